@@ -1,0 +1,36 @@
+# `make demo` and `make test` make the environment in .venv first; nothing else is needed but Python 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := out/demo
+
+# Two threads a process: more is slower on a model of a million parameters.
+export OMP_NUM_THREADS ?= 2
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test lint pipeline clean
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): about 7 GB, some minutes the first time"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed  ## the whole pipeline on a synthetic data set
+	$(BIN)/rarft sample --out $(DEMO)/sample --train 100 --eval 60
+	$(BIN)/rarft run --preset tiny --annotations $(DEMO)/sample/train.json --eval-annotations $(DEMO)/sample/eval.json --out $(DEMO)
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+pipeline: $(VENV)/installed  ## compile the pipeline after a change
+	$(BIN)/rarft compile --out pipelines/rarft.yaml
+
+clean:
+	rm -rf $(VENV) out

@@ -1,0 +1,1 @@
+"""One folder a step: its Kubeflow contract, and a body that calls `rarft.steps`."""

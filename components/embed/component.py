@@ -1,0 +1,24 @@
+"""Reference embeddings as a Kubeflow component."""
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def embed(data: dsl.Input[dsl.Dataset], encoder: str, embeddings: dsl.Output[dsl.Artifact]) -> int:
+    """Encode each distinct reference query of the data once.
+
+    Args:
+        data: Validated data.
+        encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
+        embeddings: embeddings.safetensors and index.json.
+
+    Returns:
+        How many texts were encoded.
+    """
+    from rarft import steps
+    from rarft.errors import reported
+
+    with reported("embed"):
+        return steps.embed(data.path, embeddings.path, encoder or None)

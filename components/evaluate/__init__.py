@@ -1,0 +1,1 @@
+"""Step 4: evaluate base and trained checkpoint."""

@@ -1,0 +1,31 @@
+"""What the evaluation component does inside its container."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rarft import steps
+from rarft.errors import reported
+from rarft.evaluation.evaluate import REPORT_HTML
+from rarft.evaluation.report import headline_rows
+
+
+def run(
+    checkpoint: str,
+    base: str,
+    data: Any,
+    encoder: str,
+    in_sample: bool,
+    results: Any,
+    report: Any,
+    metrics: Any,
+) -> None:
+    """Evaluate into the `results` artifact, and log the headline figures."""
+    with reported("evaluate"):
+        found = steps.evaluate(checkpoint, data.path, results.path, base, encoder, in_sample)
+        shutil.copyfile(Path(results.path) / REPORT_HTML, report.path)
+        for name, value, before, _ in headline_rows(found):
+            label = f"{name} (in-sample)" if in_sample else name
+            metrics.log_metric(label, value)
+            if before is not None:
+                metrics.log_metric(f"{label}, base", before)

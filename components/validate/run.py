@@ -1,0 +1,46 @@
+"""What the validation component does inside its container."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rarft import steps
+from rarft.errors import InputError, reported
+from rarft.riq.schema import RIQ_JSONL
+from rarft.riq.validate import REPORT_HTML, summary
+
+
+def _validate(annotations: str, out: str, video_root: str) -> dict[str, Any]:
+    """Validate one file.
+
+    Raises:
+        InputError: not a single query of it can be used.
+    """
+    report = steps.validate(annotations, out, video_root or None)
+    print(f"{annotations}: {summary(report)}", flush=True)
+    counts: dict[str, Any] = report["counts"]
+    if not counts["accepted"] + counts["repaired"]:
+        reasons = ", ".join(f"{number} {name.replace('-', ' ')}" for name, number in report["reasons"].items())
+        raise InputError(
+            f"annotations {annotations}: every query was quarantined ({reasons}); see {out}/{REPORT_HTML}"
+        )
+    return counts
+
+
+def run(
+    annotations: str, video_root: str, eval_annotations: str, eval_video_root: str,
+    data: str, eval_data: str, report: str, metrics: Any,
+) -> bool:  # fmt: skip
+    """Validate both files into their artifacts' paths; returns whether evaluation will be in-sample."""
+    with reported("validate"):
+        counts = _validate(annotations, data, video_root)
+        shutil.copyfile(Path(data) / REPORT_HTML, report)
+        for name, value in counts.items():
+            metrics.log_metric(name, value)
+        if eval_annotations:
+            for name, value in _validate(eval_annotations, eval_data, eval_video_root or video_root).items():
+                metrics.log_metric(f"eval_{name}", value)
+        else:
+            Path(eval_data).mkdir(parents=True)
+            shutil.copyfile(Path(data) / RIQ_JSONL, Path(eval_data) / RIQ_JSONL)
+    return not eval_annotations

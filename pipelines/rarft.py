@@ -1,0 +1,75 @@
+"""The pipeline: validate -> embed -> train -> evaluate. One definition for this machine, Docker and Kubeflow."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components.embed.component import embed
+from components.evaluate.component import evaluate
+from components.train.component import train
+from components.validate.component import validate
+
+
+class Outputs(NamedTuple):
+    """What a run leaves: the trained checkpoint's path, the validated data, and the evaluation's results."""
+
+    checkpoint: str
+    data: dsl.Dataset
+    results: dsl.Artifact
+
+
+@dsl.pipeline(
+    name="rarft",
+    description="Refusal-aware reinforcement fine-tuning of Qwen2.5-VL for video temporal grounding.",
+)
+def rarft_pipeline(
+    annotations: str,
+    output_uri: str,
+    video_root: str = "",
+    eval_annotations: str = "",
+    eval_video_root: str = "",
+    encoder: str = "",
+    training: str = "preset: tiny",
+) -> Outputs:
+    """Validate annotations, encode their reference queries, train by GRPO, and evaluate base against trained.
+
+    Args:
+        annotations: Path of the training annotations, a JSON list or JSON Lines.
+        output_uri: Where checkpoints go.
+        video_root: Folder that the videos lie in; empty for the folder of the annotations.
+        eval_annotations: Path of held-out annotations; empty to evaluate on the training data, labelled so.
+        eval_video_root: Folder that the held-out videos lie in; empty for `video_root`.
+        encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
+        training: Flags of `rarft train` as one YAML text.
+
+    Returns:
+        The trained checkpoint, the validated data and the evaluation's results.
+    """
+    validated = validate(
+        annotations=annotations,
+        video_root=video_root,
+        eval_annotations=eval_annotations,
+        eval_video_root=eval_video_root,
+    )
+    embedded = embed(data=validated.outputs["data"], encoder=encoder)
+    trained = train(
+        data=validated.outputs["data"],
+        embeddings=embedded.outputs["embeddings"],
+        encoder=encoder,
+        training=training,
+        output_uri=output_uri,
+    )
+    # A checkpoint that was resumed or trained elsewhere is another result for the same inputs.
+    trained.set_caching_options(False)
+    evaluated = evaluate(
+        checkpoint=trained.outputs["checkpoint"],
+        base=trained.outputs["base"],
+        data=validated.outputs["eval_data"],
+        encoder=encoder,
+        in_sample=validated.outputs["in_sample"],
+    )
+    return Outputs(
+        checkpoint=trained.outputs["checkpoint"],
+        data=validated.outputs["data"],
+        results=evaluated.outputs["results"],
+    )

@@ -1,0 +1,185 @@
+"""`rarft`: parse the command line, call a step, tell an error in one line.
+
+Nothing heavy is imported before a command is known, so that `rarft --help` answers at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from rarft import __version__
+from rarft.errors import EXIT_BAD_INPUT, reported
+
+_EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 bad usage or bad input."
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}; see `{self.prog} --help`", file=sys.stderr)
+        raise SystemExit(EXIT_BAD_INPUT)
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from rarft import steps
+
+    for path in steps.sample(
+        options.out, {"train": options.train, "dev": options.dev, "eval": options.eval}, options.seed
+    ):
+        print(path)
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from rarft import steps
+    from rarft.riq.validate import summary
+
+    report = steps.validate(
+        options.annotations, options.out, options.video_root, options.tolerance, not options.no_probe_videos
+    )
+    print(summary(report))
+    print(f"report: {options.out}/report.html")
+
+
+def _embed(options: argparse.Namespace) -> None:
+    from rarft import steps
+
+    print(f"{steps.embed(options.data, options.out, options.encoder)} reference queries in {options.out}")
+
+
+def _train(arguments: list[str]) -> None:
+    from rarft import steps
+
+    print(f"checkpoint: {steps.train(arguments, '.')}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from rarft import steps
+    from rarft.evaluation.report import console_table
+
+    metrics = steps.evaluate(
+        options.checkpoint, options.data, options.out, options.base, options.encoder, options.in_sample
+    )
+    print(console_table(metrics))
+    print(f"report: {options.out}/report.html")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from pipelines.local import run
+
+    run(
+        annotations=options.annotations,
+        video_root=options.video_root,
+        eval_annotations=options.eval_annotations,
+        out=options.out,
+        preset=options.preset,
+        training_flags=options.training_flags,
+    )
+
+
+def _compile(options: argparse.Namespace) -> None:
+    from pipelines.compile import compile_pipeline
+
+    compile_pipeline(options.out)
+    print(options.out)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="rarft",
+        description="Refusal-aware reinforcement fine-tuning of Qwen2.5-VL for video temporal grounding.",
+        epilog=_EXIT_CODES,
+    )
+    parser.add_argument("--version", action="version", version=f"rarft {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text, epilog=_EXIT_CODES)
+        added.set_defaults(run=run)
+        return added
+
+    sample = command("sample", _sample, "Render a synthetic RIQ data set with its videos.")
+    sample.add_argument("--out", required=True, help="folder to write {train,dev,eval}.json and videos/ into")
+    sample.add_argument("--train", type=_count, default=300, help="videos of the training split (default 300)")
+    sample.add_argument("--dev", type=_count, default=0, help="videos of the development split (default 0)")
+    sample.add_argument("--eval", type=_count, default=60, help="videos of the held-out split (default 60)")
+    sample.add_argument("--seed", type=_count, default=0, help="of everything that is drawn (default 0)")
+
+    validate = command("validate", _validate, "Check and repair RIQ annotations; lose no query.")
+    validate.add_argument("annotations", help="JSON list or JSON Lines, plain or gzipped")
+    validate.add_argument("--out", required=True, help="folder for riq.jsonl, quarantine.jsonl and the reports")
+    validate.add_argument("--video-root", help="where the videos lie (default: beside the annotations)")
+    validate.add_argument(
+        "--tolerance", type=_seconds, default=1.0, help="seconds past the end that are clamped (default 1.0)"
+    )
+    validate.add_argument("--no-probe-videos", action="store_true", help="do not look at the videos at all")
+
+    embed = command("embed", _embed, "Encode the reference queries of validated data, once.")
+    embed.add_argument("data", help="riq.jsonl, or the folder that holds it")
+    embed.add_argument("--out", required=True, help="folder for embeddings.safetensors and index.json")
+    embed.add_argument("--encoder", help="SentenceTransformer name or folder (default all-MiniLM-L6-v2)")
+
+    commands.add_parser("train", add_help=False, help="Train by GRPO; see `rarft train --help` for its flags.")
+
+    evaluate = command("evaluate", _evaluate, "Evaluate a checkpoint on validated data.")
+    evaluate.add_argument("--checkpoint", required=True, help="a folder, a hub name, or `tiny`")
+    evaluate.add_argument("--data", required=True, help="riq.jsonl, or the folder that holds it")
+    evaluate.add_argument("--out", required=True, help="folder for predictions.jsonl, metrics.json and report.html")
+    evaluate.add_argument("--base", help="a checkpoint to compare with")
+    evaluate.add_argument("--encoder", help="SentenceTransformer name or folder (default all-MiniLM-L6-v2)")
+    evaluate.add_argument("--in-sample", action="store_true", help="label every figure: these data were trained on")
+
+    run = command("run", _run, "Run the whole pipeline on this machine. Flags of `rarft train` may follow `--`.")
+    run.add_argument("--annotations", required=True, help="training annotations in the RIQ format")
+    run.add_argument("--video-root", help="where the videos lie (default: beside the annotations)")
+    run.add_argument("--eval-annotations", help="held-out annotations (default: evaluate in-sample, labelled so)")
+    run.add_argument("--out", required=True, help="folder for everything that the run makes")
+    run.add_argument("--preset", help="named training settings (default tiny)")
+    run.add_argument("training_flags", nargs="*", metavar="-- TRAINING FLAGS", help="flags of `rarft train`")
+
+    compiled = command("compile", _compile, "Compile the Kubeflow pipeline to YAML.")
+    compiled.add_argument("--out", required=True, help="file to write")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds of at least 0")
+    return value
+
+
+def _quiet_libraries() -> None:
+    """Keep third-party chatter off the console; a user's own setting wins."""
+    for name, value in {
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "DATASETS_VERBOSITY": "error",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+        "PYTHONWARNINGS": "ignore",
+        "DS_LOG_LEVEL": "error",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    _quiet_libraries()
+    if given[:1] == ["train"]:  # its parser is made from the trainer's configuration, and lives there
+        with reported("train"):
+            _train(given[1:])
+        return
+    options = _parser().parse_args(given)
+    with reported(options.command):
+        options.run(options)

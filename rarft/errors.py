@@ -1,0 +1,59 @@
+"""The two ways a step ends badly, and how each is told to the user.
+
+`InputError` is the user's to mend (exit code 2); any other exception is a failure of the work itself
+(exit code 1). Either is told in one line; where a container runtime offers a termination log
+(`RARFT_TERMINATION_LOG`, or Kubernetes' `/dev/termination-log`), the line is written there too, so that
+whoever started the process sees the cause without reading its log.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+
+# Set by a starter that reads the cause from there and tells it itself.
+STARTER_TELLS = "RARFT_TERMINATION_LOG"
+_KUBERNETES_TERMINATION_LOG = "/dev/termination-log"
+
+
+class InputError(Exception):
+    """Bad usage or bad input: the message is one line that says what, where and what to do."""
+
+
+def one_line(error: BaseException) -> str:
+    """The error as a single line, its type in front unless the message was written for the user."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+
+
+def termination_log() -> Path | None:
+    """Where the cause of a failure is to be left for the one who started this process, if anywhere."""
+    if path := os.environ.get(STARTER_TELLS):
+        return Path(path)
+    return Path(_KUBERNETES_TERMINATION_LOG) if os.access(_KUBERNETES_TERMINATION_LOG, os.W_OK) else None
+
+
+@contextmanager
+def reported(name: str) -> Iterator[None]:
+    """Run a step; on failure print its one-line cause last, leave it in the termination log, and exit.
+
+    Raises:
+        SystemExit: with code 2 after an `InputError`, 1 after any other exception.
+    """
+    try:
+        yield
+    except Exception as error:
+        code = EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
+        if code == EXIT_FAILED:
+            traceback.print_exc()
+        line = f"{name}: {one_line(error)}"
+        if (log := termination_log()) is not None:
+            log.write_text(f"{code} {line}\n")
+        if STARTER_TELLS not in os.environ:
+            print(f"rarft {line}", file=sys.stderr, flush=True)
+        raise SystemExit(code) from None

@@ -1,0 +1,1 @@
+"""Evaluation: predictions of a checkpoint, their metrics, and the report."""

@@ -1,0 +1,188 @@
+"""Every setting of a training run, with the guide's defaults.
+
+Settings come from a named preset, then a YAML file (`--config`), then the command line; the later wins. They
+are read as text first and become a `TrainingConfig` only in `build`, because making one may set up DeepSpeed,
+and the sentence encoder must be loaded before that.
+"""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+from trl import GRPOConfig
+
+from rarft.errors import InputError
+from rarft.references.encoder import DEFAULT_ENCODER
+from rarft.storage import existing_file
+from rarft.video.decode import FrameSampling
+
+
+@dataclass
+class TrainingConfig(GRPOConfig):
+    """TRL's settings and ours. `per_device_train_batch_size` counts prompts (decision D20)."""
+
+    model_name_or_path: str = field(
+        default="Qwen/Qwen2.5-VL-7B-Instruct",
+        metadata={"help": "Base model: a hub name, a folder, or `tiny`, the packaged model."},
+    )
+    train_data_path: str | None = field(
+        default=None, metadata={"help": "Validated training data: riq.jsonl, or the folder that holds it."}
+    )
+    eval_data_path: str | None = field(
+        default=None, metadata={"help": "Validated data for evaluation during training."}
+    )
+    exp_name: str | None = field(
+        default=None,
+        metadata={"help": "Checkpoints go to checkpoints/EXP_NAME; else the environment's EXP_NAME."},
+    )
+    prompt_type: str = field(default="rarft", metadata={"help": "Prompt template: rarft, brief, or a text file."})
+    reward_funcs: list[str] = field(
+        default_factory=lambda: ["format", "refuse_iou", "explain_correction"],
+        metadata={"help": "Rewards to sum."},
+    )
+    encoder: str = field(
+        default=DEFAULT_ENCODER,
+        metadata={"help": "Sentence encoder of the correction reward: a name or a folder."},
+    )
+    embeddings: str | None = field(
+        default=None,
+        metadata={"help": "Precomputed reference embeddings: the folder that `rarft embed` wrote."},
+    )
+    max_pixels: int = field(
+        default=FrameSampling.max_pixels, metadata={"help": "Pixel budget of a whole video; 784 buy a token."}
+    )
+    video_fps: float = field(default=FrameSampling.fps, metadata={"help": "Frames read per second of video."})
+    max_prompt_length: int = field(
+        default=2048, metadata={"help": "Most text tokens of a prompt; longer is an error."}
+    )
+    fix_vit: bool = field(default=False, metadata={"help": "Freeze the vision tower and train only its merger."})
+    use_grpo: bool = field(default=True, metadata={"help": "GRPO loss; false: clipped token-mean loss (bnpo)."})
+    prompt_sharing: str = field(
+        default="on",
+        metadata={
+            "help": "on: one packed forward per prompt; off: one row per completion.",
+            "choices": ["on", "off"],
+        },
+    )
+    # The guide's defaults where TRL's differ.
+    learning_rate: float = field(default=5e-7, metadata={"help": "Of AdamW."})
+    num_generations: int | None = field(default=4, metadata={"help": "Completions per prompt (G)."})
+    beta: float = field(default=0.05, metadata={"help": "Weight of the KL divergence from the base model."})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the data."})
+    per_device_train_batch_size: int = field(default=1, metadata={"help": "Prompts per device and step."})
+    per_device_eval_batch_size: int = field(default=1, metadata={"help": "Prompts per device when evaluating."})
+    bf16: bool | None = field(default=True, metadata={"help": "Compute in bfloat16."})
+    loss_type: str = field(default="grpo", metadata={"help": "Set by use_grpo."})
+    logging_steps: float = field(default=1, metadata={"help": "Steps between two log entries."})
+    lr_scheduler_kwargs: dict[str, Any] | str | None = field(default=None, metadata={"help": "Of the scheduler."})
+
+    def __post_init__(self) -> None:
+        generations = self.num_generations or 1
+        self.prompts_per_device = self.per_device_train_batch_size
+        self.per_device_train_batch_size *= generations
+        self.per_device_eval_batch_size *= self.num_generations_eval or generations
+        if not self.use_grpo:
+            self.loss_type = "bnpo"
+        super().__post_init__()
+
+    @property
+    def sampling(self) -> FrameSampling:
+        """Which frames of a video are read."""
+        return FrameSampling(fps=self.video_fps, max_pixels=self.max_pixels)
+
+
+def preset_names() -> list[str]:
+    """Names of the packaged presets."""
+    folder = resources.files("rarft.grpo").joinpath("presets")
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def _read_yaml(text: str, source: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{source}: is no YAML ({' '.join(str(error).split())})") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: must map settings to values, such as `beta: 0.05`")
+    return values
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The settings of a packaged preset.
+
+    Raises:
+        InputError: no preset of that name.
+    """
+    if name not in preset_names():
+        raise InputError(f"--preset {name}: no such preset; use one of {', '.join(preset_names())}")
+    file = resources.files("rarft.grpo").joinpath("presets", f"{name}.yaml")
+    return _read_yaml(file.read_text(encoding="utf-8"), f"preset {name}")
+
+
+def yaml_arguments(settings: str | Mapping[str, Any], source: str) -> list[str]:
+    """Settings, or a YAML text of them, as command-line arguments, so that one parser checks them all.
+
+    Raises:
+        InputError: the text is no YAML of settings; the message names `source`.
+    """
+    values = _read_yaml(settings, source) if isinstance(settings, str) else settings
+    arguments: list[str] = []
+    for name, value in values.items():
+        if value is None:
+            continue
+        parts = value if isinstance(value, list) else [value]
+        arguments += [f"--{name}", *(str(part) for part in parts)]
+    return arguments
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> Any:
+        raise InputError(f"train: {message}; see `rarft train --help`")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `rarft train`: every field of `TrainingConfig`, and where other settings come from."""
+    result = _Parser(TrainingConfig, prog="rarft train", allow_abbrev=False)
+    result.add_argument("--preset", help=f"Named settings to start from: {', '.join(preset_names())}.")
+    result.add_argument("--config", help="YAML file of settings; the command line overrides it.")
+    return result
+
+
+def parse(arguments: list[str]) -> dict[str, Any]:
+    """Settings from preset, YAML file and command line, checked one by one and not yet as a whole.
+
+    Raises:
+        InputError: an unknown setting or a value that does not fit it, with the setting's name.
+    """
+    sources = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    sources.add_argument("--preset")
+    sources.add_argument("--config")
+    named, _ = sources.parse_known_args(arguments)
+    collected: list[str] = []
+    if named.preset:
+        collected += yaml_arguments(preset(named.preset), f"preset {named.preset}")
+    if named.config:
+        path = existing_file(named.config, "--config")
+        collected += yaml_arguments(path.read_text(encoding="utf-8"), f"--config {path}")
+    settings = vars(parser().parse_args([*collected, *arguments]))
+    del settings["preset"], settings["config"]
+    return settings
+
+
+def build(settings: dict[str, Any], output_dir: Path) -> TrainingConfig:
+    """The configuration as a whole.
+
+    Raises:
+        InputError: settings that contradict each other.
+    """
+    try:
+        return TrainingConfig(**{**settings, "output_dir": str(output_dir)})
+    except (ValueError, ImportError) as error:
+        raise InputError(f"train: {' '.join(str(error).split())}") from error

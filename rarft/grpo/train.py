@@ -1,0 +1,138 @@
+"""A training run: from settings and validated data to `checkpoint-final`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, PrinterCallback, set_seed
+
+from rarft.errors import InputError
+from rarft.grpo import config as configuration
+from rarft.grpo.data import dataset, stratified, trainable
+from rarft.grpo.progress import MetricsFile, ProgressLine
+from rarft.grpo.trainer import VideoGRPOTrainer
+from rarft.qwen.inputs import PromptEncoder
+from rarft.qwen.loading import check_checkpoint, checkpoint_path, load_model, load_processor
+from rarft.qwen.reading import ReadingSettings
+from rarft.qwen.rollout import vision_token_ids
+from rarft.references.encoder import SentenceEncoder
+from rarft.references.store import ReferenceStore
+from rarft.response import load_prompt_template
+from rarft.rewards.registry import resolve_rewards
+from rarft.riq.schema import Sample, read_samples
+from rarft.storage import replace_folder
+
+METRICS_JSONL = "training.jsonl"
+
+
+def experiment_name(settings: dict[str, Any]) -> str:
+    """`--exp_name`, else the environment's EXP_NAME, else `rarft`."""
+    return settings["exp_name"] or os.environ.get("EXP_NAME") or "rarft"
+
+
+def _check_prompt_lengths(samples: list[Sample], encoder: PromptEncoder, prompts: list[Any], limit: int) -> None:
+    """No prompt's text is longer than `--max_prompt_length`; nothing is ever truncated (decision D21)."""
+    for sample, prompt in zip(samples, prompts, strict=True):
+        if (length := encoder.text_tokens(prompt)) > limit:
+            raise InputError(
+                f"--max_prompt_length {limit}: the text of {sample.id} (item {sample.source.item} of "
+                f"{sample.source.file}) has {length} tokens; raise the limit or shorten the query"
+            )
+
+
+def _freeze_vision(model: Any) -> None:
+    """Freeze patch embedding and vision blocks; the merger goes on training (decision D14)."""
+    for name, parameter in model.model.visual.named_parameters():
+        parameter.requires_grad = name.startswith("merger.")
+
+
+def train(arguments: list[str], out: Path) -> Path:
+    """Train, and write `out/checkpoints/EXP_NAME/checkpoint-final` and its curves.
+
+    Args:
+        arguments: the flags of `rarft train`.
+        out: folder that `checkpoints/` is made in.
+
+    Returns:
+        The final checkpoint: a Hugging Face folder with its processor.
+
+    Raises:
+        InputError: settings, data or model that cannot be used, as far as possible before the model is loaded.
+    """
+    settings = configuration.parse(arguments)
+    if not settings["train_data_path"]:
+        raise InputError("train: --train_data_path is missing; give the riq.jsonl of `rarft validate`")
+    if settings["use_vllm"]:
+        raise InputError("--use_vllm: rollouts by vLLM are not built yet; leave the flag out")
+    template = load_prompt_template(settings["prompt_type"])
+    check_checkpoint(settings["model_name_or_path"], "--model_name_or_path")
+    all_samples = read_samples(settings["train_data_path"], "--train_data_path")
+    samples = stratified(trainable(all_samples), settings["seed"])
+    if left_out := len(all_samples) - len(samples):
+        print(
+            f"training: {left_out} of {len(all_samples)} queries left out, their duration is not known",
+            flush=True,
+        )
+
+    # Before the configuration, which may set up DeepSpeed: ZeRO-3 would partition the encoder.
+    encoder = SentenceEncoder(settings["encoder"])
+    store = (
+        ReferenceStore.load(settings["embeddings"], encoder)
+        if settings["embeddings"]
+        else ReferenceStore.empty(encoder)
+    )
+    rewards = resolve_rewards(settings["reward_funcs"], store)
+
+    folder = out / "checkpoints" / experiment_name(settings)
+    args = configuration.build(settings, folder)
+    set_seed(args.seed)
+    processor = load_processor(args.model_name_or_path, "--model_name_or_path")
+    model_config = AutoConfig.from_pretrained(checkpoint_path(args.model_name_or_path))
+    prompt_encoder = PromptEncoder(processor, model_config, args.sampling)
+    rows = dataset(samples, template)
+    _check_prompt_lengths(samples, prompt_encoder, rows["prompt"], args.max_prompt_length)
+
+    args.generation_kwargs = {
+        **(args.generation_kwargs or {}),
+        "suppress_tokens": vision_token_ids(model_config),
+    }
+    # Rows are stratified already, and stay as they were laid out.
+    args.shuffle_dataset = False
+    args.disable_tqdm = True
+    # DeepSpeed keeps float32 master weights of its own; without it the weights themselves must be float32.
+    dtype = torch.bfloat16 if args.bf16 and args.deepspeed else torch.float32
+    model = load_model(args.model_name_or_path, "--model_name_or_path", dtype)
+    if args.fix_vit:
+        _freeze_vision(model)
+    trainer = VideoGRPOTrainer(
+        prompt_encoder=prompt_encoder,
+        model=model,
+        reward_funcs=rewards,
+        args=args,
+        train_dataset=rows,
+        processing_class=processor,
+        callbacks=[ProgressLine(), MetricsFile(folder / METRICS_JSONL)],
+    )
+    trainer.remove_callback(PrinterCallback)  # whole log entries; they are in the metrics file
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    if store.misses:
+        print(
+            f"training: {store.misses} reference queries were not precomputed and were encoded on the way",
+            flush=True,
+        )
+    reading = ReadingSettings(template, args.video_fps, args.max_pixels, args.max_completion_length)
+    return _save_final(trainer, reading, folder)
+
+
+def _save_final(trainer: VideoGRPOTrainer, reading: ReadingSettings, folder: Path) -> Path:
+    """Save model, processor and reading settings as `checkpoint-final`; complete or not there."""
+    final = folder / "checkpoint-final"
+    unfinished = folder / f".{final.name}.tmp"
+    trainer.save_model(str(unfinished))
+    if trainer.accelerator.is_main_process:
+        trainer.processing_class.save_pretrained(unfinished)
+        reading.save(unfinished)
+        replace_folder(unfinished, final)
+    trainer.accelerator.wait_for_everyone()
+    return final

@@ -1,0 +1,164 @@
+"""GRPO on video: TRL's trainer with five of its methods taken over, and nothing else.
+
+TRL keeps the loss, the sampler, logging and checkpoints. Taken over is what a video prompt needs: reading it
+(`_tokenize_prompts`), generation with one prefill per prompt (`_generate_single_turn`), log-probabilities with
+one forward per prompt (`_get_per_token_logps_and_entropies`), and two wrappers that carry the videos along and
+keep a prompt's completions together (`_generate_and_score_completions`, `_compute_loss`).
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl import GRPOTrainer
+from trl.models import unwrap_model_for_generation
+
+from rarft.grpo.config import TrainingConfig
+from rarft.qwen.inputs import PromptEncoder, PromptInputs
+from rarft.qwen.logprobs import per_completion_logps, shared_prefix_logps
+from rarft.qwen.rollout import generate
+from rarft.qwen.shared_prefix import enable_shared_prefix
+
+# The private methods of trl 1.16 that are overridden, and the parameters that we rely on.
+SEAMS = {
+    "_tokenize_prompts": {"prompts"},
+    "_generate_single_turn": {"prompt_ids", "images", "multimodal_fields", "num_generations"},
+    "_get_per_token_logps_and_entropies": {
+        "model",
+        "input_ids",
+        "attention_mask",
+        "logits_to_keep",
+        "compute_entropy",
+    },
+    "_generate_and_score_completions": {"inputs"},
+    "_compute_loss": {"model", "inputs"},
+}
+
+# Names under which the guide knows what TRL logs (decision D11).
+GUIDE_METRICS = {"completions/mean_length": "completion_length", "entropy": "generation_entropy"}
+
+
+def check_seams() -> None:
+    """Make sure that TRL still has the methods that this trainer overrides.
+
+    Raises:
+        RuntimeError: it does not; the message names the method and the version that fits.
+    """
+    for name, wanted in SEAMS.items():
+        method = getattr(GRPOTrainer, name, None)
+        missing = wanted - (inspect.signature(method).parameters.keys() if method else set())
+        if missing:
+            raise RuntimeError(
+                f"trl's GRPOTrainer.{name} lacks {', '.join(sorted(missing))}: this trainer fits trl 1.16; "
+                "install the pinned version"
+            )
+
+
+class VideoGRPOTrainer(GRPOTrainer):
+    """GRPO in which each prompt's video is read once, and the prompt encoded once, for all of its completions."""
+
+    args: TrainingConfig
+
+    def __init__(self, *, prompt_encoder: PromptEncoder, **arguments: Any) -> None:
+        """
+        Args:
+            prompt_encoder: reads conversations into model inputs.
+            arguments: of `trl.GRPOTrainer`.
+        """
+        check_seams()
+        self._prompt_encoder = prompt_encoder
+        # Prompts of the rows in flight, one per group; set by whichever seam hands rows on.
+        self._groups: list[PromptInputs] = []
+        super().__init__(**arguments)
+        enable_shared_prefix(self.model)
+        if self.ref_model is not None:
+            enable_shared_prefix(self.accelerator.unwrap_model(self.ref_model))
+
+    @property
+    def _group_size(self) -> int:
+        return self.num_generations if self.model.training else self.num_generations_eval
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        G = self._group_size
+        device = self.accelerator.device
+        self._groups = [self._prompt_encoder.encode(prompt).to(device) for prompt in prompts[::G]]
+        return [group.input_ids_L.tolist() for group in self._groups for _ in range(G)], None, {}
+
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **_: Any
+    ) -> tuple[list[list[int]], None]:
+        completions: list[list[int]] = []
+        with unwrap_model_for_generation(
+            self.model_wrapped,
+            self.accelerator,
+            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+            generation_kwargs=self.generation_kwargs,
+            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+        ) as model:
+            was_training = model.training
+            model.eval()
+            # As many prompts at a time as one forward of training holds.
+            for start in range(0, len(self._groups), self.args.prompts_per_device):
+                prompts = self._groups[start : start + self.args.prompts_per_device]
+                completions += generate(model, prompts, num_generations, self.generation_config)
+            model.train(was_training)
+        return completions, None
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **_: Any,
+    ) -> tuple[Tensor, Tensor | None, None]:
+        G = input_ids.shape[0] // len(self._groups)
+        completion_ids_BC = input_ids[:, -logits_to_keep:]
+        completion_mask_BC = attention_mask[:, -logits_to_keep:]
+        logps, entropies = [], []
+        for index, prompt in enumerate(self._groups):
+            rows = slice(index * G, (index + 1) * G)
+            group = (model, prompt, completion_ids_BC[rows], completion_mask_BC[rows])
+            with self.accelerator.autocast():
+                if self.args.prompt_sharing == "on":
+                    group_logps, group_entropies = shared_prefix_logps(*group)
+                else:
+                    group_logps, group_entropies = per_completion_logps(*group, self._tokenizer.pad_token_id)
+            logps.append(group_logps)
+            if group_entropies is not None:
+                entropies.append(group_entropies)
+        return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        B, G = output["prompt_ids"].shape[0], self._group_size
+        # As (groups, G, ...), so that TRL's shuffling and splitting move whole groups with their video.
+        grouped = {
+            name: value.view(B // G, G, *value.shape[1:])
+            if isinstance(value, Tensor) and value.ndim and value.shape[0] == B
+            else value
+            for name, value in output.items()
+        }
+        return grouped | {"video_prompts": list(self._groups)}
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        self._groups = inputs["video_prompts"]
+        rows = {
+            name: value.flatten(0, 1) if isinstance(value, Tensor) and value.ndim > 1 else value
+            for name, value in inputs.items()
+            if name != "video_prompts"
+        }
+        return super()._compute_loss(model, rows)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, adding the guide's names beside TRL's."""
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name in list(metrics):
+            if name.startswith("rewards/") and name.endswith("/mean"):
+                metrics[name.removesuffix("/mean")] = list(metrics[name])
+            elif name in GUIDE_METRICS:
+                metrics[GUIDE_METRICS[name]] = list(metrics[name])
+        super().log(logs, start_time)

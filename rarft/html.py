@@ -1,0 +1,83 @@
+"""Self-contained HTML pages: no script, no style and no picture from elsewhere."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --accent: #2563eb; --soft: #8881; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+p.note { color: #888; margin-top: .2rem; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { font-weight: 600; } td.number, th.number { text-align: right; white-space: nowrap; }
+.cards { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0; }
+.card { background: var(--soft); border-radius: .5rem; padding: .7rem 1.1rem; min-width: 8rem; }
+.card b { display: block; font-size: 1.6rem; } code { font-size: .9em; overflow-wrap: anywhere; }
+details { margin: .3rem 0; } summary { cursor: pointer; }
+"""
+
+
+class Html(str):
+    """Text that is HTML already and is not to be escaped again."""
+
+    __slots__ = ()
+
+
+def cell(value: object) -> str:
+    """A value as HTML: three decimals for a float, a dash for nothing."""
+    if isinstance(value, Html):
+        return value
+    if value is None:
+        return "–"
+    return escape(f"{value:.3f}" if isinstance(value, float) else str(value))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
+    """A table; numbers stand on the right."""
+
+    def row(tag: str, values: Sequence[object], numeric: Sequence[bool]) -> str:
+        cells = (
+            f"<{tag}{' class=number' if right else ''}>{cell(value)}</{tag}>"
+            for value, right in zip(values, numeric, strict=True)
+        )
+        return f"<tr>{''.join(cells)}</tr>"
+
+    body = [list(values) for values in rows]
+    right = [
+        bool(body) and all(isinstance(values[column], int | float | None) for values in body)
+        for column in range(len(header))
+    ]
+    return Html(
+        f"<table><thead>{row('th', header, right)}</thead>"
+        f"<tbody>{''.join(row('td', values, right) for values in body)}</tbody></table>"
+    )
+
+
+def cards(values: dict[str, object]) -> Html:
+    """Figures to be seen first: the value large, its name below."""
+    return Html(
+        "<div class=cards>"
+        + "".join(f"<div class=card><b>{cell(value)}</b>{escape(name)}</div>" for name, value in values.items())
+        + "</div>"
+    )
+
+
+def section(title: str, *parts: str) -> Html:
+    """A heading and what stands under it; parts are HTML."""
+    return Html(f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>")
+
+
+def paragraph(text: str) -> Html:
+    """A paragraph of plain text."""
+    return Html(f"<p>{escape(text)}</p>")
+
+
+def page(title: str, note: str, *parts: str) -> str:
+    """A whole document."""
+    return (
+        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{escape(title)}</title>"
+        '<meta name=viewport content="width=device-width, initial-scale=1">'
+        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>"
+        f"<p class=note>{escape(note)}</p>{''.join(parts)}</body></html>\n"
+    )

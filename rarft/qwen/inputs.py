@@ -1,0 +1,109 @@
+"""From a video and a query to what the model reads: one place for training, rollout and evaluation."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rarft.qwen.positions import prompt_positions
+from rarft.segments import Segment
+from rarft.video.decode import Frames, FrameSampling, read_frames
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PromptInputs:
+    """One prompt with its video, ready for the model. L tokens, N patches.
+
+    Attributes:
+        input_ids_L: token ids, video placeholders expanded.
+        position_ids_3L: M-RoPE positions.
+        pixel_values_ND: normalised patches.
+        grid_thw_13: patches of the video before merging (1, 3).
+    """
+
+    input_ids_L: Tensor
+    position_ids_3L: Tensor
+    pixel_values_ND: Tensor
+    grid_thw_13: Tensor
+
+    def to(self, device: torch.device | str) -> "PromptInputs":
+        """The same on another device."""
+        return replace(self, **{name: value.to(device) for name, value in vars(self).items()})
+
+
+def video_prompt(text: str, video: str, crop: Segment | None = None) -> list[Message]:
+    """A conversation of one user turn: the video (its path, not its frames), then the text."""
+    start, end = crop if crop is not None else (None, None)
+    return [
+        {
+            "role": "user",
+            "content": [
+                {"type": "video", "video": video, "video_start": start, "video_end": end, "text": None},
+                {"type": "text", "video": None, "video_start": None, "video_end": None, "text": text},
+            ],
+        }
+    ]
+
+
+class PromptEncoder:
+    """Turns conversations made by `video_prompt` into `PromptInputs`, the same way everywhere."""
+
+    def __init__(self, processor: Any, config: Any, sampling: FrameSampling) -> None:
+        """
+        Args:
+            processor: a Qwen2.5-VL processor.
+            config: the model's configuration.
+            sampling: which frames of a video are read.
+        """
+        self.processor = processor
+        self.sampling = sampling
+        self._video_token_id: int = config.video_token_id
+        self._tokens_per_second: float = config.vision_config.tokens_per_second
+        self._merge: int = config.vision_config.spatial_merge_size
+        self._temporal_patch: int = config.vision_config.temporal_patch_size
+
+    def text_tokens(self, messages: list[Message]) -> int:
+        """Tokens of the prompt's text, the video left out (decision D21)."""
+        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return len(self.processor.tokenizer(text)["input_ids"])
+
+    def encode(self, messages: list[Message]) -> PromptInputs:
+        """Read the conversation's video and lay out its tokens, patches and positions, on the CPU.
+
+        Raises:
+            VideoError: the video cannot be read; the message names it.
+        """
+        part = next(part for part in messages[-1]["content"] if part["type"] == "video")
+        crop = None if part["video_start"] is None else (part["video_start"], part["video_end"])
+        return self.lay_out(messages, read_frames(part["video"], self.sampling, crop))
+
+    def lay_out(self, messages: list[Message], frames: Frames) -> PromptInputs:
+        """Tokens, patches and positions of a conversation whose video's frames are at hand."""
+        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        metadata = {
+            "fps": frames.file_fps,
+            "frames_indices": frames.indices,
+            "total_num_frames": frames.file_frames,
+        }
+        batch = self.processor(
+            text=[text],
+            videos=[frames.pixels_TCHW],
+            video_metadata=[metadata],
+            do_sample_frames=False,
+            do_resize=False,
+            return_tensors="pt",
+        )
+        input_ids_L = batch["input_ids"][0]
+        grid_thw_13 = batch["video_grid_thw"]
+        T, H, W = grid_thw_13[0].tolist()
+        positions_3L = prompt_positions(
+            input_ids_L,
+            self._video_token_id,
+            [(T, H // self._merge, W // self._merge)],
+            [self._temporal_patch / frames.sample_fps],
+            self._tokens_per_second,
+        )
+        return PromptInputs(input_ids_L, positions_3L, batch["pixel_values_videos"], grid_thw_13)

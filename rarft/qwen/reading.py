@@ -1,0 +1,48 @@
+"""How a checkpoint was trained to read a prompt, kept beside its weights, so that evaluation reads it alike."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rarft.errors import InputError
+from rarft.qwen.loading import checkpoint_path
+from rarft.response import PROMPTS
+from rarft.video.decode import FrameSampling
+
+_FILE = "rarft.json"
+
+
+@dataclass(frozen=True)
+class ReadingSettings:
+    """Prompt template, frames per second, pixel budget of a video, and how long a completion may get (tokens)."""
+
+    prompt: str = PROMPTS["rarft"]
+    video_fps: float = FrameSampling.fps
+    max_pixels: int = FrameSampling.max_pixels
+    max_completion_length: int = 512
+
+    @property
+    def sampling(self) -> FrameSampling:
+        """Which frames of a video are read."""
+        return FrameSampling(fps=self.video_fps, max_pixels=self.max_pixels)
+
+    def save(self, checkpoint: Path) -> None:
+        """Write the settings into a checkpoint's folder."""
+        (checkpoint / _FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def of(cls, checkpoint: str) -> "ReadingSettings":
+        """The settings beside a checkpoint's weights; the guide's defaults where there are none.
+
+        Raises:
+            InputError: the file is there and cannot be read.
+        """
+        file = Path(checkpoint_path(checkpoint)) / _FILE
+        if not file.exists():
+            return cls()
+        try:
+            return cls(**json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{file}: cannot be read ({error}); save the checkpoint again, or remove the file"
+            ) from error

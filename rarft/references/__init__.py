@@ -1,0 +1,1 @@
+"""Reference queries as embeddings: the sentence encoder, and the store of what it has encoded."""

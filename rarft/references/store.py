@@ -1,0 +1,117 @@
+"""Reference queries, encoded once and looked up ever after.
+
+`embeddings.safetensors` holds the unit vectors, float32 (N, D); `index.json` maps keys to rows and says which
+encoder made them. A store of another encoder is refused, never mixed in.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from rarft.errors import InputError
+from rarft.references.encoder import SentenceEncoder, key_of
+from rarft.storage import existing_folder, write_files
+
+EMBEDDINGS = "embeddings.safetensors"
+INDEX = "index.json"
+
+# Another composition of a batch moves a similarity by up to 2e-7; a reward must not move with it.
+DECIMALS = 5
+
+
+class ReferenceStore:
+    """Embeddings by text; a text that is not there is encoded, kept and counted.
+
+    Attributes:
+        misses: how many texts were looked up and not found since the store was loaded.
+    """
+
+    def __init__(self, encoder: SentenceEncoder, rows: dict[str, int], embeddings_ND: NDArray[np.float32]) -> None:
+        self._encoder = encoder
+        self._rows = rows
+        self._embeddings_ND = embeddings_ND
+        self._added: dict[str, NDArray[np.float32]] = {}
+        self.misses = 0
+
+    @classmethod
+    def empty(cls, encoder: SentenceEncoder) -> "ReferenceStore":
+        """A store in which every reference is a miss at first."""
+        return cls(encoder, {}, np.zeros((0, encoder.dimension), np.float32))
+
+    @classmethod
+    def build(cls, encoder: SentenceEncoder, texts: list[str]) -> "ReferenceStore":
+        """Encode each distinct text once; an unchanged text keeps its row whatever comes with it."""
+        distinct = sorted(
+            {key_of(encoder.fingerprint, text): text for text in texts}.items(), key=lambda pair: pair[0]
+        )
+        rows = {key: row for row, (key, _) in enumerate(distinct)}
+        return cls(encoder, rows, encoder.encode([text for _, text in distinct], show_progress=True))
+
+    @classmethod
+    def load(cls, folder: str, encoder: SentenceEncoder) -> "ReferenceStore":
+        """Read a store.
+
+        Raises:
+            InputError: it is not there, damaged, or made by another encoder.
+        """
+        path = existing_folder(folder, "--embeddings")
+        try:
+            index = json.loads((path / INDEX).read_text(encoding="utf-8"))
+            embeddings_ND = load_file(path / EMBEDDINGS)["embeddings"]
+            complete = index["sha256"] == hashlib.sha256((path / EMBEDDINGS).read_bytes()).hexdigest()
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise InputError(f"--embeddings {path}: cannot be read ({error}); run `rarft embed` again") from error
+        if not complete or len(index["rows"]) != len(embeddings_ND):
+            raise InputError(
+                f"--embeddings {path}: index and embeddings do not belong together; run `rarft embed` again"
+            )
+        if index["fingerprint"] != encoder.fingerprint:
+            raise InputError(
+                f"--embeddings {path}: made by {index['encoder']}, not by the files of {encoder.name}; "
+                "run `rarft embed` with the encoder that training uses"
+            )
+        return cls(encoder, index["rows"], embeddings_ND)
+
+    def save(self, folder: Path) -> None:
+        """Write the store; complete or not there."""
+        with write_files(folder, last=INDEX) as temporary:
+            save_file({"embeddings": self._embeddings_ND}, temporary / EMBEDDINGS)
+            index = {
+                "encoder": self._encoder.name,
+                "fingerprint": self._encoder.fingerprint,
+                "dimension": self._encoder.dimension,
+                "sha256": hashlib.sha256((temporary / EMBEDDINGS).read_bytes()).hexdigest(),
+                "rows": self._rows,
+            }
+            (temporary / INDEX).write_text(json.dumps(index) + "\n", encoding="utf-8")
+
+    def __len__(self) -> int:
+        return len(self._rows) + len(self._added)
+
+    def _embedding(self, text: str) -> NDArray[np.float32]:
+        key = key_of(self._encoder.fingerprint, text)
+        return self._added[key] if key in self._added else self._embeddings_ND[self._rows[key]]
+
+    def _encode_missing(self, texts: list[str]) -> None:
+        keys = {key_of(self._encoder.fingerprint, text): text for text in texts}
+        missing = {key: text for key, text in keys.items() if key not in self._rows and key not in self._added}
+        if missing:
+            self.misses += len(missing)
+            self._added.update(zip(missing, self._encoder.encode(list(missing.values())), strict=True))
+
+    def best_similarities(self, pairs: list[tuple[str, list[str]]]) -> list[float]:
+        """For each (text, references): the highest cosine similarity, rounded; -1 for no references.
+
+        The texts are encoded in one batch, the references looked up.
+        """
+        self._encode_missing([reference for _, references in pairs for reference in references])
+        best = []
+        for vector, (_, references) in zip(self._encoder.encode([text for text, _ in pairs]), pairs, strict=True):
+            similarities = [float(vector @ self._embedding(reference)) for reference in references]
+            best.append(round(max(similarities, default=-1.0), DECIMALS))
+        return best

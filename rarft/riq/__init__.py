@@ -1,0 +1,1 @@
+"""The RIQ annotation format: reading, checks, repairs and the report."""

@@ -1,0 +1,90 @@
+"""The four steps of the pipeline as functions: paths in, paths out.
+
+The command line and the pipeline's components call these and nothing below them. Heavy libraries are imported
+where a step needs them, so that validation runs without torch.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from rarft.storage import existing_file, existing_folder, local_path
+
+
+def sample(out: str, videos: dict[str, int], seed: int = 0) -> list[Path]:
+    """Render the synthetic data set: `out/{split}.json` and its clips, for each split with so many videos."""
+    from rarft.progress import progress
+    from rarft.samples import write_split
+
+    folder = local_path(out, "--out")
+    written: list[Path] = []
+    for split, count in videos.items():
+        paths = list(
+            progress(write_split(folder, split, count, seed), f"rendering {split}", total=count + 1, unit=" files")
+        )
+        written.append(paths[-1])
+    return written
+
+
+def validate(
+    annotations: str,
+    out: str,
+    video_root: str | None = None,
+    tolerance: float = 1.0,
+    probe_videos: bool = True,
+) -> dict[str, Any]:
+    """Validate annotations into `out`; returns the report."""
+    from rarft.riq.validate import ValidationSettings
+    from rarft.riq.validate import validate as run
+
+    return run(
+        existing_file(annotations, "annotations"),
+        local_path(out, "--out"),
+        existing_folder(video_root, "--video-root") if video_root else None,
+        ValidationSettings(tolerance, probe_videos),
+    )
+
+
+def embed(data: str, out: str, encoder: str | None = None) -> int:
+    """Encode the reference queries of validated data into `out`; returns how many texts it holds."""
+    from rarft.references.encoder import SentenceEncoder
+    from rarft.references.store import ReferenceStore
+    from rarft.riq.schema import read_samples
+
+    texts = [text for row in read_samples(data, "data") for text in row.reference_queries]
+    loaded = SentenceEncoder(encoder) if encoder else SentenceEncoder()
+    store = ReferenceStore.build(loaded, texts)
+    store.save(local_path(out, "--out"))
+    return len(store)
+
+
+def train(arguments: list[str], out: str) -> str:
+    """Train with the flags of `rarft train`; returns the final checkpoint's path."""
+    from rarft.grpo.train import train as run
+
+    return str(run(arguments, local_path(out, "--out")))
+
+
+def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> tuple[str, str]:
+    """Train with the flags of one YAML text, and with `inputs`, which win over it.
+
+    Returns:
+        The final checkpoint's path, and the model that it was trained from.
+    """
+    from rarft.grpo.config import parse, yaml_arguments
+
+    arguments = [*yaml_arguments(training, "training"), *yaml_arguments(inputs, "inputs")]
+    return train(arguments, out), parse(arguments)["model_name_or_path"]
+
+
+def evaluate(
+    checkpoint: str,
+    data: str,
+    out: str,
+    base: str | None = None,
+    encoder: str | None = None,
+    in_sample: bool = False,
+) -> dict[str, Any]:
+    """Evaluate a checkpoint into `out`; returns its metrics."""
+    from rarft.evaluation.evaluate import evaluate as run
+
+    return run(checkpoint, data, local_path(out, "--out"), base or None, encoder or None, in_sample)

@@ -1,0 +1,46 @@
+"""What a video file is, without decoding it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+
+VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"}
+
+
+class VideoError(Exception):
+    """A video that cannot be used; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Duration in seconds, frames per second, number of frames, height and width in pixels."""
+
+    duration: float
+    fps: float
+    frames: int
+    height: int
+    width: int
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Read a video's index. Frames are counted packet by packet, since headers are sometimes wrong.
+
+    Raises:
+        VideoError: missing, no video, no picture stream, or not a single frame.
+    """
+    if not Path(path).is_file():
+        raise VideoError(f"{path}: no such video")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise VideoError(f"{path}: has no picture stream")
+            stream = container.streams.video[0]
+            frames = sum(1 for packet in container.demux(stream) if packet.size)
+            rate = stream.average_rate or stream.guessed_rate
+            height, width = stream.codec_context.height, stream.codec_context.width
+    except av.error.FFmpegError as error:
+        raise VideoError(f"{path}: is no readable video: {error.strerror}") from error
+    if not frames or not rate:
+        raise VideoError(f"{path}: holds not a single frame")
+    return VideoInfo(frames / float(rate), float(rate), frames, height, width)
