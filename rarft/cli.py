@@ -183,3 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(given)
     with reported(options.command):
         options.run(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -144,7 +144,7 @@ def yaml_arguments(settings: str | Mapping[str, Any], source: str) -> list[str]:
 
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> Any:
-        raise InputError(f"train: {message}; see `rarft train --help`")
+        raise InputError(f"{message}; see `rarft train --help`")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -185,4 +185,4 @@ def build(settings: dict[str, Any], output_dir: Path) -> TrainingConfig:
     try:
         return TrainingConfig(**{**settings, "output_dir": str(output_dir)})
     except (ValueError, ImportError) as error:
-        raise InputError(f"train: {' '.join(str(error).split())}") from error
+        raise InputError(" ".join(str(error).split())) from error

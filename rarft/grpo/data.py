@@ -40,6 +40,16 @@ def trainable(samples: list[Sample]) -> list[Sample]:
     return kept
 
 
+def whole_batches(samples: list[Sample], prompts: int) -> list[Sample]:
+    """The samples, filled up from the beginning to a multiple of `prompts`, which one generation draws.
+
+    The sampler leaves an incomplete batch out: without this the same samples would never be trained on, and
+    fewer samples than one batch would train nothing at all.
+    """
+    missing = -len(samples) % prompts
+    return samples + [samples[index % len(samples)] for index in range(missing)]
+
+
 def row(sample: Sample, template: str) -> dict[str, Any]:
     """One row of the trainer's data set: the conversation, and the columns that rewards read."""
     text = fill_prompt(template, sample.query, sample.duration)

@@ -9,7 +9,7 @@ from transformers import AutoConfig, PrinterCallback, set_seed
 
 from rarft.errors import InputError
 from rarft.grpo import config as configuration
-from rarft.grpo.data import dataset, stratified, trainable
+from rarft.grpo.data import dataset, stratified, trainable, whole_batches
 from rarft.grpo.progress import MetricsFile, ProgressLine
 from rarft.grpo.trainer import VideoGRPOTrainer
 from rarft.qwen.inputs import PromptEncoder
@@ -62,7 +62,7 @@ def train(arguments: list[str], out: Path) -> Path:
     """
     settings = configuration.parse(arguments)
     if not settings["train_data_path"]:
-        raise InputError("train: --train_data_path is missing; give the riq.jsonl of `rarft validate`")
+        raise InputError("--train_data_path is missing; give the riq.jsonl of `rarft validate`")
     if settings["use_vllm"]:
         raise InputError("--use_vllm: rollouts by vLLM are not built yet; leave the flag out")
     template = load_prompt_template(settings["prompt_type"])
@@ -90,8 +90,10 @@ def train(arguments: list[str], out: Path) -> Path:
     processor = load_processor(args.model_name_or_path, "--model_name_or_path")
     model_config = AutoConfig.from_pretrained(checkpoint_path(args.model_name_or_path))
     prompt_encoder = PromptEncoder(processor, model_config, args.sampling)
-    rows = dataset(samples, template)
-    _check_prompt_lengths(samples, prompt_encoder, rows["prompt"], args.max_prompt_length)
+    rows = dataset(whole_batches(samples, args.generation_batch_size // (args.num_generations or 1)), template)
+    if repeated := len(rows) - len(samples):
+        print(f"training: {repeated} of {len(samples)} queries drawn once more, to fill the last batch", flush=True)
+    _check_prompt_lengths(samples, prompt_encoder, rows["prompt"][: len(samples)], args.max_prompt_length)
 
     args.generation_kwargs = {
         **(args.generation_kwargs or {}),

@@ -150,6 +150,10 @@ class _Findings(list[Finding]):
         self.append(Finding(check.code, check.severity, item, video, query, found, action or default))
 
 
+def _has_error(findings: list[Finding]) -> bool:
+    return any(finding.severity == "error" for finding in findings)
+
+
 @dataclass
 class _ItemFacts:
     """What all queries of an item share, after its own checks."""
@@ -261,17 +265,19 @@ def _check_segment(
         return None
     if start < 0:
         findings.add("segment-negative", f"timestamp {_shown(stated)}")
-    elif start >= end:
+        return None
+    if start >= end:
         findings.add("segment-reversed", f"timestamp {_shown(stated)}")
-    elif facts.duration is not None and end > facts.duration:
-        overrun = end - facts.duration
-        found = f"timestamp {_shown(stated)} in {facts.duration:g} s of video"
-        if overrun > around.tolerance or start >= facts.duration:
-            findings.add("segment-past-end", f"{found}: {overrun:.2f} s past the end")
-        else:
-            findings.add("segment-clamped", found, f"repaired: end clamped to {facts.duration:g}")
-            end = facts.duration
-    return (start, end)
+        return None
+    if facts.duration is None or end <= facts.duration:
+        return (start, end)
+    overrun = end - facts.duration
+    found = f"timestamp {_shown(stated)} in {facts.duration:g} s of video"
+    if overrun > around.tolerance or start >= facts.duration:
+        findings.add("segment-past-end", f"{found}: {overrun:.2f} s past the end")
+        return None
+    findings.add("segment-clamped", found, f"repaired: end clamped to {facts.duration:g}")
+    return (start, facts.duration)
 
 
 def _check_answer(
@@ -380,11 +386,12 @@ def _check_query(
     categories, difficulty = _check_labels(item, query, extra, findings)
     task_type: TaskType = "answerable" if answerable else "refusable"
     identity = sample_id(facts.video, text, task_type, segment)
-    if identity in around.seen:
-        findings.add("duplicate", _shown(text))
-    around.seen.add(identity)
     if (name, text) in around.contradictions:
         findings.add("contradiction", _shown(text))
+    if not _has_error([*facts.findings, *findings]):  # a query that is quarantined anyway is nobody's original
+        if identity in around.seen:
+            findings.add("duplicate", _shown(text))
+        around.seen.add(identity)
     sample = Sample(
         id=identity,
         video=facts.video,
@@ -467,7 +474,7 @@ def check_item(raw: Any, index: int, around: Surroundings) -> tuple[list[Finding
     outcomes = []
     for number, query in enumerate(queries):
         sample, findings = _check_query(item, query, number, owner, facts, around, index, queries)
-        if sample is not None and not any(finding.severity == "error" for finding in (*facts.findings, *findings)):
+        if sample is not None and not _has_error([*facts.findings, *findings]):
             if row is not None:
                 sample = msgspec.structs.replace(
                     row,

@@ -1,0 +1,88 @@
+"""What several tests share: a small synthetic data set, and the packaged tiny model."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here is to be fetched
+
+from rarft import steps
+
+
+@pytest.fixture(scope="session")
+def sample_set(tmp_path_factory):
+    """A synthetic data set: train.json (8 videos), eval.json (4 videos), videos/."""
+    folder = tmp_path_factory.mktemp("sample")
+    steps.sample(str(folder), {"train": 8, "eval": 4}, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def validated(sample_set, tmp_path_factory):
+    """The training split, validated."""
+    out = tmp_path_factory.mktemp("validated")
+    steps.validate(str(sample_set / "train.json"), str(out))
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The packaged tiny checkpoint: (model, processor), float32, in evaluation mode."""
+    import torch
+
+    from rarft.qwen.loading import load_model, load_processor
+
+    torch.set_num_threads(2)
+    return load_model("tiny", "model", torch.float32).eval(), load_processor("tiny", "model")
+
+
+@pytest.fixture(scope="session")
+def prompts(tiny, sample_set):
+    """Two encoded prompts whose videos differ in length."""
+    from rarft.qwen.inputs import PromptEncoder, video_prompt
+    from rarft.qwen.reading import ReadingSettings
+
+    model, processor = tiny
+    encoder = PromptEncoder(processor, model.config, ReadingSettings.of("tiny").sampling)
+    encoded = [
+        encoder.encode(video_prompt(f"Find: a {colour} ring slides", str(path)))
+        for colour, path in zip(["red", "blue"] * 4, sorted((sample_set / "videos").glob("train_*.mp4")), strict=True)
+    ]
+    first = encoded[0]
+    other = next(prompt for prompt in encoded if prompt.input_ids_L.numel() != first.input_ids_L.numel())
+    return [first, other]
+
+
+@pytest.fixture
+def main(capsys, monkeypatch, tmp_path):
+    """Run `rarft` in this process, in `tmp_path`; returns (exit code, stdout, stderr)."""
+    from rarft.cli import main as entry_point
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = 0
+        try:
+            entry_point([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def cli():
+    """Run `rarft` in a process of its own; returns the completed process."""
+
+    def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "rarft.cli", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+    return run

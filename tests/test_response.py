@@ -1,0 +1,93 @@
+import time
+
+import pytest
+
+from rarft.errors import InputError
+from rarft.response import fill_prompt, find_segment, load_prompt_template, parse, render
+
+WELL_FORMED = "<think>a</think><answer>1 to 2</answer><correction>NIL</correction>"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (WELL_FORMED, True),
+        (f"  \n{WELL_FORMED}\n ", True),
+        ("<think>a\nb</think>\n\n<answer>x\ny</answer> <correction>z</correction>", True),
+        ("<think></think><answer></answer><correction></correction>", True),
+        (WELL_FORMED + WELL_FORMED, False),
+        (WELL_FORMED + "<answer>3 to 4</answer>", False),
+        ("<think>a</think>b<answer>c</answer><correction>d</correction>", False),
+        ("<answer>c</answer><think>a</think><correction>d</correction>", False),
+        ("<think>a</think><answer>c</answer>", False),
+        ("<think><answer>a</think></answer><correction>d</correction>", False),
+        ("", False),
+    ],
+)
+def test_well_formed(text, expected):
+    assert parse(text).well_formed is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("12.54 to 17.83", (12.54, 17.83)),
+        ("15 to 45", (15.0, 45.0)),
+        ("from 1.5  to\n 2 seconds, or 7 to 8", (1.5, 2.0)),
+        ("9 to 3", (9.0, 3.0)),
+        ("nothing to 5", None),
+        ("1.5to 2", None),
+        ("nan to inf", None),
+        ("", None),
+    ],
+)
+def test_find_segment(text, expected):
+    assert find_segment(text) == expected
+
+
+def test_the_last_answer_counts_and_its_first_timestamp():
+    text = "<answer>1 to 2</answer><answer>3 to 4, 5 to 6</answer>"
+    assert parse(text).segment == (3.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "refuses"),
+    [
+        ("<answer>no such moment</answer>", True),
+        ("<answer>5 to 6</answer>", False),
+        ("<answer>  </answer>", False),
+        ("no such moment", False),
+        ("<answer>no such moment", False),
+    ],
+)
+def test_only_an_answer_without_a_timestamp_refuses(text, refuses):
+    assert parse(text).refuses is refuses
+
+
+@pytest.mark.parametrize(
+    ("correction", "expected"), [("a dog runs", "a dog runs"), ("NIL", None), (" nil ", None), ("", None)]
+)
+def test_corrected_query(correction, expected):
+    assert parse(render("t", "none", correction)).corrected_query == expected
+
+
+@pytest.mark.parametrize("unit", ["1", "<think>", "<answer>", "1 to ", "</answer>", "12.", " "])
+def test_time_is_linear_in_the_length(unit):
+    # Some milliseconds of CPU where the scan is linear; hours where it is quadratic.
+    started = time.process_time()
+    parse(f"<answer>{unit * (2_000_000 // len(unit))}</answer>")
+    assert time.process_time() - started < 20
+
+
+def test_templates(tmp_path):
+    own = tmp_path / "own.txt"
+    own.write_text("Where is {query}? {not_ours}")
+    assert (
+        fill_prompt(load_prompt_template(str(own)), "a {duration} cat", 9.0) == "Where is a {duration} cat? {not_ours}"
+    )
+    assert "7.50 seconds" in fill_prompt(load_prompt_template("rarft"), "q", 7.5)
+    own.write_text("nothing to fill")
+    with pytest.raises(InputError, match=r"has no \{query\}"):
+        load_prompt_template(str(own))
+    with pytest.raises(InputError, match="no such template"):
+        load_prompt_template("nope")

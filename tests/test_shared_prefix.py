@@ -1,0 +1,119 @@
+"""The packed forward against the per-completion forward, and one-prefill generation against full forwards."""
+
+import copy
+
+import pytest
+import torch
+from transformers import GenerationConfig
+from trl.trainer.utils import add_fused_lm_head
+
+from rarft.qwen.batches import per_completion_batch
+from rarft.qwen.logprobs import per_completion_logps, shared_prefix_logps
+from rarft.qwen.rollout import generate, vision_token_ids
+from rarft.qwen.shared_prefix import enable_shared_prefix
+
+
+@pytest.fixture
+def model(tiny):
+    scored = copy.deepcopy(tiny[0])
+    add_fused_lm_head(scored, outputs=("log_probs", "entropy"))
+    enable_shared_prefix(scored)
+    return scored
+
+
+@pytest.fixture(params=[[7], [1, 7, 3, 5]], ids=["one completion", "ragged"])
+def completions(request, tiny):
+    generator = torch.Generator().manual_seed(0)
+    lengths = request.param
+    ids_GC = torch.randint(0, 300, (len(lengths), max(lengths)), generator=generator)
+    mask_GC = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    return ids_GC.masked_fill(mask_GC == 0, tiny[1].tokenizer.pad_token_id), mask_GC
+
+
+def test_log_probabilities_and_entropies_equal(model, tiny, prompts, completions):
+    ids_GC, mask_GC = completions
+    for prompt in prompts:
+        with torch.no_grad():
+            logps, entropies = shared_prefix_logps(model, prompt, ids_GC, mask_GC)
+            expected, expected_entropies = per_completion_logps(
+                model, prompt, ids_GC, mask_GC, tiny[1].tokenizer.pad_token_id
+            )
+        torch.testing.assert_close(logps, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(entropies, expected_entropies, atol=1e-5, rtol=0)
+
+
+def test_log_probabilities_are_those_of_the_plain_forward(model, tiny, prompts, completions):
+    """The oracle of the oracle: logits of the unpatched model, row by row, no padding."""
+    ids_GC, mask_GC = completions
+    prompt = prompts[0]
+    P = prompt.input_ids_L.numel()
+    with torch.no_grad():
+        logps, _ = shared_prefix_logps(model, prompt, ids_GC, mask_GC)
+        for row, (ids, mask) in enumerate(zip(ids_GC, mask_GC, strict=True)):
+            completion = ids[mask.bool()]
+            arguments, _ = per_completion_batch([(prompt, completion)], 0)
+            del arguments["attention_mask"]
+            log_softmax = tiny[0](**arguments).logits[0, P - 1 : -1].log_softmax(-1)
+            expected = log_softmax.gather(-1, completion[:, None])[:, 0]
+            torch.testing.assert_close(logps[row, : len(completion)], expected, atol=1e-5, rtol=0)
+
+
+def test_gradients_equal(model, tiny, prompts, completions):
+    ids_GC, mask_GC = completions
+    weights_GC = torch.randn(ids_GC.shape, generator=torch.Generator().manual_seed(1)) * mask_GC
+
+    def gradients(logps_GC):
+        model.zero_grad()
+        (logps_GC * weights_GC).sum().backward()
+        return {name: tensor.grad.clone() for name, tensor in model.named_parameters() if tensor.grad is not None}
+
+    shared = gradients(shared_prefix_logps(model, prompts[0], ids_GC, mask_GC)[0])
+    plain = gradients(per_completion_logps(model, prompts[0], ids_GC, mask_GC, tiny[1].tokenizer.pad_token_id)[0])
+    assert shared.keys() == plain.keys()
+    assert any("visual" in name for name in shared)
+    for name, gradient in plain.items():
+        torch.testing.assert_close(shared[name], gradient, atol=1e-5 * gradient.abs().max().item() + 1e-7, rtol=1e-4)
+
+
+def test_ordinary_forwards_stay_what_they_were(model, tiny, prompts):
+    arguments, _ = per_completion_batch([(prompt, torch.tensor([5, 6, 7])) for prompt in prompts], 0)
+    with torch.no_grad():
+        torch.testing.assert_close(model(**arguments).logits, tiny[0](**arguments).logits)
+
+
+def greedy_by_full_forwards(model, prompt, steps, end):
+    """Greedy decoding without a cache: the whole row anew for every token."""
+    ids: list[int] = []
+    with torch.no_grad():
+        while len(ids) < steps:
+            completion = torch.tensor(ids, dtype=torch.long)
+            arguments, _ = per_completion_batch([(prompt, completion)], 0)
+            logits = model(**arguments).logits[0, -1]
+            logits[vision_token_ids(model.config)] = -torch.inf
+            ids.append(int(logits.argmax()))
+            if ids[-1] == end:
+                break
+    return ids
+
+
+@pytest.mark.parametrize("num_generations", [1, 3])
+def test_one_prefill_generation_equals_full_forwards(tiny, prompts, num_generations):
+    model, processor = tiny
+    end, pad = processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id
+    config = GenerationConfig(max_new_tokens=48, do_sample=False, eos_token_id=end, pad_token_id=pad)
+    found = generate(model, prompts, num_generations, config)
+    expected = [greedy_by_full_forwards(model, prompt, 48, end) for prompt in prompts]
+    assert found == [ids for ids in expected for _ in range(num_generations)]
+    assert model.model.rope_deltas is None
+
+
+def test_video_tokens_are_never_sampled(tiny, prompts):
+    model, processor = copy.deepcopy(tiny[0]), tiny[1]
+    with torch.no_grad():  # make the placeholder by far the likeliest token, whatever the hidden state
+        bias = torch.zeros(model.config.text_config.vocab_size)
+        bias[vision_token_ids(model.config)] = 1e4
+        model.lm_head.register_forward_hook(lambda _module, _inputs, logits: logits + bias)
+    config = GenerationConfig(max_new_tokens=8, do_sample=True, eos_token_id=processor.tokenizer.eos_token_id,
+                              pad_token_id=processor.tokenizer.pad_token_id)  # fmt: skip
+    sampled = {token for row in generate(model, prompts, 2, config) for token in row}
+    assert not sampled & set(vision_token_ids(model.config))

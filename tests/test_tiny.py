@@ -1,0 +1,54 @@
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from rarft.errors import InputError
+from rarft.qwen import tiny as tiny_model
+from rarft.qwen.batches import per_completion_batch
+from rarft.qwen.loading import check_checkpoint
+from rarft.qwen.reading import ReadingSettings
+
+
+def test_it_is_saved_and_reloaded_by_the_auto_classes(tmp_path, prompts):
+    tiny_model.save_tiny(tmp_path, seed=1)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    original = tiny_model.build_model(tiny_model.build_tokenizer(), seed=1)
+    arguments, _ = per_completion_batch([(prompts[0], torch.tensor([5, 6]))], 0)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(**arguments).logits, original.eval()(**arguments).logits)
+    text = "Find: a red ring slides; 12.54 to 17.83 ä 猫"
+    assert processor.tokenizer.decode(processor.tokenizer(text)["input_ids"]) == text
+
+
+def test_special_tokens_stand_in_qwens_order(tiny):
+    tokenizer = tiny[1].tokenizer
+    ids = tokenizer.convert_tokens_to_ids(list(tiny_model.SPECIAL_TOKENS))
+    assert ids == list(range(ids[0], ids[0] + len(ids)))
+    assert len(tokenizer) == ids[-1] + 1
+    assert tokenizer("<|video_pad|>")["input_ids"] == [tiny[0].config.video_token_id]
+
+
+def test_the_packaged_tokenizer_is_what_the_code_builds(tiny):
+    built = tiny_model.build_tokenizer()
+    assert built.get_vocab() == tiny[1].tokenizer.get_vocab()
+
+
+def test_reading_settings_travel_with_the_checkpoint(tmp_path):
+    settings = ReadingSettings("Find {query}", 1.0, 50_000, 7)
+    settings.save(tmp_path)
+    assert ReadingSettings.of(str(tmp_path)) == settings
+    (tmp_path / "rarft.json").write_text("{")
+    with pytest.raises(InputError, match=r"rarft\.json: cannot be read"):
+        ReadingSettings.of(str(tmp_path))
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no readable config\.json"):
+        check_checkpoint(str(tmp_path), "--checkpoint")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(InputError, match="is a llama model"):
+        check_checkpoint(str(tmp_path), "--checkpoint")
+    with pytest.raises(InputError, match="no such checkpoint"):
+        check_checkpoint(str(tmp_path / "none"), "--checkpoint")
+    check_checkpoint("Qwen/Qwen2.5-VL-7B-Instruct", "--checkpoint")

@@ -1,0 +1,146 @@
+"""Short real training runs of the tiny model, and the mistakes that are told before one."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from rarft import steps
+from rarft.evaluation.predict import Predictor
+from rarft.grpo import trainer as trainer_module
+from rarft.grpo.config import build, parse
+from rarft.grpo.data import stratified, whole_batches
+from rarft.qwen.loading import load_model
+from rarft.qwen.reading import ReadingSettings
+from rarft.riq.schema import read_samples
+
+FLAGS = ["--preset", "tiny", "--per_device_train_batch_size", "2", "--num_generations", "4", "--warmup_steps", "0"]
+
+
+def train(data, folder, *flags):
+    steps.train([*FLAGS, "--train_data_path", str(data), *flags], str(folder))
+    lines = (folder / "checkpoints" / "rarft" / "training.jsonl").read_text().splitlines()
+    return folder / "checkpoints" / "rarft" / "checkpoint-final", [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def trained(validated, tmp_path_factory):
+    return train(validated, tmp_path_factory.mktemp("trained"), "--max_steps", "3")
+
+
+def test_the_checkpoint_reloads_through_the_auto_classes_and_was_trained(trained, tiny, validated):
+    checkpoint, _ = trained
+    AutoProcessor.from_pretrained(checkpoint)
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    before = tiny[0].state_dict()
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert any("visual" in name for name in changed)
+    assert any("language_model" in name for name in changed)
+    reading = ReadingSettings.of(str(checkpoint))
+    assert reading == ReadingSettings.of("tiny")
+    samples = read_samples(str(validated), "data")[:3]
+    assert len(Predictor(str(checkpoint), reading).complete(samples)) == 3
+
+
+def test_metrics_carry_the_guides_names(trained):
+    _, entries = trained
+    logged = [entry for entry in entries if "reward" in entry]
+    assert [entry["step"] for entry in logged] == [1, 2, 3]
+    for entry in logged:
+        terms = [entry[f"rewards/{name}_reward"] for name in ("format", "refuse_iou", "explain_correction")]
+        assert entry["reward"] == pytest.approx(sum(terms), abs=1e-4)
+        assert entry["kl"] >= 0
+        assert 0 < entry["completion_length"] <= 64
+        assert entry["generation_entropy"] == entry["entropy"] > 0
+
+
+def test_shared_and_per_completion_forwards_train_alike(trained, validated, tmp_path):
+    shared, entries = trained
+    plain, plain_entries = train(validated, tmp_path, "--max_steps", "3", "--prompt_sharing", "off")
+    for name in ("loss", "grad_norm", "kl", "reward"):
+        assert [entry[name] for entry in plain_entries if name in entry] == pytest.approx(
+            [entry[name] for entry in entries if name in entry], rel=1e-2, abs=1e-4
+        )
+    ours, theirs = (AutoModelForImageTextToText.from_pretrained(path).state_dict() for path in (shared, plain))
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], atol=2e-4, rtol=0)
+
+
+def test_several_steps_of_a_generation_keep_their_videos(validated, tmp_path):
+    flags = ("--max_steps", "2", "--gradient_accumulation_steps", "2", "--steps_per_generation", "4")
+    _, entries = train(validated, tmp_path, *flags, "--fix_vit", "true")
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "checkpoints" / "rarft" / "checkpoint-final")
+    before = load_model("tiny", "model", torch.float32).state_dict()
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name.split(".")[2] for name in changed if ".visual." in name} == {"merger"}
+    assert sum("reward" in entry for entry in entries) >= 1
+
+
+def test_every_stretch_of_the_order_has_its_share_of_each_task(validated):
+    samples = read_samples(str(validated), "data")
+    order = stratified(samples, seed=0)
+    assert sorted(sample.id for sample in order) == sorted(sample.id for sample in samples)
+    kinds = [sample.task_type for sample in order]
+    assert all(set(kinds[index : index + 2]) == {"answerable", "refusable"} for index in range(0, len(kinds), 2))
+    assert [sample.id for sample in stratified(samples, 0)] == [sample.id for sample in order]
+    assert [sample.id for sample in stratified(samples, 1)] != [sample.id for sample in order]
+
+
+def test_no_sample_is_left_out_of_the_last_batch(validated):
+    samples = read_samples(str(validated), "data")[:5]
+    assert [sample.id for sample in whole_batches(samples, 4)] == [sample.id for sample in samples + samples[:3]]
+    assert len(whole_batches(samples[:1], 4)) == 4
+    assert whole_batches(samples[:4], 4) == samples[:4]
+
+
+def test_fewer_samples_than_a_batch_are_trained_on(validated, tmp_path):
+    few = tmp_path / "riq.jsonl"
+    few.write_text("".join((validated / "riq.jsonl").read_text().splitlines(keepends=True)[:3]))
+    _, entries = train(few, tmp_path, "--max_steps", "1", "--per_device_train_batch_size", "4")
+    assert [entry["step"] for entry in entries if "reward" in entry] == [1]
+
+
+def test_settings_come_from_preset_then_file_then_command_line(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("beta: 0.5\nlearning_rate: 3.0e-4\nreward_funcs: [format, refuse_iou]\n")
+    settings = parse(["--preset", "tiny", "--config", str(file), "--learning_rate", "1e-5"])
+    assert (settings["learning_rate"], settings["beta"], settings["num_generations"]) == (1e-5, 0.5, 8)
+    assert settings["reward_funcs"] == ["format", "refuse_iou"]
+
+
+def test_batch_size_counts_prompts(tmp_path):
+    config = build(parse(["--preset", "tiny", "--per_device_train_batch_size", "3"]), tmp_path)
+    assert (config.prompts_per_device, config.per_device_train_batch_size) == (3, 24)
+    assert build(parse(["--preset", "tiny", "--use_grpo", "false"]), tmp_path).loss_type == "bnpo"
+
+
+def test_a_changed_seam_is_told_at_start_up(monkeypatch):
+    trainer_module.check_seams()
+    monkeypatch.setattr(trainer_module.GRPOTrainer, "_generate_single_turn", lambda self, prompt_ids: None)
+    with pytest.raises(RuntimeError, match=r"_generate_single_turn lacks .* fits trl 1\.16"):
+        trainer_module.check_seams()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--no_such_flag", "1"], "unrecognized arguments: --no_such_flag"),
+        (["--learning_rate", "fast"], "--learning_rate"),
+        (["--preset", "nope"], "use one of tiny"),
+        (["--preset", "tiny"], "--train_data_path is missing"),
+        (["--preset", "tiny", "--train_data_path", "DATA", "--reward_funcs", "nope"], "no such reward"),
+        (["--preset", "tiny", "--train_data_path", "DATA", "--prompt_type", "nope"], "no such template"),
+        (["--preset", "tiny", "--train_data_path", "DATA", "--max_prompt_length", "3"], "--max_prompt_length 3"),
+        (["--preset", "tiny", "--train_data_path", "DATA", "--model_name_or_path", "./nope"], "no such checkpoint"),
+        (["--preset", "tiny", "--train_data_path", "DATA", "--num_generations", "1"], "generation"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_before_training(main, validated, tmp_path, flags, message):
+    code, _, error = main("train", *[str(validated) if flag == "DATA" else flag for flag in flags])
+    assert code == 2
+    last = error.strip().splitlines()[-1]
+    assert last.startswith("rarft train: ")
+    assert message in last
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
