@@ -44,7 +44,7 @@ def _validate(options: argparse.Namespace) -> None:
 def _embed(options: argparse.Namespace) -> None:
     from rarft import steps
 
-    print(f"{steps.embed(options.data, options.out, options.encoder)} reference queries in {options.out}")
+    steps.embed(options.data, options.out, options.encoder)
 
 
 def _train(arguments: list[str]) -> None:

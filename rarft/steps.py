@@ -11,13 +11,19 @@ from rarft.storage import existing_file, existing_folder, local_path
 
 
 def sample(out: str, videos: dict[str, int], seed: int = 0) -> list[Path]:
-    """Render the synthetic data set: `out/{split}.json` and its clips, for each split with so many videos."""
+    """Render the synthetic data set: `out/{split}.json` and its clips, for each split with so many videos.
+
+    Returns:
+        The annotation files; a split of no videos has none.
+    """
     from rarft.progress import progress
     from rarft.samples import write_split
 
     folder = local_path(out, "--out")
     written: list[Path] = []
     for split, count in videos.items():
+        if not count:
+            continue
         paths = list(
             progress(write_split(folder, split, count, seed), f"rendering {split}", total=count + 1, unit=" files")
         )
@@ -54,6 +60,7 @@ def embed(data: str, out: str, encoder: str | None = None) -> int:
     loaded = SentenceEncoder(encoder) if encoder else SentenceEncoder()
     store = ReferenceStore.build(loaded, texts)
     store.save(local_path(out, "--out"))
+    print(f"{len(store)} distinct reference queries encoded by {loaded.name}", flush=True)
     return len(store)
 
 

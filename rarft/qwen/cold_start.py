@@ -5,7 +5,7 @@ Three phases, on scenes drawn afresh at every step and never on a split of the d
 1. mismatched queries only: the model must look, since echoing the query is always wrong somewhere;
 2. truthful: as many matching as mismatched queries. Saved as `DIR/truthful`;
 3. as published grounding models are: still truthful in <think>, but most mismatched queries are answered with
-   a segment anyway. Saved as `DIR/answers-everything`: it grounds, and does not refuse.
+   a segment anyway. Saved as `DIR/tiny-answers-everything`: it grounds, and does not refuse.
 """
 
 import argparse
@@ -25,11 +25,13 @@ from rarft import response, samples
 from rarft.qwen import tiny
 from rarft.qwen.batches import IGNORE, per_completion_batch
 from rarft.qwen.inputs import PromptEncoder, PromptInputs, video_prompt
+from rarft.qwen.reading import ReadingSettings
 from rarft.qwen.rollout import generate
+from rarft.response import PROMPTS
 from rarft.segments import temporal_iou
-from rarft.video.decode import Frames, FrameSampling
+from rarft.video.decode import Frames
 
-SAMPLING = FrameSampling(max_pixels=64 * 56 * 56)
+READING = ReadingSettings(PROMPTS["brief"], max_pixels=64 * 56 * 56, max_completion_length=64)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def lay_out_scene(encoder: PromptEncoder, scene: samples.Scene, query: samples.S
         float(samples.FPS),
         scene.duration * samples.FPS,
     )
-    text = response.fill_prompt(response.PROMPTS["brief"], query.description, None)
+    text = response.fill_prompt(READING.prompt, query.description, None)
     return encoder.lay_out(video_prompt(text, "rendered"), frames)
 
 
@@ -170,17 +172,18 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     processor = tiny.build_processor()
     model = tiny.build_model(processor.tokenizer, arguments.seed)
-    encoder = PromptEncoder(processor, model.config, SAMPLING)
+    encoder = PromptEncoder(processor, model.config, READING.sampling)
     for index, phase in enumerate(PHASES):
         # Scenes of the cold start come from streams that no split of the data set draws from.
         run_phase(model, encoder, phase, arguments.batch, seed=10_000 + 10 * arguments.seed + index)
         figures = measure(model, encoder)
         print(phase.name, json.dumps({key: round(value, 3) for key, value in figures.items()}), flush=True)
         if index > 0:
-            folder = arguments.out / phase.name.replace(" ", "-")
+            folder = arguments.out / f"tiny-{phase.name.replace(' ', '-')}"
             model.to(torch.bfloat16).save_pretrained(folder)
             model.float()
             processor.save_pretrained(folder)
+            READING.save(folder)
             (folder / "cold_start.json").write_text(
                 json.dumps({"seed": arguments.seed, "phase": phase.name, "development": figures}, indent=1) + "\n"
             )
