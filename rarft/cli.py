@@ -35,10 +35,20 @@ def _validate(options: argparse.Namespace) -> None:
     from rarft.riq.validate import summary
 
     report = steps.validate(
-        options.annotations, options.out, options.video_root, options.tolerance, not options.no_probe_videos
+        options.annotations,
+        options.out,
+        options.video_root,
+        tolerance=options.tolerance,
+        probe_videos=not options.no_probe_videos,
+        video_cache=options.video_cache,
+        without_repairs=options.no_repair,
+        split=options.split,
+        seed=options.seed,
+        against=options.against,
     )
     print(summary(report))
     print(f"report: {options.out}/report.html")
+    steps.check_quarantine(report["counts"], "0" if options.strict else options.max_quarantine)
 
 
 def _embed(options: argparse.Namespace) -> None:
@@ -113,6 +123,23 @@ def _parser() -> argparse.ArgumentParser:
         "--tolerance", type=_seconds, default=1.0, help="seconds past the end that are clamped (default 1.0)"
     )
     validate.add_argument("--no-probe-videos", action="store_true", help="do not look at the videos at all")
+    validate.add_argument(
+        "--video-cache", help="file that remembers what videos are (default: in the user's cache folder)"
+    )
+    validate.add_argument(
+        "--no-repair",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="turn a repair off (docs/checks.md); repeatable",
+    )
+    validate.add_argument(
+        "--split", type=_fraction, help="share of the queries to train on, split by video, such as 0.9"
+    )
+    validate.add_argument("--seed", type=_count, default=0, help="of the split (default 0)")
+    validate.add_argument("--against", help="annotations that must share no video with these")
+    validate.add_argument("--max-quarantine", metavar="SHARE", help="exit with 1 if more is quarantined: 5%% or 120")
+    validate.add_argument("--strict", action="store_true", help="exit with 1 if anything is quarantined")
 
     embed = command("embed", _embed, "Encode the reference queries of validated data, once.")
     embed.add_argument("data", help="riq.jsonl, or the folder that holds it")
@@ -146,6 +173,16 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
     return int(text)
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 1")
+    return value
 
 
 def _seconds(text: str) -> float:

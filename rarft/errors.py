@@ -25,10 +25,14 @@ class InputError(Exception):
     """Bad usage or bad input: the message is one line that says what, where and what to do."""
 
 
+class DataRefusedError(Exception):
+    """The work was done and its result is not good enough for what the user asked: one line that says so."""
+
+
 def one_line(error: BaseException) -> str:
     """The error as a single line, its type in front unless the message was written for the user."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, InputError | DataRefusedError) else f"{type(error).__name__}: {text}"
 
 
 def termination_log() -> Path | None:
@@ -49,7 +53,7 @@ def reported(name: str) -> Iterator[None]:
         yield
     except Exception as error:
         code = EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
-        if code == EXIT_FAILED:
+        if not isinstance(error, InputError | DataRefusedError):
             traceback.print_exc()
         line = f"{name}: {one_line(error)}"
         if (log := termination_log()) is not None:

@@ -14,6 +14,12 @@ th { font-weight: 600; } td.number, th.number { text-align: right; white-space: 
 .cards { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0; }
 .card { background: var(--soft); border-radius: .5rem; padding: .7rem 1.1rem; min-width: 8rem; }
 .card b { display: block; font-size: 1.6rem; } code { font-size: .9em; overflow-wrap: anywhere; }
+.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem 2rem; }
+figure { margin: 0; } figcaption { font-weight: 600; margin-bottom: .3rem; }
+svg { width: 100%; } svg rect { fill: var(--accent); } svg text { font-size: 11px; fill: #888; }
+.bars td { border: 0; padding: .12rem .4rem; white-space: nowrap; } .bars .bar { width: 60%; }
+.bar i { display: block; height: .8rem; background: var(--accent); border-radius: 2px; min-width: 1px; }
+.error { color: #dc2626; } .warning { color: #b45309; } .info { color: #888; }
 details { margin: .3rem 0; } summary { cursor: pointer; }
 """
 
@@ -59,6 +65,45 @@ def cards(values: dict[str, object]) -> Html:
     return Html(
         "<div class=cards>"
         + "".join(f"<div class=card><b>{cell(value)}</b>{escape(name)}</div>" for name, value in values.items())
+        + "</div>"
+    )
+
+
+def bars(counts: dict[str, int]) -> Html:
+    """Horizontal bars, each with its name and count, the longest as wide as there is room."""
+    largest = max(counts.values(), default=0) or 1
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td><td class=bar><i style='width:{100 * count / largest:.1f}%'></i></td>"
+        f"<td class=number>{count:,}</td></tr>"
+        for name, count in counts.items()
+    )
+    return Html(f"<table class=bars>{rows}</table>")
+
+
+def histogram(counts: Sequence[int], top: float, unit: str, open_ended: bool = True) -> Html:
+    """Vertical bars of equal bins from 0 to `top`; the last also holds what lies above, where it is open-ended."""
+    largest = max(counts, default=0) or 1
+    width, height = 480, 120
+    step = width / len(counts)
+    rectangles = "".join(
+        f"<rect x='{index * step + 1:.1f}' y='{height * (1 - count / largest):.1f}' width='{step - 2:.1f}' "
+        f"height='{height * count / largest:.1f}'><title>{index * top / len(counts):g} to "
+        f"{(index + 1) * top / len(counts):g}{escape(unit)}: {count:,}</title></rect>"
+        for index, count in enumerate(counts)
+    )
+    last = f"{top:g}{unit}{' and more' if open_ended else ''}"
+    return Html(
+        f"<svg viewBox='0 0 {width} {height + 18}' role=img>{rectangles}"
+        f"<text x='0' y='{height + 14}'>0</text>"
+        f"<text x='{width}' y='{height + 14}' text-anchor='end'>{escape(last)}</text></svg>"
+    )
+
+
+def columns(parts: dict[str, Html]) -> Html:
+    """Pictures side by side, each under its title."""
+    return Html(
+        "<div class=columns>"
+        + "".join(f"<figure><figcaption>{escape(title)}</figcaption>{part}</figure>" for title, part in parts.items())
         + "</div>"
     )
 

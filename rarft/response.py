@@ -51,7 +51,7 @@ class Response:
 
 def find_segment(text: str) -> Segment | None:
     """The first `NUMBER to NUMBER` of the text, in seconds, as it stands there (it may be reversed)."""
-    match = TIMESTAMP.search(text)
+    match = TIMESTAMP.search(text) if "to" in text else None  # most refusals are told apart by this alone
     return (float(match[1]), float(match[2])) if match else None
 
 

@@ -4,10 +4,13 @@ The command line and the pipeline's components call these and nothing below them
 where a step needs them, so that validation runs without torch.
 """
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rarft.storage import existing_file, existing_folder, local_path
+from rarft.errors import DataRefusedError, InputError
+from rarft.storage import existing_folder, fetched, local_path
 
 
 def sample(out: str, videos: dict[str, int], seed: int = 0) -> list[Path]:
@@ -35,19 +38,66 @@ def validate(
     annotations: str,
     out: str,
     video_root: str | None = None,
+    *,
     tolerance: float = 1.0,
     probe_videos: bool = True,
+    video_cache: str | None = None,
+    without_repairs: Sequence[str] = (),
+    split: float | None = None,
+    seed: int = 0,
+    against: str | None = None,
 ) -> dict[str, Any]:
-    """Validate annotations into `out`; returns the report."""
+    """Validate annotations into `out`; returns the report but for its findings, which are in report.json."""
+    from rarft.riq.findings import REPAIRS
     from rarft.riq.validate import ValidationSettings
     from rarft.riq.validate import validate as run
 
-    return run(
-        existing_file(annotations, "annotations"),
-        local_path(out, "--out"),
-        existing_folder(video_root, "--video-root") if video_root else None,
-        ValidationSettings(tolerance, probe_videos),
-    )
+    if unknown := sorted(set(without_repairs) - REPAIRS.keys()):
+        raise InputError(f"--no-repair {unknown[0]}: no such repair; use one of {', '.join(REPAIRS)}")
+    with contextlib.ExitStack() as files:
+        return run(
+            files.enter_context(fetched(annotations, "annotations")),
+            local_path(out, "--out"),
+            existing_folder(video_root, "--video-root") if video_root else None,
+            ValidationSettings(
+                tolerance,
+                probe_videos,
+                local_path(video_cache, "--video-cache") if video_cache else None,
+                frozenset(REPAIRS) - set(without_repairs),
+                split,
+                seed,
+                files.enter_context(fetched(against, "--against")) if against else None,
+            ),
+        )
+
+
+def check_quarantine(counts: dict[str, int], most: str | None) -> None:
+    """Hold the number of quarantined queries against what the user accepts.
+
+    Args:
+        counts: of the report.
+        most: a share such as `5%`, a number such as `120`, or nothing.
+
+    Raises:
+        InputError: `most` is neither.
+        DataRefusedError: more was quarantined.
+    """
+    if not most:
+        return
+    text = most.strip()
+    share = text.endswith("%")
+    try:
+        limit = float(text.removesuffix("%"))
+    except ValueError:
+        limit = -1.0
+    if not 0 <= limit < float("inf"):
+        raise InputError(f"--max-quarantine {most}: is neither a share such as 5% nor a number such as 120")
+    allowed = limit / 100 * counts["queries"] if share else limit
+    if counts["quarantined"] > allowed:
+        raise DataRefusedError(
+            f"{counts['quarantined']} of {counts['queries']} queries were quarantined, more than the accepted {text}; "
+            "look into report.html, mend quarantine.jsonl, or accept more"
+        )
 
 
 def embed(data: str, out: str, encoder: str | None = None) -> int:

@@ -6,6 +6,7 @@ the content goes to a temporary name beside its final one, reaches the disk, and
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,6 +103,34 @@ def existing_file(uri: str, what: str) -> Path:
     if not path.exists():
         raise InputError(f"{what} {path}: no such file; check the path")
     return path
+
+
+@contextmanager
+def fetched(uri: str, what: str) -> Iterator[Path]:
+    """Yield a local file with the content that `uri` names.
+
+    An object of `s3://` is downloaded for as long as the context lasts; its endpoint, region and credentials
+    come from the environment, as for every AWS client.
+
+    Raises:
+        InputError: it is not there, or cannot be read.
+    """
+    if not uri.startswith("s3://"):
+        yield existing_file(uri, what)
+        return
+    try:
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError as error:
+        raise InputError(f"{what} {uri}: reading s3:// needs boto3; install rarft[s3]") from error
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / (key.rsplit("/", 1)[-1] or "object")
+        try:
+            boto3.client("s3").download_file(bucket, key, str(path))
+        except (BotoCoreError, ClientError, ValueError) as error:
+            raise InputError(f"{what} {uri}: cannot be read ({' '.join(str(error).split())})") from error
+        yield path
 
 
 def existing_folder(uri: str, what: str) -> Path:

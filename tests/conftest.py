@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here is to be fetched
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="rarft-tests-")  # what is remembered of videos
 
 from rarft import steps
 

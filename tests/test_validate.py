@@ -1,10 +1,14 @@
 import json
+import random
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rarft import steps
-from rarft.errors import InputError
+from rarft.errors import InputError, one_line
+from rarft.riq.findings import CHECK_OF_CODE, REPAIRS, catalogue_page
 from rarft.riq.schema import read_samples
 from rarft.riq.validate import ValidationSettings, validate
 
@@ -23,21 +27,27 @@ def item(**changes):
     return {**base, "GRPO": [ANSWERABLE, REFUSABLE], **changes}
 
 
+def read_lines(path):
+    """The rows of a JSON Lines file. A line ends with \\n and nothing else, whatever str.splitlines thinks."""
+    with path.open(newline="\n", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
 @pytest.fixture
 def check(tmp_path):
     """Validate items without looking at videos; returns the report, the samples and the quarantine."""
 
-    def run(items, **settings):
+    def run(items, **options):
         source, out = tmp_path / "in.json", tmp_path / "out"
         source.write_text(items if isinstance(items, str) else json.dumps(items))
-        report = validate(source, out, None, ValidationSettings(**{"probe_videos": False, **settings}))
+        report = validate(source, out, None, ValidationSettings(**{"probe_videos": False, **options}))
         counts = report["counts"]
         assert counts["accepted"] + counts["repaired"] + counts["quarantined"] == counts["queries"]
-        rows = [json.loads(line) for line in (out / "riq.jsonl").read_text().splitlines()]
-        quarantine = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
+        rows, quarantine = read_lines(out / "riq.jsonl"), read_lines(out / "quarantine.jsonl")
         assert (len(rows), len(quarantine)) == (counts["accepted"] + counts["repaired"], counts["quarantined"])
-        assert json.loads((out / "report.json").read_text()) == report
-        return report, rows, quarantine
+        written = json.loads((out / "report.json").read_text())
+        assert {name: value for name, value in written.items() if name != "findings"} == report
+        return written, rows, quarantine
 
     return run
 
@@ -101,9 +111,18 @@ TROUBLES = {
     "numbers as strings": (item(timestamp=["1.0", "4.0"], duration="10"), "AA", []),
     "duration negative": (item(duration=-3), "AA", ["RIQ110", "RIQ111"]),
     "crop reversed": (item(video_start=5, video_end=2), "AA", ["RIQ113"]),
-    "no video": (item(video=None), "QQ", ["RIQ011"]),
-    "query is a number": (item(GRPO=[query(ANSWERABLE, q=7), REFUSABLE]), "QA", ["RIQ011"]),
-    "query missing": (item(GRPO=[query(ANSWERABLE, q=...), REFUSABLE]), "QA", ["RIQ011"]),
+    "no video": (item(video=None), "QQ", ["RIQ011", "RIQ308"]),
+    "query is a number": (item(GRPO=[query(ANSWERABLE, q=7), REFUSABLE]), "QA", ["RIQ011", "RIQ308"]),
+    "query missing": (item(GRPO=[query(ANSWERABLE, q=...), REFUSABLE]), "QA", ["RIQ011", "RIQ308"]),
+    "no references": (item(GRPO=[REFUSABLE, query(REFUSABLE, q="a cow runs")]), "AA", ["RIQ308", "RIQ308"]),
+    "refusal with a timestamp": (
+        item(GRPO=[ANSWERABLE, query(REFUSABLE, a="<answer>not 1 to 4</answer>")]),
+        "AA",
+        ["RIQ307"],
+    ),
+    "refuses a truth": (item(GRPO=[ANSWERABLE, query(REFUSABLE, q="A dog  runs.")]), "AQ", ["RIQ503"]),
+    "renamed difficulty": (item(GRPO=[ANSWERABLE, query(REFUSABLE, difficulty="strong")]), "AA", ["RIQ403"]),
+    "segment outside the crop": (item(video_start=2.0), "AA", ["RIQ114"]),
     "query blank": (item(GRPO=[ANSWERABLE, query(REFUSABLE, q=" ")]), "AQ", ["RIQ301"]),
     "r missing": (item(GRPO=[ANSWERABLE, query(REFUSABLE, r=...)]), "AQ", ["RIQ011"]),
     "r as a word": (item(GRPO=[query(ANSWERABLE, r="true"), query(REFUSABLE, r=0)]), "AA", []),
@@ -175,6 +194,191 @@ def test_one_difficulty_vocabulary(check, word, level, key):
     assert rows[1]["difficulty"] == level
 
 
+# repair: (an item that it mends, the answerable and the refusable query's fates without it, code)
+REPAIRS_OFF = {
+    "clamp": (item(timestamp=[1.0, 10.9]), "QA", "RIQ102"),
+    "fill-answer": (item(GRPO=[query(ANSWERABLE, a=""), REFUSABLE]), "QA", "RIQ303"),
+    "wrap-answer": (item(GRPO=[ANSWERABLE, query(REFUSABLE, a="no cat")]), "AQ", "RIQ304"),
+    "correct-tag": (TROUBLES["correct tag"][0], "AQ", "RIQ305"),
+    "difficulty-names": (item(GRPO=[ANSWERABLE, query(REFUSABLE, difficulty="strong")]), "AA", "RIQ402"),
+}
+
+
+@pytest.mark.parametrize("repair", REPAIRS_OFF)
+def test_a_repair_that_is_turned_off_is_not_made(check, repair):
+    trouble, fates, code = REPAIRS_OFF[repair]
+    report, rows, _ = check([trouble], repairs=frozenset(REPAIRS) - {repair})
+    survived = {row["source"]["query"] for row in rows}
+    assert [index in survived for index in range(2)] == [fate != "Q" for fate in fates]
+    assert report["counts"]["repaired"] == 0
+    assert [finding["code"] for finding in report["findings"]] == [code]
+
+
+def test_videos_are_not_mended_where_that_is_turned_off(sample_set, tmp_path):
+    items = json.loads((sample_set / "train.json").read_text())[:3]
+    items[0]["video"] = "/elsewhere/" + Path(items[0]["video"]).name
+    items[1]["duration"] = None
+    items[2]["duration"] += 5
+    (tmp_path / "in.json").write_text(json.dumps(items))
+    report = steps.validate(
+        str(tmp_path / "in.json"), str(tmp_path / "out"), str(sample_set),
+        without_repairs=["reroot-video", "fill-duration"],
+    )  # fmt: skip
+    assert (
+        report["counts"] | {"items": 3, "queries": 6, "accepted": 4, "repaired": 0, "quarantined": 2}
+        == report["counts"]
+    )
+    assert report["reasons"] == {"video-not-found": 2}
+    durations = {sample.source.item: sample.duration for sample in read_samples(str(tmp_path / "out"), "data")}
+    assert durations == {1: None, 2: items[2]["duration"]}
+
+
+def test_an_unknown_repair_is_told(tmp_path, sample_set):
+    with pytest.raises(InputError, match="no such repair; use one of clamp"):
+        steps.validate(str(sample_set / "train.json"), str(tmp_path), without_repairs=["magic"])
+
+
+def many(videos, seed=0):
+    """Items of so many videos, some with only answerable or only refusable queries, one to five items each."""
+    rng = random.Random(seed)
+    items = []
+    for video in range(videos):
+        queries = rng.choice([[ANSWERABLE], [REFUSABLE], [ANSWERABLE, REFUSABLE], [ANSWERABLE, REFUSABLE]])
+        for number in range(rng.randint(1, 5)):
+            own = [query(one, q=f"{one['q']} {number}") for one in queries]
+            items.append(item(video=f"{rng.choice('ab')}/{video}.mp4", query_text=f"a dog runs {number}", GRPO=own))
+    return items
+
+
+def test_a_split_is_by_video_and_balanced_and_reproducible(check, tmp_path):
+    def split(items, seed):
+        report, rows, _ = check(items, split=0.8, seed=seed)
+        parts = {name: read_lines(tmp_path / "out" / f"riq.{name}.jsonl") for name in ("train", "eval")}
+        assert sorted(row["id"] for part in parts.values() for row in part) == sorted(row["id"] for row in rows)
+        return report, parts
+
+    items = many(200)
+    report, parts = split(items, seed=1)
+    videos = {name: {Path(row["video"]).name for row in part} for name, part in parts.items()}
+    assert not videos["train"] & videos["eval"]
+    for kind in ("answerable", "refusable"):
+        train, held_out = (sum(row["task_type"] == kind for row in parts[name]) for name in ("train", "eval"))
+        assert train / (train + held_out) == pytest.approx(0.8, abs=0.02)
+    counts = report["splits"]["train"]
+    assert (counts["queries"], counts["videos"]) == (len(parts["train"]), len(videos["train"]))
+    # The same whatever the order of the file; another with another seed.
+    _, shuffled = split(list(reversed(items)), seed=1)
+    assert {Path(row["video"]).name for row in shuffled["eval"]} == videos["eval"]
+    _, other = split(items, seed=2)
+    assert {Path(row["video"]).name for row in other["eval"]} != videos["eval"]
+
+
+def test_videos_of_an_evaluation_file_are_kept_out(check, tmp_path):
+    (tmp_path / "eval.json").write_text(json.dumps([item(video="/other/path/v.mp4")]))
+    report, rows, _ = check([item(), item(video="w.mp4")], against=tmp_path / "eval.json")
+    assert report["reasons"] == {"video-leaks": 2}
+    assert {row["video"] for row in rows} == {"w.mp4"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [
+        ([], 0), (["--strict"], 1), (["--max-quarantine", "50%"], 0), (["--max-quarantine", "49%"], 1),
+        (["--max-quarantine", "1"], 0), (["--max-quarantine", "0"], 1), (["--max-quarantine", "some"], 2),
+    ],
+)  # fmt: skip
+def test_exit_code_where_more_is_quarantined_than_accepted(main, tmp_path, flags, code):
+    (tmp_path / "in.json").write_text(json.dumps([item(timestamp=[1.0, 99.0])]))
+    found, _, error = main("validate", "in.json", "--no-probe-videos", "--out", "out", *flags)
+    assert found == code
+    assert (tmp_path / "out" / "report.json").exists()
+    if code:
+        assert error.splitlines()[-1].startswith("rarft validate: ")
+        assert "Traceback" not in error
+
+
+def test_the_catalogue_in_the_docs_is_current():
+    page = Path(__file__).parents[1] / "docs" / "checks.md"
+    assert page.read_text() == catalogue_page(), "run `python -m rarft.riq.findings > docs/checks.md`"
+
+
+def test_every_check_can_be_found():
+    """Each code of the catalogue stands in some table or test of this file."""
+    text = Path(__file__).read_text()
+    elsewhere = {"broken-line", "video-not-found", "video-unreadable", "video-length-differs", "video-rerooted",
+                 "duration-filled", "duplicate", "video-leaks", "not-an-item"}  # fmt: skip
+    for check in CHECK_OF_CODE.values():
+        assert check.code in text or (check.name in elsewhere and check.name in text)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=6), children, max_size=4),
+    max_leaves=8,
+)
+KEYS = ["video", "query_text", "timestamp", "duration", "video_start", "video_end", "think", "difficulty", "GRPO"]
+QUERY_KEYS = ["q", "a", "r", "c", "difficulty", "hardness_level"]
+
+
+@st.composite
+def mutated_items(draw):
+    """A good item of which some fields hold anything at all, or are gone."""
+    mutated = json.loads(json.dumps(item()))
+    for _ in range(draw(st.integers(0, 3))):
+        target, keys = draw(st.sampled_from([(mutated, KEYS), *((one, QUERY_KEYS) for one in mutated["GRPO"])]))
+        key = draw(st.sampled_from(keys))
+        if key == "GRPO" and target is mutated and draw(st.booleans()):
+            continue
+        value = draw(json_values)
+        target.pop(key, None) if draw(st.booleans()) else target.__setitem__(key, value)
+        if not isinstance(mutated.get("GRPO"), list) or not all(isinstance(one, dict) for one in mutated["GRPO"]):
+            break
+    return mutated
+
+
+def expected_queries(found):
+    is_item = isinstance(found, dict) and isinstance(found.get("GRPO"), list) and found["GRPO"]
+    return len(found["GRPO"]) if is_item else 1
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(mutated_items() | json_values, min_size=1, max_size=4))
+def test_whatever_stands_in_a_file_no_query_is_lost(check, items):
+    report, rows, quarantine = check(json.dumps(items))
+    assert report["counts"]["items"] == len(items)
+    assert report["counts"]["queries"] == sum(map(expected_queries, items))
+    assert all(any(finding["severity"] == "error" for finding in row["_findings"]) for row in quarantine)
+    assert len({row["id"] for row in rows}) == len(rows)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(mutated_items(), min_size=1, max_size=4))
+def test_whatever_was_kept_is_kept_unchanged_when_validated_again(check, tmp_path, items):
+    report, _, _ = check(json.dumps(items))
+    if report["counts"]["accepted"] + report["counts"]["repaired"] == 0:
+        return
+    first = (tmp_path / "out" / "riq.jsonl").read_bytes()
+    again = validate(tmp_path / "out" / "riq.jsonl", tmp_path / "again", None, ValidationSettings(probe_videos=False))
+    assert again["counts"]["quarantined"] == again["counts"]["repaired"] == 0
+    assert (tmp_path / "again" / "riq.jsonl").read_bytes() == first
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_any_bytes_at_all_are_read_or_refused_in_one_line(tmp_path, content):
+    (tmp_path / "in.json").write_bytes(content)
+    try:
+        report = validate(tmp_path / "in.json", tmp_path / "out", None, ValidationSettings(probe_videos=False))
+    except InputError as error:
+        message = one_line(error)
+        report = None
+    if report is None:
+        assert str(tmp_path / "in.json") in message
+        return
+    counts = report["counts"]
+    assert counts["accepted"] + counts["repaired"] + counts["quarantined"] == counts["queries"]
+
+
 def test_validating_the_output_again_gives_the_same_bytes(check, tmp_path):
     check([trouble for trouble, _, _ in TROUBLES.values()])
     first = (tmp_path / "out" / "riq.jsonl").read_bytes()
@@ -186,7 +390,7 @@ def test_validating_the_output_again_gives_the_same_bytes(check, tmp_path):
 
 def test_a_mended_row_of_the_quarantine_is_accepted(check, tmp_path):
     check([item(timestamp=[1.0, 99.0])])
-    (row,) = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
+    (row,) = read_lines(tmp_path / "out" / "quarantine.jsonl")
     assert row["_reference_queries"] == ["a dog runs"]
     row["timestamp"] = [1.0, 9.0]
     report, rows, _ = check(json.dumps(row))

@@ -1,32 +1,30 @@
 """The checks of one item: what each of its queries becomes, and why.
 
 Nothing here reads the annotations file; what needs the whole of it (reference queries, contradictions,
-duplicates) comes in through `Surroundings`.
+duplicates, leaks) comes in through `Surroundings`.
 """
 
 import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from rarft.response import find_segment, format_segment
-from rarft.riq.findings import CATALOGUE, Finding
+from rarft.riq.encoding import compact_json
+from rarft.riq.findings import CATALOGUE, REPAIRS, Finding
 from rarft.riq.reading import BrokenLine
 from rarft.riq.schema import CATEGORIES, Difficulty, Sample, Source, TaskType
+from rarft.riq.survey import Survey, base_name, hash64, item_queries, read_boolean
 from rarft.riq.videos import VideoIndex
 from rarft.segments import Segment
 from rarft.video.probe import VideoError
 
-_DIFFICULTIES: dict[str, Difficulty] = {
-    "original": "original",
-    "easy": "easy", "medium": "medium", "hard": "hard",
-    "weak": "easy", "moderate": "medium", "strong": "hard",
-}  # fmt: skip
+_DIFFICULTIES: dict[str, Difficulty] = {"original": "original", "easy": "easy", "medium": "medium", "hard": "hard"}
+_OTHER_NAMES: dict[str, Difficulty] = {"weak": "easy", "moderate": "medium", "strong": "hard"}
 _DIFFICULTY_KEYS = ("difficulty", "irrelevance_level", "hardness_level")
 _ITEM_KEYS = {
     "video",
@@ -47,7 +45,6 @@ _OWN_KEYS = {
     "_item",
 }  # that a quarantined row carries beside its item
 
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _CORRECT = re.compile(r"<(correct|correction)>(.*?)</\1>", re.DOTALL)
 _CAPTION = re.compile(r"<timestep>(.*?)</timestep>([^<]*)", re.DOTALL)
 
@@ -59,18 +56,20 @@ class Surroundings:
     Attributes:
         file: name of the annotations file.
         tolerance: seconds by which a segment may run past the end and still be clamped.
+        repairs: names of the repairs that may be made.
         videos: where videos are found; None where they are not looked at.
-        references: answerable queries of each video, as the items name it.
-        contradictions: (video, query) pairs that the file marks both ways.
-        seen: ids of the queries so far.
+        survey: the whole file, as the first pass saw it.
+        leaked: hashes of the base names of the videos of another file that must share none.
+        seen: hashes of the ids of the queries that were kept so far.
     """
 
     file: str
     tolerance: float
     videos: VideoIndex | None
-    references: dict[str, list[str]] = field(default_factory=dict)
-    contradictions: set[tuple[str, str]] = field(default_factory=set)
-    seen: set[str] = field(default_factory=set)
+    survey: Survey
+    repairs: frozenset[str] = frozenset(REPAIRS)
+    leaked: frozenset[int] = frozenset()
+    seen: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -82,33 +81,10 @@ class Outcome:
     findings: list[Finding]
 
 
-def base_name(video: str) -> str:
-    """The last part of a path of any system or URI."""
-    return video.replace("\\", "/").rsplit("/", 1)[-1]
-
-
 def sample_id(video: str, query: str, task_type: TaskType, segment: Segment | None) -> str:
     """First 16 hex digits of the SHA-256 of (video base name, query, task type, segment)."""
     parts = [base_name(video), query, task_type, None if segment is None else list(segment)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def answerable_queries(item: Any) -> Iterator[tuple[str, str, bool]]:
-    """(video, query, answerable) of every readable query of an item: the first pass over a file."""
-    if not isinstance(item, dict):
-        return
-    video = item.get("video")
-    if not isinstance(video, str):
-        return
-    if "task_type" in item and isinstance(item.get("query"), str):
-        yield video, item["query"], item["task_type"] == "answerable"
-    for query in item["GRPO"] if isinstance(item.get("GRPO"), list) else []:
-        if (
-            isinstance(query, dict)
-            and isinstance(query.get("q"), str)
-            and (kind := _boolean(query.get("r"))) is not None
-        ):
-            yield video, query["q"].strip(), kind
+    return hashlib.sha256(compact_json(parts)).hexdigest()[:16]
 
 
 def _number(value: Any) -> float | None:
@@ -122,14 +98,6 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _boolean(value: Any) -> bool | None:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int | str):
-        return {"1": True, "true": True, "0": False, "false": False}.get(str(value).strip().lower())
-    return None
-
-
 def _shown(value: Any) -> str:
     """A value as a finding quotes it: short, printable, on one line."""
     text = " ".join(json.dumps(value, ensure_ascii=True, default=str).split())
@@ -139,15 +107,32 @@ def _shown(value: Any) -> str:
 class _Findings(list[Finding]):
     """The findings about one item, or about one query of it."""
 
-    def __init__(self, item: int, video: str | None, query: int | None = None) -> None:
+    def __init__(self, around: Surroundings, item: int, video: str | None, query: int | None = None) -> None:
         super().__init__()
+        self._repairs = around.repairs
         self._where = (item, video, query)
 
     def add(self, name: str, found: str, action: str | None = None) -> None:
+        """Note a finding; an error quarantines."""
         check = CATALOGUE[name]
         default = "quarantined" if check.severity == "error" else "noted"
         item, video, query = self._where
         self.append(Finding(check.code, check.severity, item, video, query, found, action or default))
+
+    def mend(self, name: str, found: str, repaired: str) -> bool:
+        """Note a finding that its check's repair mends; where the repair is turned off, it quarantines.
+
+        Returns:
+            Whether the repair is to be made.
+        """
+        check = CATALOGUE[name]
+        item, video, query = self._where
+        if check.repair in self._repairs:
+            self.append(Finding(check.code, check.severity, item, video, query, found, f"repaired: {repaired}"))
+            return True
+        action = f"quarantined: the repair {check.repair} is turned off"
+        self.append(Finding(check.code, "error", item, video, query, found, action))
+        return False
 
 
 def _has_error(findings: list[Finding]) -> bool:
@@ -162,7 +147,16 @@ class _ItemFacts:
     duration: float | None
     crop: Segment | None
     captions: list[tuple[float, float, str]]
+    references: list[str]
+    extra: dict[str, Any]
     findings: _Findings
+
+
+def _answer_block(text: str) -> str | None:
+    """What stands between the first answer tags; None without them."""
+    start = text.find("<answer>")
+    end = text.find("</answer>", start) if start >= 0 else -1
+    return text[start + len("<answer>") : end] if end >= 0 else None
 
 
 def _captions(think: Any) -> list[tuple[float, float, str]]:
@@ -181,7 +175,7 @@ def _check_video(item: dict[str, Any], around: Surroundings, findings: _Findings
     if around.videos is None:
         return video, None
     path, by_name = around.videos.find(video)
-    if path is None:
+    if path is None or (by_name and "reroot-video" not in around.repairs):
         findings.add("video-not-found", f"video not found: {_shown(video)}")
         return video, None
     if by_name:
@@ -202,17 +196,19 @@ def _check_duration(
     if stated is not None and (duration is None or duration <= 0):
         findings.add("duration-invalid", f"duration is {_shown(stated)}", "noted: left out")
         duration = None
-    if duration is None and length is not None:
-        findings.add("duration-filled", "no duration", f"repaired: {length:.3f} s, read from the video")
-        return round(length, 3)
+    may_fill = length is not None and "fill-duration" in around.repairs
     if duration is None:
-        findings.add("duration-unknown", "no duration", "noted: not trainable")
-    elif length is not None and abs(length - duration) > around.tolerance:
-        findings.add(
-            "video-length-differs",
-            f"duration {duration:g} s, video {length:.3f} s",
-            f"repaired: {length:.3f} s, read from the video",
-        )
+        if length is None or not may_fill:
+            findings.add("duration-unknown", "no duration", "noted: not trainable")
+            return None
+        findings.mend("duration-filled", "no duration", f"{length:.3f} s, read from the video")
+        return round(length, 3)
+    if length is not None and abs(length - duration) > around.tolerance:
+        found = f"duration {duration:g} s, video {length:.3f} s"
+        if not may_fill:
+            findings.add("video-length-differs", found)
+            return duration
+        findings.mend("video-length-differs", found, f"{length:.3f} s, read from the video")
         return round(length, 3)
     return duration
 
@@ -229,19 +225,32 @@ def _check_crop(item: dict[str, Any], duration: float | None, findings: _Finding
     return (start, end)
 
 
+def _references(item: dict[str, Any], around: Surroundings) -> list[str]:
+    """Answerable queries of the item's video: its own first, then the file's, then those of a quarantined row."""
+    video = item.get("video")
+    own = [query for _, query, answerable in item_queries(item) if answerable]
+    kept = item.get("_reference_queries")
+    others = around.survey.references(video) if isinstance(video, str) else []
+    carried = [text for text in kept if isinstance(text, str)] if isinstance(kept, list) else []
+    return [text for text in dict.fromkeys([*own, *others, *carried]) if text.strip()]
+
+
 def _check_item(item: dict[str, Any], index: int, around: Surroundings) -> _ItemFacts:
     name = item.get("video")
-    findings = _Findings(index, name if isinstance(name, str) else None)
+    findings = _Findings(around, index, name if isinstance(name, str) else None)
     video, length = _check_video(item, around, findings)
     duration = _check_duration(item, length, around, findings)
     crop = _check_crop(item, duration, findings)
-    return _ItemFacts(video, duration, crop, _captions(item.get("think")), findings)
+    extra = {key: value for key, value in item.items() if key not in _ITEM_KEYS and key not in _OWN_KEYS}
+    return _ItemFacts(video, duration, crop, _captions(item.get("think")), _references(item, around), extra, findings)
 
 
 def _segment_owner(item: dict[str, Any], queries: list[Any]) -> int | None:
     """Index of the answerable query that the item's one timestamp belongs to."""
     answerable = [
-        index for index, query in enumerate(queries) if isinstance(query, dict) and _boolean(query.get("r")) is True
+        index
+        for index, query in enumerate(queries)
+        if isinstance(query, dict) and read_boolean(query.get("r")) is True
     ]
     own = [index for index in answerable if queries[index].get("q") == item.get("query_text")]
     if own:
@@ -269,6 +278,8 @@ def _check_segment(
     if start >= end:
         findings.add("segment-reversed", f"timestamp {_shown(stated)}")
         return None
+    if facts.crop is not None and not facts.crop[0] <= start < end <= facts.crop[1]:
+        findings.add("segment-outside-crop", f"timestamp {_shown(stated)}, crop {_shown(list(facts.crop))}")
     if facts.duration is None or end <= facts.duration:
         return (start, end)
     overrun = end - facts.duration
@@ -276,7 +287,8 @@ def _check_segment(
     if overrun > around.tolerance or start >= facts.duration:
         findings.add("segment-past-end", f"{found}: {overrun:.2f} s past the end")
         return None
-    findings.add("segment-clamped", found, f"repaired: end clamped to {facts.duration:g}")
+    if not findings.mend("segment-clamped", found, f"end clamped to {facts.duration:g}"):
+        return None
     return (start, facts.duration)
 
 
@@ -293,47 +305,59 @@ def _check_answer(
         findings.add("wrong-type", f"a is {_shown(stated)}, not text")
         return ""
     text = stated or ""
-    if (correction := _CORRECT.search(text)) is not None:
+    if "<correct" in text and (correction := _CORRECT.search(text)) is not None:
         extra["correction"] = correction[2].strip()
         if correction[1] == "correct":
-            findings.add("correct-tag", "<correct>", "repaired: read as <correction>")
+            findings.mend("correct-tag", "<correct>", "read as <correction>")
         text = _CORRECT.sub("", text)
-    block = _ANSWER.search(text)
-    answer = (block[1] if block else text).strip()
+    block = _answer_block(text)
+    answer = (text if block is None else block).strip()
     if not answer:
         if not answerable:
             findings.add("refusal-empty", "the answer is blank")
         elif segment is not None:
             answer = format_segment(segment)
-            findings.add("answer-filled", "the answer is blank", f"repaired: {answer}")
+            findings.mend("answer-filled", "the answer is blank", answer)
         return answer
     if block is None:
-        findings.add("answer-untagged", _shown(stated), "repaired: taken as the answer")
+        findings.mend("answer-untagged", _shown(stated), "taken as the answer")
     said = find_segment(answer)
     was_clamped = any(finding.check.name == "segment-clamped" for finding in findings)
     if answerable and segment is not None and said is not None and said != segment and not was_clamped:
         findings.add("answer-rounded", f"answer {_shown(answer)}, timestamp {_shown(list(segment))}")
+    if not answerable and said is not None:
+        findings.add("refusal-with-timestamp", _shown(answer))
     return answer
 
 
-def _check_labels(
-    item: dict[str, Any], query: dict[str, Any], extra: dict[str, Any], findings: _Findings
-) -> tuple[list[str], Difficulty | None]:
+def _check_categories(query: dict[str, Any], extra: dict[str, Any], findings: _Findings) -> list[str]:
     stated = query.get("c")
     names = [stated] if isinstance(stated, str) else stated if isinstance(stated, list) else []
     categories = [name for name in names if isinstance(name, str)]
     if (stated is not None and not isinstance(stated, str | list)) or len(categories) != len(names):
-        findings.add("category-unknown", f"c is {_shown(stated)}")
+        findings.add("category-unknown", f"c is {_shown(stated)}", "noted: left out")
         extra["c"] = stated
     if unknown := sorted(set(categories) - CATEGORIES):
         findings.add("category-unknown", _shown(unknown), "noted: kept")
+    return categories
+
+
+def _check_difficulty(
+    item: dict[str, Any], query: dict[str, Any], extra: dict[str, Any], around: Surroundings, findings: _Findings
+) -> Difficulty | None:
     levels = [query.get(key) for key in _DIFFICULTY_KEYS] + [item.get("difficulty")]
     level = next((level for level in levels if level is not None), None)
-    difficulty = _DIFFICULTIES.get(level.strip().lower()) if isinstance(level, str) else None
-    if level is not None and difficulty is None:
-        findings.add("difficulty-unknown", f"difficulty is {_shown(level)}", "noted: left out")
-        extra["difficulty"] = level
-    return categories, difficulty
+    if level is None:
+        return None
+    word = level.strip().lower() if isinstance(level, str) else ""
+    if word in _DIFFICULTIES:
+        return _DIFFICULTIES[word]
+    if word in _OTHER_NAMES and "difficulty-names" in around.repairs:
+        findings.add("difficulty-renamed", f"difficulty is {_shown(level)}", f"noted: read as {_OTHER_NAMES[word]}")
+        return _OTHER_NAMES[word]
+    findings.add("difficulty-unknown", f"difficulty is {_shown(level)}", "noted: left out")
+    extra["difficulty"] = level
+    return None
 
 
 def _contrast(queries: list[Any], answerable: bool) -> str | None:
@@ -341,35 +365,43 @@ def _contrast(queries: list[Any], answerable: bool) -> str | None:
     for other in queries:
         if (
             isinstance(other, dict)
-            and _boolean(other.get("r")) is (not answerable)
+            and read_boolean(other.get("r")) is (not answerable)
             and isinstance(other.get("a"), str)
         ):
-            block = _ANSWER.search(other["a"])
-            if answer := (block[1] if block else _CORRECT.sub("", other["a"])).strip():
+            block = _answer_block(other["a"])
+            if answer := (_CORRECT.sub("", other["a"]) if block is None else block).strip():
                 return answer
     return None
 
 
-def _references(item: dict[str, Any], around: Surroundings) -> list[str]:
-    """Answerable queries of the item's video: its own first, then the file's, then those of a quarantined row."""
-    video = item.get("video")
-    own = [query for _, query, answerable in answerable_queries(item) if answerable]
-    kept = item.get("_reference_queries")
-    others = around.references.get(video, []) if isinstance(video, str) else []
-    carried = [text for text in kept if isinstance(text, str)] if isinstance(kept, list) else []
-    return [text for text in dict.fromkeys([*own, *others, *carried]) if text.strip()]
+def _check_the_rest_of_the_file(
+    sample: Sample, video: str, facts: _ItemFacts, around: Surroundings, findings: _Findings
+) -> None:
+    """What only the whole file, or another one, can tell: contradictions, leaks and duplicates."""
+    if around.survey.contradicts(video, sample.query):
+        findings.add("contradiction", _shown(sample.query))
+    elif sample.task_type == "refusable" and around.survey.refuses_a_truth(video, sample.query):
+        findings.add("refuses-a-true-query", _shown(sample.query))
+    if around.leaked and hash64(base_name(video)) in around.leaked:
+        findings.add("video-leaks", _shown(video))
+    if not _has_error([*facts.findings, *findings]):  # a query that is quarantined anyway is nobody's original
+        identity = int(sample.id, 16)
+        if identity in around.seen:
+            findings.add("duplicate", _shown(sample.query))
+        around.seen.add(identity)
 
 
 def _check_query(
-    item: dict[str, Any], query: Any, index: int, owner: int | None, facts: _ItemFacts, around: Surroundings,
-    item_index: int, queries: list[Any],
-) -> tuple[Sample | None, _Findings]:  # fmt: skip
+    item: dict[str, Any], index: int, owner: int | None, facts: _ItemFacts, around: Surroundings, item_index: int
+) -> tuple[Sample | None, _Findings]:
     name = item.get("video")
-    findings = _Findings(item_index, name if isinstance(name, str) else None, index)
+    queries: list[Any] = item["GRPO"]
+    query = queries[index]
+    findings = _Findings(around, item_index, name if isinstance(name, str) else None, index)
     if not isinstance(query, dict):
         findings.add("wrong-type", f"the query is {_shown(query)}, not an object")
         return None, findings
-    text, answerable = query.get("q"), _boolean(query.get("r"))
+    text, answerable = query.get("q"), read_boolean(query.get("r"))
     if not isinstance(text, str):
         findings.add("wrong-type", f"q is {_shown(text)}, not text")
     if answerable is None:
@@ -379,21 +411,14 @@ def _check_query(
     text = text.strip()
     if not text:
         findings.add("query-empty", "q is blank")
-    extra = {key: value for key, value in item.items() if key not in _ITEM_KEYS | _OWN_KEYS}
-    extra |= {key: value for key, value in query.items() if key not in _QUERY_KEYS}
+    extra = facts.extra | {key: value for key, value in query.items() if key not in _QUERY_KEYS}
     segment = _check_segment(item, index == owner, facts, around, findings) if answerable else None
     answer = _check_answer(query, segment, answerable, extra, findings)
-    categories, difficulty = _check_labels(item, query, extra, findings)
+    if not answerable and not facts.references:
+        findings.add("no-references", _shown(text))
     task_type: TaskType = "answerable" if answerable else "refusable"
-    identity = sample_id(facts.video, text, task_type, segment)
-    if (name, text) in around.contradictions:
-        findings.add("contradiction", _shown(text))
-    if not _has_error([*facts.findings, *findings]):  # a query that is quarantined anyway is nobody's original
-        if identity in around.seen:
-            findings.add("duplicate", _shown(text))
-        around.seen.add(identity)
     sample = Sample(
-        id=identity,
+        id=sample_id(facts.video, text, task_type, segment),
         video=facts.video,
         query=text,
         task_type=task_type,
@@ -402,13 +427,15 @@ def _check_query(
         crop=facts.crop,
         gt_answer=answer,
         contrast_answer=_contrast(queries, answerable),
-        reference_queries=_references(item, around),
-        categories=categories,
-        difficulty=difficulty,
+        reference_queries=facts.references,
+        categories=_check_categories(query, extra, findings),
+        difficulty=_check_difficulty(item, query, extra, around, findings),
         captions=facts.captions,
         source=Source(around.file, item_index, index),
         extra=extra,
     )
+    if isinstance(name, str):
+        _check_the_rest_of_the_file(sample, name, facts, around, findings)
     return sample, findings
 
 
@@ -450,7 +477,7 @@ def check_item(raw: Any, index: int, around: Surroundings) -> tuple[list[Finding
     Returns:
         Findings about the item as a whole, and the outcome of each of its queries.
     """
-    whole = _Findings(index, None)
+    whole = _Findings(around, index, None)
     if isinstance(raw, BrokenLine):
         whole.add("broken-line", f"{raw.problem}: {_shown(raw.text)}")
         return [], [Outcome(None, {"_line": raw.text}, whole)]
@@ -473,7 +500,7 @@ def check_item(raw: Any, index: int, around: Surroundings) -> tuple[list[Finding
     owner = _segment_owner(item, queries)
     outcomes = []
     for number, query in enumerate(queries):
-        sample, findings = _check_query(item, query, number, owner, facts, around, index, queries)
+        sample, findings = _check_query(item, number, owner, facts, around, index)
         if sample is not None and not _has_error([*facts.findings, *findings]):
             if row is not None:
                 sample = msgspec.structs.replace(
@@ -486,6 +513,6 @@ def check_item(raw: Any, index: int, around: Surroundings) -> tuple[list[Finding
                 )
             outcomes.append(Outcome(sample, None, list(findings)))
             continue
-        kept = raw if row is not None else {**item, "GRPO": [query], "_reference_queries": _references(item, around)}
+        kept = raw if row is not None else {**item, "GRPO": [query], "_reference_queries": facts.references}
         outcomes.append(Outcome(None, kept, list(findings)))
     return list(facts.findings), outcomes

@@ -1,49 +1,60 @@
-"""Validation of a whole annotations file: every query ends accepted, repaired or quarantined."""
+"""Validation of a whole annotations file: every query ends accepted, repaired or quarantined.
 
+Two passes: a survey of what queries must know of each other, then the checks, item by item. Rows and findings
+go to disk as they come.
+"""
+
+import contextlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import msgspec
 
 from rarft.progress import progress
-from rarft.riq.checks import Outcome, Surroundings, answerable_queries, check_item
-from rarft.riq.findings import CHECK_OF_CODE, Finding
+from rarft.riq.checks import Outcome, Surroundings, check_item
+from rarft.riq.encoding import compact_json, compact_json_as_read
+from rarft.riq.findings import CHECK_OF_CODE, REPAIRS, Finding
 from rarft.riq.reading import read_items
 from rarft.riq.report import render_report
-from rarft.riq.schema import RIQ_JSONL
-from rarft.riq.videos import VideoIndex
+from rarft.riq.schema import RIQ_JSONL, Sample
+from rarft.riq.split import SPLIT_FILES, Splitter, rows_of, split_rows
+from rarft.riq.statistics import Statistics
+from rarft.riq.survey import Survey, videos_of
+from rarft.riq.videos import ProbeCache, VideoIndex, default_cache
 from rarft.storage import write_files
 
 QUARANTINE_JSONL = "quarantine.jsonl"
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
 
+EXAMPLES = 5  # findings of each code that the page shows
+
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """How strictly to validate.
+    """How to validate.
 
     Attributes:
         tolerance: seconds by which a segment may run past the video's end and be clamped.
         probe_videos: whether videos are looked for and opened.
+        video_cache: file that remembers what videos are; None for the user's cache folder.
+        repairs: names of the repairs that may be made.
+        split: share of the queries to train on, in (0, 1); None for no split.
+        seed: of the split.
+        against: annotations that must share no video with these.
     """
 
     tolerance: float = 1.0
     probe_videos: bool = True
-
-
-@dataclass
-class Counts:
-    """Queries by what became of them; `items` counts items."""
-
-    items: int = 0
-    queries: int = 0
-    accepted: int = 0
-    repaired: int = 0
-    quarantined: int = 0
+    video_cache: Path | None = None
+    repairs: frozenset[str] = frozenset(REPAIRS)
+    split: float | None = None
+    seed: int = 0
+    against: Path | None = None
 
 
 def primary_reason(findings: list[Finding]) -> Finding:
@@ -51,48 +62,99 @@ def primary_reason(findings: list[Finding]) -> Finding:
     return min((f for f in findings if f.severity == "error"), key=lambda finding: finding.check.kind)
 
 
-def _survey(path: Path, around: Surroundings) -> int:
-    """First pass: reference queries and contradictions of each video. Returns the number of items."""
-    references: dict[str, dict[str, None]] = {}
-    marked: dict[tuple[str, str], bool] = {}
-    items = 0
+@dataclass
+class Ledger:
+    """What became of the queries, and what was found; findings themselves are on disk."""
+
+    items: int = 0
+    queries: int = 0
+    accepted: int = 0
+    repaired: int = 0
+    quarantined: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    codes: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[Finding]] = field(default_factory=dict)
+    statistics: Statistics = field(default_factory=Statistics)
+
+    def note(self, findings: list[Finding]) -> None:
+        """Count findings, and keep the first of each code."""
+        for finding in findings:
+            self.codes[finding.code] += 1
+            kept = self.examples.setdefault(finding.code, [])
+            if len(kept) < EXAMPLES:
+                kept.append(finding)
+
+    def record(self, about_item: list[Finding], outcome: Outcome) -> None:
+        """Count one query."""
+        self.queries += 1
+        concerned = [*about_item, *outcome.findings]
+        if outcome.sample is None:
+            self.quarantined += 1
+            self.reasons[primary_reason(concerned).check.name] += 1
+            return
+        self.statistics.add(outcome.sample)
+        if any(finding.is_repair for finding in concerned):
+            self.repaired += 1
+        else:
+            self.accepted += 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report without the findings."""
+        names = ("items", "queries", "accepted", "repaired", "quarantined")
+        return {
+            "counts": {name: getattr(self, name) for name in names},
+            "reasons": dict(self.reasons.most_common()),
+            "codes": dict(sorted(self.codes.items())),
+            "statistics": self.statistics.as_dict(),
+        }
+
+
+def _survey(path: Path) -> Survey:
+    survey = Survey()
     for item in progress(read_items(path), f"reading {path.name}", unit=" items"):
-        items += 1
-        for video, query, answerable in answerable_queries(item):
-            if answerable:
-                references.setdefault(video, {}).setdefault(query)
-            if marked.setdefault((video, query), answerable) is not answerable:
-                around.contradictions.add((video, query))
-    around.references = {video: list(queries) for video, queries in references.items()}
-    return items
+        survey.add(item)
+    survey.finish()
+    return survey
 
 
-def _write_line(file: TextIO, row: Any) -> None:
-    file.write(json.dumps(row) + "\n")
+def _check_all(
+    annotations: Path, around: Surroundings, folder: Path, splitter: Splitter | None, findings: BinaryIO
+) -> Ledger:
+    """Second pass: write riq.jsonl and quarantine.jsonl into `folder`, and every finding as a line."""
+    ledger = Ledger()
+    items: Iterator[Any] = read_items(annotations)
+    if around.videos is not None:
+        items = around.videos.probed_ahead(items)
+    with (folder / RIQ_JSONL).open("wb") as kept, (folder / QUARANTINE_JSONL).open("wb") as quarantine:
+        for index, item in enumerate(progress(items, "checking", total=around.survey.items, unit=" items")):
+            about_item, outcomes = check_item(item, index, around)
+            ledger.items += 1
+            ledger.note(about_item)
+            findings.writelines(compact_json(finding) + b"\n" for finding in about_item)
+            for outcome in outcomes:
+                ledger.record(about_item, outcome)
+                ledger.note(outcome.findings)
+                findings.writelines(compact_json(finding) + b"\n" for finding in outcome.findings)
+                if outcome.sample is not None:
+                    kept.write(compact_json_as_read(outcome.sample, outcome.sample.extra) + b"\n")
+                    if splitter is not None:
+                        splitter.add(outcome.sample)
+                    continue
+                found = [msgspec.to_builtins(finding) for finding in (*about_item, *outcome.findings)]
+                row = {**(outcome.quarantined or {}), "_findings": found}
+                quarantine.write(compact_json_as_read(row, row) + b"\n")
+    return ledger
 
 
-class _Ledger:
-    """Counts what became of the queries, and collects the findings for the report."""
-
-    def __init__(self) -> None:
-        self.counts = Counts()
-        self.findings: list[Finding] = []
-        self.reasons: Counter[str] = Counter()
-
-    def record(self, about_item: list[Finding], outcomes: list[Outcome]) -> None:
-        self.counts.items += 1
-        self.findings += about_item
-        for outcome in outcomes:
-            self.counts.queries += 1
-            self.findings += outcome.findings
-            concerned = [*about_item, *outcome.findings]
-            if outcome.sample is None:
-                self.counts.quarantined += 1
-                self.reasons[primary_reason(concerned).check.name] += 1
-            elif any(finding.check.repairs for finding in concerned):
-                self.counts.repaired += 1
-            else:
-                self.counts.accepted += 1
+def _write_report(path: Path, report: dict[str, Any], findings: BinaryIO) -> None:
+    """The report with all its findings, which are copied line by line from where they were gathered."""
+    findings.seek(0)
+    head = json.dumps(report, indent=1)
+    with path.open("wb") as file:
+        file.write(head[:-2].encode() + b',\n "findings": [')
+        for number, line in enumerate(findings):
+            file.write((b"\n  " if number == 0 else b",\n  ") + line.rstrip(b"\n"))
+        file.write(b"\n ]\n}\n")
 
 
 def validate(annotations: Path, out: Path, video_root: Path | None, settings: ValidationSettings) -> dict[str, Any]:
@@ -100,44 +162,45 @@ def validate(annotations: Path, out: Path, video_root: Path | None, settings: Va
 
     Args:
         annotations: JSON list, JSON Lines, or either gzipped.
-        out: folder to write into.
+        out: folder to write into; with a split, riq.train.jsonl and riq.eval.jsonl too.
         video_root: where videos lie; by default beside the annotations.
-        settings: how strictly.
+        settings: how.
 
     Returns:
-        The report: `counts`, `reasons` (quarantined queries by primary reason) and `findings`.
+        The report but for its findings, which are in report.json: `counts`, `reasons` (quarantined queries by
+        primary reason), `codes` (findings by code), `statistics` and, with a split, `splits`.
 
     Raises:
         InputError: the file cannot be read, or the root holds no video; then nothing is written.
     """
-    root = (video_root or annotations.parent).resolve()
-    videos = VideoIndex(root, must_hold_videos=video_root is not None) if settings.probe_videos else None
-    around = Surroundings(annotations.name, settings.tolerance, videos)
-    ledger = _Ledger()
-    items = _survey(annotations, around)
-    with write_files(out, last=REPORT_JSON) as folder:
-        with (
-            (folder / RIQ_JSONL).open("w", encoding="utf-8") as accepted,
-            (folder / QUARANTINE_JSONL).open("w", encoding="utf-8") as quarantine,
-        ):
-            for index, item in enumerate(progress(read_items(annotations), "checking", total=items, unit=" items")):
-                about_item, outcomes = check_item(item, index, around)
-                ledger.record(about_item, outcomes)
-                for outcome in outcomes:
-                    if outcome.sample is not None:
-                        _write_line(accepted, msgspec.to_builtins(outcome.sample))
-                        continue
-                    found = [msgspec.to_builtins(finding) for finding in (*about_item, *outcome.findings)]
-                    _write_line(quarantine, {**(outcome.quarantined or {}), "_findings": found})
-        report = {
-            "annotations": annotations.name,
-            "counts": vars(ledger.counts),
-            "reasons": dict(ledger.reasons.most_common()),
-            "findings": [msgspec.to_builtins(finding) for finding in ledger.findings],
-        }
-        (folder / REPORT_HTML).write_text(render_report(report), encoding="utf-8")
-        (folder / REPORT_JSON).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    videos = None
+    if settings.probe_videos:
+        root = (video_root or annotations.parent).resolve()
+        cache = ProbeCache(settings.video_cache or default_cache())
+        videos = VideoIndex(root, must_hold_videos=video_root is not None, cache=cache)
+    leaked = videos_of(read_items(settings.against)) if settings.against else frozenset()
+    survey = _survey(annotations)
+    around = Surroundings(annotations.name, settings.tolerance, videos, survey, settings.repairs, leaked)
+    splitter = Splitter(settings.split, settings.seed) if settings.split is not None else None
+    with write_files(out, last=REPORT_JSON) as folder, contextlib.ExitStack() as files:
+        findings_path = folder / ".findings.jsonl"
+        files.callback(findings_path.unlink)
+        findings = files.enter_context(findings_path.open("w+b"))
+        ledger = _check_all(annotations, around, folder, splitter, findings)
+        report = {"annotations": annotations.name, **ledger.as_dict()}
+        report["statistics"]["queries_per_video"] = survey.queries_per_video
+        if splitter is not None:
+            report["splits"] = _split(folder, splitter)
+        (folder / REPORT_HTML).write_text(render_report(report, ledger.examples), encoding="utf-8")
+        _write_report(folder / REPORT_JSON, report, findings)
     return report
+
+
+def _split(folder: Path, splitter: Splitter) -> dict[str, dict[str, Any]]:
+    train, held_out = (folder / name for name in SPLIT_FILES.values())
+    with (folder / RIQ_JSONL).open("rb") as rows, train.open("wb") as to_train, held_out.open("wb") as to_eval:
+        decoder = msgspec.json.Decoder(Sample)
+        return split_rows(rows_of(rows, decoder), splitter.training_videos(), to_train, to_eval)
 
 
 def summary(report: dict[str, Any]) -> str:
@@ -150,4 +213,9 @@ def summary(report: dict[str, Any]) -> str:
     explanations = {check.name: check.explanation for check in CHECK_OF_CODE.values()}
     for name, number in report["reasons"].items():
         lines.append(f"  {number} quarantined: {name.replace('-', ' ')}. {explanations[name]}")
+    for name, split in report.get("splits", {}).items():
+        lines.append(
+            f"  {name}: {split['queries']} queries of {split['videos']} videos, {split['answerable']} answerable, "
+            f"{split['refusable']} refusable"
+        )
     return "\n".join(lines)

@@ -1,25 +1,85 @@
-"""Where an annotation's video lies, and what it is; each file looked at once."""
+"""Where an annotation's video lies, and what it is; each file looked at once, and remembered between runs."""
 
+import json
 import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from rarft.errors import InputError
 from rarft.video.probe import VIDEO_SUFFIXES, VideoError, VideoInfo, probe
 
+_THREADS = min(16, 4 * (os.cpu_count() or 1))  # probing waits for the disk more than it computes
+_AHEAD = 512  # items whose videos are probed together
+
+
+def default_cache() -> Path:
+    """Where probes are remembered: `rarft/videos.sqlite` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rarft" / "videos.sqlite"
+
+
+class ProbeCache:
+    """What files were found to be, on disk, by path, size and time of change; only readable videos are kept."""
+
+    def __init__(self, path: Path) -> None:
+        """
+        Args:
+            path: SQLite file; made where it is missing.
+
+        Raises:
+            InputError: it cannot be opened.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Threads take turns: every access is from the thread that iterates over the items.
+            self._database = sqlite3.connect(path, timeout=60)
+            self._database.execute("CREATE TABLE IF NOT EXISTS videos (key TEXT PRIMARY KEY, info TEXT)")
+        except (OSError, sqlite3.Error) as error:
+            raise InputError(f"--video-cache {path}: cannot be used ({error}); give another file") from error
+
+    @staticmethod
+    def _key(path: Path) -> str:
+        status = path.stat()
+        return f"{path}|{status.st_size}|{status.st_mtime_ns}"
+
+    def get(self, path: Path) -> VideoInfo | None:
+        """What the file was found to be, if it has not changed since."""
+        row = self._database.execute("SELECT info FROM videos WHERE key = ?", (self._key(path),)).fetchone()
+        return VideoInfo(**json.loads(row[0])) if row else None
+
+    def put(self, found: dict[Path, VideoInfo]) -> None:
+        """Remember what files are."""
+        rows = [(self._key(path), json.dumps(asdict(info))) for path, info in found.items()]
+        with self._database:
+            self._database.executemany("INSERT OR REPLACE INTO videos VALUES (?, ?)", rows)
+
+
+def _probe(path: Path) -> VideoInfo | VideoError:
+    try:
+        return probe(path)
+    except VideoError as error:
+        return error
+
 
 class VideoIndex:
-    """Finds videos under a root, by their path there or by base name, and probes each at most once."""
+    """Finds videos under a root, by their path there or by base name, and knows what each is."""
 
-    def __init__(self, root: Path, must_hold_videos: bool) -> None:
+    def __init__(self, root: Path, must_hold_videos: bool, cache: ProbeCache | None = None) -> None:
         """
         Args:
             root: folder that relative paths start from and base names are looked up in.
             must_hold_videos: whether a root without any video is a mistake.
+            cache: what earlier runs found.
 
         Raises:
             InputError: the root holds no video although it must.
         """
         self._root = root
+        self._cache = cache
         self._by_name: dict[str, Path] = {}
         self._probed: dict[Path, VideoInfo | VideoError] = {}
         for folder, folders, names in os.walk(root, followlinks=True):
@@ -37,10 +97,7 @@ class VideoIndex:
         """The file that `video` means, or None; and whether only its base name led there."""
         name = video.replace("\\", "/").rsplit("/", 1)[-1]
         try:
-            for candidate in (
-                self._root / video.removeprefix("file://"),
-                Path(video.removeprefix("file://")),
-            ):
+            for candidate in (self._root / video.removeprefix("file://"), Path(video.removeprefix("file://"))):
                 if candidate.is_file():
                     return candidate, False
         except (OSError, ValueError):  # a name that no file system takes: too long, or with a NUL
@@ -50,8 +107,34 @@ class VideoIndex:
     def probe(self, path: Path) -> VideoInfo | VideoError:
         """What the file is, or why it cannot be used."""
         if path not in self._probed:
-            try:
-                self._probed[path] = probe(path)
-            except VideoError as error:
-                self._probed[path] = error
+            self._look_at([path], map)
         return self._probed[path]
+
+    def _look_at(self, paths: Iterable[Path], each: Any) -> None:
+        """Probe the files that are not known yet; `each` maps a function over paths, one by one or in parallel."""
+        unknown = []
+        for path in paths:
+            if path in self._probed:
+                continue
+            known = self._cache.get(path) if self._cache else None
+            if known is None:
+                unknown.append(path)
+            else:
+                self._probed[path] = known
+        found = dict(zip(unknown, each(_probe, unknown), strict=True))
+        self._probed |= found
+        if self._cache and found:
+            self._cache.put({path: info for path, info in found.items() if isinstance(info, VideoInfo)})
+
+    def probed_ahead(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Yield the items, the videos of the next ones probed side by side before they come."""
+        iterator = iter(items)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            while batch := list(islice(iterator, _AHEAD)):
+                names = {
+                    item["video"] for item in batch if isinstance(item, dict) and isinstance(item.get("video"), str)
+                }
+                found = {path for name in names if (path := self.find(name)[0]) is not None}
+                self._probed.clear()  # what the batch before needed; the cache keeps it
+                self._look_at(sorted(found), pool.map)
+                yield from batch

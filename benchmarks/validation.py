@@ -1,0 +1,107 @@
+"""How fast validation is, and how it grows: `python benchmarks/validation.py [QUERIES ...]`.
+
+Writes synthetic annotations of the published form (two queries an item, every fiftieth segment past its
+video's end), validates each file in a process of its own with videos not probed, and prints CPU seconds, wall
+seconds and peak memory of the whole process.
+"""
+
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+WORDS = [
+    "person",
+    "dog",
+    "cat",
+    "opens",
+    "closes",
+    "door",
+    "window",
+    "runs",
+    "sits",
+    "table",
+    "red",
+    "blue",
+    "glass",
+    "book",
+    "phone",
+    "walks",
+    "takes",
+    "puts",
+    "holds",
+    "drinks",
+]
+
+
+def write_annotations(path: Path, queries: int, seed: int = 0) -> None:
+    """A JSON list of `queries` queries, two an item, about 470 bytes a query."""
+    rng = random.Random(seed)
+    with path.open("w") as file:
+        for index in range(queries // 2):
+            duration = round(rng.uniform(10, 60), 2)
+            start = round(rng.uniform(0, duration - 5), 1)
+            end = round(
+                min(start + rng.uniform(1, 10), duration) + (1.5 if index % 100 == 0 else 0.5 * (index % 100 == 50)), 1
+            )
+            query, other = (" ".join(rng.choices(WORDS, k=7)) for _ in range(2))
+            item = {
+                "video": f"/data/videos/{rng.randrange(queries // 3)}.mp4",
+                "query_text": query,
+                "timestamp": [start, end],
+                "difficulty": None,
+                "video_start": None,
+                "video_end": None,
+                "think": f"<think>\n<timestep>{start} to {end}</timestep> {query}.\n</think>",
+                "duration": duration,
+                "GRPO": [
+                    {"q": query, "a": f"<answer>{start} to {end}</answer>", "r": True, "difficulty": "original"},
+                    {
+                        "q": other,
+                        "a": f"<answer>The query does not match: {' '.join(rng.choices(WORDS, k=30))}.</answer>",
+                        "r": False,
+                        "c": ["Object/ObjectExistence"],
+                        "q_origin": query,
+                        "difficulty": "hard",
+                    },
+                ],
+            }
+            file.write(("[" if index == 0 else ",\n") + json.dumps(item))
+        file.write("]\n")
+
+
+def main() -> None:
+    """Validate files of growing size and print a table."""
+    sizes = [int(size) for size in sys.argv[1:]] or [10_000, 100_000, 1_000_000]
+    print(f"{'queries':>10} {'file':>9} {'CPU':>8} {'wall':>8} {'memory':>9} {'CPU per query':>14}")
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sizes:
+            source = Path(folder) / f"{size}.json"
+            write_annotations(source, size)
+            command = [
+                sys.executable,
+                "-m",
+                "rarft.cli",
+                "validate",
+                str(source),
+                "--no-probe-videos",
+                "--out",
+                f"{folder}/out",
+            ]
+            before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+            subprocess.run(command, check=True, capture_output=True)
+            after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - started
+            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            print(
+                f"{size:>10,} {source.stat().st_size / 1e6:>6.1f} MB {cpu:>6.1f} s {wall:>6.1f} s "
+                f"{after.ru_maxrss / 1024:>6.0f} MB {1e6 * cpu / size:>11.1f} us",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
