@@ -18,6 +18,7 @@ from rarft.storage import existing_file, existing_folder, local_path
 
 DEFAULT_PRESET = "tiny"
 RUN_LOG = "run.log"
+RESULTS = ("validation", "evaluation")  # links in the run's folder to what its steps made
 
 
 def _training_settings(preset: str | None, flags: list[str]) -> dict[str, Any]:
@@ -56,11 +57,6 @@ def _failure(log: Path) -> BaseException:
     return InputError(cause) if int(code) == EXIT_BAD_INPUT else RuntimeError(cause)
 
 
-def _link(link: Path, target: Path) -> None:
-    link.unlink(missing_ok=True)
-    link.symlink_to(os.path.relpath(target, link.parent))
-
-
 def run(
     annotations: str, video_root: str | None, eval_annotations: str | None, out: str, preset: str | None,
     training_flags: list[str],
@@ -92,10 +88,14 @@ def run(
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written ({error.strerror}); choose another folder") from error
 
+    for name in RESULTS:
+        if (folder / name).exists() and not (folder / name).is_symlink():
+            raise InputError(f"--out {out}: holds a {name} that is no run's; choose another folder")
+        (folder / name).unlink(missing_ok=True)  # an earlier run's: not to be taken for this one's
     outputs = _execute(folder, {**paths, "training": yaml.safe_dump(settings), "output_uri": str(folder)})
 
-    _link(folder / "validation", Path(outputs["data"].path))
-    _link(folder / "evaluation", Path(outputs["results"].path))
+    for name, target in zip(RESULTS, (outputs["data"], outputs["results"]), strict=True):
+        (folder / name).symlink_to(os.path.relpath(target.path, folder))
     metrics = json.loads((folder / "evaluation" / METRICS_JSON).read_text(encoding="utf-8"))
     shown = Path(out)
     print(console_table(metrics))

@@ -28,6 +28,7 @@ def rarft_pipeline(
     video_root: str = "",
     eval_annotations: str = "",
     eval_video_root: str = "",
+    max_quarantine: str = "",
     encoder: str = "",
     training: str = "preset: tiny",
 ) -> Outputs:
@@ -39,6 +40,7 @@ def rarft_pipeline(
         video_root: Folder that the videos lie in; empty for the folder of the annotations.
         eval_annotations: Path of held-out annotations; empty to evaluate on the training data, labelled so.
         eval_video_root: Folder that the held-out videos lie in; empty for `video_root`.
+        max_quarantine: Most queries of a file that may be quarantined, such as 5% or 120; empty for any number.
         encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
         training: Flags of `rarft train` as one YAML text.
 
@@ -50,6 +52,7 @@ def rarft_pipeline(
         video_root=video_root,
         eval_annotations=eval_annotations,
         eval_video_root=eval_video_root,
+        max_quarantine=max_quarantine,
     )
     embedded = embed(data=validated.outputs["data"], encoder=encoder)
     trained = train(

@@ -68,7 +68,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from rarft.evaluation.report import console_table
 
     metrics = steps.evaluate(
-        options.checkpoint, options.data, options.out, options.base, options.encoder, options.in_sample
+        options.checkpoint, options.data, options.out, options.base, options.encoder, options.in_sample or None
     )
     print(console_table(metrics))
     print(f"report: {options.out}/report.html")

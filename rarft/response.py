@@ -98,7 +98,7 @@ def format_segment(segment: Segment) -> str:
 # The wording is ours; the guide names the template without giving it (decision D16).
 PROMPTS = {
     "rarft": (
-        'The video lasts {duration} seconds. Find the moment that this query describes: "{query}".\n'
+        'The video lasts {duration} seconds.{crop} Find the moment that this query describes: "{query}".\n'
         "The query may describe something that never happens in the video. Then say so instead of guessing.\n"
         "Reply with exactly three blocks, in this order:\n"
         "<think>what you see that bears on the query; quote times as "
@@ -113,7 +113,9 @@ PROMPTS = {
 
 
 def load_prompt_template(name_or_path: str) -> str:
-    """A packaged template by name, or the user's own file; it must contain `{query}` and may use `{duration}`.
+    """A packaged template by name, or the user's own file.
+
+    It must contain `{query}`, and may use `{duration}` and `{crop}`.
 
     Raises:
         InputError: no such name or file, or a template without `{query}`.
@@ -126,13 +128,21 @@ def load_prompt_template(name_or_path: str) -> str:
         raise InputError(
             f"--prompt_type {name_or_path}: no such template; use one of {known}, or the path of a text file"
         )
-    template = path.read_text(encoding="utf-8")
+    try:
+        template = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"--prompt_type {path}: is no UTF-8 text ({error}); convert the file") from error
     if "{query}" not in template:
         raise InputError(f"--prompt_type {path}: the template has no {{query}}; put it where the query belongs")
     return template
 
 
-def fill_prompt(template: str, query: str, duration: float | None) -> str:
-    """The prompt's text for one query. Only `{query}` and `{duration}` are replaced; other braces stay."""
+def fill_prompt(template: str, query: str, duration: float | None, crop: Segment | None = None) -> str:
+    """The prompt's text for one query.
+
+    Only `{query}`, `{duration}` and `{crop}` are replaced; other braces stay. Times are seconds of the whole
+    file, also where only a crop of it is shown, so the text says which part that is.
+    """
     seconds = "an unknown number of" if duration is None else f"{duration:.2f}"
-    return template.replace("{duration}", seconds).replace("{query}", query)
+    shown = "" if crop is None else f" You see its part from {crop[0]:.2f} to {crop[1]:.2f} seconds."
+    return template.replace("{duration}", seconds).replace("{crop}", shown).replace("{query}", query)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rarft.errors import DataRefusedError, InputError
-from rarft.storage import existing_folder, fetched, local_path
+from rarft.storage import existing_folder, fetched, local_path, make_folder
 
 
 def sample(out: str, videos: dict[str, int], seed: int = 0) -> list[Path]:
@@ -107,9 +107,11 @@ def embed(data: str, out: str, encoder: str | None = None) -> int:
     from rarft.riq.schema import read_samples
 
     texts = [text for row in read_samples(data, "data") for text in row.reference_queries]
+    folder = local_path(out, "--out")
+    make_folder(folder)
     loaded = SentenceEncoder(encoder) if encoder else SentenceEncoder()
     store = ReferenceStore.build(loaded, texts)
-    store.save(local_path(out, "--out"))
+    store.save(folder)
     print(f"{len(store)} distinct reference queries encoded by {loaded.name}", flush=True)
     return len(store)
 
@@ -139,7 +141,7 @@ def evaluate(
     out: str,
     base: str | None = None,
     encoder: str | None = None,
-    in_sample: bool = False,
+    in_sample: bool | None = None,
 ) -> dict[str, Any]:
     """Evaluate a checkpoint into `out`; returns its metrics."""
     from rarft.evaluation.evaluate import evaluate as run

@@ -7,7 +7,7 @@ the content goes to a temporary name beside its final one, reaches the disk, and
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,28 +36,39 @@ def write_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, and make sure that it can be written to.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be written ({error.strerror}); choose another folder") from error
+
+
 @contextmanager
-def write_files(folder: Path, last: str) -> Iterator[Path]:
+def write_files(folder: Path, last: str, stale: Sequence[str] = ()) -> Iterator[Path]:
     """Yield an empty folder to write into; on success its files move into `folder`, `last` at the very end.
 
-    Whoever finds `last` finds the others of the same run beside it. Other files of `folder` are left alone; on
-    any error nothing moves.
+    Whoever finds `last` finds the others of the same run beside it, and none of the files named `stale` that an
+    earlier run may have left. Other files of `folder` are left alone; on any error nothing moves.
 
     Raises:
         InputError: `folder` cannot be written to.
     """
-    temporary = folder / f".{os.getpid()}.tmp"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-    except OSError as error:
-        raise InputError(f"--out {folder}: cannot be written ({error.strerror}); choose another folder") from error
+    make_folder(folder)
+    temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
     try:
         yield temporary
         files = sorted((path for path in temporary.iterdir()), key=lambda path: (path.name == last, path.name))
         for file in files:
             _sync(file)
-        (folder / last).unlink(missing_ok=True)
+        for name in (last, *stale):
+            (folder / name).unlink(missing_ok=True)
         for file in files:
             file.replace(folder / file.name)
         _sync(folder)

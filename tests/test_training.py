@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -10,9 +11,10 @@ from rarft import steps
 from rarft.evaluation.predict import Predictor
 from rarft.grpo import trainer as trainer_module
 from rarft.grpo.config import build, parse
-from rarft.grpo.data import stratified, whole_batches
-from rarft.qwen.loading import load_model
+from rarft.grpo.data import row, stratified, whole_batches
+from rarft.qwen.loading import checkpoint_path, load_model
 from rarft.qwen.reading import ReadingSettings
+from rarft.response import load_prompt_template
 from rarft.riq.schema import read_samples
 
 FLAGS = ["--preset", "tiny", "--per_device_train_batch_size", "2", "--num_generations", "4", "--warmup_steps", "0"]
@@ -77,6 +79,57 @@ def test_several_steps_of_a_generation_keep_their_videos(validated, tmp_path):
     assert sum("reward" in entry for entry in entries) >= 1
 
 
+def test_each_group_is_scored_on_its_own_video(validated, tmp_path):
+    """Before the first update the policy is the reference: a KL above zero would mean another video's tokens."""
+    flags = ("--max_steps", "2", "--gradient_accumulation_steps", "2", "--steps_per_generation", "4")
+    _, entries = train(validated, tmp_path, *flags, "--learning_rate", "0")
+    assert [entry["kl"] for entry in entries if "kl" in entry] == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_rows_that_were_parted_from_their_prompt_are_an_error(validated, tmp_path, monkeypatch):
+    def shuffled(batch):
+        return {**batch, "video_prompts": batch["video_prompts"][::-1]}
+
+    monkeypatch.setattr("trl.trainer.grpo_trainer.shuffle_sequence_dict", shuffled)
+    with pytest.raises(RuntimeError, match="parted from its prompt"):
+        train(validated, tmp_path, "--max_steps", "1")
+
+
+def test_bfloat16_trains(validated, tmp_path):
+    _, entries = train(validated, tmp_path, "--max_steps", "1", "--bf16", "true")
+    assert any("reward" in entry for entry in entries)
+
+
+def test_checkpoints_on_the_way_know_how_to_read_and_evaluation_during_training_is_logged(validated, tmp_path):
+    flags = ("--save_strategy", "steps", "--save_steps", "1", "--eval_strategy", "steps", "--eval_steps", "1")
+    final, entries = train(validated, tmp_path, "--max_steps", "1", *flags, "--eval_data_path", str(validated))
+    assert ReadingSettings.of(str(final.parent / "checkpoint-1")) == ReadingSettings.of("tiny")
+    (evaluated,) = [entry for entry in entries if "eval_reward" in entry]
+    assert 0 <= evaluated["eval_rewards/format_reward"] <= 1
+
+
+def test_greedy_does_not_take_over_a_checkpoints_own_sampling(validated, tmp_path):
+    samples = read_samples(str(validated), "data")[:4]
+    expected = Predictor("tiny", ReadingSettings.of("tiny")).complete(samples)
+    model, processor = (
+        load_model("tiny", "model", torch.float32),
+        AutoProcessor.from_pretrained(checkpoint_path("tiny")),
+    )
+    model.generation_config.repetition_penalty = 1.5
+    model.save_pretrained(tmp_path)
+    AutoProcessor.from_pretrained(checkpoint_path("tiny")).save_pretrained(tmp_path)
+    assert Predictor(str(tmp_path), ReadingSettings.of("tiny")).complete(samples) == expected
+
+
+def test_a_crop_is_told_in_the_prompt(validated):
+    sample = read_samples(str(validated), "data")[0]
+    cropped = msgspec.structs.replace(sample, crop=(2.0, 6.0))
+    template = load_prompt_template("rarft")
+    text = row(cropped, template)["prompt"][0]["content"][1]["text"]
+    assert "You see its part from 2.00 to 6.00 seconds." in text
+    assert "its part" not in row(sample, template)["prompt"][0]["content"][1]["text"]
+
+
 def test_every_stretch_of_the_order_has_its_share_of_each_task(validated):
     samples = read_samples(str(validated), "data")
     order = stratified(samples, seed=0)
@@ -133,7 +186,26 @@ def test_a_changed_seam_is_told_at_start_up(monkeypatch):
         (["--preset", "tiny", "--train_data_path", "DATA", "--prompt_type", "nope"], "no such template"),
         (["--preset", "tiny", "--train_data_path", "DATA", "--max_prompt_length", "3"], "--max_prompt_length 3"),
         (["--preset", "tiny", "--train_data_path", "DATA", "--model_name_or_path", "./nope"], "no such checkpoint"),
-        (["--preset", "tiny", "--train_data_path", "DATA", "--num_generations", "1"], "generation"),
+        *(
+            (["--preset", "tiny", "--train_data_path", "DATA", flag, value], flag)
+            for flag, value in {
+                "--num_generations": "1",
+                "--per_device_train_batch_size": "0",
+                "--temperature": "0",
+                "--max_completion_length": "0",
+                "--learning_rate": "-1",
+                "--video_fps": "0",
+                "--max_pixels": "5",
+                "--loss_type": "nonsense",
+                "--reward_weights": "1",
+                "--output_dir": "elsewhere",
+                "--exp_name": "../elsewhere",
+                "--eval_data_path": "./nope",
+                "--eval_strategy": "steps",
+                "--resume_from_checkpoint": "./nope",
+                "--use_vllm": "true",
+            }.items()
+        ),
     ],
 )
 def test_mistakes_are_told_in_one_line_before_training(main, validated, tmp_path, flags, message):

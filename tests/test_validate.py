@@ -1,5 +1,6 @@
 import json
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from rarft import steps
 from rarft.errors import InputError, one_line
 from rarft.riq.findings import CHECK_OF_CODE, REPAIRS, catalogue_page
-from rarft.riq.schema import read_samples
+from rarft.riq.schema import iterate_samples, read_samples
 from rarft.riq.validate import ValidationSettings, validate
 
 ANSWERABLE = {"q": "a dog runs", "a": "<answer>1.0 to 4.0</answer>", "r": True, "difficulty": "original"}
@@ -101,6 +102,16 @@ TROUBLES = {
         ["RIQ305"],
     ),
     "answer rounded": (item(timestamp=[1.04, 4.04]), "AA", ["RIQ306"]),
+    "answer of another segment": (item(timestamp=[5.0, 9.0]), "AA", ["RIQ310"]),
+    "answer without a segment": (
+        item(GRPO=[query(ANSWERABLE, a="<answer>yes</answer>"), REFUSABLE]),
+        "AA",
+        ["RIQ310"],
+    ),
+    "special token": (item(GRPO=[ANSWERABLE, query(REFUSABLE, q="a <|video_pad|> runs")]), "AQ", ["RIQ309"]),
+    "half a surrogate pair": (item(note="\ud800"), "QQ", ["RIQ012", "RIQ012"]),
+    "a number that JSON has not": (item(score=float("nan")), "AA", ["RIQ013"]),
+    "query_text with white space": (item(query_text=" a dog runs "), "AA", []),
     "refusal blank": (item(GRPO=[ANSWERABLE, query(REFUSABLE, a="<answer> </answer>")]), "AQ", ["RIQ302"]),
     "reversed": (item(timestamp=[4.0, 1.0]), "QA", ["RIQ103"]),
     "empty": (item(timestamp=[4.0, 4.0]), "QA", ["RIQ103"]),
@@ -302,13 +313,94 @@ def test_the_catalogue_in_the_docs_is_current():
     assert page.read_text() == catalogue_page(), "run `python -m rarft.riq.findings > docs/checks.md`"
 
 
-def test_every_check_can_be_found():
-    """Each code of the catalogue stands in some table or test of this file."""
-    text = Path(__file__).read_text()
-    elsewhere = {"broken-line", "video-not-found", "video-unreadable", "video-length-differs", "video-rerooted",
-                 "duration-filled", "duplicate", "video-leaks", "not-an-item"}  # fmt: skip
-    for check in CHECK_OF_CODE.values():
-        assert check.code in text or (check.name in elsewhere and check.name in text)
+def test_every_check_is_in_a_table_or_has_a_test_of_its_own():
+    in_tables = {code for _, _, codes in TROUBLES.values() for code in codes}
+    of_their_own = {
+        "broken-line",
+        "not-an-item",
+        "duplicate",
+        "video-leaks",
+        "duration-filled",
+        "video-not-found",
+        "video-unreadable",
+        "video-length-differs",
+        "video-rerooted",
+        "video-too-short",
+        "video-ambiguous",
+    }
+    assert {check.name for check in CHECK_OF_CODE.values() if check.code not in in_tables} == of_their_own
+
+
+def test_a_bad_line_is_quarantined_as_it_is(check):
+    broken = '{"video": "a.mp4", "GR'
+    report, _, quarantine = check("\n".join([json.dumps(item()), broken, json.dumps(item(video="w.mp4"))]))
+    assert report["counts"] == {"items": 3, "queries": 5, "accepted": 4, "repaired": 0, "quarantined": 1}
+    assert report["reasons"] == {"broken-line": 1}
+    assert quarantine[0]["_line"] == broken
+
+
+def test_a_query_that_owns_no_segment_owns_none_when_fed_again_unmended(check, tmp_path):
+    check([item(GRPO=[query(ANSWERABLE, q="a dog sits"), ANSWERABLE])])
+    report, _, quarantine = check((tmp_path / "out" / "quarantine.jsonl").read_text())
+    assert report["counts"]["accepted"] == 0
+    assert report["reasons"] == {"segment-missing": 1}
+    quarantine[0]["timestamp"] = [7.0, 9.0]
+    _, rows, _ = check(json.dumps(quarantine[0]))
+    assert rows[0]["segment"] == [7.0, 9.0]
+
+
+def test_fields_of_item_and_query_are_both_kept(check):
+    _, rows, _ = check([item(PRO=1, other=2, GRPO=[query(ANSWERABLE, PRO=3), REFUSABLE])])
+    assert [row["extra"] for row in rows] == [{"item.PRO": 1, "other": 2, "PRO": 3}, {"PRO": 1, "other": 2}]
+
+
+def test_videos_of_one_base_name(sample_set, tmp_path):
+    clips = sorted((sample_set / "videos").glob("train_*.mp4"))
+    for folder, clip in zip("ab", clips, strict=False):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.mp4").write_bytes(clip.read_bytes())
+    items = [
+        item(video="a/1.mp4", duration=None, timestamp=[1.0, 4.0]),
+        item(video="b/1.mp4", duration=None, timestamp=[1.0, 4.0]),
+        item(video="/else/b/1.mp4", duration=None, query_text="a bird", GRPO=[query(ANSWERABLE, q="a bird")]),
+        item(video="/else/1.mp4"),
+    ]
+    (tmp_path / "in.json").write_text(json.dumps(items))
+    report = steps.validate(str(tmp_path / "in.json"), str(tmp_path / "out"), str(tmp_path))
+    assert report["reasons"] == {"video-ambiguous": 2}
+    rows = {(sample.source.item, sample.task_type): sample for sample in read_samples(str(tmp_path / "out"), "data")}
+    assert rows[2, "answerable"].video == str(tmp_path / "b" / "1.mp4")
+    # Two names of one file are one video, two files of one name are two.
+    assert rows[0, "refusable"].reference_queries == ["a dog runs"]
+    assert rows[1, "refusable"].reference_queries == ["a dog runs", "a bird"]
+
+
+def test_a_crop_must_show_two_frames(sample_set, tmp_path):
+    first = json.loads((sample_set / "train.json").read_text())[0]
+    crops = [(0.0, 8.0), (3.05, 3.3), (100.0, 200.0)]
+    items = [{**first, "video_start": start, "video_end": end} for start, end in crops]
+    (tmp_path / "in.json").write_text(json.dumps(items))
+    report = steps.validate(str(tmp_path / "in.json"), str(tmp_path / "out"), str(sample_set))
+    assert report["reasons"] == {"video-too-short": 2, "duplicate": 2}
+    assert report["codes"]["RIQ113"] == 1
+
+
+def test_a_title_in_another_encoding_harms_no_video(tmp_path, sample_set):
+    clip = next((sample_set / "videos").glob("train_*.mp4")).read_bytes()
+    encoder = b"Lavf"  # FFmpeg writes its name into the file as metadata
+    assert encoder in clip
+    (tmp_path / "v.mp4").write_bytes(clip.replace(encoder, b"\xe9\xff\xe9\xff"))
+    (tmp_path / "in.json").write_text(json.dumps([item(duration=None)]))
+    report = steps.validate(str(tmp_path / "in.json"), str(tmp_path / "out"))
+    assert report["counts"]["repaired"] == 2
+
+
+@pytest.mark.parametrize("unit", ["<answer>", "<timestep>", "<correct>", "<correction>", "<answer></answer>"])
+def test_time_is_linear_in_the_length_of_a_text(check, unit):
+    text = unit * (1_000_000 // len(unit))
+    started = time.process_time()
+    check([item(think=text, GRPO=[ANSWERABLE, query(REFUSABLE, a=text)])])
+    assert time.process_time() - started < 20
 
 
 json_values = st.recursive(
@@ -343,8 +435,9 @@ def expected_queries(found):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(mutated_items() | json_values, min_size=1, max_size=4))
-def test_whatever_stands_in_a_file_no_query_is_lost(check, items):
+def test_whatever_stands_in_a_file_no_query_is_lost(check, tmp_path, items):
     report, rows, quarantine = check(json.dumps(items))
+    assert len(list(iterate_samples(tmp_path / "out" / "riq.jsonl"))) == len(rows)
     assert report["counts"]["items"] == len(items)
     assert report["counts"]["queries"] == sum(map(expected_queries, items))
     assert all(any(finding["severity"] == "error" for finding in row["_findings"]) for row in quarantine)

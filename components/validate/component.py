@@ -13,6 +13,7 @@ def validate(
     video_root: str,
     eval_annotations: str,
     eval_video_root: str,
+    max_quarantine: str,
     data: dsl.Output[dsl.Dataset],
     eval_data: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
@@ -25,15 +26,16 @@ def validate(
         video_root: Folder that their videos lie in; empty for the folder of the annotations.
         eval_annotations: Path of held-out annotations; empty to evaluate on the training data.
         eval_video_root: Folder that the held-out videos lie in; empty for `video_root`.
+        max_quarantine: Most queries of a file that may be quarantined, such as 5% or 120; empty for any number.
         data: riq.jsonl, quarantine.jsonl, report.html and report.json of the training annotations.
         eval_data: The same of the held-out annotations, or the training data once more.
         report: The training data's report as a page.
         metrics: Counts of items and queries.
 
     Returns:
-        Whether `eval_data` is the training data.
+        Whether evaluation on `eval_data` will be in-sample: it shares a video with the training data.
     """
     from components.validate.run import run
 
     outputs = (data.path, eval_data.path, report.path, metrics)
-    return (run(annotations, video_root, eval_annotations, eval_video_root, *outputs),)
+    return (run(annotations, video_root, eval_annotations, eval_video_root, max_quarantine, *outputs),)

@@ -6,15 +6,17 @@ from typing import Any
 
 from rarft import steps
 from rarft.errors import InputError, reported
-from rarft.riq.schema import RIQ_JSONL
+from rarft.riq.schema import RIQ_JSONL, iterate_samples
+from rarft.riq.survey import base_name
 from rarft.riq.validate import REPORT_HTML, summary
 
 
-def _validate(annotations: str, out: str, video_root: str) -> dict[str, Any]:
+def _validate(annotations: str, out: str, video_root: str, max_quarantine: str) -> dict[str, Any]:
     """Validate one file.
 
     Raises:
         InputError: not a single query of it can be used.
+        DataRefusedError: more of it was quarantined than is accepted.
     """
     report = steps.validate(annotations, out, video_root or None)
     print(f"{annotations}: {summary(report)}", flush=True)
@@ -24,23 +26,38 @@ def _validate(annotations: str, out: str, video_root: str) -> dict[str, Any]:
         raise InputError(
             f"annotations {annotations}: every query was quarantined ({reasons}); see {out}/{REPORT_HTML}"
         )
+    steps.check_quarantine(counts, max_quarantine)
     return counts
 
 
 def run(
-    annotations: str, video_root: str, eval_annotations: str, eval_video_root: str,
+    annotations: str, video_root: str, eval_annotations: str, eval_video_root: str, max_quarantine: str,
     data: str, eval_data: str, report: str, metrics: Any,
 ) -> bool:  # fmt: skip
-    """Validate both files into their artifacts' paths; returns whether evaluation will be in-sample."""
+    """Validate both files into their artifacts' paths; returns whether evaluation will be in-sample.
+
+    It is where there is no evaluation file, and where that shares a video with the training file.
+    """
     with reported("validate"):
-        counts = _validate(annotations, data, video_root)
+        counts = _validate(annotations, data, video_root, max_quarantine)
         shutil.copyfile(Path(data) / REPORT_HTML, report)
         for name, value in counts.items():
             metrics.log_metric(name, value)
         if eval_annotations:
-            for name, value in _validate(eval_annotations, eval_data, eval_video_root or video_root).items():
+            counts = _validate(eval_annotations, eval_data, eval_video_root or video_root, max_quarantine)
+            for name, value in counts.items():
                 metrics.log_metric(f"eval_{name}", value)
         else:
             Path(eval_data).mkdir(parents=True)
             shutil.copyfile(Path(data) / RIQ_JSONL, Path(eval_data) / RIQ_JSONL)
-    return not eval_annotations
+        trained_on, evaluated_on = (
+            {base_name(sample.video) for sample in iterate_samples(Path(folder) / RIQ_JSONL)}
+            for folder in (data, eval_data)
+        )
+        shared = trained_on & evaluated_on
+        if eval_annotations and shared:
+            print(
+                f"{len(shared)} of {len(evaluated_on)} evaluation videos are trained on: figures are in-sample",
+                flush=True,
+            )
+    return bool(shared)

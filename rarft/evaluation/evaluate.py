@@ -15,7 +15,7 @@ from rarft.references.encoder import SentenceEncoder
 from rarft.references.store import ReferenceStore
 from rarft.rewards.registry import score_terms
 from rarft.riq.schema import Sample, read_samples
-from rarft.storage import write_files
+from rarft.storage import make_folder, write_files
 
 METRICS_JSON = "metrics.json"
 PREDICTIONS_JSONL = "predictions.jsonl"
@@ -25,21 +25,21 @@ REWARDS = ["format", "refuse_iou", "explain_correction"]
 
 
 def _scored(predictions: list[Prediction], store: ReferenceStore) -> list[Prediction]:
-    """The predictions with the guide's three rewards; without a duration, only those that need none."""
-    names = REWARDS if all(row.sample.duration for row in predictions) else ["format", "explain_correction"]
-    terms = score_terms(
-        names,
-        store,
-        [row.completion for row in predictions],
-        task_type=[row.sample.task_type for row in predictions],
-        solution=[row.sample.segment for row in predictions],
-        durations=[row.sample.duration for row in predictions],
-        reference_queries=[row.sample.reference_queries for row in predictions],
-    )
-    return [
-        msgspec.structs.replace(row, rewards={name: values[index] for name, values in terms.items()})
-        for index, row in enumerate(predictions)
-    ]
+    """The predictions with the guide's three rewards; where the duration is not known, those that need none."""
+    scored = []
+    for row in predictions:
+        names = REWARDS if row.sample.duration else [name for name in REWARDS if name != "refuse_iou"]
+        terms = score_terms(
+            names,
+            store,
+            [row.completion],
+            task_type=[row.sample.task_type],
+            solution=[row.sample.segment],
+            durations=[row.sample.duration],
+            reference_queries=[row.sample.reference_queries],
+        )
+        scored.append(msgspec.structs.replace(row, rewards={name: value for name, (value,) in terms.items()}))
+    return scored
 
 
 def _write_predictions(path: Path, predictions: list[Prediction]) -> None:
@@ -52,7 +52,7 @@ def evaluate(
     out: Path,
     base: str | None = None,
     encoder: str | None = None,
-    in_sample: bool = False,
+    in_sample: bool | None = None,
     batch_size: int = 16,
 ) -> dict[str, Any]:
     """Evaluate into `out`: predictions.jsonl, report.html and, last, metrics.json.
@@ -63,7 +63,8 @@ def evaluate(
         out: folder to write into.
         base: a checkpoint to compare with; it reads prompts as `checkpoint` does.
         encoder: sentence encoder of the correction reward; by default the packaged one.
-        in_sample: whether the checkpoint was trained on these data; every figure is labelled so.
+        in_sample: whether the checkpoint was trained on these videos, where that is known; every figure is
+            labelled if it was.
         batch_size: prompts per batch.
 
     Returns:
@@ -76,6 +77,7 @@ def evaluate(
     check_checkpoint(checkpoint, "--checkpoint")
     if base:
         check_checkpoint(base, "--base")
+    make_folder(out)
     store = ReferenceStore.empty(SentenceEncoder(encoder) if encoder else SentenceEncoder())
     reading = ReadingSettings.of(checkpoint)
 
@@ -91,7 +93,7 @@ def evaluate(
         **compute_metrics(predictions),
         "base": {"checkpoint": Path(base).name, **compute_metrics(base_predictions)} if base else None,
     }
-    with write_files(out, last=METRICS_JSON) as folder:
+    with write_files(out, last=METRICS_JSON, stale=[f"base-{PREDICTIONS_JSONL}"]) as folder:
         _write_predictions(folder / PREDICTIONS_JSONL, predictions)
         if base:
             _write_predictions(folder / f"base-{PREDICTIONS_JSONL}", base_predictions)

@@ -45,19 +45,20 @@ class Predictor:
         self._encoder = PromptEncoder(self._processor, config, reading.sampling)
         self._reading = reading
         tokenizer = self._processor.tokenizer
-        self._generation = GenerationConfig(
-            max_new_tokens=reading.max_completion_length,
-            do_sample=False,
-            eos_token_id=self._model.generation_config.eos_token_id or tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+        ends = {
+            "eos_token_id": self._model.generation_config.eos_token_id or tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        # What is left open below would be filled from here: a checkpoint's own repetition penalty is not greedy.
+        self._model.generation_config = GenerationConfig(**ends)
+        self._generation = GenerationConfig(max_new_tokens=reading.max_completion_length, do_sample=False, **ends)
 
     def complete(self, samples: list[Sample]) -> list[str]:
         """One completion per sample, in one batch."""
         prompts = [
             self._encoder.encode(
                 video_prompt(
-                    fill_prompt(self._reading.prompt, sample.query, sample.duration),
+                    fill_prompt(self._reading.prompt, sample.query, sample.duration, sample.crop),
                     sample.video,
                     sample.crop,
                 )

@@ -22,7 +22,9 @@ def headline_rows(metrics: dict[str, Any]) -> list[tuple[str, float, float | Non
 
 def console_table(metrics: dict[str, Any]) -> str:
     """The headline figures as aligned text, before training and after where there is a base."""
-    title = "in-sample (evaluated on the training data)" if metrics["in_sample"] else "held-out"
+    title = {True: "in-sample (evaluated on the training data)", False: "held-out", None: "evaluated"}[
+        metrics["in_sample"]
+    ]
     with_base = bool(metrics.get("base"))
     header = f"{title + ', ' + str(metrics['samples']) + ' queries':<48}"
     lines = [header + (f"{'before':>8}{'after':>8}{'change':>9}" if with_base else f"{'value':>8}")]
@@ -52,11 +54,11 @@ def render_report(metrics: dict[str, Any], predictions: list[Prediction]) -> str
     """Headline table, breakdowns, and the worst predictions."""
     in_sample = metrics["in_sample"]
     label = " (in-sample)" if in_sample else ""
-    note = (
-        "In-sample: these queries were trained on. The figures say nothing about other videos."
-        if in_sample
-        else "Held-out: queries that were not trained on."
-    )
+    note = {
+        True: "In-sample: these videos were trained on. The figures say nothing about others.",
+        False: "Held-out: videos that were not trained on.",
+        None: "Whether the checkpoint was trained on these videos is not known here.",
+    }[in_sample]
     headline = [(f"{name}{label}", *values) for name, *values in headline_rows(metrics)]
     parts = [section("Headline", table(["metric", "checkpoint", "base", "change"], headline))]
     for key, title in (("by_difficulty", "By difficulty"), ("by_category", "By mismatch category")):

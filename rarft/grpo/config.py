@@ -21,6 +21,20 @@ from rarft.references.encoder import DEFAULT_ENCODER
 from rarft.storage import existing_file
 from rarft.video.decode import FrameSampling
 
+# The least value of settings that take no smaller one.
+_LEAST = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "num_generations": 2,
+    "max_completion_length": 1,
+    "max_prompt_length": 1,
+    "max_pixels": FrameSampling.min_frame_pixels,
+    "learning_rate": 0.0,
+    "beta": 0.0,
+}
+_LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
+
 
 @dataclass
 class TrainingConfig(GRPOConfig):
@@ -82,6 +96,19 @@ class TrainingConfig(GRPOConfig):
     lr_scheduler_kwargs: dict[str, Any] | str | None = field(default=None, metadata={"help": "Of the scheduler."})
 
     def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise ValueError(f"--{name} {value}: must be at least {least}")
+        for name in ("temperature", "video_fps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"--{name} {getattr(self, name)}: must be above 0")
+        if self.loss_type not in _LOSS_TYPES:
+            raise ValueError(f"--loss_type {self.loss_type}: use one of {', '.join(_LOSS_TYPES)}")
+        if self.reward_weights is not None and len(self.reward_weights) != len(self.reward_funcs):
+            raise ValueError(
+                f"--reward_weights: {len(self.reward_weights)} for {len(self.reward_funcs)} rewards; give one each"
+            )
         generations = self.num_generations or 1
         self.prompts_per_device = self.per_device_train_batch_size
         self.per_device_train_batch_size *= generations
@@ -170,7 +197,11 @@ def parse(arguments: list[str]) -> dict[str, Any]:
         collected += yaml_arguments(preset(named.preset), f"preset {named.preset}")
     if named.config:
         path = existing_file(named.config, "--config")
-        collected += yaml_arguments(path.read_text(encoding="utf-8"), f"--config {path}")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"--config {path}: is no UTF-8 text ({error}); convert the file") from error
+        collected += yaml_arguments(text, f"--config {path}")
     settings = vars(parser().parse_args([*collected, *arguments]))
     del settings["preset"], settings["config"]
     return settings
@@ -184,5 +215,5 @@ def build(settings: dict[str, Any], output_dir: Path) -> TrainingConfig:
     """
     try:
         return TrainingConfig(**{**settings, "output_dir": str(output_dir)})
-    except (ValueError, ImportError) as error:
+    except (ValueError, TypeError, ImportError) as error:
         raise InputError(" ".join(str(error).split())) from error

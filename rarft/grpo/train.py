@@ -1,6 +1,7 @@
 """A training run: from settings and validated data to `checkpoint-final`."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ from transformers import AutoConfig, PrinterCallback, set_seed
 
 from rarft.errors import InputError
 from rarft.grpo import config as configuration
+from rarft.grpo.callbacks import MetricsFile, ProgressLine, ReadingBesideCheckpoints
 from rarft.grpo.data import dataset, stratified, trainable, whole_batches
-from rarft.grpo.progress import MetricsFile, ProgressLine
 from rarft.grpo.trainer import VideoGRPOTrainer
 from rarft.qwen.inputs import PromptEncoder
 from rarft.qwen.loading import check_checkpoint, checkpoint_path, load_model, load_processor
@@ -27,8 +28,15 @@ METRICS_JSONL = "training.jsonl"
 
 
 def experiment_name(settings: dict[str, Any]) -> str:
-    """`--exp_name`, else the environment's EXP_NAME, else `rarft`."""
-    return settings["exp_name"] or os.environ.get("EXP_NAME") or "rarft"
+    """`--exp_name`, else the environment's EXP_NAME, else `rarft`; it may name a folder in a folder.
+
+    Raises:
+        InputError: it leads out of `checkpoints/`.
+    """
+    name = settings["exp_name"] or os.environ.get("EXP_NAME") or "rarft"
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise InputError(f"--exp_name {name}: leads out of checkpoints/; give a name such as rarft/first")
+    return name
 
 
 def _check_prompt_lengths(samples: list[Sample], encoder: PromptEncoder, prompts: list[Any], limit: int) -> None:
@@ -65,10 +73,19 @@ def train(arguments: list[str], out: Path) -> Path:
         raise InputError("--train_data_path is missing; give the riq.jsonl of `rarft validate`")
     if settings["use_vllm"]:
         raise InputError("--use_vllm: rollouts by vLLM are not built yet; leave the flag out")
+    if settings["output_dir"]:
+        raise InputError("--output_dir: checkpoints go to checkpoints/EXP_NAME; use --exp_name")
+    name = experiment_name(settings)
+    resume = settings["resume_from_checkpoint"]
+    if resume and not Path(resume).is_dir():
+        raise InputError(f"--resume_from_checkpoint {resume}: no such folder; give a checkpoint-N folder")
     template = load_prompt_template(settings["prompt_type"])
     check_checkpoint(settings["model_name_or_path"], "--model_name_or_path")
     all_samples = read_samples(settings["train_data_path"], "--train_data_path")
     samples = stratified(trainable(all_samples), settings["seed"])
+    eval_samples = read_samples(settings["eval_data_path"], "--eval_data_path") if settings["eval_data_path"] else []
+    if settings["eval_strategy"] != "no" and not eval_samples:
+        raise InputError("--eval_strategy: needs --eval_data_path, the riq.jsonl to evaluate on")
     if left_out := len(all_samples) - len(samples):
         print(
             f"training: {left_out} of {len(all_samples)} queries left out, their duration is not known",
@@ -84,7 +101,7 @@ def train(arguments: list[str], out: Path) -> Path:
     )
     rewards = resolve_rewards(settings["reward_funcs"], store)
 
-    folder = out / "checkpoints" / experiment_name(settings)
+    folder = out / "checkpoints" / name
     args = configuration.build(settings, folder)
     set_seed(args.seed)
     processor = load_processor(args.model_name_or_path, "--model_name_or_path")
@@ -107,15 +124,20 @@ def train(arguments: list[str], out: Path) -> Path:
     model = load_model(args.model_name_or_path, "--model_name_or_path", dtype)
     if args.fix_vit:
         _freeze_vision(model)
-    trainer = VideoGRPOTrainer(
-        prompt_encoder=prompt_encoder,
-        model=model,
-        reward_funcs=rewards,
-        args=args,
-        train_dataset=rows,
-        processing_class=processor,
-        callbacks=[ProgressLine(), MetricsFile(folder / METRICS_JSONL)],
-    )
+    reading = ReadingSettings(template, args.video_fps, args.max_pixels, args.max_completion_length)
+    try:
+        trainer = VideoGRPOTrainer(
+            prompt_encoder=prompt_encoder,
+            model=model,
+            reward_funcs=rewards,
+            args=args,
+            train_dataset=rows,
+            eval_dataset=dataset(trainable(eval_samples), template) if eval_samples else None,
+            processing_class=processor,
+            callbacks=[ProgressLine(), MetricsFile(folder / METRICS_JSONL), ReadingBesideCheckpoints(reading)],
+        )
+    except ValueError as error:  # settings that only trl can tell do not go together
+        raise InputError(" ".join(str(error).split())) from error
     trainer.remove_callback(PrinterCallback)  # whole log entries; they are in the metrics file
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if store.misses:
@@ -123,14 +145,16 @@ def train(arguments: list[str], out: Path) -> Path:
             f"training: {store.misses} reference queries were not precomputed and were encoded on the way",
             flush=True,
         )
-    reading = ReadingSettings(template, args.video_fps, args.max_pixels, args.max_completion_length)
     return _save_final(trainer, reading, folder)
 
 
 def _save_final(trainer: VideoGRPOTrainer, reading: ReadingSettings, folder: Path) -> Path:
     """Save model, processor and reading settings as `checkpoint-final`; complete or not there."""
     final = folder / "checkpoint-final"
-    unfinished = folder / f".{final.name}.tmp"
+    unfinished = folder / f".{final.name}.unfinished"
+    if trainer.accelerator.is_main_process:
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed here
+    trainer.accelerator.wait_for_everyone()
     trainer.save_model(str(unfinished))
     if trainer.accelerator.is_main_process:
         trainer.processing_class.save_pretrained(unfinished)

@@ -116,6 +116,7 @@ class VideoGRPOTrainer(GRPOTrainer):
         **_: Any,
     ) -> tuple[Tensor, Tensor | None, None]:
         G = input_ids.shape[0] // len(self._groups)
+        self._check_groups(input_ids, attention_mask, logits_to_keep)
         completion_ids_BC = input_ids[:, -logits_to_keep:]
         completion_mask_BC = attention_mask[:, -logits_to_keep:]
         logps, entropies = [], []
@@ -131,6 +132,20 @@ class VideoGRPOTrainer(GRPOTrainer):
             if group_entropies is not None:
                 entropies.append(group_entropies)
         return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
+
+    def _check_groups(self, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int) -> None:
+        """Make sure that each group's rows are of the prompt that it will be scored on.
+
+        Raises:
+            RuntimeError: a row was parted from its video.
+        """
+        G = input_ids.shape[0] // len(self._groups)
+        lengths = attention_mask[:, :-logits_to_keep].sum(1)
+        for index, prompt in enumerate(self._groups):
+            P = prompt.input_ids_L.numel()
+            rows = input_ids[index * G : (index + 1) * G, : input_ids.shape[1] - logits_to_keep][:, -P:]
+            if not (lengths[index * G : (index + 1) * G] == P).all() or not (rows == prompt.input_ids_L).all():
+                raise RuntimeError(f"group {index} of the batch was parted from its prompt")
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)

@@ -32,13 +32,14 @@ class ReadingSettings:
 
     @classmethod
     def of(cls, checkpoint: str) -> "ReadingSettings":
-        """The settings beside a checkpoint's weights; the guide's defaults where there are none.
+        """The settings beside a checkpoint's weights; the guide's defaults, told in a line, where there are none.
 
         Raises:
             InputError: the file is there and cannot be read.
         """
         file = Path(checkpoint_path(checkpoint)) / _FILE
         if not file.exists():
+            print(f"{checkpoint}: has no {_FILE}; read with the default prompt, frames and lengths", flush=True)
             return cls()
         try:
             return cls(**json.loads(file.read_text(encoding="utf-8")))

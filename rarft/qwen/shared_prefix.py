@@ -79,6 +79,8 @@ def shared_prefix_attention(
     H, H_kv, D = query.shape[1], key.shape[1], query.shape[3]
     if query.shape[0] != 1 or query.shape[2] != P + G * S:
         raise ValueError(f"query of shape {tuple(query.shape)} is not one packed row of {prefix_layout}")
+    # Under autocast the rotary embedding leaves queries and keys in float32 beside values in bfloat16.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     if H_kv != H:
         # Repeated here and not by `enable_gqa`, which the memory-efficient branch of CausalBias ignores.
         key = key.repeat_interleave(H // H_kv, dim=1)

@@ -5,71 +5,24 @@ duplicates, leaks) comes in through `Surroundings`.
 """
 
 import hashlib
-import json
-import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from rarft.response import find_segment, format_segment
-from rarft.riq.encoding import compact_json
-from rarft.riq.findings import CATALOGUE, REPAIRS, Finding
+from rarft.riq.encoding import compact_json, has_only_finite_numbers, is_text, printable
+from rarft.riq.findings import Finding
+from rarft.riq.item_checks import OWN_KEYS, ItemFacts, check_item_facts
+from rarft.riq.query_checks import DIFFICULTY_KEYS, check_answer, check_categories, check_difficulty, check_segment
 from rarft.riq.reading import BrokenLine
-from rarft.riq.schema import CATEGORIES, Difficulty, Sample, Source, TaskType
-from rarft.riq.survey import Survey, base_name, hash64, item_queries, read_boolean
-from rarft.riq.videos import VideoIndex
+from rarft.riq.schema import Sample, Source, TaskType
+from rarft.riq.surroundings import FindingList, Surroundings, has_error, shown, tagged
+from rarft.riq.survey import base_name, hash64, read_boolean
 from rarft.segments import Segment
-from rarft.video.probe import VideoError
 
-_DIFFICULTIES: dict[str, Difficulty] = {"original": "original", "easy": "easy", "medium": "medium", "hard": "hard"}
-_OTHER_NAMES: dict[str, Difficulty] = {"weak": "easy", "moderate": "medium", "strong": "hard"}
-_DIFFICULTY_KEYS = ("difficulty", "irrelevance_level", "hardness_level")
-_ITEM_KEYS = {
-    "video",
-    "query_text",
-    "timestamp",
-    "duration",
-    "video_start",
-    "video_end",
-    "think",
-    "GRPO",
-    "difficulty",
-}
-_QUERY_KEYS = {"q", "a", "r", "c", *_DIFFICULTY_KEYS}
-_OWN_KEYS = {
-    "_findings",
-    "_reference_queries",
-    "_line",
-    "_item",
-}  # that a quarantined row carries beside its item
-
-_CORRECT = re.compile(r"<(correct|correction)>(.*?)</\1>", re.DOTALL)
-_CAPTION = re.compile(r"<timestep>(.*?)</timestep>([^<]*)", re.DOTALL)
-
-
-@dataclass
-class Surroundings:
-    """What an item's checks know beside the item.
-
-    Attributes:
-        file: name of the annotations file.
-        tolerance: seconds by which a segment may run past the end and still be clamped.
-        repairs: names of the repairs that may be made.
-        videos: where videos are found; None where they are not looked at.
-        survey: the whole file, as the first pass saw it.
-        leaked: hashes of the base names of the videos of another file that must share none.
-        seen: hashes of the ids of the queries that were kept so far.
-    """
-
-    file: str
-    tolerance: float
-    videos: VideoIndex | None
-    survey: Survey
-    repairs: frozenset[str] = frozenset(REPAIRS)
-    leaked: frozenset[int] = frozenset()
-    seen: set[int] = field(default_factory=set)
+_QUERY_KEYS = frozenset({"q", "a", "r", "c", *DIFFICULTY_KEYS})
+_SPECIAL_TOKEN = re.compile(r"<\|\w{1,40}\|>")
 
 
 @dataclass(frozen=True)
@@ -87,164 +40,6 @@ def sample_id(video: str, query: str, task_type: TaskType, segment: Segment | No
     return hashlib.sha256(compact_json(parts)).hexdigest()[:16]
 
 
-def _number(value: Any) -> float | None:
-    """A finite number, also where it is written as a string; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _shown(value: Any) -> str:
-    """A value as a finding quotes it: short, printable, on one line."""
-    text = " ".join(json.dumps(value, ensure_ascii=True, default=str).split())
-    return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-class _Findings(list[Finding]):
-    """The findings about one item, or about one query of it."""
-
-    def __init__(self, around: Surroundings, item: int, video: str | None, query: int | None = None) -> None:
-        super().__init__()
-        self._repairs = around.repairs
-        self._where = (item, video, query)
-
-    def add(self, name: str, found: str, action: str | None = None) -> None:
-        """Note a finding; an error quarantines."""
-        check = CATALOGUE[name]
-        default = "quarantined" if check.severity == "error" else "noted"
-        item, video, query = self._where
-        self.append(Finding(check.code, check.severity, item, video, query, found, action or default))
-
-    def mend(self, name: str, found: str, repaired: str) -> bool:
-        """Note a finding that its check's repair mends; where the repair is turned off, it quarantines.
-
-        Returns:
-            Whether the repair is to be made.
-        """
-        check = CATALOGUE[name]
-        item, video, query = self._where
-        if check.repair in self._repairs:
-            self.append(Finding(check.code, check.severity, item, video, query, found, f"repaired: {repaired}"))
-            return True
-        action = f"quarantined: the repair {check.repair} is turned off"
-        self.append(Finding(check.code, "error", item, video, query, found, action))
-        return False
-
-
-def _has_error(findings: list[Finding]) -> bool:
-    return any(finding.severity == "error" for finding in findings)
-
-
-@dataclass
-class _ItemFacts:
-    """What all queries of an item share, after its own checks."""
-
-    video: str
-    duration: float | None
-    crop: Segment | None
-    captions: list[tuple[float, float, str]]
-    references: list[str]
-    extra: dict[str, Any]
-    findings: _Findings
-
-
-def _answer_block(text: str) -> str | None:
-    """What stands between the first answer tags; None without them."""
-    start = text.find("<answer>")
-    end = text.find("</answer>", start) if start >= 0 else -1
-    return text[start + len("<answer>") : end] if end >= 0 else None
-
-
-def _captions(think: Any) -> list[tuple[float, float, str]]:
-    if not isinstance(think, str):
-        return []
-    found = ((find_segment(times), text.strip()) for times, text in _CAPTION.findall(think))
-    return [(*segment, text) for segment, text in found if segment is not None]
-
-
-def _check_video(item: dict[str, Any], around: Surroundings, findings: _Findings) -> tuple[str, float | None]:
-    """The path that opens (or the item's own where videos are not looked at), and the file's length."""
-    video = item.get("video")
-    if not isinstance(video, str) or not video.strip():
-        findings.add("wrong-type", f"video is {_shown(video)}, not a path")
-        return "", None
-    if around.videos is None:
-        return video, None
-    path, by_name = around.videos.find(video)
-    if path is None or (by_name and "reroot-video" not in around.repairs):
-        findings.add("video-not-found", f"video not found: {_shown(video)}")
-        return video, None
-    if by_name:
-        findings.add("video-rerooted", _shown(video), f"noted: found as {path}")
-    info = around.videos.probe(path)
-    if isinstance(info, VideoError):
-        findings.add("video-unreadable", _shown(str(info)))
-        return str(path), None
-    return str(path), info.duration
-
-
-def _check_duration(
-    item: dict[str, Any], length: float | None, around: Surroundings, findings: _Findings
-) -> float | None:
-    """The duration that counts: the annotated one, unless it is missing, wrong, or not the file's."""
-    stated = item.get("duration")
-    duration = _number(stated)
-    if stated is not None and (duration is None or duration <= 0):
-        findings.add("duration-invalid", f"duration is {_shown(stated)}", "noted: left out")
-        duration = None
-    may_fill = length is not None and "fill-duration" in around.repairs
-    if duration is None:
-        if length is None or not may_fill:
-            findings.add("duration-unknown", "no duration", "noted: not trainable")
-            return None
-        findings.mend("duration-filled", "no duration", f"{length:.3f} s, read from the video")
-        return round(length, 3)
-    if length is not None and abs(length - duration) > around.tolerance:
-        found = f"duration {duration:g} s, video {length:.3f} s"
-        if not may_fill:
-            findings.add("video-length-differs", found)
-            return duration
-        findings.mend("video-length-differs", found, f"{length:.3f} s, read from the video")
-        return round(length, 3)
-    return duration
-
-
-def _check_crop(item: dict[str, Any], duration: float | None, findings: _Findings) -> Segment | None:
-    stated = (item.get("video_start"), item.get("video_end"))
-    if stated == (None, None):
-        return None
-    start = 0.0 if stated[0] is None else _number(stated[0])
-    end = (duration if duration is not None else math.inf) if stated[1] is None else _number(stated[1])
-    if start is None or end is None or not 0 <= start < end < math.inf:
-        findings.add("crop-invalid", f"video_start, video_end are {_shown(list(stated))}", "noted: left out")
-        return None
-    return (start, end)
-
-
-def _references(item: dict[str, Any], around: Surroundings) -> list[str]:
-    """Answerable queries of the item's video: its own first, then the file's, then those of a quarantined row."""
-    video = item.get("video")
-    own = [query for _, query, answerable in item_queries(item) if answerable]
-    kept = item.get("_reference_queries")
-    others = around.survey.references(video) if isinstance(video, str) else []
-    carried = [text for text in kept if isinstance(text, str)] if isinstance(kept, list) else []
-    return [text for text in dict.fromkeys([*own, *others, *carried]) if text.strip()]
-
-
-def _check_item(item: dict[str, Any], index: int, around: Surroundings) -> _ItemFacts:
-    name = item.get("video")
-    findings = _Findings(around, index, name if isinstance(name, str) else None)
-    video, length = _check_video(item, around, findings)
-    duration = _check_duration(item, length, around, findings)
-    crop = _check_crop(item, duration, findings)
-    extra = {key: value for key, value in item.items() if key not in _ITEM_KEYS and key not in _OWN_KEYS}
-    return _ItemFacts(video, duration, crop, _captions(item.get("think")), _references(item, around), extra, findings)
-
-
 def _segment_owner(item: dict[str, Any], queries: list[Any]) -> int | None:
     """Index of the answerable query that the item's one timestamp belongs to."""
     answerable = [
@@ -252,112 +47,12 @@ def _segment_owner(item: dict[str, Any], queries: list[Any]) -> int | None:
         for index, query in enumerate(queries)
         if isinstance(query, dict) and read_boolean(query.get("r")) is True
     ]
-    own = [index for index in answerable if queries[index].get("q") == item.get("query_text")]
+    wanted = item.get("query_text")
+    wanted = wanted.strip() if isinstance(wanted, str) else None
+    own = [index for index in answerable if str(queries[index].get("q")).strip() == wanted]
     if own:
         return own[0]
     return answerable[0] if len(answerable) == 1 else None
-
-
-def _check_segment(
-    item: dict[str, Any], owned: bool, facts: _ItemFacts, around: Surroundings, findings: _Findings
-) -> Segment | None:
-    stated = item.get("timestamp")
-    if stated in (None, [], ""):
-        findings.add("segment-missing", f"timestamp is {_shown(stated)}")
-        return None
-    if not owned:
-        findings.add("segment-of-another", f"timestamp {_shown(stated)} belongs to {_shown(item.get('query_text'))}")
-        return None
-    start, end = map(_number, stated) if isinstance(stated, list) and len(stated) == 2 else (None, None)
-    if start is None or end is None:
-        findings.add("segment-not-numbers", f"timestamp is {_shown(stated)}")
-        return None
-    if start < 0:
-        findings.add("segment-negative", f"timestamp {_shown(stated)}")
-        return None
-    if start >= end:
-        findings.add("segment-reversed", f"timestamp {_shown(stated)}")
-        return None
-    if facts.crop is not None and not facts.crop[0] <= start < end <= facts.crop[1]:
-        findings.add("segment-outside-crop", f"timestamp {_shown(stated)}, crop {_shown(list(facts.crop))}")
-    if facts.duration is None or end <= facts.duration:
-        return (start, end)
-    overrun = end - facts.duration
-    found = f"timestamp {_shown(stated)} in {facts.duration:g} s of video"
-    if overrun > around.tolerance or start >= facts.duration:
-        findings.add("segment-past-end", f"{found}: {overrun:.2f} s past the end")
-        return None
-    if not findings.mend("segment-clamped", found, f"end clamped to {facts.duration:g}"):
-        return None
-    return (start, facts.duration)
-
-
-def _check_answer(
-    query: dict[str, Any],
-    segment: Segment | None,
-    answerable: bool,
-    extra: dict[str, Any],
-    findings: _Findings,
-) -> str:
-    """The ground-truth answer without tags; a correction that stands beside it goes to `extra`."""
-    stated = query.get("a")
-    if stated is not None and not isinstance(stated, str):
-        findings.add("wrong-type", f"a is {_shown(stated)}, not text")
-        return ""
-    text = stated or ""
-    if "<correct" in text and (correction := _CORRECT.search(text)) is not None:
-        extra["correction"] = correction[2].strip()
-        if correction[1] == "correct":
-            findings.mend("correct-tag", "<correct>", "read as <correction>")
-        text = _CORRECT.sub("", text)
-    block = _answer_block(text)
-    answer = (text if block is None else block).strip()
-    if not answer:
-        if not answerable:
-            findings.add("refusal-empty", "the answer is blank")
-        elif segment is not None:
-            answer = format_segment(segment)
-            findings.mend("answer-filled", "the answer is blank", answer)
-        return answer
-    if block is None:
-        findings.mend("answer-untagged", _shown(stated), "taken as the answer")
-    said = find_segment(answer)
-    was_clamped = any(finding.check.name == "segment-clamped" for finding in findings)
-    if answerable and segment is not None and said is not None and said != segment and not was_clamped:
-        findings.add("answer-rounded", f"answer {_shown(answer)}, timestamp {_shown(list(segment))}")
-    if not answerable and said is not None:
-        findings.add("refusal-with-timestamp", _shown(answer))
-    return answer
-
-
-def _check_categories(query: dict[str, Any], extra: dict[str, Any], findings: _Findings) -> list[str]:
-    stated = query.get("c")
-    names = [stated] if isinstance(stated, str) else stated if isinstance(stated, list) else []
-    categories = [name for name in names if isinstance(name, str)]
-    if (stated is not None and not isinstance(stated, str | list)) or len(categories) != len(names):
-        findings.add("category-unknown", f"c is {_shown(stated)}", "noted: left out")
-        extra["c"] = stated
-    if unknown := sorted(set(categories) - CATEGORIES):
-        findings.add("category-unknown", _shown(unknown), "noted: kept")
-    return categories
-
-
-def _check_difficulty(
-    item: dict[str, Any], query: dict[str, Any], extra: dict[str, Any], around: Surroundings, findings: _Findings
-) -> Difficulty | None:
-    levels = [query.get(key) for key in _DIFFICULTY_KEYS] + [item.get("difficulty")]
-    level = next((level for level in levels if level is not None), None)
-    if level is None:
-        return None
-    word = level.strip().lower() if isinstance(level, str) else ""
-    if word in _DIFFICULTIES:
-        return _DIFFICULTIES[word]
-    if word in _OTHER_NAMES and "difficulty-names" in around.repairs:
-        findings.add("difficulty-renamed", f"difficulty is {_shown(level)}", f"noted: read as {_OTHER_NAMES[word]}")
-        return _OTHER_NAMES[word]
-    findings.add("difficulty-unknown", f"difficulty is {_shown(level)}", "noted: left out")
-    extra["difficulty"] = level
-    return None
 
 
 def _contrast(queries: list[Any], answerable: bool) -> str | None:
@@ -368,54 +63,63 @@ def _contrast(queries: list[Any], answerable: bool) -> str | None:
             and read_boolean(other.get("r")) is (not answerable)
             and isinstance(other.get("a"), str)
         ):
-            block = _answer_block(other["a"])
-            if answer := (_CORRECT.sub("", other["a"]) if block is None else block).strip():
+            block = tagged(other["a"], "answer")
+            if answer := (other["a"] if block is None else block).strip():
                 return answer
     return None
 
 
 def _check_the_rest_of_the_file(
-    sample: Sample, video: str, facts: _ItemFacts, around: Surroundings, findings: _Findings
+    sample: Sample, video: str, facts: ItemFacts, around: Surroundings, findings: FindingList
 ) -> None:
     """What only the whole file, or another one, can tell: contradictions, leaks and duplicates."""
     if around.survey.contradicts(video, sample.query):
-        findings.add("contradiction", _shown(sample.query))
+        findings.add("contradiction", shown(sample.query))
     elif sample.task_type == "refusable" and around.survey.refuses_a_truth(video, sample.query):
-        findings.add("refuses-a-true-query", _shown(sample.query))
+        findings.add("refuses-a-true-query", shown(sample.query))
     if around.leaked and hash64(base_name(video)) in around.leaked:
-        findings.add("video-leaks", _shown(video))
-    if not _has_error([*facts.findings, *findings]):  # a query that is quarantined anyway is nobody's original
-        identity = int(sample.id, 16)
+        findings.add("video-leaks", shown(video))
+    if not has_error([*facts.findings, *findings]):  # a query that is quarantined anyway is nobody's original
+        identity = hash64(f"{sample.video}|{sample.id}")
         if identity in around.seen:
-            findings.add("duplicate", _shown(sample.query))
+            findings.add("duplicate", shown(sample.query))
         around.seen.add(identity)
 
 
+def _merged(of_item: dict[str, Any], of_query: dict[str, Any], findings: FindingList) -> dict[str, Any]:
+    """The extra fields of both; one that both have stands for the query's, and the item's as `item.NAME`."""
+    if of_query and not has_only_finite_numbers(of_query):
+        findings.add("number-not-json", "NaN or Infinity in an extra field", "noted: written as null")
+    return {f"item.{key}" if key in of_query else key: value for key, value in of_item.items()} | of_query
+
+
 def _check_query(
-    item: dict[str, Any], index: int, owner: int | None, facts: _ItemFacts, around: Surroundings, item_index: int
-) -> tuple[Sample | None, _Findings]:
+    item: dict[str, Any], index: int, owner: int | None, facts: ItemFacts, around: Surroundings, item_index: int
+) -> tuple[Sample | None, FindingList]:
     name = item.get("video")
     queries: list[Any] = item["GRPO"]
     query = queries[index]
-    findings = _Findings(around, item_index, name if isinstance(name, str) else None, index)
+    findings = FindingList(around, item_index, name if isinstance(name, str) else None, index)
     if not isinstance(query, dict):
-        findings.add("wrong-type", f"the query is {_shown(query)}, not an object")
+        findings.add("wrong-type", f"the query is {shown(query)}, not an object")
         return None, findings
     text, answerable = query.get("q"), read_boolean(query.get("r"))
     if not isinstance(text, str):
-        findings.add("wrong-type", f"q is {_shown(text)}, not text")
+        findings.add("wrong-type", f"q is {shown(text)}, not text")
     if answerable is None:
-        findings.add("wrong-type", f"r is {_shown(query.get('r'))}, neither true nor false")
+        findings.add("wrong-type", f"r is {shown(query.get('r'))}, neither true nor false")
     if not isinstance(text, str) or answerable is None:
         return None, findings
     text = text.strip()
     if not text:
         findings.add("query-empty", "q is blank")
-    extra = facts.extra | {key: value for key, value in query.items() if key not in _QUERY_KEYS}
-    segment = _check_segment(item, index == owner, facts, around, findings) if answerable else None
-    answer = _check_answer(query, segment, answerable, extra, findings)
+    if _SPECIAL_TOKEN.search(text):
+        findings.add("special-token", shown(text))
+    extra = _merged(facts.extra, {key: value for key, value in query.items() if key not in _QUERY_KEYS}, findings)
+    segment = check_segment(item, index == owner, facts, around, findings) if answerable else None
+    answer = check_answer(query, segment, answerable, around.tolerance, extra, findings)
     if not answerable and not facts.references:
-        findings.add("no-references", _shown(text))
+        findings.add("no-references", shown(text))
     task_type: TaskType = "answerable" if answerable else "refusable"
     sample = Sample(
         id=sample_id(facts.video, text, task_type, segment),
@@ -428,8 +132,8 @@ def _check_query(
         gt_answer=answer,
         contrast_answer=_contrast(queries, answerable),
         reference_queries=facts.references,
-        categories=_check_categories(query, extra, findings),
-        difficulty=_check_difficulty(item, query, extra, around, findings),
+        categories=check_categories(query, extra, findings),
+        difficulty=check_difficulty(item, query, extra, around, findings),
         captions=facts.captions,
         source=Source(around.file, item_index, index),
         extra=extra,
@@ -445,7 +149,7 @@ def _as_item(row: dict[str, Any]) -> tuple[dict[str, Any], Sample]:
     Raises:
         msgspec.ValidationError: the row is not one.
     """
-    sample = msgspec.convert({key: value for key, value in row.items() if key not in _OWN_KEYS}, Sample)
+    sample = msgspec.convert({key: value for key, value in row.items() if key not in OWN_KEYS}, Sample)
     start, end = sample.crop if sample.crop is not None else (None, None)
     query = {
         "q": sample.query,
@@ -466,6 +170,15 @@ def _as_item(row: dict[str, Any]) -> tuple[dict[str, Any], Sample]:
     return item, sample
 
 
+def _quarantined(item: dict[str, Any], query: Any, facts: ItemFacts, findings: list[Finding]) -> dict[str, Any]:
+    """The query in its item, alone: mended by hand, it can be validated as it stands."""
+    kept = {**item, "GRPO": [query], "_reference_queries": facts.references}
+    if any(finding.check.name == "segment-of-another" for finding in findings):
+        # Alone in its item, the query would seem to own the segment.
+        kept |= {"timestamp": [], "_timestamp": item["timestamp"]}
+    return kept
+
+
 def check_item(raw: Any, index: int, around: Surroundings) -> tuple[list[Finding], list[Outcome]]:
     """Check one item of the file.
 
@@ -477,12 +190,12 @@ def check_item(raw: Any, index: int, around: Surroundings) -> tuple[list[Finding
     Returns:
         Findings about the item as a whole, and the outcome of each of its queries.
     """
-    whole = _Findings(around, index, None)
+    whole = FindingList(around, index, None)
     if isinstance(raw, BrokenLine):
-        whole.add("broken-line", f"{raw.problem}: {_shown(raw.text)}")
+        whole.add("broken-line", f"{raw.problem}: {shown(raw.text)}")
         return [], [Outcome(None, {"_line": raw.text}, whole)]
     if not isinstance(raw, dict):
-        whole.add("not-an-item", _shown(raw))
+        whole.add("not-an-item", shown(raw))
         return [], [Outcome(None, {"_item": raw}, whole)]
     row: Sample | None = None
     item = raw
@@ -494,14 +207,22 @@ def check_item(raw: Any, index: int, around: Surroundings) -> tuple[list[Finding
             return [], [Outcome(None, raw, whole)]
     queries = item.get("GRPO")
     if not isinstance(queries, list) or not queries:
-        whole.add("not-an-item", f"GRPO is {_shown(queries)}, no list of queries")
+        whole.add("not-an-item", f"GRPO is {shown(queries)}, no list of queries")
         return [], [Outcome(None, raw, whole)]
-    facts = _check_item(item, index, around)
+    if not is_text(raw):
+        name = printable(item["video"]) if isinstance(item.get("video"), str) else None
+        outcomes = []
+        for number, query in enumerate(queries):
+            findings = FindingList(around, index, name, number)
+            findings.add("not-unicode", shown(query))
+            outcomes.append(Outcome(None, {**item, "GRPO": [query]} if row is None else raw, findings))
+        return [], outcomes
+    facts = check_item_facts(item, index, around)
     owner = _segment_owner(item, queries)
     outcomes = []
     for number, query in enumerate(queries):
         sample, findings = _check_query(item, number, owner, facts, around, index)
-        if sample is not None and not _has_error([*facts.findings, *findings]):
+        if sample is not None and not has_error([*facts.findings, *findings]):
             if row is not None:
                 sample = msgspec.structs.replace(
                     row,
@@ -513,6 +234,7 @@ def check_item(raw: Any, index: int, around: Surroundings) -> tuple[list[Finding
                 )
             outcomes.append(Outcome(sample, None, list(findings)))
             continue
-        kept = raw if row is not None else {**item, "GRPO": [query], "_reference_queries": facts.references}
-        outcomes.append(Outcome(None, kept, list(findings)))
+        outcomes.append(
+            Outcome(None, raw if row is not None else _quarantined(item, query, facts, findings), findings)
+        )
     return list(facts.findings), outcomes

@@ -6,28 +6,41 @@ from typing import Any
 import msgspec
 
 
-def _has_only_finite_numbers(value: Any) -> bool:
+def has_only_finite_numbers(value: Any) -> bool:
     """Whether JSON proper can hold the value; NaN and infinities are Python's own."""
     if isinstance(value, float):
         return value - value == 0.0
     if isinstance(value, dict):
-        return all(map(_has_only_finite_numbers, value.values()))
-    return not isinstance(value, list) or all(map(_has_only_finite_numbers, value))
+        return all(map(has_only_finite_numbers, value.values()))
+    return not isinstance(value, list) or all(map(has_only_finite_numbers, value))
+
+
+def is_text(value: Any) -> bool:
+    """Whether every string in the value is Unicode text: no lone surrogate, and no byte of another encoding."""
+    try:
+        compact_json(value)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(text: str) -> str:
+    """A text with what is no Unicode in it escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def compact_json(value: Any) -> bytes:
-    """A value on one line, in UTF-8; where it holds a lone surrogate or a huge integer, in ASCII escapes."""
+    """A value on one line, in UTF-8; a NaN or an infinity becomes null.
+
+    Raises:
+        UnicodeEncodeError: a string is no Unicode text.
+    """
     try:
         return msgspec.json.encode(value)
-    except (UnicodeEncodeError, OverflowError, msgspec.MsgspecError):
-        return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
+    except OverflowError:  # an integer past 64 bits
+        return json.dumps(msgspec.to_builtins(value), separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def compact_json_as_read(value: Any, free: Any) -> bytes:
-    """The same for a value of which the part `free` may hold anything that Python's parser reads.
-
-    msgspec would write a NaN as null; Python's own encoder writes it so that it reads back.
-    """
-    if _has_only_finite_numbers(free):
-        return compact_json(value)
-    return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
+def json_as_read(value: Any) -> bytes:
+    """Anything that Python's parser reads, on one line in ASCII, so that it reads back as it was."""
+    return json.dumps(value, separators=(",", ":")).encode()

@@ -9,7 +9,8 @@ import re
 import tempfile
 from array import array
 from bisect import bisect_left
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -73,7 +74,12 @@ class Survey:
         queries_per_video: number of queries -> number of videos with so many; filled by `finish`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, identity: Callable[[str], str] | None = None) -> None:
+        """
+        Args:
+            identity: the file that a name of a video means, so that two names of one file are one video.
+        """
+        self._identity = lru_cache(maxsize=4096)(identity) if identity else lambda video: video
         self.items = 0
         self.queries_per_video: dict[str, int] = {}
         self._texts = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the survey
@@ -92,12 +98,15 @@ class Survey:
         """Take note of one item."""
         self.items += 1
         for video, query, answerable in item_queries(item):
-            key = _hash(video)
+            key = _hash(self._identity(video))
             self._all_videos.append(key)
-            self._exact[answerable].append(_hash((video, query)))
-            self._folded[answerable].append(_hash((video, folded(query))))
+            self._exact[answerable].append(_hash((key, query)))
+            self._folded[answerable].append(_hash((key, folded(query))))
             if answerable and query:
-                data = query.encode("utf-8", "surrogatepass")
+                try:
+                    data = query.encode()
+                except UnicodeEncodeError:  # its item will be quarantined
+                    continue
                 self._texts.write(data)
                 self._videos.append(key)
                 self._begins.append(self._end)
@@ -123,22 +132,24 @@ class Survey:
 
     def references(self, video: str) -> list[str]:
         """Answerable queries of the video, as items name it, in the file's order; a text that recurs once."""
-        key = _hash(video)
+        key = _hash(self._identity(video))
         index = bisect_left(self._videos, key)
         found: dict[str, None] = {}
         while index < len(self._videos) and self._videos[index] == key and self._view is not None:
             data = self._view[self._begins[index] : self._ends[index]]
-            found.setdefault(data.decode("utf-8", "surrogatepass"))
+            found.setdefault(data.decode())
             index += 1
         return list(found)
 
     def contradicts(self, video: str, query: str) -> bool:
         """Whether the file marks the same query of the video both answerable and refusable."""
-        return bool(self._contradictions) and _hash((video, query)) in self._contradictions
+        return bool(self._contradictions) and _hash((_hash(self._identity(video)), query)) in self._contradictions
 
     def refuses_a_truth(self, video: str, query: str) -> bool:
         """Whether, but for case and punctuation, the query is marked both ways."""
-        return bool(self._refused_truths) and _hash((video, folded(query))) in self._refused_truths
+        if not self._refused_truths:
+            return False
+        return _hash((_hash(self._identity(video)), folded(query))) in self._refused_truths
 
 
 def videos_of(items: Iterable[Any]) -> frozenset[int]:

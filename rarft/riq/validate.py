@@ -16,7 +16,7 @@ import msgspec
 
 from rarft.progress import progress
 from rarft.riq.checks import Outcome, Surroundings, check_item
-from rarft.riq.encoding import compact_json, compact_json_as_read
+from rarft.riq.encoding import compact_json, json_as_read
 from rarft.riq.findings import CHECK_OF_CODE, REPAIRS, Finding
 from rarft.riq.reading import read_items
 from rarft.riq.report import render_report
@@ -109,8 +109,8 @@ class Ledger:
         }
 
 
-def _survey(path: Path) -> Survey:
-    survey = Survey()
+def _survey(path: Path, videos: VideoIndex | None) -> Survey:
+    survey = Survey(videos.identity if videos else None)
     for item in progress(read_items(path), f"reading {path.name}", unit=" items"):
         survey.add(item)
     survey.finish()
@@ -136,13 +136,12 @@ def _check_all(
                 ledger.note(outcome.findings)
                 findings.writelines(compact_json(finding) + b"\n" for finding in outcome.findings)
                 if outcome.sample is not None:
-                    kept.write(compact_json_as_read(outcome.sample, outcome.sample.extra) + b"\n")
+                    kept.write(compact_json(outcome.sample) + b"\n")
                     if splitter is not None:
                         splitter.add(outcome.sample)
                     continue
                 found = [msgspec.to_builtins(finding) for finding in (*about_item, *outcome.findings)]
-                row = {**(outcome.quarantined or {}), "_findings": found}
-                quarantine.write(compact_json_as_read(row, row) + b"\n")
+                quarantine.write(json_as_read({**(outcome.quarantined or {}), "_findings": found}) + b"\n")
     return ledger
 
 
@@ -179,10 +178,13 @@ def validate(annotations: Path, out: Path, video_root: Path | None, settings: Va
         cache = ProbeCache(settings.video_cache or default_cache())
         videos = VideoIndex(root, must_hold_videos=video_root is not None, cache=cache)
     leaked = videos_of(read_items(settings.against)) if settings.against else frozenset()
-    survey = _survey(annotations)
+    survey = _survey(annotations, videos)
     around = Surroundings(annotations.name, settings.tolerance, videos, survey, settings.repairs, leaked)
     splitter = Splitter(settings.split, settings.seed) if settings.split is not None else None
-    with write_files(out, last=REPORT_JSON) as folder, contextlib.ExitStack() as files:
+    with (
+        write_files(out, last=REPORT_JSON, stale=list(SPLIT_FILES.values())) as folder,
+        contextlib.ExitStack() as files,
+    ):
         findings_path = folder / ".findings.jsonl"
         files.callback(findings_path.unlink)
         findings = files.enter_context(findings_path.open("w+b"))

@@ -3,7 +3,7 @@
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import islice
@@ -58,6 +58,12 @@ class ProbeCache:
             self._database.executemany("INSERT OR REPLACE INTO videos VALUES (?, ?)", rows)
 
 
+def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many parts two paths have in common, counted from their ends."""
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
 def _probe(path: Path) -> VideoInfo | VideoError:
     try:
         return probe(path)
@@ -80,29 +86,42 @@ class VideoIndex:
         """
         self._root = root
         self._cache = cache
-        self._by_name: dict[str, Path] = {}
+        self._by_name: dict[str, list[Path]] = {}
         self._probed: dict[Path, VideoInfo | VideoError] = {}
         for folder, folders, names in os.walk(root, followlinks=True):
             folders.sort()
             for name in sorted(names):
                 if Path(name).suffix.lower() in VIDEO_SUFFIXES:
-                    self._by_name.setdefault(name, Path(folder) / name)
+                    self._by_name.setdefault(name, []).append(Path(folder) / name)
         if must_hold_videos and not self._by_name:
             suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
             raise InputError(
                 f"--video-root {root}: holds no video ({suffixes}); give the folder that the videos lie in"
             )
 
-    def find(self, video: str) -> tuple[Path | None, bool]:
-        """The file that `video` means, or None; and whether only its base name led there."""
-        name = video.replace("\\", "/").rsplit("/", 1)[-1]
+    def find(self, video: str) -> tuple[list[Path], bool]:
+        """The file that `video` means; and whether only its base name led there.
+
+        None where there is no such file. Several where they have the base name and none of them fits the path's
+        folders better than the others.
+        """
+        parts = video.removeprefix("file://").replace("\\", "/").split("/")
         try:
             for candidate in (self._root / video.removeprefix("file://"), Path(video.removeprefix("file://"))):
                 if candidate.is_file():
-                    return candidate, False
+                    return [candidate], False
         except (OSError, ValueError):  # a name that no file system takes: too long, or with a NUL
-            return None, False
-        return self._by_name.get(name), True
+            return [], False
+        named = self._by_name.get(parts[-1], [])
+        if len(named) < 2:
+            return named, True
+        fits = {path: _common_end(path.parts, parts) for path in named}
+        return [path for path in named if fits[path] == max(fits.values())], True
+
+    def identity(self, video: str) -> str:
+        """What two names of one file have in common."""
+        found, _ = self.find(video)
+        return str(found[0]) if len(found) == 1 else video
 
     def probe(self, path: Path) -> VideoInfo | VideoError:
         """What the file is, or why it cannot be used."""
@@ -134,7 +153,7 @@ class VideoIndex:
                 names = {
                     item["video"] for item in batch if isinstance(item, dict) and isinstance(item.get("video"), str)
                 }
-                found = {path for name in names if (path := self.find(name)[0]) is not None}
+                found = {path for name in names for path in self.find(name)[0]}
                 self._probed.clear()  # what the batch before needed; the cache keeps it
                 self._look_at(sorted(found), pool.map)
                 yield from batch

@@ -82,7 +82,7 @@ def read_frames(path: str, sampling: FrameSampling, crop: Segment | None = None)
     wanted = set(indices)
     decoded: dict[int, Tensor] = {}
     try:
-        with av.open(path) as container:
+        with av.open(path, metadata_errors="ignore") as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             stream.thread_type = "NONE"

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import av
 
+from rarft.errors import InputError
+
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"}
 
 
-class VideoError(Exception):
+class VideoError(InputError):
     """A video that cannot be used; the message names it and says why."""
 
 
@@ -32,7 +34,8 @@ def probe(path: str | Path) -> VideoInfo:
     if not Path(path).is_file():
         raise VideoError(f"{path}: no such video")
     try:
-        with av.open(str(path)) as container:
+        # Titles and the like are not looked at, and are not always UTF-8.
+        with av.open(str(path), metadata_errors="ignore") as container:
             if not container.streams.video:
                 raise VideoError(f"{path}: has no picture stream")
             stream = container.streams.video[0]

@@ -1,4 +1,4 @@
-"""A line of progress during training: where it is, and whether it learns."""
+"""What happens beside training: a line of progress, the metrics as a file, and what belongs to a checkpoint."""
 
 import json
 import sys
@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from rarft.qwen.reading import ReadingSettings
 
 _INTERVAL = 5.0  # seconds between two lines
 _SHOWN = {"reward": "reward", "kl": "KL", "completion_length": "length"}
@@ -38,6 +41,18 @@ class ProgressLine(TrainerCallback):
             f"training: step {state.global_step}/{state.max_steps}, {shown}, {elapsed:.0f} s, {remaining:.0f} s to go",
             file=sys.stderr, flush=True,
         )  # fmt: skip
+
+
+class ReadingBesideCheckpoints(TrainerCallback):
+    """Puts the reading settings into every checkpoint, so that each can be evaluated as it was trained."""
+
+    def __init__(self, reading: ReadingSettings) -> None:
+        self._reading = reading
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Write them into the checkpoint of this step."""
+        if state.is_world_process_zero:
+            self._reading.save(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
 
 
 class MetricsFile(TrainerCallback):
