@@ -81,12 +81,19 @@ def bars(counts: dict[str, int]) -> Html:
 
 
 def histogram(counts: Sequence[int], top: float, unit: str, open_ended: bool = True) -> Html:
-    """Vertical bars of equal bins from 0 to `top`; the last also holds what lies above, where it is open-ended."""
+    """Vertical bars of equal bins from 0 to `top`; the last also holds what lies above, where it is open-ended.
+
+    Of an open end no more is shown than holds anything.
+    """
+    if open_ended:
+        filled = max((index + 1 for index, count in enumerate(counts) if count), default=1)
+        open_ended = filled == len(counts)
+        counts, top = counts[:filled], top * filled / len(counts)
     largest = max(counts, default=0) or 1
     width, height = 480, 120
     step = width / len(counts)
     rectangles = "".join(
-        f"<rect x='{index * step + 1:.1f}' y='{height * (1 - count / largest):.1f}' width='{step - 2:.1f}' "
+        f"<rect x='{index * step + 1:.1f}' y='{height * (1 - count / largest):.1f}' width='{max(step - 2, 1):.1f}' "
         f"height='{height * count / largest:.1f}'><title>{index * top / len(counts):g} to "
         f"{(index + 1) * top / len(counts):g}{escape(unit)}: {count:,}</title></rect>"
         for index, count in enumerate(counts)

@@ -8,6 +8,8 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 
+tqdm.monitor_interval = 0  # no thread that would be there when worker processes are forked
+
 _LOG_INTERVAL = 10.0  # seconds between two lines where there is no terminal
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rarft import steps
 from rarft.errors import InputError, one_line
+from rarft.riq import second_pass
 from rarft.riq.findings import CHECK_OF_CODE, REPAIRS, catalogue_page
 from rarft.riq.schema import iterate_samples, read_samples
 from rarft.riq.validate import ValidationSettings, validate
@@ -282,6 +283,19 @@ def test_a_split_is_by_video_and_balanced_and_reproducible(check, tmp_path):
     assert {Path(row["video"]).name for row in shuffled["eval"]} == videos["eval"]
     _, other = split(items, seed=2)
     assert {Path(row["video"]).name for row in other["eval"]} != videos["eval"]
+
+
+def test_one_process_and_several_write_the_same_bytes(check, tmp_path, monkeypatch):
+    items = many(700) + [5, item(timestamp=[1.0, 10.5])] + many(200) + [trouble for trouble, _, _ in TROUBLES.values()]
+
+    def outputs(cores):
+        monkeypatch.setattr(second_pass.os, "cpu_count", lambda: cores)
+        report, _, _ = check(items, split=0.5)
+        return report, {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+    report, expected = outputs(1)
+    assert report["reasons"]["duplicate"] > 100
+    assert outputs(3) == (report, expected)
 
 
 def test_videos_of_an_evaluation_file_are_kept_out(check, tmp_path):

@@ -30,7 +30,7 @@ def _findings_by_code(report: dict[str, Any], examples: dict[str, list[Finding]]
         severity = Html(f"<span class={check.severity}>{check.severity}</span>")
         title = f"<b>{code}</b> {cell(check.name)} · {severity} · {number:,}<br>{cell(check.explanation)}"
         shown = table(["item", "query", "video", "found", "done"], rows)
-        parts.append(Html(f"<details><summary>{title}</summary>{shown}</details>"))
+        parts.append(Html(f"<details{' open' if not parts else ''}><summary>{title}</summary>{shown}</details>"))
     return parts
 
 

@@ -29,10 +29,10 @@ class Splitter:
         self._seed = seed
         self._queries: dict[int, list[int]] = {}  # video -> [answerable, refusable]
 
-    def add(self, sample: Sample) -> None:
-        """Take note of one kept query."""
-        counts = self._queries.setdefault(video_key(sample.video), [0, 0])
-        counts[sample.task_type == "refusable"] += 1
+    def add(self, queries: Iterable[tuple[int, bool]]) -> None:
+        """Take note of kept queries: of each its video's key, and whether it is refusable."""
+        for video, refusable in queries:
+            self._queries.setdefault(video, [0, 0])[refusable] += 1
 
     def _order(self, video: int) -> bytes:
         return hashlib.sha256(f"{self._seed}:{video}".encode()).digest()

@@ -5,7 +5,10 @@ from typing import Any
 
 from rarft.riq.schema import Sample
 
-_BINS = 20
+_BINS = 60
+
+
+_HISTOGRAMS = ("duration", "segment_length", "segment_centre")
 
 
 class Histogram:
@@ -44,9 +47,18 @@ class Statistics:
             if sample.duration:
                 self.segment_centre.add(min(1.0, (start + end) / 2 / sample.duration))
 
+    def merge(self, other: "Statistics") -> None:
+        """Add the figures of other queries."""
+        self.task_types.update(other.task_types)
+        self.difficulties.update(other.difficulties)
+        self.categories.update(other.categories)
+        for name in _HISTOGRAMS:
+            mine, theirs = getattr(self, name).counts, getattr(other, name).counts
+            mine[:] = [a + b for a, b in zip(mine, theirs, strict=True)]
+
     def as_dict(self) -> dict[str, Any]:
         """The figures for report.json; histograms as the upper end of their range and the counts of equal bins."""
-        histograms = {name: getattr(self, name) for name in ("duration", "segment_length", "segment_centre")}
+        histograms = {name: getattr(self, name) for name in _HISTOGRAMS}
         return {
             "task_types": dict(self.task_types),
             "difficulties": dict(self.difficulties),

@@ -66,6 +66,11 @@ def _in_both(first: array, second: array) -> frozenset[int]:
     return frozenset(np.intersect1d(np.frombuffer(first, np.uint64), np.frombuffer(second, np.uint64)).tolist())
 
 
+def _more_than_once(hashes: array) -> frozenset[int]:
+    values, counts = np.unique(np.frombuffer(hashes, np.uint64), return_counts=True)
+    return frozenset(values[counts > 1].tolist())
+
+
 class Survey:
     """Reference queries, contradictions, and how many queries each video has.
 
@@ -93,6 +98,7 @@ class Survey:
         self._view: mmap.mmap | None = None
         self._contradictions: frozenset[int] = frozenset()
         self._refused_truths: frozenset[int] = frozenset()
+        self._repeated: frozenset[int] = frozenset()
 
     def add(self, item: Any) -> None:
         """Take note of one item."""
@@ -127,6 +133,7 @@ class Survey:
         self._all_videos = array("Q")
         self._contradictions = _in_both(self._exact[True], self._exact[False])
         self._refused_truths = _in_both(self._folded[True], self._folded[False])
+        self._repeated = frozenset[int]().union(*(_more_than_once(hashes) for hashes in self._exact.values()))
         self._exact.clear()
         self._folded.clear()
 
@@ -150,6 +157,14 @@ class Survey:
         if not self._refused_truths:
             return False
         return _hash((_hash(self._identity(video)), folded(query))) in self._refused_truths
+
+    def may_repeat(self, item: Any) -> bool:
+        """Whether a query of the item stands elsewhere in the file too, for the same video and marked alike."""
+        if not self._repeated:
+            return False
+        return any(
+            _hash((_hash(self._identity(video)), query)) in self._repeated for video, query, _ in item_queries(item)
+        )
 
 
 def videos_of(items: Iterable[Any]) -> frozenset[int]:

@@ -6,23 +6,21 @@ go to disk as they come.
 
 import contextlib
 import json
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 
 from rarft.progress import progress
-from rarft.riq.checks import Outcome, Surroundings, check_item
-from rarft.riq.encoding import compact_json, json_as_read
-from rarft.riq.findings import CHECK_OF_CODE, REPAIRS, Finding
+from rarft.riq.findings import CHECK_OF_CODE, REPAIRS
+from rarft.riq.ledger import Ledger
 from rarft.riq.reading import read_items
 from rarft.riq.report import render_report
 from rarft.riq.schema import RIQ_JSONL, Sample
+from rarft.riq.second_pass import check_all, write_checked
 from rarft.riq.split import SPLIT_FILES, Splitter, rows_of, split_rows
-from rarft.riq.statistics import Statistics
+from rarft.riq.surroundings import Surroundings
 from rarft.riq.survey import Survey, videos_of
 from rarft.riq.videos import ProbeCache, VideoIndex, default_cache
 from rarft.storage import write_files
@@ -30,8 +28,6 @@ from rarft.storage import write_files
 QUARANTINE_JSONL = "quarantine.jsonl"
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
-
-EXAMPLES = 5  # findings of each code that the page shows
 
 
 @dataclass(frozen=True)
@@ -57,58 +53,6 @@ class ValidationSettings:
     against: Path | None = None
 
 
-def primary_reason(findings: list[Finding]) -> Finding:
-    """Of the errors that quarantine a query, the one that counts: the lowest kind, the first found of it."""
-    return min((f for f in findings if f.severity == "error"), key=lambda finding: finding.check.kind)
-
-
-@dataclass
-class Ledger:
-    """What became of the queries, and what was found; findings themselves are on disk."""
-
-    items: int = 0
-    queries: int = 0
-    accepted: int = 0
-    repaired: int = 0
-    quarantined: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    codes: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[Finding]] = field(default_factory=dict)
-    statistics: Statistics = field(default_factory=Statistics)
-
-    def note(self, findings: list[Finding]) -> None:
-        """Count findings, and keep the first of each code."""
-        for finding in findings:
-            self.codes[finding.code] += 1
-            kept = self.examples.setdefault(finding.code, [])
-            if len(kept) < EXAMPLES:
-                kept.append(finding)
-
-    def record(self, about_item: list[Finding], outcome: Outcome) -> None:
-        """Count one query."""
-        self.queries += 1
-        concerned = [*about_item, *outcome.findings]
-        if outcome.sample is None:
-            self.quarantined += 1
-            self.reasons[primary_reason(concerned).check.name] += 1
-            return
-        self.statistics.add(outcome.sample)
-        if any(finding.is_repair for finding in concerned):
-            self.repaired += 1
-        else:
-            self.accepted += 1
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report without the findings."""
-        names = ("items", "queries", "accepted", "repaired", "quarantined")
-        return {
-            "counts": {name: getattr(self, name) for name in names},
-            "reasons": dict(self.reasons.most_common()),
-            "codes": dict(sorted(self.codes.items())),
-            "statistics": self.statistics.as_dict(),
-        }
-
-
 def _survey(path: Path, videos: VideoIndex | None) -> Survey:
     survey = Survey(videos.identity if videos else None)
     for item in progress(read_items(path), f"reading {path.name}", unit=" items"):
@@ -122,26 +66,14 @@ def _check_all(
 ) -> Ledger:
     """Second pass: write riq.jsonl and quarantine.jsonl into `folder`, and every finding as a line."""
     ledger = Ledger()
-    items: Iterator[Any] = read_items(annotations)
+    items = read_items(annotations)
     if around.videos is not None:
         items = around.videos.probed_ahead(items)
     with (folder / RIQ_JSONL).open("wb") as kept, (folder / QUARANTINE_JSONL).open("wb") as quarantine:
-        for index, item in enumerate(progress(items, "checking", total=around.survey.items, unit=" items")):
-            about_item, outcomes = check_item(item, index, around)
-            ledger.items += 1
-            ledger.note(about_item)
-            findings.writelines(compact_json(finding) + b"\n" for finding in about_item)
-            for outcome in outcomes:
-                ledger.record(about_item, outcome)
-                ledger.note(outcome.findings)
-                findings.writelines(compact_json(finding) + b"\n" for finding in outcome.findings)
-                if outcome.sample is not None:
-                    kept.write(compact_json(outcome.sample) + b"\n")
-                    if splitter is not None:
-                        splitter.add(outcome.sample)
-                    continue
-                found = [msgspec.to_builtins(finding) for finding in (*about_item, *outcome.findings)]
-                quarantine.write(json_as_read({**(outcome.quarantined or {}), "_findings": found}) + b"\n")
+        for part in write_checked(check_all(items, around), kept, quarantine, findings):
+            ledger.merge(part.ledger)
+            if splitter is not None:
+                splitter.add(part.videos)
     return ledger
 
 
