@@ -1,5 +1,6 @@
 """What several tests share: a small synthetic data set, and the packaged tiny model."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here is to be fetched
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="rarft-tests-")  # what is remembered of videos
 
 from rarft import steps
+from rarft.riq.validate import ValidationSettings, validate
+from riq_items import read_lines
 
 
 @pytest.fixture(scope="session")
@@ -86,5 +89,24 @@ def cli():
     def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "rarft.cli", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+    return run
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Validate items without looking at videos; returns the report, the samples and the quarantine."""
+
+    def run(items, **options):
+        source, out = tmp_path / "in.json", tmp_path / "out"
+        source.write_text(items if isinstance(items, str) else json.dumps(items))
+        report = validate(source, out, None, ValidationSettings(**{"probe_videos": False, **options}))
+        counts = report["counts"]
+        assert counts["accepted"] + counts["repaired"] + counts["quarantined"] == counts["queries"]
+        rows, quarantine = read_lines(out / "riq.jsonl"), read_lines(out / "quarantine.jsonl")
+        assert (len(rows), len(quarantine)) == (counts["accepted"] + counts["repaired"], counts["quarantined"])
+        written = json.loads((out / "report.json").read_text())
+        assert {name: value for name, value in written.items() if name != "findings"} == report
+        return written, rows, quarantine
 
     return run

@@ -11,6 +11,7 @@ from transformers import AutoConfig, PrinterCallback, set_seed
 from rarft.errors import InputError
 from rarft.grpo import config as configuration
 from rarft.grpo.callbacks import MetricsFile, ProgressLine, ReadingBesideCheckpoints
+from rarft.grpo.config import TrainingConfig
 from rarft.grpo.data import dataset, stratified, trainable, whole_batches
 from rarft.grpo.trainer import VideoGRPOTrainer
 from rarft.qwen.inputs import PromptEncoder
@@ -20,7 +21,7 @@ from rarft.qwen.rollout import vision_token_ids
 from rarft.references.encoder import SentenceEncoder
 from rarft.references.store import ReferenceStore
 from rarft.response import load_prompt_template
-from rarft.rewards.registry import resolve_rewards
+from rarft.rewards.registry import RewardFunction, resolve_rewards
 from rarft.riq.schema import Sample, read_samples
 from rarft.storage import replace_folder
 
@@ -55,6 +56,91 @@ def _freeze_vision(model: Any) -> None:
         parameter.requires_grad = name.startswith("merger.")
 
 
+def _refuse(settings: dict[str, Any]) -> None:
+    """Tell of settings that cannot be followed, before anything is loaded.
+
+    Raises:
+        InputError: the first of them.
+    """
+    if not settings["train_data_path"]:
+        raise InputError("--train_data_path is missing; give the riq.jsonl of `rarft validate`")
+    if settings["use_vllm"]:
+        raise InputError("--use_vllm: rollouts by vLLM are not built yet; leave the flag out")
+    if settings["output_dir"]:
+        raise InputError("--output_dir: checkpoints go to checkpoints/EXP_NAME; use --exp_name")
+    resume = settings["resume_from_checkpoint"]
+    if resume and not Path(resume).is_dir():
+        raise InputError(f"--resume_from_checkpoint {resume}: no such folder; give a checkpoint-N folder")
+    if settings["eval_strategy"] != "no" and not settings["eval_data_path"]:
+        raise InputError("--eval_strategy: needs --eval_data_path, the riq.jsonl to evaluate on")
+    check_checkpoint(settings["model_name_or_path"], "--model_name_or_path")
+
+
+def _read_data(settings: dict[str, Any]) -> tuple[list[Sample], list[Sample]]:
+    """Samples to train on, stratified, and samples to evaluate on during training, if any."""
+    read = read_samples(settings["train_data_path"], "--train_data_path")
+    samples = stratified(trainable(read), settings["seed"])
+    if left_out := len(read) - len(samples):
+        print(f"training: {left_out} of {len(read)} queries left out, their duration is not known", flush=True)
+    if not settings["eval_data_path"]:
+        return samples, []
+    return samples, trainable(read_samples(settings["eval_data_path"], "--eval_data_path"))
+
+
+def _load_references(settings: dict[str, Any]) -> ReferenceStore:
+    encoder = SentenceEncoder(settings["encoder"])
+    if not settings["embeddings"]:
+        return ReferenceStore.empty(encoder)
+    return ReferenceStore.load(settings["embeddings"], encoder)
+
+
+def _build_trainer(
+    args: TrainingConfig,
+    samples: list[Sample],
+    eval_samples: list[Sample],
+    rewards: list[RewardFunction],
+    reading: ReadingSettings,
+) -> VideoGRPOTrainer:
+    """Load the model and put the trainer together.
+
+    Raises:
+        InputError: a prompt is too long, the model cannot be loaded, or settings do not go together.
+    """
+    processor = load_processor(args.model_name_or_path, "--model_name_or_path")
+    model_config = AutoConfig.from_pretrained(checkpoint_path(args.model_name_or_path))
+    prompt_encoder = PromptEncoder(processor, model_config, reading.sampling)
+    rows = dataset(whole_batches(samples, args.generation_batch_size // (args.num_generations or 1)), reading.prompt)
+    if repeated := len(rows) - len(samples):
+        print(f"training: {repeated} of {len(samples)} queries drawn once more, to fill the last batch", flush=True)
+    _check_prompt_lengths(samples, prompt_encoder, rows["prompt"][: len(samples)], args.max_prompt_length)
+
+    args.generation_kwargs = {**(args.generation_kwargs or {}), "suppress_tokens": vision_token_ids(model_config)}
+    # Rows are stratified already, and stay as they were laid out.
+    args.shuffle_dataset = False
+    args.disable_tqdm = True
+    # DeepSpeed keeps float32 master weights of its own; without it the weights themselves must be float32.
+    dtype = torch.bfloat16 if args.bf16 and args.deepspeed else torch.float32
+    model = load_model(args.model_name_or_path, "--model_name_or_path", dtype)
+    if args.fix_vit:
+        _freeze_vision(model)
+    metrics = MetricsFile(Path(args.output_dir) / METRICS_JSONL)
+    try:
+        trainer = VideoGRPOTrainer(
+            prompt_encoder=prompt_encoder,
+            model=model,
+            reward_funcs=rewards,
+            args=args,
+            train_dataset=rows,
+            eval_dataset=dataset(eval_samples, reading.prompt) if eval_samples else None,
+            processing_class=processor,
+            callbacks=[ProgressLine(), metrics, ReadingBesideCheckpoints(reading)],
+        )
+    except ValueError as error:  # settings that only trl can tell do not go together
+        raise InputError(" ".join(str(error).split())) from error
+    trainer.remove_callback(PrinterCallback)  # whole log entries; they are in the metrics file
+    return trainer
+
+
 def train(arguments: list[str], out: Path) -> Path:
     """Train, and write `out/checkpoints/EXP_NAME/checkpoint-final` and its curves.
 
@@ -69,82 +155,20 @@ def train(arguments: list[str], out: Path) -> Path:
         InputError: settings, data or model that cannot be used, as far as possible before the model is loaded.
     """
     settings = configuration.parse(arguments)
-    if not settings["train_data_path"]:
-        raise InputError("--train_data_path is missing; give the riq.jsonl of `rarft validate`")
-    if settings["use_vllm"]:
-        raise InputError("--use_vllm: rollouts by vLLM are not built yet; leave the flag out")
-    if settings["output_dir"]:
-        raise InputError("--output_dir: checkpoints go to checkpoints/EXP_NAME; use --exp_name")
-    name = experiment_name(settings)
-    resume = settings["resume_from_checkpoint"]
-    if resume and not Path(resume).is_dir():
-        raise InputError(f"--resume_from_checkpoint {resume}: no such folder; give a checkpoint-N folder")
+    _refuse(settings)
+    folder = out / "checkpoints" / experiment_name(settings)
     template = load_prompt_template(settings["prompt_type"])
-    check_checkpoint(settings["model_name_or_path"], "--model_name_or_path")
-    all_samples = read_samples(settings["train_data_path"], "--train_data_path")
-    samples = stratified(trainable(all_samples), settings["seed"])
-    eval_samples = read_samples(settings["eval_data_path"], "--eval_data_path") if settings["eval_data_path"] else []
-    if settings["eval_strategy"] != "no" and not eval_samples:
-        raise InputError("--eval_strategy: needs --eval_data_path, the riq.jsonl to evaluate on")
-    if left_out := len(all_samples) - len(samples):
-        print(
-            f"training: {left_out} of {len(all_samples)} queries left out, their duration is not known",
-            flush=True,
-        )
-
+    samples, eval_samples = _read_data(settings)
     # Before the configuration, which may set up DeepSpeed: ZeRO-3 would partition the encoder.
-    encoder = SentenceEncoder(settings["encoder"])
-    store = (
-        ReferenceStore.load(settings["embeddings"], encoder)
-        if settings["embeddings"]
-        else ReferenceStore.empty(encoder)
-    )
-    rewards = resolve_rewards(settings["reward_funcs"], store)
-
-    folder = out / "checkpoints" / name
+    references = _load_references(settings)
+    rewards = resolve_rewards(settings["reward_funcs"], references)
     args = configuration.build(settings, folder)
     set_seed(args.seed)
-    processor = load_processor(args.model_name_or_path, "--model_name_or_path")
-    model_config = AutoConfig.from_pretrained(checkpoint_path(args.model_name_or_path))
-    prompt_encoder = PromptEncoder(processor, model_config, args.sampling)
-    rows = dataset(whole_batches(samples, args.generation_batch_size // (args.num_generations or 1)), template)
-    if repeated := len(rows) - len(samples):
-        print(f"training: {repeated} of {len(samples)} queries drawn once more, to fill the last batch", flush=True)
-    _check_prompt_lengths(samples, prompt_encoder, rows["prompt"][: len(samples)], args.max_prompt_length)
-
-    args.generation_kwargs = {
-        **(args.generation_kwargs or {}),
-        "suppress_tokens": vision_token_ids(model_config),
-    }
-    # Rows are stratified already, and stay as they were laid out.
-    args.shuffle_dataset = False
-    args.disable_tqdm = True
-    # DeepSpeed keeps float32 master weights of its own; without it the weights themselves must be float32.
-    dtype = torch.bfloat16 if args.bf16 and args.deepspeed else torch.float32
-    model = load_model(args.model_name_or_path, "--model_name_or_path", dtype)
-    if args.fix_vit:
-        _freeze_vision(model)
     reading = ReadingSettings(template, args.video_fps, args.max_pixels, args.max_completion_length)
-    try:
-        trainer = VideoGRPOTrainer(
-            prompt_encoder=prompt_encoder,
-            model=model,
-            reward_funcs=rewards,
-            args=args,
-            train_dataset=rows,
-            eval_dataset=dataset(trainable(eval_samples), template) if eval_samples else None,
-            processing_class=processor,
-            callbacks=[ProgressLine(), MetricsFile(folder / METRICS_JSONL), ReadingBesideCheckpoints(reading)],
-        )
-    except ValueError as error:  # settings that only trl can tell do not go together
-        raise InputError(" ".join(str(error).split())) from error
-    trainer.remove_callback(PrinterCallback)  # whole log entries; they are in the metrics file
+    trainer = _build_trainer(args, samples, eval_samples, rewards, reading)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    if store.misses:
-        print(
-            f"training: {store.misses} reference queries were not precomputed and were encoded on the way",
-            flush=True,
-        )
+    if references.misses:
+        print(f"training: {references.misses} reference queries were not precomputed and were encoded", flush=True)
     return _save_final(trainer, reading, folder)
 
 
