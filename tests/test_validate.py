@@ -78,7 +78,7 @@ TROUBLES = {
     "no video": (item(video=None), "QQ", ["RIQ011", "RIQ308"]),
     "query is a number": (item(GRPO=[query(ANSWERABLE, q=7), REFUSABLE]), "QA", ["RIQ011", "RIQ308"]),
     "query missing": (item(GRPO=[query(ANSWERABLE, q=...), REFUSABLE]), "QA", ["RIQ011", "RIQ308"]),
-    "no references": (item(GRPO=[REFUSABLE, query(REFUSABLE, q="a cow runs")]), "AA", ["RIQ308", "RIQ308"]),
+    "no references": (item(GRPO=[REFUSABLE, query(REFUSABLE, q="a cow runs")]), "AA", ["RIQ308", "RIQ308", "RIQ404"]),
     "refusal with a timestamp": (
         item(GRPO=[ANSWERABLE, query(REFUSABLE, a="<answer>not 1 to 4</answer>")]),
         "AA",
@@ -93,7 +93,7 @@ TROUBLES = {
     "a query that is no object": (item(GRPO=[ANSWERABLE, "what?"]), "AQ", ["RIQ011"]),
     "unknown category": (item(GRPO=[ANSWERABLE, query(REFUSABLE, c=["Sound/Loud"])]), "AA", ["RIQ401"]),
     "unknown difficulty": (item(GRPO=[ANSWERABLE, query(REFUSABLE, difficulty="evil")]), "AA", ["RIQ402"]),
-    "twice in an item": (item(GRPO=[ANSWERABLE, ANSWERABLE]), "AQ", ["RIQ107"]),
+    "twice in an item": (item(GRPO=[ANSWERABLE, ANSWERABLE]), "AQ", ["RIQ107", "RIQ404"]),
     "both ways": (item(GRPO=[ANSWERABLE, query(REFUSABLE, q="a dog runs")]), "QQ", ["RIQ502", "RIQ502"]),
 }
 

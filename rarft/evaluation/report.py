@@ -22,9 +22,7 @@ def headline_rows(metrics: dict[str, Any]) -> list[tuple[str, float, float | Non
 
 def console_table(metrics: dict[str, Any]) -> str:
     """The headline figures as aligned text, before training and after where there is a base."""
-    title = {True: "in-sample (evaluated on the training data)", False: "held-out", None: "evaluated"}[
-        metrics["in_sample"]
-    ]
+    title = {True: "in-sample", False: "held-out", None: "evaluated"}[metrics["in_sample"]]
     with_base = bool(metrics.get("base"))
     header = f"{title + ', ' + str(metrics['samples']) + ' queries':<48}"
     lines = [header + (f"{'before':>8}{'after':>8}{'change':>9}" if with_base else f"{'value':>8}")]

@@ -218,6 +218,10 @@ def check_item(raw: Any, index: int, around: Surroundings) -> tuple[list[Finding
             outcomes.append(Outcome(None, {**item, "GRPO": [query]} if row is None else raw, findings))
         return [], outcomes
     facts = check_item_facts(item, index, around)
+    kinds = {read_boolean(query.get("r")) if isinstance(query, dict) else None for query in queries}
+    # A quarantined query, or a row that validation wrote, stands alone for another reason.
+    if row is None and "_findings" not in item and kinds in ({True}, {False}):
+        facts.findings.add("one-kind-only", f"all {'answerable' if True in kinds else 'refusable'}")
     owner = _segment_owner(item, queries)
     outcomes = []
     for number, query in enumerate(queries):

@@ -97,6 +97,7 @@ _CHECKS = (
     Check("RIQ401", "category-unknown", "warning", Kind.LABEL, "A mismatch category is not one of the published ones.", '"c": ["Sound/Loudness"]'),
     Check("RIQ402", "difficulty-unknown", "warning", Kind.LABEL, "A difficulty is none of original, easy, medium, hard; it was left out and kept as an extra field.", '"difficulty": "brutal"'),
     Check("RIQ403", "difficulty-renamed", "info", Kind.LABEL, "Another published name of a difficulty was read as easy, medium or hard.", '"hardness_level": "strong"', repair="difficulty-names"),
+    Check("RIQ404", "one-kind-only", "info", Kind.LABEL, "The item has no refusable query, or no answerable one: nothing to contrast.", 'only queries with "r": true'),
     Check("RIQ501", "duplicate", "error", Kind.DUPLICATE, "The same query of the same video, with the same segment, stands earlier.", "one item twice"),
     Check("RIQ502", "contradiction", "error", Kind.DUPLICATE, "The same query of the same video is marked both answerable and refusable.", '"a dog runs" with "r": true and with "r": false'),
     Check("RIQ503", "refuses-a-true-query", "error", Kind.DUPLICATE, "But for case and punctuation, a refusable query is an answerable query of its video.", '"A dog runs." refusable, "a dog runs" answerable'),
