@@ -4,10 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rarft.errors import InputError
 from rarft.response import parse, render
 from rarft.rewards import explain_correction_reward, format_reward, refuse_iou_reward
+from rarft.rewards.contrastive import ExplainCorrectionContrastive
 from rarft.rewards.explain_correction import ExplainCorrection
 from rarft.rewards.refuse_iou import refuse_iou
+from rarft.rewards.registry import resolve_rewards
 from rarft.segments import temporal_iou
 
 
@@ -17,8 +20,8 @@ class FixedSimilarity:
     def __init__(self, value):
         self.value = value
 
-    def best_similarities(self, pairs):
-        return [self.value for _ in pairs]
+    def similarities(self, pairs):
+        return [[self.value] * len(candidates) for _, candidates in pairs]
 
 
 @pytest.mark.parametrize(
@@ -105,3 +108,133 @@ def test_explain_correction_is_always_in_range(text, task_type, similarity):
     reward = ExplainCorrection(FixedSimilarity(similarity))
     (score,) = reward([f"<answer>{text}</answer><correction>{text}</correction>"], [task_type], [["r"]])
     assert 0.0 <= score <= (1.5 if task_type == "refusable" else 1.0)
+
+
+class TableSimilarity:
+    """Similarities by (text, candidate); 0 for any other pair."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def similarities(self, pairs):
+        return [[self.table.get((text, candidate), 0.0) for candidate in candidates] for text, candidates in pairs]
+
+
+@pytest.mark.parametrize(
+    ("correction", "baseline", "expected"),
+    [
+        ("a dog runs", "none", 1 + 0.9 - 0.5),
+        ("a dog runs", "query", 1 + 0.9 - 0.7),
+        ("a cat runs", "none", 1 + 0.7 - 0.5),  # echoing the refused query pays
+        ("a cat runs", "query", 1.0),  # and no more
+        ("a bird", "query", 1.0),
+    ],
+)
+def test_the_baseline_counts_only_what_a_correction_adds_over_the_query(correction, baseline, expected):
+    table = {("a dog runs", "r1"): 0.9, ("a cat runs", "r1"): 0.7, ("a cat runs", "r2"): 0.3, ("a bird", "r1"): 0.6}
+    reward = ExplainCorrection(TableSimilarity(table), baseline)
+    columns = {"task_type": ["refusable"], "reference_queries": [["r1", "r2"]], "query": ["a cat runs"]}
+    assert reward([render("t", "no such moment", correction)], **columns) == pytest.approx([expected])
+
+
+@pytest.mark.parametrize(
+    ("answer", "correction", "kind", "contrast", "expected"),
+    [
+        ("1 to 2", "NIL", "answerable", "none there", (0.8 - 0.2) / 2 + 1),
+        ("1 to 2", "a dog runs", "answerable", "none there", (0.8 - 0.2) / 2),
+        ("1 to 2", "NIL", "answerable", None, 0.8 / 2 + 1),
+        ("", "NIL", "answerable", "none there", 1.0),
+        ("no cat", "a dog runs", "refusable", "1 to 2", (0.9 - 0.1) / 2 + (0.5 + 1) / 2),
+        ("no cat", "NIL", "refusable", "1 to 2", (0.9 - 0.1) / 2),
+        ("no cat", "", "refusable", "1 to 2", (0.9 - 0.1) / 2),
+    ],
+)
+def test_contrastive_against_the_formula(answer, correction, kind, contrast, expected):
+    table = {
+        ("1 to 2", "own"): 0.8, ("1 to 2", "none there"): 0.2, ("no cat", "own"): 0.9, ("no cat", "1 to 2"): 0.1,
+        ("a dog runs", "the dog"): 0.5,
+    }  # fmt: skip
+    reward = ExplainCorrectionContrastive(TableSimilarity(table))
+    scores = reward([render("t", answer, correction)], [kind], ["own"], [contrast], [["the dog", "another"]])
+    assert scores == pytest.approx([expected])
+
+
+def test_parts_are_metrics():
+    logged = {}
+    completions = [render("t", "22 to 38"), render("t", "no such moment", "a dog")]
+    columns = {
+        "task_type": ["answerable", "refusable"], "solution": [(20.0, 40.0), None], "durations": [100.0, 100.0],
+        "reference_queries": [["r"], ["r"]], "log_metric": logged.__setitem__,
+    }  # fmt: skip
+    refuse_iou_reward(completions, **columns)
+    ExplainCorrection(FixedSimilarity(0.85))(completions, **columns)
+    assert logged == pytest.approx(
+        {
+            "refuse_iou/iou": 0.8,
+            "refuse_iou/start_accuracy": 0.98,
+            "refuse_iou/end_accuracy": 0.98,
+            "explain_correction/refusal_score": 1.0,
+            "explain_correction/best_similarity": 0.85,
+            "explain_correction/correction_bonus": 0.35,
+        }
+    )
+
+
+OWN_REWARDS = """
+import math
+
+def fine(completions, **columns): return [len(text) / 10 for text in completions]
+def none(completions, **columns): return [None for _ in completions]
+def short(completions, **columns): return [0.0]
+def nan(completions, **columns): return [math.nan for _ in completions]
+def words(completions, **columns): return ["good" for _ in completions]
+def fails(completions, **columns): return [1 / 0]
+number = 5
+"""
+
+
+@pytest.fixture
+def own_file(tmp_path):
+    (tmp_path / "own.py").write_text(OWN_REWARDS)
+    return tmp_path / "own.py"
+
+
+def test_rewards_from_a_file_and_from_a_module(own_file, monkeypatch):
+    from_file, from_module = resolve_rewards(
+        [f"{own_file}:fine", "rarft.rewards.format:format_reward"], FixedSimilarity(1.0)
+    )
+    assert from_file(completions=["ab", "abc"]) == [0.2, 0.3]
+    assert from_file.__name__ == "fine"
+    assert from_module(completions=[render("t", "1 to 2")]) == [1.0]
+    (none,) = resolve_rewards([f"{own_file}:none"], FixedSimilarity(1.0))
+    assert none(completions=["a"]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("my_custom_reward", "no such reward; use some of format.*path/to/file.py:function"),
+        ("OWN:nothing", "has no function nothing"),
+        ("OWN:number", "has no function number"),
+        ("missing.py:f", "no file missing.py"),
+        ("no.such.module:f", "cannot be imported"),
+    ],
+)
+def test_a_name_that_leads_to_no_reward_is_told(own_file, name, message):
+    with pytest.raises(InputError, match=message):
+        resolve_rewards([name.replace("OWN", str(own_file))], FixedSimilarity(1.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("short", "returned 1 values for 2 completions"),
+        ("nan", "returned nan for completion 0"),
+        ("words", "failed with ValueError"),
+        ("fails", "failed with ZeroDivisionError"),
+    ],
+)
+def test_what_a_reward_must_not_return_is_told_with_its_name(own_file, name, message):
+    (reward,) = resolve_rewards([f"{own_file}:{name}"], FixedSimilarity(1.0))
+    with pytest.raises(InputError, match=f"own.py:{name}: {message}"):
+        reward(completions=["a", "b"])

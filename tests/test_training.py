@@ -1,6 +1,7 @@
 """Short real training runs of the tiny model, and the mistakes that are told before one."""
 
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -93,6 +94,18 @@ def test_rows_that_were_parted_from_their_prompt_are_an_error(validated, tmp_pat
     monkeypatch.setattr("trl.trainer.grpo_trainer.shuffle_sequence_dict", shuffled)
     with pytest.raises(RuntimeError, match="parted from its prompt"):
         train(validated, tmp_path, "--max_steps", "1")
+
+
+def test_a_reward_of_ones_own_and_weights_work_from_the_command_line(validated, tmp_path):
+    own = str(Path(__file__).parents[1] / "docs" / "examples" / "my_rewards.py")
+    flags = ("--reward_funcs", "format", f"{own}:brevity", "explain_correction_contrastive")
+    more = ("--reward_weights", "1", "0.5", "0", "--correction_baseline", "query")
+    _, entries = train(validated, tmp_path, "--max_steps", "1", *flags, *more)
+    (entry,) = [entry for entry in entries if "reward" in entry]
+    assert 0 < entry["rewards/brevity"] <= 1
+    assert entry["reward"] == pytest.approx(entry["rewards/format_reward"] + 0.5 * entry["rewards/brevity"], abs=1e-4)
+    assert -1 <= entry["rewards/explain_correction_contrastive_reward"] <= 2
+    assert "explain_correction_contrastive/explain" in entry
 
 
 def test_bfloat16_trains(validated, tmp_path):

@@ -59,6 +59,13 @@ class TrainingConfig(GRPOConfig):
         default_factory=lambda: ["format", "refuse_iou", "explain_correction"],
         metadata={"help": "Rewards to sum."},
     )
+    correction_baseline: str = field(
+        default="none",
+        metadata={
+            "help": "query: a correction's bonus counts only what it adds over echoing the query.",
+            "choices": ["none", "query"],
+        },
+    )
     encoder: str = field(
         default=DEFAULT_ENCODER,
         metadata={"help": "Sentence encoder of the correction reward: a name or a folder."},

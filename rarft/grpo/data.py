@@ -61,6 +61,7 @@ def row(sample: Sample, template: str) -> dict[str, Any]:
         "query": sample.query,
         "reference_queries": sample.reference_queries,
         "gt_answers": sample.gt_answer,
+        "contrast_answers": sample.contrast_answer,
     }
 
 

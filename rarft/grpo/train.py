@@ -161,7 +161,7 @@ def train(arguments: list[str], out: Path) -> Path:
     samples, eval_samples = _read_data(settings)
     # Before the configuration, which may set up DeepSpeed: ZeRO-3 would partition the encoder.
     references = _load_references(settings)
-    rewards = resolve_rewards(settings["reward_funcs"], references)
+    rewards = resolve_rewards(settings["reward_funcs"], references, settings["correction_baseline"])
     args = configuration.build(settings, folder)
     set_seed(args.seed)
     reading = ReadingSettings(template, args.video_fps, args.max_pixels, args.max_completion_length)

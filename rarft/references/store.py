@@ -6,6 +6,7 @@ encoder made them. A store of another encoder is refused, never mixed in.
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from rarft.errors import InputError
-from rarft.references.encoder import SentenceEncoder, key_of
+from rarft.references.encoder import SentenceEncoder, default_encoder, key_of
 from rarft.storage import existing_folder, write_files
 
 EMBEDDINGS = "embeddings.safetensors"
@@ -104,14 +105,20 @@ class ReferenceStore:
             self.misses += len(missing)
             self._added.update(zip(missing, self._encoder.encode(list(missing.values())), strict=True))
 
-    def best_similarities(self, pairs: list[tuple[str, list[str]]]) -> list[float]:
-        """For each (text, references): the highest cosine similarity, rounded; -1 for no references.
+    def similarities(self, pairs: list[tuple[str, list[str]]]) -> list[list[float]]:
+        """For each (text, references) the cosine similarity to each reference, in [-1, 1], rounded.
 
         The texts are encoded in one batch, the references looked up.
         """
         self._encode_missing([reference for _, references in pairs for reference in references])
-        best = []
+        found = []
         for vector, (_, references) in zip(self._encoder.encode([text for text, _ in pairs]), pairs, strict=True):
-            similarities = [float(vector @ self._embedding(reference)) for reference in references]
-            best.append(round(max(similarities, default=-1.0), DECIMALS))
-        return best
+            cosines = [float(vector @ self._embedding(reference)) for reference in references]
+            found.append([round(min(1.0, max(-1.0, cosine)), DECIMALS) for cosine in cosines])
+        return found
+
+
+@cache
+def default_store() -> ReferenceStore:
+    """A store of the default encoder that begins empty and remembers what it was asked."""
+    return ReferenceStore.empty(default_encoder())

@@ -3,16 +3,16 @@
 from typing import Any, Protocol
 
 from rarft.response import Response, parse
-from rarft.rewards.completions import completion_text
+from rarft.rewards.completions import LogMetric, completion_text, log_mean
 
 THRESHOLD = 0.5  # similarity above which a correction earns a bonus
 
 
 class Similarity(Protocol):
-    """How alike texts are: for each pair (text, candidates), the highest cosine similarity; -1 for no candidates."""
+    """How alike texts are."""
 
-    def best_similarities(self, pairs: list[tuple[str, list[str]]]) -> list[float]:
-        """One value in [-1, 1] for each pair."""
+    def similarities(self, pairs: list[tuple[str, list[str]]]) -> list[list[float]]:
+        """For each (text, candidates) the cosine similarity to each candidate, in [-1, 1]."""
 
 
 def refusal_score(response: Response, task_type: str) -> float:
@@ -21,41 +21,66 @@ def refusal_score(response: Response, task_type: str) -> float:
 
 
 class ExplainCorrection:
-    """The reward with its encoder: refusal score, plus for refusable queries max(0, best similarity - 0.5).
+    """The reward with its encoder: refusal score, plus for refusable queries a bonus for the correction.
 
-    The best similarity is the cosine of the correction to its nearest reference query (guide, reward 3; D4). In
-    [0, 1] for answerable queries and [0, 1.5] for refusable ones. A missing, blank or NIL correction, or a
-    sample without reference queries, earns no bonus.
+    The bonus is max(0, best - 0.5), best being the cosine similarity of the correction to its nearest reference
+    query (guide, reward 3; D4). In [0, 1] for answerable queries and [0, 1.5] for refusable ones. A missing, blank
+    or NIL correction, or a sample without reference queries, earns no bonus.
+
+    With the baseline `query` it is max(0, best - max(0.5, best of the refused query itself)): what the correction
+    adds over echoing the query (D5).
     """
 
     __name__ = "explain_correction_reward"
 
-    def __init__(self, similarity: Similarity) -> None:
+    def __init__(self, similarity: Similarity, baseline: str = "none") -> None:
         self._similarity = similarity
+        self._baseline = baseline
 
     def __call__(
-        self, completions: list[Any], task_type: list[str], reference_queries: list[list[str]], **_: Any
+        self,
+        completions: list[Any],
+        task_type: list[str],
+        reference_queries: list[list[str]],
+        query: list[str] | None = None,
+        log_metric: LogMetric | None = None,
+        **_: Any,
     ) -> list[float]:
-        """Score each completion; one batch through the encoder."""
+        """Score each completion; one batch through the encoder.
+
+        Raises:
+            ValueError: the baseline `query` without the column `query`.
+        """
         responses = [parse(completion_text(completion)) for completion in completions]
         scores = [refusal_score(*row) for row in zip(responses, task_type, strict=True)]
-        corrections = [
-            (index, response.corrected_query)
+        log_mean(log_metric, "explain_correction/refusal_score", scores)
+        corrections = {
+            index: response.corrected_query
             for index, (response, kind) in enumerate(zip(responses, task_type, strict=True))
             if kind == "refusable" and response.corrected_query and reference_queries[index]
-        ]
-        pairs = [(text, list(reference_queries[index])) for index, text in corrections]
-        for (index, _text), best in zip(corrections, self._similarity.best_similarities(pairs), strict=True):
-            scores[index] += max(0.0, best - THRESHOLD)
+        }
+        best = self._best([(text, list(reference_queries[index])) for index, text in corrections.items()])
+        least = [THRESHOLD] * len(best)
+        if self._baseline == "query":
+            if query is None:
+                raise ValueError("correction_baseline=query needs the column `query`")
+            echoes = self._best([(query[index], list(reference_queries[index])) for index in corrections])
+            least = [max(THRESHOLD, echo) for echo in echoes]
+        bonuses = [max(0.0, value - floor) for value, floor in zip(best, least, strict=True)]
+        for index, bonus in zip(corrections, bonuses, strict=True):
+            scores[index] += bonus
+        log_mean(log_metric, "explain_correction/best_similarity", best)
+        log_mean(log_metric, "explain_correction/correction_bonus", bonuses)
         return scores
+
+    def _best(self, pairs: list[tuple[str, list[str]]]) -> list[float]:
+        return [max(values) for values in self._similarity.similarities(pairs)]
 
 
 def explain_correction_reward(
     completions: list[Any], task_type: list[str], reference_queries: list[list[str]], **columns: Any
 ) -> list[float]:
     """The reward with the default encoder, all-MiniLM-L6-v2, and no precomputed references."""
-    from rarft.references.encoder import default_encoder
-    from rarft.references.store import ReferenceStore
+    from rarft.references.store import default_store
 
-    store = ReferenceStore.empty(default_encoder())
-    return ExplainCorrection(store)(completions, task_type, reference_queries, **columns)
+    return ExplainCorrection(default_store())(completions, task_type, reference_queries, **columns)

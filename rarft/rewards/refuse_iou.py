@@ -3,24 +3,34 @@
 from typing import Any
 
 from rarft.response import Response, parse
-from rarft.rewards.completions import completion_text
+from rarft.rewards.completions import LogMetric, completion_text, log_mean
 from rarft.segments import Segment, is_valid, temporal_iou
+
+
+def grounding_terms(
+    prediction: Segment | None, solution: Segment | None, duration: float
+) -> tuple[float, float, float]:
+    """IoU, accuracy of the start and accuracy of the end, each in [0, 1]; zeros without a valid prediction.
+
+    The accuracies are max(0, 1 - |s - s'| / d) and max(0, 1 - |e - e'| / d) for prediction [s', e'] and truth
+    [s, e] in a video of d seconds (guide, reward 2; clamped by D3).
+    """
+    if prediction is None or solution is None or not is_valid(prediction):
+        return 0.0, 0.0, 0.0
+    start = max(0.0, 1.0 - abs(solution[0] - prediction[0]) / duration)
+    end = max(0.0, 1.0 - abs(solution[1] - prediction[1]) / duration)
+    return temporal_iou(prediction, solution), start, end
 
 
 def refuse_iou(response: Response, task_type: str, solution: Segment | None, duration: float) -> float:
     """Score of one completion, in [0, 1] (guide, reward 2; D2, D3).
 
-    Refusable: 1 for a refusal, else 0. Answerable, with prediction [s', e'] and truth [s, e] in a video of d
-    seconds: IoU * max(0, 1 - |s - s'| / d) * max(0, 1 - |e - e'| / d); without a timestamp 0.
+    Refusable: 1 for a refusal, else 0. Answerable: the product of `grounding_terms`; without a timestamp 0.
     """
     if task_type == "refusable":
         return float(response.refuses)
-    prediction = response.segment
-    if prediction is None or solution is None or not is_valid(prediction):
-        return 0.0
-    start_accuracy = max(0.0, 1.0 - abs(solution[0] - prediction[0]) / duration)
-    end_accuracy = max(0.0, 1.0 - abs(solution[1] - prediction[1]) / duration)
-    return temporal_iou(prediction, solution) * start_accuracy * end_accuracy
+    iou, start, end = grounding_terms(response.segment, solution, duration)
+    return iou * start * end
 
 
 def refuse_iou_reward(
@@ -28,8 +38,20 @@ def refuse_iou_reward(
     task_type: list[str],
     solution: list[Segment | None],
     durations: list[float],
+    log_metric: LogMetric | None = None,
     **_: Any,
 ) -> list[float]:
     """`refuse_iou` of each completion; columns as in the data set, times in seconds."""
-    rows = zip(completions, task_type, solution, durations, strict=True)
-    return [refuse_iou(parse(completion_text(text)), kind, truth, duration) for text, kind, truth, duration in rows]
+    rows = list(zip(completions, task_type, solution, durations, strict=True))
+    responses = [parse(completion_text(completion)) for completion in completions]
+    terms = [
+        grounding_terms(response.segment, truth, duration)
+        for response, (_, kind, truth, duration) in zip(responses, rows, strict=True)
+        if kind == "answerable"
+    ]
+    for name, values in zip(("iou", "start_accuracy", "end_accuracy"), zip(*terms, strict=True), strict=False):
+        log_mean(log_metric, f"refuse_iou/{name}", list(values))
+    return [
+        refuse_iou(response, kind, truth, duration)
+        for response, (_, kind, truth, duration) in zip(responses, rows, strict=True)
+    ]

@@ -1,0 +1,23 @@
+"""A reward of one's own: `rarft train ... --reward_funcs format refuse_iou docs/examples/my_rewards.py:brevity`."""
+
+from rarft.response import parse
+from rarft.rewards.completions import completion_text
+
+
+def brevity(completions, completion_ids, **columns):
+    """1 for a completion of no more than 40 tokens, less for a longer one, 0 from 80 tokens on.
+
+    Args:
+        completions: the group's completions, plain text or conversations.
+        completion_ids: their token ids.
+        columns: the data set's columns (`task_type`, `solution`, `durations`, `query`, `reference_queries`,
+            `gt_answers`), and `log_metric`, `log_extra`, `trainer_state`.
+
+    Returns:
+        One number for each completion; None where the reward does not apply.
+    """
+    rewards = []
+    for completion, ids in zip(completions, completion_ids, strict=True):
+        answered = parse(completion_text(completion)).answer is not None
+        rewards.append(max(0.0, min(1.0, 2 - len(ids) / 40)) if answered else None)
+    return rewards
