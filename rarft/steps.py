@@ -101,19 +101,21 @@ def check_quarantine(counts: dict[str, int], most: str | None) -> None:
 
 
 def embed(data: str, out: str, encoder: str | None = None) -> int:
-    """Encode the reference queries of validated data into `out`; returns how many texts it holds."""
+    """Encode the reference queries of validated data into `out`; returns how many texts were encoded.
+
+    What `out` holds of the same encoder already is not encoded again.
+    """
+    from rarft.references.build import build_store
     from rarft.references.encoder import SentenceEncoder
-    from rarft.references.store import ReferenceStore
     from rarft.riq.schema import read_samples
 
     texts = [text for row in read_samples(data, "data") for text in row.reference_queries]
     folder = local_path(out, "--out")
     make_folder(folder)
     loaded = SentenceEncoder(encoder) if encoder else SentenceEncoder()
-    store = ReferenceStore.build(loaded, texts)
-    store.save(folder)
-    print(f"{len(store)} distinct reference queries encoded by {loaded.name}", flush=True)
-    return len(store)
+    store, encoded = build_store(texts, folder, loaded)
+    print(f"{len(store)} distinct reference queries by {loaded.name}, {encoded} of them encoded now", flush=True)
+    return encoded
 
 
 def train(arguments: list[str], out: str) -> str:

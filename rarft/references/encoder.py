@@ -82,7 +82,7 @@ class SentenceEncoder:
         self.fingerprint = _hash_files(folder)
         self.dimension: int = self._model.get_embedding_dimension()
 
-    def encode(self, texts: list[str], show_progress: bool = False) -> NDArray[np.float32]:
+    def encode(self, texts: list[str]) -> NDArray[np.float32]:
         """Unit embeddings of the texts, float32 of shape (N, D)."""
         if not texts:
             return np.zeros((0, self.dimension), np.float32)
@@ -91,7 +91,7 @@ class SentenceEncoder:
             batch_size=64,
             normalize_embeddings=True,
             convert_to_numpy=True,
-            show_progress_bar=show_progress,
+            show_progress_bar=False,
         ).astype(np.float32)
 
 

@@ -45,15 +45,6 @@ class ReferenceStore:
         return cls(encoder, {}, np.zeros((0, encoder.dimension), np.float32))
 
     @classmethod
-    def build(cls, encoder: SentenceEncoder, texts: list[str]) -> "ReferenceStore":
-        """Encode each distinct text once; an unchanged text keeps its row whatever comes with it."""
-        distinct = sorted(
-            {key_of(encoder.fingerprint, text): text for text in texts}.items(), key=lambda pair: pair[0]
-        )
-        rows = {key: row for row, (key, _) in enumerate(distinct)}
-        return cls(encoder, rows, encoder.encode([text for _, text in distinct], show_progress=True))
-
-    @classmethod
     def load(cls, folder: str, encoder: SentenceEncoder) -> "ReferenceStore":
         """Read a store.
 
@@ -78,32 +69,50 @@ class ReferenceStore:
             )
         return cls(encoder, index["rows"], embeddings_ND)
 
+    def add(self, texts: list[str]) -> None:
+        """Encode texts that are not there, in one batch."""
+        keys = {key_of(self._encoder.fingerprint, text): text for text in texts}
+        new = {key: text for key, text in keys.items() if key not in self}
+        self._added.update(zip(new, self._encoder.encode(list(new.values())), strict=True))
+
+    def absorb(self, other: "ReferenceStore") -> None:
+        """Take over what another store of the same encoder holds."""
+        for key, row in other._rows.items():
+            if key not in self:
+                self._added[key] = other._embeddings_ND[row]
+
     def save(self, folder: Path) -> None:
-        """Write the store; complete or not there."""
+        """Write the store, its rows in the order of their keys; complete or not there."""
+        keys = sorted([*self._rows, *self._added])
+        vectors = [self._vector(key) for key in keys]
+        embeddings_ND = np.stack(vectors) if vectors else self._embeddings_ND
         with write_files(folder, last=INDEX) as temporary:
-            save_file({"embeddings": self._embeddings_ND}, temporary / EMBEDDINGS)
+            save_file({"embeddings": embeddings_ND}, temporary / EMBEDDINGS)
             index = {
                 "encoder": self._encoder.name,
                 "fingerprint": self._encoder.fingerprint,
                 "dimension": self._encoder.dimension,
                 "sha256": hashlib.sha256((temporary / EMBEDDINGS).read_bytes()).hexdigest(),
-                "rows": self._rows,
+                "rows": {key: row for row, key in enumerate(keys)},
             }
             (temporary / INDEX).write_text(json.dumps(index) + "\n", encoding="utf-8")
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._rows or key in self._added
 
     def __len__(self) -> int:
         return len(self._rows) + len(self._added)
 
-    def _embedding(self, text: str) -> NDArray[np.float32]:
-        key = key_of(self._encoder.fingerprint, text)
+    def _vector(self, key: str) -> NDArray[np.float32]:
         return self._added[key] if key in self._added else self._embeddings_ND[self._rows[key]]
 
+    def _embedding(self, text: str) -> NDArray[np.float32]:
+        return self._vector(key_of(self._encoder.fingerprint, text))
+
     def _encode_missing(self, texts: list[str]) -> None:
-        keys = {key_of(self._encoder.fingerprint, text): text for text in texts}
-        missing = {key: text for key, text in keys.items() if key not in self._rows and key not in self._added}
-        if missing:
-            self.misses += len(missing)
-            self._added.update(zip(missing, self._encoder.encode(list(missing.values())), strict=True))
+        held = len(self)
+        self.add(texts)
+        self.misses += len(self) - held
 
     def similarities(self, pairs: list[tuple[str, list[str]]]) -> list[list[float]]:
         """For each (text, references) the cosine similarity to each reference, in [-1, 1], rounded.
