@@ -14,11 +14,12 @@ from pipelines.console import ConsoleFilter
 from rarft.errors import EXIT_BAD_INPUT, STARTER_TELLS, InputError
 from rarft.evaluation.evaluate import METRICS_JSON, REPORT_HTML
 from rarft.evaluation.report import console_table
+from rarft.riq.validate import REPORT_JSON
 from rarft.storage import existing_file, existing_folder, local_path
 
 DEFAULT_PRESET = "tiny"
 RUN_LOG = "run.log"
-RESULTS = ("validation", "evaluation")  # links in the run's folder to what its steps made
+RESULTS = ("validation", "validation-eval", "evaluation")  # links in the run's folder to what its steps made
 
 
 def _training_settings(preset: str | None, flags: list[str]) -> dict[str, Any]:
@@ -94,12 +95,14 @@ def run(
         (folder / name).unlink(missing_ok=True)  # an earlier run's: not to be taken for this one's
     outputs = _execute(folder, {**paths, "training": yaml.safe_dump(settings), "output_uri": str(folder)})
 
-    for name, target in zip(RESULTS, (outputs["data"], outputs["results"]), strict=True):
+    for name, target in zip(RESULTS, (outputs["data"], outputs["eval_data"], outputs["results"]), strict=True):
         (folder / name).symlink_to(os.path.relpath(target.path, folder))
     metrics = json.loads((folder / "evaluation" / METRICS_JSON).read_text(encoding="utf-8"))
     shown = Path(out)
     print(console_table(metrics))
-    print(f"\nvalidation report:  {shown / 'validation' / REPORT_HTML}")
+    counts = json.loads((folder / "validation" / REPORT_JSON).read_text(encoding="utf-8"))["counts"]
+    print(f"\nquarantined:        {counts['quarantined']} of {counts['queries']} queries")
+    print(f"validation report:  {shown / 'validation' / REPORT_HTML}")
     print(f"evaluation report:  {shown / 'evaluation' / REPORT_HTML}")
     print(f"trained checkpoint: {shown / Path(outputs['checkpoint']).relative_to(folder)}")
     print(f"all output:         {shown / RUN_LOG}")

@@ -11,10 +11,11 @@ from components.validate.component import validate
 
 
 class Outputs(NamedTuple):
-    """What a run leaves: the trained checkpoint's path, the validated data, and the evaluation's results."""
+    """What a run leaves: the checkpoint's path, the validated data of both files, and the evaluation's results."""
 
     checkpoint: str
     data: dsl.Dataset
+    eval_data: dsl.Dataset
     results: dsl.Artifact
 
 
@@ -74,5 +75,6 @@ def rarft_pipeline(
     return Outputs(
         checkpoint=trained.outputs["checkpoint"],
         data=validated.outputs["data"],
+        eval_data=validated.outputs["eval_data"],
         results=evaluated.outputs["results"],
     )

@@ -76,6 +76,24 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"report: {options.out}/report.html")
 
 
+def _score(options: argparse.Namespace) -> None:
+    from rarft import steps
+
+    means = steps.score(
+        options.predictions,
+        options.data,
+        options.out,
+        options.reward_funcs,
+        options.reward_weights,
+        options.encoder,
+        options.embeddings,
+        options.correction_baseline,
+    )
+    for name, value in means.items():
+        print(f"{name:<40}{value:8.3f}")
+    print(f"report: {options.out}/report.html")
+
+
 def _run(options: argparse.Namespace) -> None:
     from pipelines.local import run
 
@@ -140,7 +158,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     validate.add_argument("--seed", type=_count, default=0, help="of the split (default 0)")
     validate.add_argument("--against", help="annotations that must share no video with these")
-    validate.add_argument("--max-quarantine", metavar="SHARE", help="exit with 1 if more is quarantined: 5%% or 120")
+    validate.add_argument(
+        "--max-quarantine",
+        type=_share_or_number,
+        metavar="SHARE",
+        help="exit with 1 if more is quarantined: 5%% or 120",
+    )
     validate.add_argument("--strict", action="store_true", help="exit with 1 if anything is quarantined")
 
     embed = command("embed", _embed, "Encode the reference queries of validated data, once.")
@@ -157,6 +180,21 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--base", help="a checkpoint to compare with")
     evaluate.add_argument("--encoder", help="SentenceTransformer name or folder (default all-MiniLM-L6-v2)")
     evaluate.add_argument("--in-sample", action="store_true", help="label every figure: these data were trained on")
+
+    score = command("score", _score, "Replay rewards on finished completions, term by term.")
+    score.add_argument("predictions", help='JSON Lines with "id" and "completion", or what `rarft evaluate` wrote')
+    score.add_argument("--data", required=True, help="riq.jsonl, or the folder that holds it")
+    score.add_argument("--out", required=True, help="folder for scores.csv and report.html")
+    score.add_argument(
+        "--reward_funcs",
+        nargs="+",
+        default=["format", "refuse_iou", "explain_correction"],
+        help="rewards, as for training",
+    )
+    score.add_argument("--reward_weights", nargs="+", type=float, help="one for each reward (default 1)")
+    score.add_argument("--correction_baseline", choices=["none", "query"], default="none", help="as for training")
+    score.add_argument("--encoder", help="SentenceTransformer name or folder (default all-MiniLM-L6-v2)")
+    score.add_argument("--embeddings", help="precomputed reference embeddings of `rarft embed`")
 
     run = command("run", _run, "Run the whole pipeline on this machine. Flags of `rarft train` may follow `--`.")
     run.add_argument("--annotations", required=True, help="training annotations in the RIQ format")
@@ -185,6 +223,17 @@ def _fraction(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 1")
     return value
+
+
+def _share_or_number(text: str) -> str:
+    from rarft.errors import InputError
+    from rarft.steps import quarantine_limit
+
+    try:
+        quarantine_limit(text, queries=0)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _seconds(text: str) -> float:
@@ -219,7 +268,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with reported("train"):
             _train(given[1:])
         return
-    options = _parser().parse_args(given)
+    parser = _parser()
+    options, unknown = parser.parse_known_args(given)
+    if unknown and options.command == "run":
+        parser.error(f"run: {unknown[0]} is no flag of `rarft run`; put flags of `rarft train` last, after `--`")
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     with reported(options.command):
         options.run(options)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rarft.errors import DataRefusedError, InputError
-from rarft.storage import existing_folder, fetched, local_path, make_folder
+from rarft.storage import existing_file, existing_folder, fetched, local_path, make_folder
 
 
 def sample(out: str, videos: dict[str, int], seed: int = 0) -> list[Path]:
@@ -71,31 +71,40 @@ def validate(
         )
 
 
-def check_quarantine(counts: dict[str, int], most: str | None) -> None:
-    """Hold the number of quarantined queries against what the user accepts.
+def quarantine_limit(most: str, queries: int) -> float:
+    """How many of so many queries may be quarantined.
 
     Args:
-        counts: of the report.
-        most: a share such as `5%`, a number such as `120`, or nothing.
+        most: a share such as `5%`, or a number such as `120`.
+        queries: in the file.
 
     Raises:
         InputError: `most` is neither.
-        DataRefusedError: more was quarantined.
     """
-    if not most:
-        return
     text = most.strip()
-    share = text.endswith("%")
     try:
         limit = float(text.removesuffix("%"))
     except ValueError:
         limit = -1.0
     if not 0 <= limit < float("inf"):
         raise InputError(f"--max-quarantine {most}: is neither a share such as 5% nor a number such as 120")
-    allowed = limit / 100 * counts["queries"] if share else limit
-    if counts["quarantined"] > allowed:
+    return limit / 100 * queries if text.endswith("%") else limit
+
+
+def check_quarantine(counts: dict[str, int], most: str | None) -> None:
+    """Hold the number of quarantined queries against what the user accepts.
+
+    Args:
+        counts: of the report.
+        most: a share such as `5%`, a number such as `120`, or nothing for any number.
+
+    Raises:
+        InputError: `most` is neither.
+        DataRefusedError: more was quarantined.
+    """
+    if most and counts["quarantined"] > quarantine_limit(most, counts["queries"]):
         raise DataRefusedError(
-            f"{counts['quarantined']} of {counts['queries']} queries were quarantined, more than the accepted {text}; "
+            f"{counts['quarantined']} of {counts['queries']} queries were quarantined, more than the accepted {most}; "
             "look into report.html, mend quarantine.jsonl, or accept more"
         )
 
@@ -135,6 +144,35 @@ def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> t
 
     arguments = [*yaml_arguments(training, "training"), *yaml_arguments(inputs, "inputs")]
     return train(arguments, out), parse(arguments)["model_name_or_path"]
+
+
+def score(
+    predictions: str,
+    data: str,
+    out: str,
+    reward_funcs: Sequence[str] = ("format", "refuse_iou", "explain_correction"),
+    reward_weights: Sequence[float] | None = None,
+    encoder: str | None = None,
+    embeddings: str | None = None,
+    correction_baseline: str = "none",
+) -> dict[str, float]:
+    """Replay rewards on finished completions into `out`; returns their means."""
+    from rarft.references.encoder import SentenceEncoder
+    from rarft.references.store import ReferenceStore
+    from rarft.rewards.registry import resolve_rewards
+    from rarft.rewards.replay import read_completions, replay
+    from rarft.riq.schema import read_samples
+
+    weights = list(reward_weights or [1.0] * len(reward_funcs))
+    if len(weights) != len(reward_funcs):
+        raise InputError(f"--reward_weights: {len(weights)} for {len(reward_funcs)} rewards; give one each")
+    rows = read_completions(existing_file(predictions, "predictions"), read_samples(data, "--data"))
+    folder = local_path(out, "--out")
+    make_folder(folder)
+    loaded = SentenceEncoder(encoder) if encoder else SentenceEncoder()
+    store = ReferenceStore.load(embeddings, loaded) if embeddings else ReferenceStore.empty(loaded)
+    functions = resolve_rewards(list(reward_funcs), store, correction_baseline)
+    return replay(rows, dict(zip(reward_funcs, functions, strict=True)), weights, folder)
 
 
 def evaluate(

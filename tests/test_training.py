@@ -108,6 +108,24 @@ def test_a_reward_of_ones_own_and_weights_work_from_the_command_line(validated, 
     assert "explain_correction_contrastive/explain" in entry
 
 
+def test_the_block_of_completions_is_printed_now_and_then(validated, tmp_path, capfd):
+    train(validated, tmp_path, "--max_steps", "3", "--log_completions_steps", "2")
+    blocks = capfd.readouterr().out.split("Query: ")[1:]
+    assert len(blocks) == 2
+    for block in blocks:
+        lines = block.splitlines()
+        assert lines[1].startswith("Task Type: ")
+        assert lines[2] == "Generated Completions (4):"
+        assert [line[:6] for line in lines[3:7]] == ["  [1] ", "  [2] ", "  [3] ", "  [4] "]
+        terms = {name.strip(): json.loads(values.replace("-,", "null,").replace("-]", "null]"))
+                 for name, _, values in (line.partition(": ") for line in lines[8:] if ": [" in line)}  # fmt: skip
+        assert len(terms["reward_format"]) == len(terms["explain_correction/refusal_score"]) == 4
+        refused = terms["explain_correction/refusal_score"]
+        bonus = terms.get("explain_correction/correction_bonus", [None] * 4)
+        for total, score, extra in zip(terms["reward_explain_correction"], refused, bonus, strict=True):
+            assert total == pytest.approx(score + (extra or 0.0), abs=0.011)
+
+
 def test_bfloat16_trains(validated, tmp_path):
     _, entries = train(validated, tmp_path, "--max_steps", "1", "--bf16", "true")
     assert any("reward" in entry for entry in entries)

@@ -127,7 +127,7 @@ def test_exit_code_where_more_is_quarantined_than_accepted(main, tmp_path, flags
     (tmp_path / "in.json").write_text(json.dumps([item(timestamp=[1.0, 99.0])]))
     found, _, error = main("validate", "in.json", "--no-probe-videos", "--out", "out", *flags)
     assert found == code
-    assert (tmp_path / "out" / "report.json").exists()
+    assert (tmp_path / "out" / "report.json").exists() == (code != 2)
     if code:
         assert error.splitlines()[-1].startswith("rarft validate: ")
         assert "Traceback" not in error
@@ -196,10 +196,12 @@ def test_a_mended_row_of_the_quarantine_is_accepted(check, tmp_path):
     check([item(timestamp=[1.0, 99.0])])
     (row,) = read_lines(tmp_path / "out" / "quarantine.jsonl")
     assert row["_reference_queries"] == ["a dog runs"]
+    assert row["_contrast_answer"] == "There is no cat."
     row["timestamp"] = [1.0, 9.0]
     report, rows, _ = check(json.dumps(row))
     assert report["counts"]["accepted"] == 1
     assert rows[0]["segment"] == [1.0, 9.0]
+    assert rows[0]["contrast_answer"] == "There is no cat."
 
 
 def test_videos_are_found_by_base_name_and_measured(sample_set, tmp_path):

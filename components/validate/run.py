@@ -56,8 +56,6 @@ def run(
         )
         shared = trained_on & evaluated_on
         if eval_annotations and shared:
-            print(
-                f"{len(shared)} of {len(evaluated_on)} evaluation videos are trained on: figures are in-sample",
-                flush=True,
-            )
+            told = f"{len(shared)} of {len(evaluated_on)} evaluation videos are trained on, such as {min(shared)}"
+            print(f"{told}: every figure is in-sample; `rarft validate --against` would keep them out", flush=True)
     return bool(shared)

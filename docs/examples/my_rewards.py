@@ -11,7 +11,7 @@ def brevity(completions, completion_ids, **columns):
         completions: the group's completions, plain text or conversations.
         completion_ids: their token ids.
         columns: the data set's columns (`task_type`, `solution`, `durations`, `query`, `reference_queries`,
-            `gt_answers`), and `log_metric`, `log_extra`, `trainer_state`.
+            `gt_answers`, `contrast_answers`), and `prompts`, `log_metric`, `log_extra`, `trainer_state`.
 
     Returns:
         One number for each completion; None where the reward does not apply.

@@ -13,7 +13,8 @@ from rarft.qwen.loading import check_checkpoint
 from rarft.qwen.reading import ReadingSettings
 from rarft.references.encoder import SentenceEncoder
 from rarft.references.store import ReferenceStore
-from rarft.rewards.registry import score_terms
+from rarft.rewards.registry import resolve_rewards
+from rarft.rewards.replay import score_completion
 from rarft.riq.schema import Sample, read_samples
 from rarft.storage import make_folder, write_files
 
@@ -26,19 +27,13 @@ REWARDS = ["format", "refuse_iou", "explain_correction"]
 
 def _scored(predictions: list[Prediction], store: ReferenceStore) -> list[Prediction]:
     """The predictions with the guide's three rewards; where the duration is not known, those that need none."""
+    functions = dict(zip(REWARDS, resolve_rewards(REWARDS, store), strict=True))
     scored = []
     for row in predictions:
-        names = REWARDS if row.sample.duration else [name for name in REWARDS if name != "refuse_iou"]
-        terms = score_terms(
-            names,
-            store,
-            [row.completion],
-            task_type=[row.sample.task_type],
-            solution=[row.sample.segment],
-            durations=[row.sample.duration],
-            reference_queries=[row.sample.reference_queries],
-        )
-        scored.append(msgspec.structs.replace(row, rewards={name: value for name, (value,) in terms.items()}))
+        usable = {name: reward for name, reward in functions.items() if row.sample.duration or name != "refuse_iou"}
+        terms = score_completion(row.sample, row.completion, usable)
+        rewards = {name: value for name in usable if (value := terms[name]) is not None}
+        scored.append(msgspec.structs.replace(row, rewards=rewards))
     return scored
 
 

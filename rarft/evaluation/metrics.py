@@ -129,7 +129,7 @@ HEADLINE = {
     "RA R@0.7": "ra_iou.r_at_70",
     "mIoU of relevant queries": "grounding.mean",
     "Format rate": "format_rate",
-    "Mean reward": "rewards.total",
+    "Mean reward (the guide's)": "rewards.total",
 }
 
 

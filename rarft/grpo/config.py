@@ -83,6 +83,9 @@ class TrainingConfig(GRPOConfig):
     )
     fix_vit: bool = field(default=False, metadata={"help": "Freeze the vision tower and train only its merger."})
     use_grpo: bool = field(default=True, metadata={"help": "GRPO loss; false: clipped token-mean loss (bnpo)."})
+    log_completions_steps: int = field(
+        default=10, metadata={"help": "Steps between two printed blocks of completions with their rewards; 0: none."}
+    )
     prompt_sharing: str = field(
         default="on",
         metadata={

@@ -68,6 +68,10 @@ def _refuse(settings: dict[str, Any]) -> None:
         raise InputError("--use_vllm: rollouts by vLLM are not built yet; leave the flag out")
     if settings["output_dir"]:
         raise InputError("--output_dir: checkpoints go to checkpoints/EXP_NAME; use --exp_name")
+    if settings["bf16"] and not settings["use_cpu"] and not torch.cuda.is_available():
+        raise InputError(
+            "--bf16: no GPU here, and these are settings for one; on this machine use --preset tiny, or --use_cpu true"
+        )
     resume = settings["resume_from_checkpoint"]
     if resume and not Path(resume).is_dir():
         raise InputError(f"--resume_from_checkpoint {resume}: no such folder; give a checkpoint-N folder")

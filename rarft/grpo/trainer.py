@@ -15,10 +15,12 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from rarft.grpo.config import TrainingConfig
+from rarft.grpo.console import completions_block
 from rarft.qwen.inputs import PromptEncoder, PromptInputs
 from rarft.qwen.logprobs import per_completion_logps, shared_prefix_logps
 from rarft.qwen.rollout import generate
 from rarft.qwen.shared_prefix import enable_shared_prefix
+from rarft.rewards.completions import completion_text
 
 # The private methods of trl 1.16 that are overridden, and the parameters that we rely on.
 SEAMS = {
@@ -149,6 +151,7 @@ class VideoGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
+        self._print_completions(inputs)
         B, G = output["prompt_ids"].shape[0], self._group_size
         # As (groups, G, ...), so that TRL's shuffling and splitting move whole groups with their video.
         grouped = {
@@ -158,6 +161,26 @@ class VideoGRPOTrainer(GRPOTrainer):
             for name, value in output.items()
         }
         return grouped | {"video_prompts": list(self._groups)}
+
+    def _print_completions(self, inputs: list[dict[str, Any]]) -> None:
+        """Print the first group with its rewards, every `log_completions_steps` of training, on the main process."""
+        every = self.args.log_completions_steps
+        due = self.model.training and every > 0 and self.state.global_step % every == 0
+        if not due or not self.accelerator.is_main_process:
+            return
+        G = self._group_size
+
+        def first(values: Any) -> list[Any]:
+            return list(values)[-len(self._logs["completion"]) :][:G]
+
+        block = completions_block(
+            inputs[0]["query"],
+            inputs[0]["task_type"],
+            [completion_text(completion) for completion in first(self._logs["completion"])],
+            {name: first(values) for name, values in self._logs["rewards"].items()},
+            {name: first(values) for name, values in self._logs["extra"].items()},
+        )
+        print(block, flush=True)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         self._groups = inputs["video_prompts"]

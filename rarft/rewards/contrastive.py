@@ -3,7 +3,7 @@
 from typing import Any
 
 from rarft.response import parse
-from rarft.rewards.completions import LogMetric, completion_text, log_mean
+from rarft.rewards.completions import LogExtra, LogMetric, completion_text, log_part
 from rarft.rewards.explain_correction import Similarity
 
 
@@ -31,6 +31,7 @@ class ExplainCorrectionContrastive:
         contrast_answers: list[str | None],
         reference_queries: list[list[str]],
         log_metric: LogMetric | None = None,
+        log_extra: LogExtra | None = None,
         **_: Any,
     ) -> list[float]:
         """Score each completion; one batch through the encoder."""
@@ -51,8 +52,8 @@ class ExplainCorrectionContrastive:
                 corrections.append(float(response.correction is not None and response.corrected_query is None))
             else:
                 corrections.append((correction[0] + 1) / 2 if response.corrected_query and references else 0.0)
-        log_mean(log_metric, "explain_correction_contrastive/explain", explains)
-        log_mean(log_metric, "explain_correction_contrastive/correction", corrections)
+        log_part("explain_correction_contrastive/explain", explains, log_metric, log_extra)
+        log_part("explain_correction_contrastive/correction", corrections, log_metric, log_extra)
         return [explain + correction for explain, correction in zip(explains, corrections, strict=True)]
 
 

@@ -3,7 +3,7 @@
 from typing import Any, Protocol
 
 from rarft.response import Response, parse
-from rarft.rewards.completions import LogMetric, completion_text, log_mean
+from rarft.rewards.completions import LogExtra, LogMetric, completion_text, log_part
 
 THRESHOLD = 0.5  # similarity above which a correction earns a bonus
 
@@ -44,6 +44,7 @@ class ExplainCorrection:
         reference_queries: list[list[str]],
         query: list[str] | None = None,
         log_metric: LogMetric | None = None,
+        log_extra: LogExtra | None = None,
         **_: Any,
     ) -> list[float]:
         """Score each completion; one batch through the encoder.
@@ -53,7 +54,7 @@ class ExplainCorrection:
         """
         responses = [parse(completion_text(completion)) for completion in completions]
         scores = [refusal_score(*row) for row in zip(responses, task_type, strict=True)]
-        log_mean(log_metric, "explain_correction/refusal_score", scores)
+        log_part("explain_correction/refusal_score", scores, log_metric, log_extra)
         corrections = {
             index: response.corrected_query
             for index, (response, kind) in enumerate(zip(responses, task_type, strict=True))
@@ -67,10 +68,13 @@ class ExplainCorrection:
             echoes = self._best([(query[index], list(reference_queries[index])) for index in corrections])
             least = [max(THRESHOLD, echo) for echo in echoes]
         bonuses = [max(0.0, value - floor) for value, floor in zip(best, least, strict=True)]
-        for index, bonus in zip(corrections, bonuses, strict=True):
+        best_of: list[float | None] = [None] * len(scores)
+        bonus_of: list[float | None] = [None] * len(scores)
+        for index, value, bonus in zip(corrections, best, bonuses, strict=True):
             scores[index] += bonus
-        log_mean(log_metric, "explain_correction/best_similarity", best)
-        log_mean(log_metric, "explain_correction/correction_bonus", bonuses)
+            best_of[index], bonus_of[index] = value, bonus
+        log_part("explain_correction/best_similarity", best_of, log_metric, log_extra)
+        log_part("explain_correction/correction_bonus", bonus_of, log_metric, log_extra)
         return scores
 
     def _best(self, pairs: list[tuple[str, list[str]]]) -> list[float]:

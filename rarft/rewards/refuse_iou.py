@@ -3,7 +3,7 @@
 from typing import Any
 
 from rarft.response import Response, parse
-from rarft.rewards.completions import LogMetric, completion_text, log_mean
+from rarft.rewards.completions import LogExtra, LogMetric, completion_text, log_part
 from rarft.segments import Segment, is_valid, temporal_iou
 
 
@@ -39,18 +39,18 @@ def refuse_iou_reward(
     solution: list[Segment | None],
     durations: list[float],
     log_metric: LogMetric | None = None,
+    log_extra: LogExtra | None = None,
     **_: Any,
 ) -> list[float]:
     """`refuse_iou` of each completion; columns as in the data set, times in seconds."""
     rows = list(zip(completions, task_type, solution, durations, strict=True))
     responses = [parse(completion_text(completion)) for completion in completions]
     terms = [
-        grounding_terms(response.segment, truth, duration)
+        grounding_terms(response.segment, truth, duration) if kind == "answerable" else (None, None, None)
         for response, (_, kind, truth, duration) in zip(responses, rows, strict=True)
-        if kind == "answerable"
     ]
-    for name, values in zip(("iou", "start_accuracy", "end_accuracy"), zip(*terms, strict=True), strict=False):
-        log_mean(log_metric, f"refuse_iou/{name}", list(values))
+    for index, name in enumerate(("iou", "start_accuracy", "end_accuracy")):
+        log_part(f"refuse_iou/{name}", [term[index] for term in terms], log_metric, log_extra)
     return [
         refuse_iou(response, kind, truth, duration)
         for response, (_, kind, truth, duration) in zip(responses, rows, strict=True)

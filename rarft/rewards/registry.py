@@ -4,6 +4,7 @@ import functools
 import importlib
 import importlib.util
 import math
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,10 @@ def _load(name: str) -> RewardFunction:
         raise InputError(f"--reward_funcs {name}: cannot be imported ({type(error).__name__}: {error})") from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise InputError(f"--reward_funcs {name}: {source} has no function {function_name}")
+        public = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        raise InputError(
+            f"--reward_funcs {name}: {source} has no function {function_name}; it has {', '.join(public)}"
+        )
     return _checked(function, name)
 
 
@@ -70,7 +74,11 @@ def _checked(function: RewardFunction, name: str) -> RewardFunction:
             rewards = list(function(completions=completions, **columns))
             numbers = [None if value is None else float(value) for value in rewards]
         except Exception as error:
-            raise InputError(f"reward {name}: failed with {type(error).__name__}: {error}") from error
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            raise InputError(
+                f"reward {name}: failed with {type(error).__name__}: {error} (at {last.filename}:{last.lineno}); "
+                "it is called as reward(completions=.., **columns) and returns a list, one number a completion"
+            ) from error
         if len(numbers) != len(completions):
             raise InputError(
                 f"reward {name}: returned {len(numbers)} values for {len(completions)} completions; return one each"
@@ -104,13 +112,3 @@ def resolve_rewards(names: list[str], similarity: Similarity, baseline: str = "n
         "explain_correction_contrastive": ExplainCorrectionContrastive(similarity),
     }
     return [built_in[name] if name in built_in else _load(name) for name in names]
-
-
-def score_terms(
-    names: list[str], similarity: Similarity, completions: list[Any], **columns: Any
-) -> dict[str, list[float]]:
-    """Each reward of finished completions, by name."""
-    functions = resolve_rewards(names, similarity)
-    return {
-        name: function(completions=completions, **columns) for name, function in zip(names, functions, strict=True)
-    }

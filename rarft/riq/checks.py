@@ -55,9 +55,9 @@ def _segment_owner(item: dict[str, Any], queries: list[Any]) -> int | None:
     return answerable[0] if len(answerable) == 1 else None
 
 
-def _contrast(queries: list[Any], answerable: bool) -> str | None:
-    """The ground-truth answer of the item's first query of the other kind."""
-    for other in queries:
+def _contrast(item: dict[str, Any], answerable: bool) -> str | None:
+    """The ground-truth answer of the item's first query of the other kind, or what a quarantined row carries."""
+    for other in item["GRPO"]:
         if (
             isinstance(other, dict)
             and read_boolean(other.get("r")) is (not answerable)
@@ -66,7 +66,8 @@ def _contrast(queries: list[Any], answerable: bool) -> str | None:
             block = tagged(other["a"], "answer")
             if answer := (other["a"] if block is None else block).strip():
                 return answer
-    return None
+    carried = item.get("_contrast_answer")
+    return carried if isinstance(carried, str) else None
 
 
 def _check_the_rest_of_the_file(
@@ -97,8 +98,7 @@ def _check_query(
     item: dict[str, Any], index: int, owner: int | None, facts: ItemFacts, around: Surroundings, item_index: int
 ) -> tuple[Sample | None, FindingList]:
     name = item.get("video")
-    queries: list[Any] = item["GRPO"]
-    query = queries[index]
+    query = item["GRPO"][index]
     findings = FindingList(around, item_index, name if isinstance(name, str) else None, index)
     if not isinstance(query, dict):
         findings.add("wrong-type", f"the query is {shown(query)}, not an object")
@@ -130,7 +130,7 @@ def _check_query(
         duration=facts.duration,
         crop=facts.crop,
         gt_answer=answer,
-        contrast_answer=_contrast(queries, answerable),
+        contrast_answer=_contrast(item, answerable),
         reference_queries=facts.references,
         categories=check_categories(query, extra, findings),
         difficulty=check_difficulty(item, query, extra, around, findings),
@@ -173,6 +173,9 @@ def _as_item(row: dict[str, Any]) -> tuple[dict[str, Any], Sample]:
 def _quarantined(item: dict[str, Any], query: Any, facts: ItemFacts, findings: list[Finding]) -> dict[str, Any]:
     """The query in its item, alone: mended by hand, it can be validated as it stands."""
     kept = {**item, "GRPO": [query], "_reference_queries": facts.references}
+    answerable = read_boolean(query.get("r")) if isinstance(query, dict) else None
+    if answerable is not None and (contrast := _contrast(item, answerable)) is not None:
+        kept["_contrast_answer"] = contrast
     if any(finding.check.name == "segment-of-another" for finding in findings):
         # Alone in its item, the query would seem to own the segment.
         kept |= {"timestamp": [], "_timestamp": item["timestamp"]}

@@ -72,7 +72,7 @@ _CHECKS = (
     Check("RIQ104", "segment-missing", "error", Kind.SEGMENT, "An answerable query has no segment.", '"timestamp": [] beside "r": true'),
     Check("RIQ105", "segment-not-numbers", "error", Kind.SEGMENT, "The segment is not two finite numbers.", '"timestamp": [NaN, 5.0]'),
     Check("RIQ106", "segment-negative", "error", Kind.SEGMENT, "The segment starts before the video does.", '"timestamp": [-1.0, 5.0]'),
-    Check("RIQ107", "segment-of-another", "error", Kind.SEGMENT, "An item's one segment belongs to another of its answerable queries.", 'two queries with "r": true, one "timestamp"'),
+    Check("RIQ107", "segment-of-another", "error", Kind.SEGMENT, "An item's one segment belongs to the answerable query that equals query_text, and this is not that one.", 'two queries with "r": true, one "timestamp"'),
     Check("RIQ110", "duration-unknown", "warning", Kind.SEGMENT, "No duration is known: the query can be evaluated and not trained on.", 'no "duration", and the video was not looked at'),
     Check("RIQ111", "duration-invalid", "warning", Kind.SEGMENT, "The duration is no positive number and was left out.", '"duration": -3'),
     Check("RIQ112", "duration-filled", "warning", Kind.SEGMENT, "The duration was missing and was read from the video.", 'no "duration", and the video opens', repair="fill-duration"),

@@ -16,7 +16,7 @@ _ITEM_KEYS = frozenset(
     {"video", "query_text", "timestamp", "duration", "video_start", "video_end", "think", "GRPO", "difficulty"}
 )
 # Fields that a quarantined row carries beside its item.
-OWN_KEYS = frozenset({"_findings", "_reference_queries", "_timestamp", "_line", "_item"})
+OWN_KEYS = frozenset({"_findings", "_reference_queries", "_contrast_answer", "_timestamp", "_line", "_item"})
 
 
 @dataclass

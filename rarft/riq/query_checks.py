@@ -30,7 +30,9 @@ def check_segment(
         findings.add("segment-missing", f"timestamp is {shown(stated)}")
         return None
     if not owned:
-        findings.add("segment-of-another", f"timestamp {shown(stated)} belongs to {shown(item.get('query_text'))}")
+        wanted = shown(item.get("query_text"))
+        found = f"one timestamp, {shown(stated)}, for several answerable queries; query_text is {wanted}"
+        findings.add("segment-of-another", found)
         return None
     start, end = map(number, stated) if isinstance(stated, list) and len(stated) == 2 else (None, None)
     if start is None or end is None:

@@ -96,7 +96,7 @@ def _parse_list(text: TextIO) -> Iterator[Any]:
                     if end < len(buffer) or ended:
                         break
                 except json.JSONDecodeError as error:
-                    problem = f"{error.msg} at character {consumed + error.pos:,}"
+                    problem = f"{error.msg.removesuffix(' at')} at character {consumed + error.pos:,}"
                     if ended:
                         raise _UnparsableError(problem) from error
                 except (RecursionError, ValueError) as error:
@@ -170,7 +170,9 @@ def read_items(path: Path) -> Iterator[Any]:
         with _open_text(path) as text:
             yield from _parse_list(text)
     except _UnparsableError as error:
-        raise _refuse(path, f"is no complete JSON list: {error}") from error
+        raise InputError(
+            f"annotations {path}: is no complete JSON list: {error}; was it cut off? copy it again, or mend it there"
+        ) from error
     except UnicodeError as error:
         raise _refuse(path, f"is no text ({error})") from error
     except (OSError, EOFError, zlib.error) as error:
