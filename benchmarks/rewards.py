@@ -9,11 +9,11 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from timing import cpu_seconds
 
 from rarft.references.build import build_store
 from rarft.references.encoder import SentenceEncoder, default_encoder, key_of
@@ -40,16 +40,6 @@ def guide_loop(encoder: SentenceEncoder, corrections: list[str], references: lis
         best = max(float(vector @ encoder.encode([candidate])[0]) for candidate in candidates)
         rewards.append(1.0 + max(0.0, best - 0.5))
     return rewards
-
-
-def cpu_seconds(work: Callable[[], Any], repeats: int) -> float:
-    """Median CPU seconds of a piece of work."""
-    times = []
-    for _ in range(repeats):
-        started = time.process_time()
-        work()
-        times.append(time.process_time() - started)
-    return statistics.median(times)
 
 
 def main() -> None:

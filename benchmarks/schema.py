@@ -1,26 +1,15 @@
 """Typed rows by msgspec or by pydantic, CPU seconds: `python benchmarks/schema.py RIQ_JSONL`."""
 
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from pydantic import TypeAdapter, create_model
+from timing import cpu_seconds
 
 from rarft.riq.schema import Sample, Source
-
-
-def cpu_seconds(work: Callable[[], Any], repeats: int = 5) -> float:
-    """Median CPU seconds of a piece of work."""
-    times = []
-    for _ in range(repeats):
-        started = time.process_time()
-        work()
-        times.append(time.process_time() - started)
-    return statistics.median(times)
 
 
 def pydantic_model() -> Any:
@@ -49,7 +38,7 @@ def main() -> None:
         ),
     }
     for name, (decode, encode) in works.items():
-        print(f"{name:<16} {cpu_seconds(decode):>8.3f} s {cpu_seconds(encode):>7.3f} s")
+        print(f"{name:<16} {cpu_seconds(decode, 5):>8.3f} s {cpu_seconds(encode, 5):>7.3f} s")
 
 
 if __name__ == "__main__":
