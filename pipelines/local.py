@@ -31,7 +31,7 @@ def _training_settings(preset: str | None, flags: list[str]) -> dict[str, Any]:
     if preset is None:
         print(
             f"rarft run: training settings are the preset `{DEFAULT_PRESET}`; choose others with --preset. "
-            "Its model of a million parameters knows the synthetic clips alone: on other videos it shows that the data "
+            "Its model of a million parameters knows the synthetic clips alone: on other videos it shows that data "
             "run through",
             flush=True,
         )
