@@ -103,7 +103,6 @@ class TrainingConfig(GRPOConfig):
     bf16: bool | None = field(default=True, metadata={"help": "Compute in bfloat16."})
     loss_type: str = field(default="grpo", metadata={"help": "Set by use_grpo."})
     logging_steps: float = field(default=1, metadata={"help": "Steps between two log entries."})
-    lr_scheduler_kwargs: dict[str, Any] | str | None = field(default=None, metadata={"help": "Of the scheduler."})
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
