@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rarft.errors import DataRefusedError, InputError
-from rarft.storage import existing_file, existing_folder, fetched, local_path, make_folder
+from rarft.storage import existing_folder, fetched, local_path, make_folder
 
 
 def sample(out: str, videos: dict[str, int], seed: int = 0) -> list[Path]:
@@ -119,10 +119,9 @@ def embed(data: str, out: str, encoder: str | None = None) -> int:
     from rarft.riq.schema import read_samples
 
     texts = [text for row in read_samples(data, "data") for text in row.reference_queries]
-    folder = local_path(out, "--out")
-    make_folder(folder)
+    make_folder(out)
     loaded = SentenceEncoder(encoder) if encoder else SentenceEncoder()
-    store, encoded = build_store(texts, folder, loaded)
+    store, encoded = build_store(texts, out, loaded)
     print(f"{len(store)} distinct reference queries by {loaded.name}, {encoded} of them encoded now", flush=True)
     return encoded
 
@@ -166,7 +165,8 @@ def score(
     weights = list(reward_weights or [1.0] * len(reward_funcs))
     if len(weights) != len(reward_funcs):
         raise InputError(f"--reward_weights: {len(weights)} for {len(reward_funcs)} rewards; give one each")
-    rows = read_completions(existing_file(predictions, "predictions"), read_samples(data, "--data"))
+    with fetched(predictions, "predictions") as file:
+        rows = read_completions(file, read_samples(data, "--data"))
     folder = local_path(out, "--out")
     make_folder(folder)
     loaded = SentenceEncoder(encoder) if encoder else SentenceEncoder()

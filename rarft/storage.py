@@ -1,7 +1,8 @@
-"""Files that are complete or not there, and where artifacts lie.
+"""Files that are complete or not there, and where artifacts lie: a path, `file://` or `s3://`.
 
 Every step writes through `write_atomically` or `write_files`, so that a reader never sees half of anything:
-the content goes to a temporary name beside its final one, reaches the disk, and is renamed.
+the content goes to a temporary name beside its final one, reaches the disk, and is renamed. In an object store
+an object is whole or not there by itself.
 """
 
 import os
@@ -11,7 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rarft import objects
 from rarft.errors import InputError
+
+# A folder of artifacts: a local path, or a URI.
+Place = str | Path
 
 
 def _sync(path: Path) -> None:
@@ -36,12 +41,16 @@ def write_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(place: Place) -> None:
     """Make a folder for results, and make sure that it can be written to.
 
     Raises:
         InputError: it cannot.
     """
+    if objects.is_object_uri(place):
+        objects.check_bucket(place, "--out")
+        return
+    folder = local_path(str(place), "--out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -51,29 +60,40 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def write_files(folder: Path, last: str, stale: Sequence[str] = ()) -> Iterator[Path]:
-    """Yield an empty folder to write into; on success its files move into `folder`, `last` at the very end.
+def write_files(place: Place, last: str, stale: Sequence[str] = ()) -> Iterator[Path]:
+    """Yield an empty folder to write into; on success its files move into `place`, `last` at the very end.
 
     Whoever finds `last` finds the others of the same run beside it, and none of the files named `stale` that an
-    earlier run may have left. Other files of `folder` are left alone; on any error nothing moves.
+    earlier run may have left. Other files of `place` are left alone; on any error nothing moves.
 
     Raises:
-        InputError: `folder` cannot be written to.
+        InputError: `place` cannot be written to.
     """
-    make_folder(folder)
-    temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+    make_folder(place)
+    beside = None if objects.is_object_uri(place) else local_path(str(place), "--out")
+    temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=beside))
     try:
         yield temporary
         files = sorted((path for path in temporary.iterdir()), key=lambda path: (path.name == last, path.name))
-        for file in files:
-            _sync(file)
-        for name in (last, *stale):
-            (folder / name).unlink(missing_ok=True)
-        for file in files:
-            file.replace(folder / file.name)
-        _sync(folder)
+        if beside is None:
+            for name in (last, *stale):
+                objects.delete(member(place, name), "--out")
+            for file in files:
+                objects.upload(file, member(place, file.name), "--out")
+        else:
+            _move(files, beside, (last, *stale))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move(files: Sequence[Path], folder: Path, outdated: Sequence[str]) -> None:
+    for file in files:
+        _sync(file)
+    for name in outdated:
+        (folder / name).unlink(missing_ok=True)
+    for file in files:
+        file.replace(folder / file.name)
+    _sync(folder)
 
 
 def replace_folder(finished: Path, final: Path) -> None:
@@ -88,6 +108,31 @@ def replace_folder(finished: Path, final: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def member(place: Place, name: str) -> str:
+    """Where `name` of a folder lies."""
+    return f"{str(place).rstrip('/')}/{name}"
+
+
+def exists(place: Place, name: str) -> bool:
+    """Whether a folder holds a file of that name.
+
+    Raises:
+        InputError: the store that the folder lies in cannot be asked.
+    """
+    if objects.is_object_uri(place):
+        return name in objects.names(place, "--out")
+    return (local_path(str(place), "--out") / name).exists()
+
+
+def remove_folder(place: Place) -> None:
+    """Remove a folder with all that it holds, if it is there."""
+    if objects.is_object_uri(place):
+        for name in objects.names(place, "--out"):
+            objects.delete(member(place, name), "--out")
+    else:
+        shutil.rmtree(local_path(str(place), "--out"), ignore_errors=True)
+
+
 def local_path(uri: str, what: str) -> Path:
     """The local path that a plain path or `file://` URI names.
 
@@ -98,7 +143,7 @@ def local_path(uri: str, what: str) -> Path:
         return Path(uri.removeprefix("file://"))
     if "://" in uri:
         scheme = uri.split("://", 1)[0]
-        raise InputError(f"{what} {uri}: {scheme}:// is not read yet; give a local path or a file:// URI")
+        raise InputError(f"{what} {uri}: {scheme}:// cannot be used here; give a local path or a file:// URI")
     return Path(uri)
 
 
@@ -116,34 +161,6 @@ def existing_file(uri: str, what: str) -> Path:
     return path
 
 
-@contextmanager
-def fetched(uri: str, what: str) -> Iterator[Path]:
-    """Yield a local file with the content that `uri` names.
-
-    An object of `s3://` is downloaded for as long as the context lasts; its endpoint, region and credentials
-    come from the environment, as for every AWS client.
-
-    Raises:
-        InputError: it is not there, or cannot be read.
-    """
-    if not uri.startswith("s3://"):
-        yield existing_file(uri, what)
-        return
-    try:
-        import boto3
-        from botocore.exceptions import BotoCoreError, ClientError
-    except ImportError as error:
-        raise InputError(f"{what} {uri}: reading s3:// needs boto3; install rarft[s3]") from error
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / (key.rsplit("/", 1)[-1] or "object")
-        try:
-            boto3.client("s3").download_file(bucket, key, str(path))
-        except (BotoCoreError, ClientError, ValueError) as error:
-            raise InputError(f"{what} {uri}: cannot be read ({' '.join(str(error).split())})") from error
-        yield path
-
-
 def existing_folder(uri: str, what: str) -> Path:
     """The local folder that `uri` names.
 
@@ -156,3 +173,35 @@ def existing_folder(uri: str, what: str) -> Path:
     if not path.is_dir():
         raise InputError(f"{what} {path}: is a file; give the folder that holds it")
     return path
+
+
+@contextmanager
+def fetched(uri: str, what: str) -> Iterator[Path]:
+    """Yield a local file with the content that `uri` names; an object is downloaded for as long as that lasts.
+
+    Raises:
+        InputError: it is not there, or cannot be read.
+    """
+    if not objects.is_object_uri(uri):
+        yield existing_file(uri, what)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / (uri.rsplit("/", 1)[-1] or "object")
+        objects.download(uri, path, what)
+        yield path
+
+
+@contextmanager
+def fetched_files(place: Place, names: Sequence[str], what: str) -> Iterator[Path]:
+    """Yield a local folder with these files of `place`; objects are downloaded for as long as that lasts.
+
+    Raises:
+        InputError: the folder, or a file of it in a store, is not there or cannot be read.
+    """
+    if not objects.is_object_uri(place):
+        yield existing_folder(str(place), what)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            objects.download(member(place, name), Path(folder) / name, what)
+        yield Path(folder)

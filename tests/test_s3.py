@@ -1,4 +1,4 @@
-"""Annotations in an object store: a real S3 server on loopback."""
+"""Data and embeddings in an object store: a real S3 server on loopback."""
 
 import socket
 import subprocess
@@ -12,6 +12,11 @@ import pytest
 
 from rarft import steps
 from rarft.errors import InputError
+from rarft.references import build
+from rarft.references.build import build_store
+from rarft.references.encoder import default_encoder
+from rarft.references.store import ReferenceStore
+from rarft.riq.schema import read_samples
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +66,45 @@ def test_what_is_not_in_the_store_is_told(bucket, tmp_path, uri):
         steps.validate(uri, str(tmp_path / "out"), probe_videos=False)
     assert uri in str(raised.value)
     assert not (tmp_path / "out").exists()
+
+
+def keys(client, prefix):
+    return [entry["Key"] for entry in client.list_objects_v2(Bucket="riq", Prefix=prefix).get("Contents", [])]
+
+
+def test_references_are_embedded_in_the_store_once(bucket, validated):
+    bucket.upload_file(str(validated / "riq.jsonl"), "riq", "valid/riq.jsonl")
+    assert steps.embed("s3://riq/valid", "s3://riq/embeddings") > 0
+    assert keys(bucket, "embeddings") == ["embeddings/embeddings.safetensors", "embeddings/index.json"]
+    assert steps.embed("s3://riq/valid/riq.jsonl", "s3://riq/embeddings") == 0
+    store = ReferenceStore.load("s3://riq/embeddings", default_encoder())
+    references = {text for sample in read_samples(str(validated), "data") for text in sample.reference_queries}
+    store.similarities([("a ring", sorted(references))])
+    assert store.misses == 0
+
+
+def test_what_a_killed_embedding_had_is_kept_in_the_store(bucket, monkeypatch):
+    encoder, texts = default_encoder(), [f"sentence number {number}" for number in range(6)]
+    monkeypatch.setattr(build, "_BATCH", 2)
+    monkeypatch.setattr(build, "_SAVE_EVERY", 0.0)
+    original, calls = encoder.encode, []
+
+    def dies_at_the_third_batch(batch):
+        calls.append(len(batch))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(batch)
+
+    monkeypatch.setattr(encoder, "encode", dies_at_the_third_batch)
+    with pytest.raises(KeyboardInterrupt):
+        build_store(texts, "s3://riq/killed", encoder)
+    with pytest.raises(InputError, match=r"--embeddings s3://riq/killed/index.json: cannot be read \(no such object"):
+        ReferenceStore.load("s3://riq/killed", encoder)
+    store, number = build_store(texts, "s3://riq/killed", encoder)
+    assert (number, len(store)) == (2, 6)
+    assert keys(bucket, "killed") == ["killed/embeddings.safetensors", "killed/index.json"]
+
+
+def test_a_bucket_that_does_not_exist_is_told_before_anything_is_encoded(bucket, validated):
+    with pytest.raises(InputError, match="--out s3://no-such-bucket/x: cannot be written"):
+        steps.embed(str(validated), "s3://no-such-bucket/x")

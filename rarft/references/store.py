@@ -1,28 +1,59 @@
 """Reference queries, encoded once and looked up ever after.
 
 `embeddings.safetensors` holds the unit vectors, float32 (N, D); `index.json` maps keys to rows and says which
-encoder made them. A store of another encoder is refused, never mixed in.
+encoder made them. A store of another encoder is refused, never mixed in. Both lie in a folder or under a
+prefix of an object store.
 """
 
-import hashlib
-import json
 from functools import cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
+import msgspec
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save
 
 from rarft.errors import InputError
 from rarft.references.encoder import SentenceEncoder, default_encoder, key_of
-from rarft.storage import existing_folder, write_files
+from rarft.storage import Place, fetched_files, write_files
 
 EMBEDDINGS = "embeddings.safetensors"
 INDEX = "index.json"
 
 # Another composition of a batch moves a similarity by up to 2e-7; a reward must not move with it.
 DECIMALS = 5
+
+
+class _Index(msgspec.Struct):
+    """What `index.json` holds; `rows` counts up from 0, in the order of the file."""
+
+    encoder: str
+    fingerprint: str
+    dimension: int
+    checksum: str
+    rows: dict[str, int]
+
+
+def _checksum(embeddings: bytes | mmap, keys: list[str]) -> str:
+    """Of everything that a look-up reads. Made for speed: it guards against damage, not against malice."""
+    digest = xxhash.xxh3_128(embeddings)
+    digest.update("\n".join(keys).encode())
+    return digest.hexdigest()
+
+
+def _map(path: Path) -> tuple[mmap, NDArray[np.float32]]:
+    """A store's file and the embeddings in it, mapped and not copied, so that the ranks of a node share one copy.
+
+    The layout of safetensors: eight bytes with the length of a JSON header, the header, the tensors.
+    """
+    with path.open("rb") as file:
+        content = mmap(file.fileno(), 0, access=ACCESS_READ)
+    start = 8 + int.from_bytes(content[:8], "little")
+    entry = msgspec.json.decode(content[8:start])["embeddings"]
+    N, D = entry["shape"]
+    return content, np.frombuffer(content, np.float32, N * D, start + entry["data_offsets"][0]).reshape(N, D)
 
 
 class ReferenceStore:
@@ -45,29 +76,32 @@ class ReferenceStore:
         return cls(encoder, {}, np.zeros((0, encoder.dimension), np.float32))
 
     @classmethod
-    def load(cls, folder: str, encoder: SentenceEncoder) -> "ReferenceStore":
+    def load(cls, place: Place, encoder: SentenceEncoder) -> "ReferenceStore":
         """Read a store.
 
         Raises:
             InputError: it is not there, damaged, or made by another encoder.
         """
-        path = existing_folder(folder, "--embeddings")
         try:
-            index = json.loads((path / INDEX).read_text(encoding="utf-8"))
-            embeddings_ND = load_file(path / EMBEDDINGS)["embeddings"]
-            complete = index["sha256"] == hashlib.sha256((path / EMBEDDINGS).read_bytes()).hexdigest()
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise InputError(f"--embeddings {path}: cannot be read ({error}); run `rarft embed` again") from error
-        if not complete or len(index["rows"]) != len(embeddings_ND):
+            with fetched_files(place, (INDEX, EMBEDDINGS), "--embeddings") as folder:
+                index = msgspec.json.decode((folder / INDEX).read_bytes(), type=_Index)
+                content, embeddings_ND = _map(folder / EMBEDDINGS)
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            raise InputError(f"--embeddings {place}: cannot be read ({error}); run `rarft embed` again") from error
+        if (
+            index.checksum != _checksum(content, list(index.rows))
+            or list(index.rows.values()) != list(range(len(index.rows)))
+            or embeddings_ND.shape != (len(index.rows), index.dimension)
+        ):
             raise InputError(
-                f"--embeddings {path}: index and embeddings do not belong together; run `rarft embed` again"
+                f"--embeddings {place}: index and embeddings do not belong together; run `rarft embed` again"
             )
-        if index["fingerprint"] != encoder.fingerprint:
+        if index.fingerprint != encoder.fingerprint:
             raise InputError(
-                f"--embeddings {path}: made by {index['encoder']}, not by the files of {encoder.name}; "
+                f"--embeddings {place}: made by {index.encoder}, not by the files of {encoder.name}; "
                 "run `rarft embed` with the encoder that training uses"
             )
-        return cls(encoder, index["rows"], embeddings_ND)
+        return cls(encoder, index.rows, embeddings_ND)
 
     def add(self, texts: list[str]) -> None:
         """Encode texts that are not there, in one batch."""
@@ -81,21 +115,21 @@ class ReferenceStore:
             if key not in self:
                 self._added[key] = other._embeddings_ND[row]
 
-    def save(self, folder: Path) -> None:
+    def save(self, place: Place) -> None:
         """Write the store, its rows in the order of their keys; complete or not there."""
         keys = sorted([*self._rows, *self._added])
         vectors = [self._vector(key) for key in keys]
-        embeddings_ND = np.stack(vectors) if vectors else self._embeddings_ND
-        with write_files(folder, last=INDEX) as temporary:
-            save_file({"embeddings": embeddings_ND}, temporary / EMBEDDINGS)
-            index = {
-                "encoder": self._encoder.name,
-                "fingerprint": self._encoder.fingerprint,
-                "dimension": self._encoder.dimension,
-                "sha256": hashlib.sha256((temporary / EMBEDDINGS).read_bytes()).hexdigest(),
-                "rows": {key: row for row, key in enumerate(keys)},
-            }
-            (temporary / INDEX).write_text(json.dumps(index) + "\n", encoding="utf-8")
+        content = save({"embeddings": np.stack(vectors) if vectors else self._embeddings_ND})
+        index = _Index(
+            self._encoder.name,
+            self._encoder.fingerprint,
+            self._encoder.dimension,
+            _checksum(content, keys),
+            {key: row for row, key in enumerate(keys)},
+        )
+        with write_files(place, last=INDEX) as temporary:
+            (temporary / EMBEDDINGS).write_bytes(content)
+            (temporary / INDEX).write_bytes(msgspec.json.encode(index) + b"\n")
 
     def __contains__(self, key: object) -> bool:
         return key in self._rows or key in self._added

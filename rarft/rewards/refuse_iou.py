@@ -10,12 +10,14 @@ from rarft.segments import Segment, is_valid, temporal_iou
 def grounding_terms(
     prediction: Segment | None, solution: Segment | None, duration: float
 ) -> tuple[float, float, float]:
-    """IoU, accuracy of the start and accuracy of the end, each in [0, 1]; zeros without a valid prediction.
+    """IoU, accuracy of the start and accuracy of the end, each in [0, 1]; zeros where one cannot be measured.
+
+    That is: no prediction, or a prediction or a truth that does not end after its start, or no positive duration.
 
     The accuracies are max(0, 1 - |s - s'| / d) and max(0, 1 - |e - e'| / d) for prediction [s', e'] and truth
     [s, e] in a video of d seconds (guide, reward 2; clamped by D3).
     """
-    if prediction is None or solution is None or not is_valid(prediction):
+    if prediction is None or solution is None or not (is_valid(prediction) and is_valid(solution) and duration > 0):
         return 0.0, 0.0, 0.0
     start = max(0.0, 1.0 - abs(solution[0] - prediction[0]) / duration)
     end = max(0.0, 1.0 - abs(solution[1] - prediction[1]) / duration)

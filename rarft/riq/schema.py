@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from rarft import objects
 from rarft.errors import InputError
 from rarft.segments import Segment
-from rarft.storage import existing_file
+from rarft.storage import fetched, local_path, member
 
 RIQ_JSONL = "riq.jsonl"
 
@@ -78,8 +79,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, Any]
 
 
-def iterate_samples(path: Path) -> Iterator[Sample]:
-    """Read `riq.jsonl` row by row.
+def iterate_samples(path: Path, name: str | None = None) -> Iterator[Sample]:
+    """Read `riq.jsonl` row by row; `name` is what people call it, where that is not its path.
 
     Raises:
         InputError: a row is not what validation writes.
@@ -91,7 +92,8 @@ def iterate_samples(path: Path) -> Iterator[Sample]:
                 yield decoder.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise InputError(
-                    f"{path}, line {number}: is no validated query ({error}); give the {RIQ_JSONL} of `rarft validate`"
+                    f"{name or path}, line {number}: is no validated query ({error}); "
+                    f"give the {RIQ_JSONL} of `rarft validate`"
                 ) from error
 
 
@@ -101,10 +103,12 @@ def read_samples(uri: str, what: str) -> list[Sample]:
     Raises:
         InputError: not there, damaged, or without a single query.
     """
-    if Path(uri).is_dir():
-        uri = str(Path(uri) / RIQ_JSONL)
-    path = existing_file(uri, what)
-    samples = list(iterate_samples(path))
+    if objects.is_object_uri(uri):
+        uri = uri if uri.endswith(".jsonl") else member(uri, RIQ_JSONL)
+    elif local_path(uri, what).is_dir():
+        uri = str(local_path(uri, what) / RIQ_JSONL)
+    with fetched(uri, what) as path:
+        samples = list(iterate_samples(path, uri))
     if not samples:
-        raise InputError(f"{what} {path}: holds no query; look into its report.html for what was quarantined")
+        raise InputError(f"{what} {uri}: holds no query; look into its report.html for what was quarantined")
     return samples
