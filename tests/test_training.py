@@ -126,6 +126,25 @@ def test_the_block_of_completions_is_printed_now_and_then(validated, tmp_path, c
             assert total == pytest.approx(score + (extra or 0.0), abs=0.011)
 
 
+def test_wandb_runs_offline_without_credentials_and_gets_a_table_of_completions(
+    validated, tmp_path, capfd, monkeypatch
+):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DIR", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.netrc
+    flags = ("--max_steps", "2", "--report_to", "auto", "--log_completions_steps", "2")
+    checkpoint, _ = train(validated, tmp_path, *flags)
+    assert capfd.readouterr().out.count("no credentials for W&B, so it runs offline") == 1
+    (run,) = (checkpoint.parent / "wandb").glob("offline-run-*")
+    (table,) = (run / "files" / "media" / "table").glob("completions_*.table.json")
+    content = json.loads(table.read_text())
+    assert {"step", "prompt", "completion", "format_reward", "refuse_iou/iou", "advantage"} <= set(content["columns"])
+    assert len(content["data"]) == 8
+    records = (run / next(run.glob("*.wandb")).name).read_bytes()
+    assert b"time_r1" in records
+    assert b"rarft" in records
+
+
 def test_bfloat16_trains(validated, tmp_path):
     _, entries = train(validated, tmp_path, "--max_steps", "1", "--bf16", "true")
     assert any("reward" in entry for entry in entries)

@@ -17,6 +17,7 @@ from transformers import HfArgumentParser
 from trl import GRPOConfig
 
 from rarft.errors import InputError
+from rarft.grpo.tracking import trackers
 from rarft.references.encoder import DEFAULT_ENCODER
 from rarft.storage import existing_file
 from rarft.video.decode import FrameSampling
@@ -102,6 +103,10 @@ class TrainingConfig(GRPOConfig):
     per_device_eval_batch_size: int = field(default=1, metadata={"help": "Prompts per device when evaluating."})
     bf16: bool | None = field(default=True, metadata={"help": "Compute in bfloat16."})
     loss_type: str = field(default="grpo", metadata={"help": "Set by use_grpo."})
+    report_to: list[str] = field(
+        default_factory=lambda: ["auto"],
+        metadata={"help": "Trackers: wandb, tensorboard, ...; auto: W&B where installed; none."},
+    )
     logging_steps: float = field(default=1, metadata={"help": "Steps between two log entries."})
 
     def __post_init__(self) -> None:
@@ -122,6 +127,7 @@ class TrainingConfig(GRPOConfig):
         self.prompts_per_device = self.per_device_train_batch_size
         self.per_device_train_batch_size *= generations
         self.per_device_eval_batch_size *= self.num_generations_eval or generations
+        self.report_to = trackers(self.report_to)
         if not self.use_grpo:
             self.loss_type = "bnpo"
         super().__post_init__()

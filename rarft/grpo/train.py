@@ -1,5 +1,6 @@
 """A training run: from settings and validated data to `checkpoint-final`."""
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from rarft.grpo import config as configuration
 from rarft.grpo.callbacks import MetricsFile, ProgressLine, ReadingBesideCheckpoints
 from rarft.grpo.config import TrainingConfig
 from rarft.grpo.data import dataset, stratified, trainable, whole_batches
+from rarft.grpo.tracking import wandb_run
 from rarft.grpo.trainer import VideoGRPOTrainer
 from rarft.qwen.inputs import PromptEncoder
 from rarft.qwen.loading import check_checkpoint, checkpoint_path, load_model, load_processor
@@ -170,7 +172,10 @@ def train(arguments: list[str], out: Path) -> Path:
     set_seed(args.seed)
     reading = ReadingSettings(template, args.video_fps, args.max_pixels, args.max_completion_length)
     trainer = _build_trainer(args, samples, eval_samples, rewards, reading)
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    with contextlib.ExitStack() as run:
+        if "wandb" in args.report_to and trainer.accelerator.is_main_process:
+            run.enter_context(wandb_run(folder, args.run_name or experiment_name(settings)))
+        trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     if references.misses:
         print(f"training: {references.misses} reference queries were not precomputed and were encoded", flush=True)
     return _save_final(trainer, reading, folder)

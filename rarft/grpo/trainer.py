@@ -16,7 +16,7 @@ from trl.models import unwrap_model_for_generation
 
 from rarft.grpo.config import TrainingConfig
 from rarft.grpo.console import completions_block
-from rarft.qwen.inputs import PromptEncoder, PromptInputs
+from rarft.qwen.inputs import PromptEncoder, PromptInputs, prompt_text
 from rarft.qwen.logprobs import per_completion_logps, shared_prefix_logps
 from rarft.qwen.rollout import generate
 from rarft.qwen.shared_prefix import enable_shared_prefix
@@ -72,6 +72,11 @@ class VideoGRPOTrainer(GRPOTrainer):
         self._prompt_encoder = prompt_encoder
         # Prompts of the rows in flight, one per group; set by whichever seam hands rows on.
         self._groups: list[PromptInputs] = []
+        args = arguments["args"]
+        self._always_log_completions = args.log_completions
+        if args.log_completions_steps and not args.log_completions:
+            args.log_completions = True  # so that TRL makes the tables' folder
+            args.num_completions_to_print = 0  # our own block is printed
         super().__init__(**arguments)
         enable_shared_prefix(self.model)
         if self.ref_model is not None:
@@ -151,6 +156,7 @@ class VideoGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
+        self._logs_as_text()
         self._print_completions(inputs)
         B, G = output["prompt_ids"].shape[0], self._group_size
         # As (groups, G, ...), so that TRL's shuffling and splitting move whole groups with their video.
@@ -162,11 +168,21 @@ class VideoGRPOTrainer(GRPOTrainer):
         }
         return grouped | {"video_prompts": list(self._groups)}
 
+    def _logs_as_text(self) -> None:
+        """Turn the conversations that TRL keeps for its table into text, which every tracker takes."""
+        for column, as_text in (("prompt", prompt_text), ("completion", completion_text)):
+            rows = self._logs[column]
+            for index, row in enumerate(rows):
+                rows[index] = as_text(row)
+
+    @property
+    def _shows_completions(self) -> bool:
+        every = self.args.log_completions_steps
+        return every > 0 and self.state.global_step % every == 0
+
     def _print_completions(self, inputs: list[dict[str, Any]]) -> None:
         """Print the first group with its rewards, every `log_completions_steps` of training, on the main process."""
-        every = self.args.log_completions_steps
-        due = self.model.training and every > 0 and self.state.global_step % every == 0
-        if not due or not self.accelerator.is_main_process:
+        if not (self.model.training and self._shows_completions and self.accelerator.is_main_process):
             return
         G = self._group_size
 
@@ -176,7 +192,7 @@ class VideoGRPOTrainer(GRPOTrainer):
         block = completions_block(
             inputs[0]["query"],
             inputs[0]["task_type"],
-            [completion_text(completion) for completion in first(self._logs["completion"])],
+            first(self._logs["completion"]),
             {name: first(values) for name, values in self._logs["rewards"].items()},
             {name: first(values) for name, values in self._logs["extra"].items()},
         )
@@ -199,4 +215,7 @@ class VideoGRPOTrainer(GRPOTrainer):
                 metrics[name.removesuffix("/mean")] = list(metrics[name])
             elif name in GUIDE_METRICS:
                 metrics[GUIDE_METRICS[name]] = list(metrics[name])
+        # TRL's table of completions: a parquet file, and where the tracker takes tables, one there.
+        due = bool(metrics) and self.model.training and self._shows_completions
+        self.log_completions = self._always_log_completions or due
         super().log(logs, start_time)

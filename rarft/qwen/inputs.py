@@ -48,6 +48,14 @@ def video_prompt(text: str, video: str, crop: Segment | None = None) -> list[Mes
     ]
 
 
+def prompt_text(messages: str | list[Message]) -> str:
+    """A conversation of `video_prompt` for people: the video's path and the text; text stays what it is."""
+    if isinstance(messages, str):
+        return messages
+    video, text = messages[-1]["content"]
+    return f"[{video['video']}] {text['text']}"
+
+
 class PromptEncoder:
     """Turns conversations made by `video_prompt` into `PromptInputs`, the same way everywhere."""
 
