@@ -8,7 +8,7 @@ from transformers import GenerationConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from rarft.qwen.batches import per_completion_batch
-from rarft.qwen.logprobs import per_completion_logps, shared_prefix_logps
+from rarft.qwen.logprobs import per_completion_logps, score_completions_only, shared_prefix_logps
 from rarft.qwen.rollout import generate, vision_token_ids
 from rarft.qwen.shared_prefix import enable_shared_prefix
 
@@ -18,6 +18,7 @@ def model(tiny):
     scored = copy.deepcopy(tiny[0])
     add_fused_lm_head(scored, outputs=("log_probs", "entropy"))
     enable_shared_prefix(scored)
+    score_completions_only(scored)
     return scored
 
 

@@ -17,9 +17,10 @@ from trl.models import unwrap_model_for_generation
 from rarft.grpo.config import TrainingConfig
 from rarft.grpo.console import completions_block
 from rarft.qwen.inputs import PromptEncoder, PromptInputs, prompt_text
-from rarft.qwen.logprobs import per_completion_logps, shared_prefix_logps
+from rarft.qwen.logprobs import per_completion_logps, score_completions_only, shared_prefix_logps
 from rarft.qwen.rollout import generate
 from rarft.qwen.shared_prefix import enable_shared_prefix
+from rarft.qwen.vision import accept_features, is_frozen, with_features
 from rarft.rewards.completions import completion_text
 
 # The private methods of trl 1.16 that are overridden, and the parameters that we rely on.
@@ -78,9 +79,14 @@ class VideoGRPOTrainer(GRPOTrainer):
             args.log_completions = True  # so that TRL makes the tables' folder
             args.num_completions_to_print = 0  # our own block is printed
         super().__init__(**arguments)
-        enable_shared_prefix(self.model)
-        if self.ref_model is not None:
-            enable_shared_prefix(self.accelerator.unwrap_model(self.ref_model))
+        self._reuses_vision = is_frozen(self.model)
+        models = [self.model, *([self.accelerator.unwrap_model(self.ref_model)] if self.ref_model is not None else [])]
+        for model in models:
+            score_completions_only(model)
+            if args.prompt_sharing == "on":
+                enable_shared_prefix(model)
+            if self._reuses_vision:
+                accept_features(model)
 
     @property
     def _group_size(self) -> int:
@@ -105,6 +111,9 @@ class VideoGRPOTrainer(GRPOTrainer):
         ) as model:
             was_training = model.training
             model.eval()
+            if self._reuses_vision:
+                with self.accelerator.autocast():
+                    self._groups = [with_features(model, prompt) for prompt in self._groups]
             # As many prompts at a time as one forward of training holds.
             for start in range(0, len(self._groups), self.args.prompts_per_device):
                 prompts = self._groups[start : start + self.args.prompts_per_device]

@@ -48,7 +48,7 @@ def per_completion_batch(
         "input_ids": input_ids_BL,
         "attention_mask": attention_mask_BL,
         "position_ids": position_ids_3BL,
-        "pixel_values_videos": torch.cat([prompt.pixel_values_ND for prompt, _ in rows]),
+        "pixel_values_videos": torch.cat([prompt.video_ND for prompt, _ in rows]),
         "video_grid_thw": torch.cat([prompt.grid_thw_13 for prompt, _ in rows]),
     }
     return arguments, labels_BL

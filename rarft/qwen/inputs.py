@@ -20,13 +20,13 @@ class PromptInputs:
     Attributes:
         input_ids_L: token ids, video placeholders expanded.
         position_ids_3L: M-RoPE positions.
-        pixel_values_ND: normalised patches.
+        video_ND: normalised patches, or a frozen vision tower's features of them.
         grid_thw_13: patches of the video before merging (1, 3).
     """
 
     input_ids_L: Tensor
     position_ids_3L: Tensor
-    pixel_values_ND: Tensor
+    video_ND: Tensor
     grid_thw_13: Tensor
 
     def to(self, device: torch.device | str) -> "PromptInputs":

@@ -68,7 +68,7 @@ def generate(
         input_ids=input_ids_BL[:, :-1],
         attention_mask=mask_BL[:, :-1],
         position_ids=position_ids_3BL[:, :, :-1],
-        pixel_values_videos=torch.cat([prompt.pixel_values_ND for prompt in prompts]),
+        pixel_values_videos=torch.cat([prompt.video_ND for prompt in prompts]),
         video_grid_thw=torch.cat([prompt.grid_thw_13 for prompt in prompts]),
         use_cache=True,
         logits_to_keep=1,

@@ -122,23 +122,23 @@ def pack(prompt: PromptInputs, completion_ids_GC: Tensor, completion_mask_GC: Te
         completion_mask_GC: 1 for their tokens, 0 for padding.
 
     Returns:
-        Arguments of one forward, and its shifted labels (1, L): at each segment output the completion token
-        that it predicts, `IGNORE` for padding and for the prefix.
+        Arguments of one forward, and the shifted labels (1, G*C) of what it scores: at each segment output the
+        completion token that it predicts, `IGNORE` for padding.
     """
     G, C = completion_ids_GC.shape
     P = prompt.input_ids_L.numel()
     last = prompt.input_ids_L[-1:]
     segment_ids_GC = torch.cat([last.expand(G, 1), completion_ids_GC[:, :-1]], dim=1)
     positions_3C = torch.cat([prompt.position_ids_3L[:, -1:], continued_positions(prompt, C - 1)], dim=1)
-    shift_labels = torch.full((1, P - 1 + G * C), IGNORE, device=completion_ids_GC.device)
-    shift_labels[0, P - 1 :] = completion_ids_GC.masked_fill(completion_mask_GC == 0, IGNORE).flatten()
+    shift_labels = completion_ids_GC.masked_fill(completion_mask_GC == 0, IGNORE).view(1, G * C)
     arguments = {
         "input_ids": torch.cat([prompt.input_ids_L[:-1], segment_ids_GC.flatten()])[None],
         "position_ids": torch.cat([prompt.position_ids_3L[:, :-1], positions_3C.repeat(1, G)], dim=1)[:, None],
         # A ready-made mapping keeps transformers from building an L x L mask that nothing would read.
         "attention_mask": {"full_attention": None},
         "prefix_layout": PrefixLayout(P - 1, G, C),
-        "pixel_values_videos": prompt.pixel_values_ND,
+        "scored_from": P - 1,
+        "pixel_values_videos": prompt.video_ND,
         "video_grid_thw": prompt.grid_thw_13,
     }
     return arguments, shift_labels
