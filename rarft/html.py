@@ -1,6 +1,6 @@
 """Self-contained HTML pages: no script, no style and no picture from elsewhere."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 _STYLE = """
@@ -103,6 +103,47 @@ def histogram(counts: Sequence[int], top: float, unit: str, open_ended: bool = T
         f"<svg viewBox='0 0 {width} {height + 18}' role=img>{rectangles}"
         f"<text x='0' y='{height + 14}'>0</text>"
         f"<text x='{width}' y='{height + 14}' text-anchor='end'>{escape(last)}</text></svg>"
+    )
+
+
+_COLOURS = ("#2563eb", "#dc2626", "#059669", "#b45309", "#7c3aed", "#0891b2", "#be185d", "#65a30d")
+_POINTS = 400  # of a line; of more, the mean of each stretch is drawn
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    size = -(-len(points) // _POINTS)
+    stretches = [points[start : start + size] for start in range(0, len(points), size)]
+    return [
+        (sum(x for x, _ in stretch) / len(stretch), sum(y for _, y in stretch) / len(stretch)) for stretch in stretches
+    ]
+
+
+def curves(series: Mapping[str, Sequence[tuple[float, float]]]) -> Html:
+    """Lines over a common axis, each with its name and last value; points are (x, y), x ascending."""
+    lines = {name: _thinned(points) for name, points in series.items()}
+    xs = [x for points in lines.values() for x, _ in points]
+    ys = [y for points in lines.values() for _, y in points]
+    low, high, left, right = min(ys), max(ys), min(xs), max(xs)
+    width, height, margin = 480, 150, 14
+
+    def place(x: float, y: float) -> str:
+        across = (x - left) / (right - left) if right > left else 0.5
+        up = (y - low) / (high - low) if high > low else 0.5
+        return f"{across * width:.1f},{margin + (1 - up) * (height - 2 * margin):.1f}"
+
+    drawn = "".join(
+        f"<polyline fill=none stroke-width=1.5 stroke='{_COLOURS[index % len(_COLOURS)]}' "
+        f"points='{' '.join(place(x, y) for x, y in points)}'><title>{escape(name)}</title></polyline>"
+        for index, (name, points) in enumerate(lines.items())
+    )
+    legend = " ".join(
+        f"<span style='color:{_COLOURS[index % len(_COLOURS)]}'>{escape(name)} {points[-1][1]:.4g}</span>"
+        for index, (name, points) in enumerate(series.items())
+    )
+    return Html(
+        f"<svg viewBox='0 0 {width} {height}' role=img>{drawn}<text x=0 y=11>{high:.4g}</text>"
+        f"<text x=0 y={height - 2}>{low:.4g}</text>"
+        f"<text x={width} y={height - 2} text-anchor=end>{right:g}</text></svg><p class=note>{legend}</p>"
     )
 
 

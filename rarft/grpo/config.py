@@ -17,6 +17,7 @@ from transformers import HfArgumentParser
 from trl import GRPOConfig
 
 from rarft.errors import InputError
+from rarft.grpo.launch import deepspeed_file, world_size
 from rarft.grpo.tracking import trackers
 from rarft.references.encoder import DEFAULT_ENCODER
 from rarft.storage import existing_file
@@ -33,7 +34,13 @@ _LEAST = {
     "max_pixels": FrameSampling.min_frame_pixels,
     "learning_rate": 0.0,
     "beta": 0.0,
+    "lora_r": 1,
+    "decode_workers": 0,
+    "frame_cache_gb": 0.0,
+    "max_skipped_videos": 0,
 }
+# Names that the guide uses and transformers has dropped.
+_RENAMED = {"--evaluation_strategy": "--eval_strategy"}
 _LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
 
 
@@ -84,6 +91,34 @@ class TrainingConfig(GRPOConfig):
     )
     fix_vit: bool = field(default=False, metadata={"help": "Freeze the vision tower and train only its merger."})
     use_grpo: bool = field(default=True, metadata={"help": "GRPO loss; false: clipped token-mean loss (bnpo)."})
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={
+            "help": "Attention of the vision tower, and with --prompt_sharing off of the whole model. "
+            "Packed rows always take torch's fused kernels.",
+            "choices": ["flash_attention_2", "sdpa", "eager"],
+        },
+    )
+    use_peft: bool = field(default=False, metadata={"help": "Train LoRA adapters and leave the model as it is."})
+    lora_r: int = field(default=64, metadata={"help": "Rank of the adapters."})
+    lora_alpha: int = field(default=16, metadata={"help": "Scale of the adapters, divided by their rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapters."})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"],
+        metadata={"help": "Layers of the language model by name; or one pattern over the whole model's names."},
+    )
+    merge_lora: bool = field(
+        default=True, metadata={"help": "checkpoint-final holds the merged model; false: the adapters alone."}
+    )
+    curriculum: bool = field(
+        default=False, metadata={"help": "Refusable queries: the easy first, then also medium, then all; by epoch."}
+    )
+    decode_workers: int = field(default=2, metadata={"help": "Threads per rank that read videos ahead; 0: none."})
+    frame_cache: str | None = field(default=None, metadata={"help": "Folder that keeps decoded frames."})
+    frame_cache_gb: float = field(default=50.0, metadata={"help": "Most that the folder may hold, in GB."})
+    max_skipped_videos: int = field(
+        default=10, metadata={"help": "So many videos may fail and be skipped; one more is an error."}
+    )
     log_completions_steps: int = field(
         default=10, metadata={"help": "Steps between two printed blocks of completions with their rewards; 0: none."}
     )
@@ -103,6 +138,10 @@ class TrainingConfig(GRPOConfig):
     per_device_eval_batch_size: int = field(default=1, metadata={"help": "Prompts per device when evaluating."})
     bf16: bool | None = field(default=True, metadata={"help": "Compute in bfloat16."})
     loss_type: str = field(default="grpo", metadata={"help": "Set by use_grpo."})
+    deepspeed: str | None = field(
+        default="zero3_offload",
+        metadata={"help": "DeepSpeed configuration: zero2, zero3, zero3_offload, a JSON file, or none."},
+    )
     report_to: list[str] = field(
         default_factory=lambda: ["auto"],
         metadata={"help": "Trackers: wandb, tensorboard, ...; auto: W&B where installed; none."},
@@ -128,9 +167,15 @@ class TrainingConfig(GRPOConfig):
         self.per_device_train_batch_size *= generations
         self.per_device_eval_batch_size *= self.num_generations_eval or generations
         self.report_to = trackers(self.report_to)
+        self.deepspeed = deepspeed_file(self.deepspeed)
         if not self.use_grpo:
             self.loss_type = "bnpo"
         super().__post_init__()
+
+    @property
+    def prompts_per_generation(self) -> int:
+        """Prompts that all ranks together draw completions of at a time."""
+        return int(self.generation_batch_size or 0) // (self.num_generations or 1)
 
     @property
     def sampling(self) -> FrameSampling:
@@ -160,12 +205,19 @@ def preset(name: str) -> dict[str, Any]:
     """The settings of a packaged preset.
 
     Raises:
-        InputError: no preset of that name.
+        InputError: no preset of that name, or one for other machines than this run has.
     """
     if name not in preset_names():
         raise InputError(f"--preset {name}: no such preset; use one of {', '.join(preset_names())}")
     file = resources.files("rarft.grpo").joinpath("presets", f"{name}.yaml")
-    return _read_yaml(file.read_text(encoding="utf-8"), f"preset {name}")
+    settings = _read_yaml(file.read_text(encoding="utf-8"), f"preset {name}")
+    gpus = settings.pop("gpus", 1)
+    if world_size() % gpus:
+        raise InputError(
+            f"--preset {name}: is for machines of {gpus} GPUs, and this run has {world_size()} process(es); "
+            f"start it by torchrun --nproc_per_node {gpus}, or choose another preset"
+        )
+    return settings
 
 
 def yaml_arguments(settings: str | Mapping[str, Any], source: str) -> list[str]:
@@ -197,6 +249,14 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def _renamed(arguments: list[str]) -> list[str]:
+    result = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        result.append(_RENAMED.get(name, name) + equals + value)
+    return result
+
+
 def parse(arguments: list[str]) -> dict[str, Any]:
     """Settings from preset, YAML file and command line, checked one by one and not yet as a whole.
 
@@ -217,7 +277,7 @@ def parse(arguments: list[str]) -> dict[str, Any]:
         except UnicodeDecodeError as error:
             raise InputError(f"--config {path}: is no UTF-8 text ({error}); convert the file") from error
         collected += yaml_arguments(text, f"--config {path}")
-    settings = vars(parser().parse_args([*collected, *arguments]))
+    settings = vars(parser().parse_args(_renamed([*collected, *arguments])))
     del settings["preset"], settings["config"]
     return settings
 

@@ -6,22 +6,27 @@ one forward per prompt (`_get_per_token_logps_and_entropies`), and two wrappers 
 keep a prompt's completions together (`_generate_and_score_completions`, `_compute_loss`).
 """
 
+import functools
 import inspect
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from rarft.grpo.config import TrainingConfig
 from rarft.grpo.console import completions_block
-from rarft.qwen.inputs import PromptEncoder, PromptInputs, prompt_text
+from rarft.grpo.timing import Stopwatch
+from rarft.qwen.ahead import PromptReader
+from rarft.qwen.inputs import PromptInputs, prompt_text, video_of
 from rarft.qwen.logprobs import per_completion_logps, score_completions_only, shared_prefix_logps
 from rarft.qwen.rollout import generate
 from rarft.qwen.shared_prefix import enable_shared_prefix
 from rarft.qwen.vision import accept_features, is_frozen, with_features
 from rarft.rewards.completions import completion_text
+from rarft.video.probe import VideoError
 
 # The private methods of trl 1.16 that are overridden, and the parameters that we rely on.
 SEAMS = {
@@ -63,14 +68,20 @@ class VideoGRPOTrainer(GRPOTrainer):
 
     args: TrainingConfig
 
-    def __init__(self, *, prompt_encoder: PromptEncoder, **arguments: Any) -> None:
+    def __init__(self, *, prompt_reader: PromptReader, **arguments: Any) -> None:
         """
         Args:
-            prompt_encoder: reads conversations into model inputs.
+            prompt_reader: reads conversations into model inputs, ahead of time where it can.
             arguments: of `trl.GRPOTrainer`.
         """
         check_seams()
-        self._prompt_encoder = prompt_encoder
+        self._prompt_reader = prompt_reader
+        self._stopwatch = Stopwatch()
+        self._laps = 0
+        # Why a video cannot be read: as this rank saw, as all ranks know; and the groups in flight that stand for one.
+        self._failed_videos: dict[str, str] = {}
+        self._told_videos: dict[str, str] = {}
+        self._skipped_groups: list[int] = []
         # Prompts of the rows in flight, one per group; set by whichever seam hands rows on.
         self._groups: list[PromptInputs] = []
         args = arguments["args"]
@@ -79,6 +90,8 @@ class VideoGRPOTrainer(GRPOTrainer):
             args.log_completions = True  # so that TRL makes the tables' folder
             args.num_completions_to_print = 0  # our own block is printed
         super().__init__(**arguments)
+        self.reward_funcs: list[Any] = [self._timed("reward", reward) for reward in self.reward_funcs]
+        self.accelerator.backward = self._timed("backward", self.accelerator.backward)
         self._reuses_vision = is_frozen(self.model)
         models = [self.model, *([self.accelerator.unwrap_model(self.ref_model)] if self.ref_model is not None else [])]
         for model in models:
@@ -88,6 +101,14 @@ class VideoGRPOTrainer(GRPOTrainer):
             if self._reuses_vision:
                 accept_features(model)
 
+    def _timed(self, part: str, function: Any) -> Any:
+        @functools.wraps(function)
+        def timed(*arguments: Any, **options: Any) -> Any:
+            with self._stopwatch.part(part):
+                return function(*arguments, **options)
+
+        return timed
+
     @property
     def _group_size(self) -> int:
         return self.num_generations if self.model.training else self.num_generations_eval
@@ -95,20 +116,56 @@ class VideoGRPOTrainer(GRPOTrainer):
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         G = self._group_size
         device = self.accelerator.device
-        self._groups = [self._prompt_encoder.encode(prompt).to(device) for prompt in prompts[::G]]
+        self._skipped_groups = []
+        with self._stopwatch.part("decode"):
+            self._groups = [self._read(index, prompt).to(device) for index, prompt in enumerate(prompts[::G])]
+        self._tell_failed_videos()
         return [group.input_ids_L.tolist() for group in self._groups for _ in range(G)], None, {}
+
+    def _read(self, index: int, messages: Any) -> PromptInputs:
+        """The group's prompt; where its video cannot be read, a grey one that nothing will be learnt from.
+
+        So every rank goes on with as many forwards, of the same kind, as the others.
+        """
+        try:
+            return self._prompt_reader.take(messages)
+        except VideoError as error:
+            self._skipped_groups.append(index)
+            self._failed_videos.setdefault(video_of(messages), str(error))
+            return self._prompt_reader.encoder.without_video(messages)
+
+    def _tell_failed_videos(self) -> None:
+        """Bring the ranks' failed videos together, and name the new ones.
+
+        Raises:
+            RuntimeError: more have failed than `--max_skipped_videos` allows; on every rank alike.
+        """
+        known = dict(self._told_videos)
+        for failed in gather_object([self._failed_videos]):
+            self._told_videos |= failed
+        if self.accelerator.is_main_process:
+            for video in sorted(self._told_videos.keys() - known.keys()):
+                print(f"training: video skipped: {self._told_videos[video]}", flush=True)
+        if len(self._told_videos) > self.args.max_skipped_videos:
+            raise RuntimeError(
+                f"{len(self._told_videos)} videos could not be read, more than --max_skipped_videos "
+                f"{self.args.max_skipped_videos}: {', '.join(sorted(self._told_videos))}"
+            )
 
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **_: Any
     ) -> tuple[list[list[int]], None]:
         completions: list[list[int]] = []
-        with unwrap_model_for_generation(
-            self.model_wrapped,
-            self.accelerator,
-            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
-            generation_kwargs=self.generation_kwargs,
-            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
-        ) as model:
+        with (
+            self._stopwatch.part("rollout"),
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                generation_kwargs=self.generation_kwargs,
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+            ) as model,
+        ):
             was_training = model.training
             model.eval()
             if self._reuses_vision:
@@ -139,7 +196,7 @@ class VideoGRPOTrainer(GRPOTrainer):
         for index, prompt in enumerate(self._groups):
             rows = slice(index * G, (index + 1) * G)
             group = (model, prompt, completion_ids_BC[rows], completion_mask_BC[rows])
-            with self.accelerator.autocast():
+            with self._stopwatch.part("forward"), self.accelerator.autocast():
                 if self.args.prompt_sharing == "on":
                     group_logps, group_entropies = shared_prefix_logps(*group)
                 else:
@@ -168,6 +225,9 @@ class VideoGRPOTrainer(GRPOTrainer):
         self._logs_as_text()
         self._print_completions(inputs)
         B, G = output["prompt_ids"].shape[0], self._group_size
+        for index in self._skipped_groups:
+            for name in ("completion_mask", "advantages"):
+                output[name][index * G : (index + 1) * G] = 0
         # As (groups, G, ...), so that TRL's shuffling and splitting move whole groups with their video.
         grouped = {
             name: value.view(B // G, G, *value.shape[1:])
@@ -219,6 +279,9 @@ class VideoGRPOTrainer(GRPOTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, adding the guide's names beside TRL's."""
         metrics = self._metrics["train" if self.model.training else "eval"]
+        if metrics and self.model.training:
+            self._log_times(metrics)
+            metrics["videos/skipped"] = [len(self._told_videos)]
         for name in list(metrics):
             if name.startswith("rewards/") and name.endswith("/mean"):
                 metrics[name.removesuffix("/mean")] = list(metrics[name])
@@ -228,3 +291,9 @@ class VideoGRPOTrainer(GRPOTrainer):
         due = bool(metrics) and self.model.training and self._shows_completions
         self.log_completions = self._always_log_completions or due
         super().log(logs, start_time)
+
+    def _log_times(self, metrics: dict[str, list[float]]) -> None:
+        steps = self.state.global_step - self._laps
+        self._laps = self.state.global_step
+        for name, seconds in self._stopwatch.lap().items():
+            metrics[f"time/{name}"] = [seconds / max(1, steps)]

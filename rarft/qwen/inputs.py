@@ -1,6 +1,8 @@
 """From a video and a query to what the model reads: one place for training, rollout and evaluation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from rarft.segments import Segment
 from rarft.video.decode import Frames, FrameSampling, read_frames
 
 Message = dict[str, Any]
+FrameReader = Callable[[str, FrameSampling, Segment | None], Frames]
 
 
 @dataclass(frozen=True)
@@ -48,24 +51,32 @@ def video_prompt(text: str, video: str, crop: Segment | None = None) -> list[Mes
     ]
 
 
+def video_of(messages: list[Message]) -> str:
+    """The path of a conversation's video."""
+    return str(next(part["video"] for part in messages[-1]["content"] if part["type"] == "video"))
+
+
 def prompt_text(messages: str | list[Message]) -> str:
     """A conversation of `video_prompt` for people: the video's path and the text; text stays what it is."""
     if isinstance(messages, str):
         return messages
-    video, text = messages[-1]["content"]
-    return f"[{video['video']}] {text['text']}"
+    text = next(part["text"] for part in messages[-1]["content"] if part["type"] == "text")
+    return f"[{video_of(messages)}] {text}"
 
 
 class PromptEncoder:
     """Turns conversations made by `video_prompt` into `PromptInputs`, the same way everywhere."""
 
-    def __init__(self, processor: Any, config: Any, sampling: FrameSampling) -> None:
+    def __init__(self, processor: Any, config: Any, sampling: FrameSampling, read: FrameReader = read_frames) -> None:
         """
         Args:
             processor: a Qwen2.5-VL processor.
             config: the model's configuration.
             sampling: which frames of a video are read.
+            read: reads them, from the file or from a cache.
         """
+        self._read = read
+        self._lock = Lock()  # tokenizers are not made for several threads
         self.processor = processor
         self.sampling = sampling
         self._video_token_id: int = config.video_token_id
@@ -86,7 +97,12 @@ class PromptEncoder:
         """
         part = next(part for part in messages[-1]["content"] if part["type"] == "video")
         crop = None if part["video_start"] is None else (part["video_start"], part["video_end"])
-        return self.lay_out(messages, read_frames(part["video"], self.sampling, crop))
+        return self.lay_out(messages, self._read(part["video"], self.sampling, crop))
+
+    def without_video(self, messages: list[Message]) -> PromptInputs:
+        """The prompt with a second of grey in the place of its video, for one that cannot be read."""
+        grey = torch.full((2, 3, 56, 56), 128, dtype=torch.uint8)
+        return self.lay_out(messages, Frames(grey, [0, 1], 2.0, 2))
 
     def lay_out(self, messages: list[Message], frames: Frames) -> PromptInputs:
         """Tokens, patches and positions of a conversation whose video's frames are at hand."""
@@ -96,14 +112,15 @@ class PromptEncoder:
             "frames_indices": frames.indices,
             "total_num_frames": frames.file_frames,
         }
-        batch = self.processor(
-            text=[text],
-            videos=[frames.pixels_TCHW],
-            video_metadata=[metadata],
-            do_sample_frames=False,
-            do_resize=False,
-            return_tensors="pt",
-        )
+        with self._lock:
+            batch = self.processor(
+                text=[text],
+                videos=[frames.pixels_TCHW],
+                video_metadata=[metadata],
+                do_sample_frames=False,
+                do_resize=False,
+                return_tensors="pt",
+            )
         input_ids_L = batch["input_ids"][0]
         grid_thw_13 = batch["video_grid_thw"]
         T, H, W = grid_thw_13[0].tolist()

@@ -1,0 +1,77 @@
+"""Mistakes that are told before anything heavy is loaded."""
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rarft.errors import InputError
+from rarft.grpo.data import row
+from rarft.grpo.launch import deepspeed_file
+from rarft.qwen.inputs import PromptEncoder
+from rarft.qwen.loading import check_checkpoint
+from rarft.riq.schema import Sample
+
+
+def experiment_name(settings: dict[str, Any]) -> str:
+    """`--exp_name`, else the environment's EXP_NAME, else `rarft`; it may name a folder in a folder.
+
+    Raises:
+        InputError: it leads out of `checkpoints/`.
+    """
+    name = settings["exp_name"] or os.environ.get("EXP_NAME") or "rarft"
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise InputError(f"--exp_name {name}: leads out of checkpoints/; give a name such as rarft/first")
+    return name
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """Tell of settings that cannot be followed.
+
+    Raises:
+        InputError: the first of them.
+    """
+    if not settings["train_data_path"]:
+        raise InputError("--train_data_path is missing; give the riq.jsonl of `rarft validate`")
+    if settings["output_dir"]:
+        raise InputError("--output_dir: checkpoints go to checkpoints/EXP_NAME; use --exp_name")
+    if settings["bf16"] and not settings["use_cpu"] and not torch.cuda.is_available():
+        raise InputError(
+            "--bf16: no GPU here, and these are settings for one; on this machine use --preset tiny, or --use_cpu true"
+        )
+    _check_installed(settings)
+    deepspeed_file(settings["deepspeed"])
+    resume = settings["resume_from_checkpoint"]
+    if resume and not Path(resume).is_dir():
+        raise InputError(f"--resume_from_checkpoint {resume}: no such folder; give a checkpoint-N folder")
+    if settings["eval_strategy"] != "no" and not settings["eval_data_path"]:
+        raise InputError("--eval_strategy: needs --eval_data_path, the riq.jsonl to evaluate on")
+    check_checkpoint(settings["model_name_or_path"], "--model_name_or_path")
+
+
+def _check_installed(settings: dict[str, Any]) -> None:
+    if settings["attn_implementation"] == "flash_attention_2" and not importlib.util.find_spec("flash_attn"):
+        raise InputError(
+            "--attn_implementation flash_attention_2: flash-attn is not installed; `pip install flash-attn` on a "
+            "machine with a GPU, or leave the flag out: packed rows take torch's fused kernels in any case"
+        )
+    if settings["use_vllm"] and not importlib.util.find_spec("vllm"):
+        raise InputError("--use_vllm: vllm is not installed; use an image that has it, or leave the flag out")
+    if "wandb" in settings["report_to"] and not importlib.util.find_spec("wandb"):
+        raise InputError("--report_to wandb: wandb is not installed; `pip install rarft[wandb]`, or --report_to none")
+
+
+def check_prompt_lengths(samples: list[Sample], encoder: PromptEncoder, template: str, limit: int) -> None:
+    """No prompt's text is longer than `--max_prompt_length`; nothing is ever truncated (decision D21).
+
+    Raises:
+        InputError: one is; the message names the item.
+    """
+    for sample in samples:
+        if (length := encoder.text_tokens(row(sample, template)["prompt"])) > limit:
+            raise InputError(
+                f"--max_prompt_length {limit}: the text of {sample.id} (item {sample.source.item} of "
+                f"{sample.source.file}) has {length} tokens; raise the limit or shorten the query"
+            )
