@@ -36,6 +36,18 @@ def validated(sample_set, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def with_a_broken_video(validated, tmp_path_factory):
+    """The training split, one of its videos cut off after validation; and that video's path."""
+    folder = tmp_path_factory.mktemp("broken")
+    rows = read_lines(validated / "riq.jsonl")
+    video, broken = rows[0]["video"], folder / "broken.mp4"
+    broken.write_bytes(Path(video).read_bytes()[:600])
+    lines = [json.dumps({**row, "video": str(broken) if row["video"] == video else row["video"]}) for row in rows]
+    (folder / "riq.jsonl").write_text("\n".join(lines) + "\n")
+    return folder, str(broken)
+
+
+@pytest.fixture(scope="session")
 def tiny():
     """The packaged tiny checkpoint: (model, processor), float32, in evaluation mode."""
     import torch

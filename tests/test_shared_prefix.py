@@ -4,13 +4,16 @@ import copy
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig
 from trl.trainer.utils import add_fused_lm_head
 
+from rarft.grpo.model import lora_targets
 from rarft.qwen.batches import per_completion_batch
 from rarft.qwen.logprobs import per_completion_logps, score_completions_only, shared_prefix_logps
 from rarft.qwen.rollout import generate, vision_token_ids
 from rarft.qwen.shared_prefix import enable_shared_prefix
+from rarft.qwen.vision import accept_features, with_features
 
 
 @pytest.fixture
@@ -59,19 +62,77 @@ def test_log_probabilities_are_those_of_the_plain_forward(model, tiny, prompts, 
             torch.testing.assert_close(logps[row, : len(completion)], expected, atol=1e-5, rtol=0)
 
 
-def test_gradients_equal(model, tiny, prompts, completions):
+def lora(model):
+    """LoRA on the language model, its adapters not at the zero that they begin with."""
+    config = LoraConfig(r=4, target_modules=lora_targets(["q_proj", "k_proj", "v_proj", "o_proj"]))
+    adapted = get_peft_model(model, config)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.02, generator=generator)
+    return adapted
+
+
+def frozen_vision(model):
+    for name, parameter in model.model.visual.named_parameters():
+        parameter.requires_grad = name.startswith("merger.")
+    return model
+
+
+def checkpointed(model):
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train()
+
+
+VARIANTS = {
+    "full": lambda model: model,
+    "frozen vision": frozen_vision,
+    "LoRA": lora,
+    "checkpointing": checkpointed,
+    "LoRA, checkpointing": lambda model: lora(checkpointed(model)),
+    "frozen vision, checkpointing": lambda model: frozen_vision(checkpointed(model)),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_loss_and_gradients_equal(model, tiny, prompts, completions, variant):
+    """Two groups in a batch: a clipped GRPO loss, with ratios around one, packed and per completion."""
+    policy = VARIANTS[variant](model)
     ids_GC, mask_GC = completions
-    weights_GC = torch.randn(ids_GC.shape, generator=torch.Generator().manual_seed(1)) * mask_GC
+    pad = tiny[1].tokenizer.pad_token_id
+    generator = torch.Generator().manual_seed(1)
+    advantages_G1 = torch.randn((len(ids_GC), 1), generator=generator)
+    noise_GC = 0.3 * torch.randn(ids_GC.shape, generator=generator)
 
-    def gradients(logps_GC):
-        model.zero_grad()
-        (logps_GC * weights_GC).sum().backward()
-        return {name: tensor.grad.clone() for name, tensor in model.named_parameters() if tensor.grad is not None}
+    def loss_and_gradients(logps_of):
+        policy.zero_grad()
+        total = 0.0
+        for prompt in prompts[:2]:
+            logps_GC = logps_of(prompt)
+            ratios_GC = torch.exp(logps_GC - logps_GC.detach() + noise_GC)
+            clipped_GC = torch.min(ratios_GC * advantages_G1, ratios_GC.clamp(0.8, 1.2) * advantages_G1)
+            total = total - (clipped_GC * mask_GC).sum() / mask_GC.sum()
+        total.backward()
+        return total.item(), {
+            name: tensor.grad.clone() for name, tensor in policy.named_parameters() if tensor.grad is not None
+        }
 
-    shared = gradients(shared_prefix_logps(model, prompts[0], ids_GC, mask_GC)[0])
-    plain = gradients(per_completion_logps(model, prompts[0], ids_GC, mask_GC, tiny[1].tokenizer.pad_token_id)[0])
-    assert shared.keys() == plain.keys()
-    assert any("visual" in name for name in shared)
+    if "frozen" in variant:  # the features are what a training step reads
+        accept_features(policy)
+        featured = {id(prompt): with_features(policy, prompt) for prompt in prompts}
+    else:
+        featured = {id(prompt): prompt for prompt in prompts}
+    shared_loss, shared = loss_and_gradients(
+        lambda prompt: shared_prefix_logps(policy, featured[id(prompt)], ids_GC, mask_GC)[0]
+    )
+    plain_loss, plain = loss_and_gradients(
+        lambda prompt: per_completion_logps(policy, prompt, ids_GC, mask_GC, pad)[0]
+    )
+    assert shared_loss == pytest.approx(plain_loss, abs=1e-5)
+    assert shared.keys() == plain.keys() != set()
+    assert any("visual" in name for name in shared) == ("LoRA" not in variant)
+    assert all("merger" in name for name in shared if "visual" in name) == (variant not in ("full", "checkpointing"))
     for name, gradient in plain.items():
         torch.testing.assert_close(shared[name], gradient, atol=1e-5 * gradient.abs().max().item() + 1e-7, rtol=1e-4)
 

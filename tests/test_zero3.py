@@ -30,15 +30,16 @@ def launch(folder, program, ranks, port, *flags):
 
 
 @pytest.fixture(scope="module")
-def trained(validated, tmp_path_factory):
-    """Two steps on two ranks, each followed by an evaluation: the run's folder and its log entries."""
+def trained(with_a_broken_video, tmp_path_factory):
+    """Two steps on two ranks, each followed by an evaluation; one video cannot be read: the run and its log."""
+    data = str(with_a_broken_video[0])
     folder = tmp_path_factory.mktemp("zero3")
-    steps.embed(str(validated), str(folder / "embeddings"))
+    steps.embed(data, str(folder / "embeddings"))
     return launch(
         folder, ["-m", "rarft.cli"], 2, 29541,
-        "--train_data_path", str(validated), "--embeddings", str(folder / "embeddings"), "--bf16", "true",
-        "--max_steps", "2", "--per_device_train_batch_size", "2",
-        "--evaluation_strategy", "steps", "--eval_steps", "1", "--eval_data_path", str(validated),
+        "--train_data_path", data, "--embeddings", str(folder / "embeddings"), "--bf16", "true",
+        "--max_steps", "2", "--per_device_train_batch_size", "4",
+        "--evaluation_strategy", "steps", "--eval_steps", "1", "--eval_data_path", data,
         "--per_device_eval_batch_size", "4",
     )  # fmt: skip
 
@@ -53,6 +54,11 @@ def test_two_ranks_score_completions_with_the_real_encoder(trained):
         assert 0 <= entry["explain_correction/refusal_score"] <= 1
     # Some correction was compared with its references, by the encoder that ZeRO-3 must not have partitioned.
     assert any(-1 <= entry.get("explain_correction/best_similarity", -2) <= 1 for entry in scored)
+
+
+def test_a_video_that_one_rank_cannot_read_is_skipped_by_both(trained):
+    _, entries = trained
+    assert [entry["videos/skipped"] for entry in entries if "reward" in entry][-1] == 1
 
 
 def test_two_ranks_evaluate_during_training(trained):

@@ -1,0 +1,146 @@
+"""Frames on disk, and prompts read ahead."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from rarft.qwen.ahead import PromptReader
+from rarft.qwen.inputs import PromptEncoder, video_prompt
+from rarft.qwen.reading import ReadingSettings
+from rarft.video import cache as cache_module
+from rarft.video.cache import FrameCache
+from rarft.video.decode import FrameSampling, read_frames
+from rarft.video.probe import VideoError
+
+SAMPLING = FrameSampling(fps=2.0, max_pixels=200_704)
+
+
+@pytest.fixture
+def videos(sample_set):
+    return sorted(str(path) for path in (sample_set / "videos").glob("train_*.mp4"))
+
+
+def assert_same(left, right):
+    assert torch.equal(left.pixels_TCHW, right.pixels_TCHW)
+    assert (left.indices, left.file_fps, left.file_frames) == (right.indices, right.file_fps, right.file_frames)
+
+
+def test_what_was_decoded_once_is_read_from_the_cache_and_is_the_same(videos, tmp_path, monkeypatch):
+    first = FrameCache(tmp_path, 1e9)
+    for crop in (None, (1.0, 4.0)):
+        assert_same(first.read(videos[0], SAMPLING, crop), read_frames(videos[0], SAMPLING, crop))
+    monkeypatch.setattr(cache_module, "read_frames", None)  # nothing is decoded any more
+    again = FrameCache(tmp_path, 1e9)
+    for crop in (None, (1.0, 4.0)):
+        assert_same(again.read(videos[0], SAMPLING, crop), read_frames(videos[0], SAMPLING, crop))
+    assert (first.hits, again.hits) == (0, 2)
+
+
+def test_content_and_sampling_are_the_key_and_the_name_is_not(videos, tmp_path):
+    cache = FrameCache(tmp_path / "cache", 1e9)
+    cache.read(videos[0], SAMPLING)
+    moved = tmp_path / "elsewhere.mp4"
+    moved.write_bytes(Path(videos[0]).read_bytes())
+    cache.read(str(moved), SAMPLING)
+    assert cache.hits == 1
+    moved.write_bytes(Path(videos[1]).read_bytes())  # another video under the same name
+    assert_same(cache.read(str(moved), SAMPLING), read_frames(videos[1], SAMPLING))
+    cache.read(videos[0], FrameSampling(fps=1.0, max_pixels=200_704))
+    assert cache.hits == 1
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: data[:5], lambda data: data[:90] + b"x" + data[91:]]
+)
+def test_damage_is_found_counted_and_mended(videos, tmp_path, damage):
+    cache = FrameCache(tmp_path, 1e9)
+    cache.read(videos[0], SAMPLING)
+    (file,) = tmp_path.rglob("*.frames")
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    assert_same(cache.read(videos[0], SAMPLING), read_frames(videos[0], SAMPLING))
+    assert (cache.hits, cache.damaged) == (0, 1)
+    assert file.read_bytes() == whole
+
+
+def test_the_folder_stays_within_its_bound_and_keeps_what_was_used_last(videos, tmp_path):
+    sizes = FrameCache(tmp_path / "measure", 1e9)
+    for video in videos:
+        sizes.read(video, SAMPLING)
+    largest = max(file.stat().st_size for file in (tmp_path / "measure").rglob("*.frames"))
+    bound = 3 * largest
+    cache = FrameCache(tmp_path / "cache", bound)
+    for age, video in enumerate(videos):
+        cache.read(video, SAMPLING)
+        for file in (tmp_path / "cache").rglob("*.frames"):
+            if file.stat().st_mtime > 1000:  # just written or read: give it its place in time
+                os.utime(file, (age, age))
+    held = [file.stat().st_size for file in (tmp_path / "cache").rglob("*.frames")]
+    assert sum(held) <= bound * 1.05 + largest
+    assert len(held) < len(videos)
+    cache.read(videos[-1], SAMPLING)
+    assert cache.hits == 1
+
+
+def test_many_readers_share_a_folder(videos, tmp_path):
+    caches = [FrameCache(tmp_path, 4e5) for _ in range(4)]
+
+    def read(number):
+        return caches[number % 4].read(videos[number % len(videos)], SAMPLING)
+
+    with ThreadPoolExecutor(4) as pool:
+        for number, frames in enumerate(pool.map(read, range(40))):
+            assert_same(frames, read_frames(videos[number % len(videos)], SAMPLING))
+    assert sum(cache.damaged for cache in caches) == 0
+
+
+def test_a_folder_that_cannot_be_written_is_counted_and_does_without(videos, tmp_path, monkeypatch):
+    cache = FrameCache(tmp_path, 1e9)
+
+    def full(*_arguments, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache_module.tempfile, "mkstemp", full)
+    assert_same(cache.read(videos[0], SAMPLING), read_frames(videos[0], SAMPLING))
+    assert cache.unwritten == 1
+
+
+@pytest.fixture
+def encoder(tiny):
+    model, processor = tiny
+    return PromptEncoder(processor, model.config, ReadingSettings.of("tiny").sampling)
+
+
+def test_announced_prompts_are_read_by_other_threads_and_taken_once(encoder, videos, monkeypatch):
+    seen = []
+    original = encoder.encode
+    monkeypatch.setattr(
+        encoder, "encode", lambda messages: seen.append(threading.current_thread().name) or original(messages)
+    )
+    reader = PromptReader(encoder, workers=2, most=4)
+    prompts = [video_prompt(f"Find: {name}", name) for name in videos[:3]]
+    for prompt in prompts:
+        reader.announce(prompt)
+        reader.announce(prompt)
+    for prompt in prompts:
+        taken, expected = reader.take(prompt), original(prompt)
+        assert all(torch.equal(value, getattr(expected, name)) for name, value in vars(taken).items())
+        reader.announce(prompt)  # its completions are used for another step
+    assert len(seen) == 3
+    assert all(name.startswith("rarft-decode") for name in seen)
+    reader.take(prompts[0])  # not announced: read at once
+    assert seen[3] == threading.current_thread().name
+
+
+def test_a_video_that_fails_ahead_fails_when_it_is_taken(encoder, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"not a video")
+    for workers in (0, 1):
+        reader = PromptReader(encoder, workers, most=2)
+        reader.announce(video_prompt("Find: x", str(broken)))
+        with pytest.raises(VideoError, match=r"broken\.mp4"):
+            reader.take(video_prompt("Find: x", str(broken)))

@@ -1,0 +1,123 @@
+"""Every flag of the training guide, as it stands there, and the presets for its table of machines."""
+
+import pytest
+import yaml
+
+from rarft.errors import InputError
+from rarft.grpo.config import build, parse, preset, preset_names
+from rarft.grpo.launch import deepspeed_file
+
+# Flag lines of the guide, verbatim.
+LINES = """
+--model_name_or_path Qwen/Qwen2.5-VL-7B-Instruct
+--prompt_type rarft
+--num_generations 4
+--temperature 1.0
+--beta 0.05
+--use_grpo true
+--learning_rate 5e-7
+--num_train_epochs 1
+--per_device_train_batch_size 1
+--gradient_accumulation_steps 1
+--max_grad_norm 1.0
+--max_completion_length 512
+--max_prompt_length 2048
+--bf16 true
+--gradient_checkpointing true
+--deepspeed scripts/configs/zero3_offload.json
+--resume_from_checkpoint checkpoints/rarft/qwen_7b_final/checkpoint-200
+--reward_funcs format refuse_iou my_custom_reward
+--model_name_or_path Qwen/Qwen2.5-VL-72B-Instruct
+--fix_vit true
+--use_peft true
+--lora_r 64
+--lora_alpha 16
+--lora_target_modules q_proj k_proj v_proj o_proj
+--num_generations 2
+--max_completion_length 256
+--attn_implementation flash_attention_2
+--max_pixels 6422528
+--gradient_accumulation_steps 8
+--temperature 0.7
+--per_device_train_batch_size 2
+--gradient_accumulation_steps 2
+--gradient_accumulation_steps 4
+--evaluation_strategy steps
+--eval_steps 500
+--eval_data_path dataset/annotations/val_riq.json
+--exp_name rarft/qwen_7b_final
+--train_data_path ./dataset/annotations/hi_vtg_train.json
+""".strip().splitlines()
+
+# What the guide calls the default of its core parameters.
+DEFAULTS = {
+    "model_name_or_path": "Qwen/Qwen2.5-VL-7B-Instruct", "prompt_type": "rarft", "num_generations": 4,
+    "temperature": 1.0, "beta": 0.05, "use_grpo": True, "learning_rate": 5e-7, "num_train_epochs": 1,
+    "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "max_grad_norm": 1.0,
+    "max_completion_length": 512, "max_prompt_length": 2048, "bf16": True, "gradient_checkpointing": True,
+    "deepspeed": "zero3_offload", "max_pixels": 12845056, "use_peft": False, "lora_r": 64, "lora_alpha": 16,
+    "lora_target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"], "fix_vit": False, "curriculum": False,
+    "reward_funcs": ["format", "refuse_iou", "explain_correction"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_flag_line_is_taken_verbatim_and_as_yaml(line, tmp_path):
+    flag, *values = line.split()
+    name = {"evaluation_strategy": "eval_strategy"}.get(flag.removeprefix("--"), flag.removeprefix("--"))
+    parsed = parse(line.split())
+    expected = yaml.safe_load(values[0])
+    got = parsed[name]
+    if isinstance(got, list):
+        assert got == values
+    elif isinstance(got, bool):
+        assert got is expected
+    else:
+        assert float(got) == float(values[0]) if isinstance(got, int | float) else got == values[0]
+    (tmp_path / "own.yaml").write_text(f"{flag.removeprefix('--')}: {values if len(values) > 1 else values[0]}\n")
+    assert parse(["--config", str(tmp_path / "own.yaml")]) == parsed
+
+
+def test_defaults_are_the_guides():
+    parsed = parse([])
+    assert {name: parsed[name] for name in DEFAULTS} == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("name", "world_size", "expected"),
+    [
+        ("8xA100-80", 8, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "num_generations": 4}),
+        ("8xH100-80", 16, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}),
+        ("8xA100-40", 8, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}),
+        ("4xA100-80", 4, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}),
+        ("paper", 1, {"model_name_or_path": "Boshenxx/Time-R1-7B", "num_generations": 8, "max_pixels": 2809856}),
+    ],
+)
+def test_presets(monkeypatch, name, world_size, expected):
+    monkeypatch.setenv("WORLD_SIZE", str(world_size))
+    parsed = parse(["--preset", name])
+    assert {key: parsed[key] for key in expected} == expected
+
+
+def test_a_preset_for_other_machines_is_told(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(InputError, match=r"8xA100-80: is for machines of 8 GPUs.*1 process.*--nproc_per_node 8"):
+        preset("8xA100-80")
+
+
+def test_every_preset_makes_a_configuration(monkeypatch, tmp_path):
+    for name in preset_names():
+        monkeypatch.setenv("WORLD_SIZE", "8")
+        settings = parse(["--preset", name, "--deepspeed", "none", "--bf16", "false", "--report_to", "none"])
+        monkeypatch.setenv("WORLD_SIZE", "1")
+        assert build(settings, tmp_path).prompts_per_device == settings["per_device_train_batch_size"]
+
+
+def test_deepspeed_files_go_by_name_or_path(tmp_path):
+    assert deepspeed_file("none") is None
+    assert deepspeed_file("scripts/configs/zero3_offload.json") == deepspeed_file("zero3_offload")
+    own = tmp_path / "zero2.json"
+    own.write_text("{}")
+    assert deepspeed_file(str(own)) == str(own)
+    with pytest.raises(InputError, match="no such file; give its path, one of zero2, zero3, zero3_offload, or none"):
+        deepspeed_file("scripts/configs/zero4.json")
