@@ -65,6 +65,12 @@ def _train(arguments: list[str]) -> None:
         print(f"checkpoint: {checkpoint}")
 
 
+def _cache_videos(arguments: list[str]) -> None:
+    from rarft import steps
+
+    print(steps.cache_videos(arguments))
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from rarft import steps
     from rarft.evaluation.report import console_table
@@ -172,6 +178,9 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--encoder", help="SentenceTransformer name or folder (default all-MiniLM-L6-v2)")
 
     commands.add_parser("train", add_help=False, help="Train by GRPO; see `rarft train --help` for its flags.")
+    commands.add_parser(
+        "cache-videos", add_help=False, help="Decode a training run's videos into --frame_cache; flags as of train."
+    )
 
     evaluate = command("evaluate", _evaluate, "Evaluate a checkpoint on validated data.")
     evaluate.add_argument("--checkpoint", required=True, help="a folder, a hub name, or `tiny`")
@@ -264,9 +273,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     _quiet_libraries()
-    if given[:1] == ["train"]:  # its parser is made from the trainer's configuration, and lives there
-        with reported("train"):
-            _train(given[1:])
+    # Their parser is made from the trainer's configuration, and lives there.
+    if run := {"train": _train, "cache-videos": _cache_videos}.get(given[0] if given else ""):
+        with reported(given[0]):
+            run(given[1:])
         return
     parser = _parser()
     options, unknown = parser.parse_known_args(given)

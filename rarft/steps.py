@@ -133,6 +133,13 @@ def train(arguments: list[str], out: str) -> str:
     return str(run(arguments, local_path(out, "--out")))
 
 
+def cache_videos(arguments: list[str]) -> str:
+    """Fill the frame cache of a training run with these flags; returns a line that counts."""
+    from rarft.grpo.cache_videos import cache_videos as run
+
+    return run(arguments)
+
+
 def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> tuple[str, str]:
     """Train with the flags of one YAML text, and with `inputs`, which win over it.
 
