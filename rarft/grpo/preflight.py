@@ -59,6 +59,15 @@ def _check_installed(settings: dict[str, Any]) -> None:
         )
     if settings["use_vllm"] and not importlib.util.find_spec("vllm"):
         raise InputError("--use_vllm: vllm is not installed; use an image that has it, or leave the flag out")
+    if settings["use_vllm"] and (
+        settings["vllm_mode"] != "colocate"
+        or settings["vllm_tensor_parallel_size"] != 1
+        or settings["vllm_enable_sleep_mode"]
+    ):
+        raise InputError(
+            "--use_vllm: works colocated, one engine a GPU; leave --vllm_mode, --vllm_tensor_parallel_size and "
+            "--vllm_enable_sleep_mode out"
+        )
     if "wandb" in settings["report_to"] and not importlib.util.find_spec("wandb"):
         raise InputError("--report_to wandb: wandb is not installed; `pip install rarft[wandb]`, or --report_to none")
 

@@ -55,7 +55,7 @@ def _prompt_encoder(
     read = read_frames
     if args.frame_cache:
         read = FrameCache(Path(args.frame_cache), args.frame_cache_gb * 1e9).read
-    return PromptEncoder(processor, model_config, reading.sampling, read)
+    return PromptEncoder(processor, model_config, reading.sampling, read, keep_frames=args.use_vllm)
 
 
 def _build_trainer(

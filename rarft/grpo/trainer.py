@@ -22,9 +22,10 @@ from rarft.grpo.timing import Stopwatch
 from rarft.qwen.ahead import PromptReader
 from rarft.qwen.inputs import PromptInputs, prompt_text, video_of
 from rarft.qwen.logprobs import per_completion_logps, score_completions_only, shared_prefix_logps
-from rarft.qwen.rollout import generate
+from rarft.qwen.rollout import generate, vision_token_ids
 from rarft.qwen.shared_prefix import enable_shared_prefix
 from rarft.qwen.vision import accept_features, is_frozen, with_features
+from rarft.qwen.vllm_rollout import generate_with_vllm
 from rarft.rewards.completions import completion_text
 from rarft.video.probe import VideoError
 
@@ -92,7 +93,8 @@ class VideoGRPOTrainer(GRPOTrainer):
         super().__init__(**arguments)
         self.reward_funcs: list[Any] = [self._timed("reward", reward) for reward in self.reward_funcs]
         self.accelerator.backward = self._timed("backward", self.accelerator.backward)
-        self._reuses_vision = is_frozen(self.model)
+        # With vLLM the vision tower's features are the engine's own, and no pass here comes before the loss.
+        self._reuses_vision = is_frozen(self.model) and not self.use_vllm
         models = [self.model, *([self.accelerator.unwrap_model(self.ref_model)] if self.ref_model is not None else [])]
         for model in models:
             score_completions_only(model)
@@ -154,7 +156,10 @@ class VideoGRPOTrainer(GRPOTrainer):
 
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **_: Any
-    ) -> tuple[list[list[int]], None]:
+    ) -> tuple[list[list[int]], list[list[float]] | None]:
+        if self.use_vllm:
+            with self._stopwatch.part("rollout"):
+                return self._generate_with_vllm(num_generations)
         completions: list[list[int]] = []
         with (
             self._stopwatch.part("rollout"),
@@ -177,6 +182,26 @@ class VideoGRPOTrainer(GRPOTrainer):
                 completions += generate(model, prompts, num_generations, self.generation_config)
             model.train(was_training)
         return completions, None
+
+    def _generate_with_vllm(self, num_generations: int) -> tuple[list[list[int]], list[list[float]]]:
+        from vllm import SamplingParams
+
+        if self.state.global_step != self._last_loaded_step:
+            self.vllm_generation.sync_weights()
+            self._last_loaded_step: int = self.state.global_step
+        args, config = self.args, self.model.config
+        sampling = SamplingParams(
+            n=num_generations,
+            temperature=args.temperature,
+            top_p=args.top_p,
+            top_k=args.top_k,
+            min_p=args.min_p or 0.0,
+            repetition_penalty=args.repetition_penalty,
+            max_tokens=args.max_completion_length,
+            logprobs=0,  # of the sampled tokens alone
+            logit_bias=dict.fromkeys(vision_token_ids(config), -100.0),
+        )
+        return generate_with_vllm(self.vllm_generation.llm, self._groups, config.video_token_id, sampling)
 
     def _get_per_token_logps_and_entropies(
         self,

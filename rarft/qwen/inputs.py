@@ -25,16 +25,21 @@ class PromptInputs:
         position_ids_3L: M-RoPE positions.
         video_ND: normalised patches, or a frozen vision tower's features of them.
         grid_thw_13: patches of the video before merging (1, 3).
+        frames: the video's frames, where the encoder keeps them; on the CPU.
     """
 
     input_ids_L: Tensor
     position_ids_3L: Tensor
     video_ND: Tensor
     grid_thw_13: Tensor
+    frames: Frames | None = None
 
     def to(self, device: torch.device | str) -> "PromptInputs":
         """The same on another device."""
-        return replace(self, **{name: value.to(device) for name, value in vars(self).items()})
+        tensors: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **tensors)
 
 
 def video_prompt(text: str, video: str, crop: Segment | None = None) -> list[Message]:
@@ -67,15 +72,23 @@ def prompt_text(messages: str | list[Message]) -> str:
 class PromptEncoder:
     """Turns conversations made by `video_prompt` into `PromptInputs`, the same way everywhere."""
 
-    def __init__(self, processor: Any, config: Any, sampling: FrameSampling, read: FrameReader = read_frames) -> None:
+    def __init__(
+        self,
+        processor: Any,
+        config: Any,
+        sampling: FrameSampling,
+        read: FrameReader = read_frames,
+        keep_frames: bool = False,
+    ) -> None:
         """
         Args:
             processor: a Qwen2.5-VL processor.
             config: the model's configuration.
             sampling: which frames of a video are read.
             read: reads them, from the file or from a cache.
+            keep_frames: keep them beside the patches, for an engine that makes its own.
         """
-        self._read = read
+        self._read, self._keep_frames = read, keep_frames
         self._lock = Lock()  # tokenizers are not made for several threads
         self.processor = processor
         self.sampling = sampling
@@ -131,4 +144,5 @@ class PromptEncoder:
             [self._temporal_patch / frames.sample_fps],
             self._tokens_per_second,
         )
-        return PromptInputs(input_ids_L, positions_3L, batch["pixel_values_videos"], grid_thw_13)
+        kept = frames if self._keep_frames else None
+        return PromptInputs(input_ids_L, positions_3L, batch["pixel_values_videos"], grid_thw_13, kept)
