@@ -1,0 +1,353 @@
+"""One optimisation step of GRPO on a video prompt, three ways: `python benchmarks/step.py [growth | gpu]`.
+
+- reference: as the published trainer does it: pixel values and prompt repeated for every completion, logits at
+  every position, log-softmax and entropy over the whole vocabulary row by row;
+- per completion: the careful way without sharing: the prompt repeated, logits where a completion stands;
+- shared: each prompt once, the frozen vision tower once for all passes (this trainer).
+
+A step is the rollout's prefill, the reference model's pass and the policy's pass with its backward pass; decoding,
+which is the same for all three, is left out. `growth` shows how the two latter grow with the group, the prompt and
+the completion; `gpu` is a 7B-shaped random model in bfloat16. Each way runs in a process of its own.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from trl.trainer.utils import add_fused_lm_head
+
+from rarft.html import columns, curves, page
+from rarft.qwen import shared_prefix
+from rarft.qwen.batches import per_completion_batch
+from rarft.qwen.inputs import PromptInputs
+from rarft.qwen.logprobs import per_completion_logps, score_completions_only, shared_prefix_logps
+from rarft.qwen.positions import prompt_positions
+from rarft.qwen.shared_prefix import enable_shared_prefix
+from rarft.qwen.vision import MERGER, accept_features, with_features
+
+VIDEO, PAD = 151_656, 151_643
+PATCH_WIDTH = 3 * 2 * 14 * 14
+PARTS = ("prefill", "reference", "policy")
+PER_STEP = 96  # video tokens of a time step: 16 x 24 patches, merged two by two
+
+
+@dataclass(frozen=True)
+class Shape:
+    """P prompt tokens, most of them video; G completions of C tokens."""
+
+    P: int
+    C: int
+    G: int
+
+    @property
+    def time_steps(self) -> int:
+        """Of the video's grid."""
+        return (self.P - 20) // PER_STEP
+
+
+def build_model(large: bool) -> Any:
+    """A random Qwen2.5-VL with a frozen vision tower: 7B-shaped, or with a small body and the real vocabulary."""
+    if large:
+        text = {
+            "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
+            "intermediate_size": 18944, "vocab_size": 152_064,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+        }  # fmt: skip
+        vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
+    else:
+        text = {
+            "hidden_size": 256, "num_hidden_layers": 8, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "intermediate_size": 768, "vocab_size": 151_936,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
+        }  # fmt: skip
+        vision = {"depth": 8, "hidden_size": 256, "intermediate_size": 512, "num_heads": 4}
+    config = Qwen2_5_VLConfig(
+        text_config={**text, "bos_token_id": None, "eos_token_id": PAD, "pad_token_id": PAD},
+        vision_config={**vision, "out_hidden_size": text["hidden_size"], "tokens_per_second": 2,
+                       "fullatt_block_indexes": [vision["depth"] - 1]},
+        video_token_id=VIDEO, image_token_id=151_655, vision_start_token_id=151_652, vision_end_token_id=151_653,
+        tie_word_embeddings=not large,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    with torch.device("cuda" if large else "cpu"):
+        torch.set_default_dtype(torch.bfloat16 if large else torch.float32)
+        model = Qwen2_5_VLForConditionalGeneration(config)
+        torch.set_default_dtype(torch.float32)
+    for name, parameter in model.model.visual.named_parameters():
+        parameter.requires_grad = name.startswith(MERGER)
+    return model.eval()
+
+
+def make_group(shape: Shape, device: str) -> tuple[PromptInputs, Tensor]:
+    """A prompt with its video, and G random completions."""
+    generator = torch.Generator().manual_seed(1)
+    T, H, W = shape.time_steps, 16, 24
+    text = torch.randint(1000, 5000, (shape.P - T * PER_STEP,), generator=generator)
+    ids = torch.cat([text[:10], torch.full((T * PER_STEP,), VIDEO), text[10:]])
+    positions = prompt_positions(ids, VIDEO, [(T, H // 2, W // 2)], [1.0], 2.0)
+    pixels = torch.randn((T * H * W, PATCH_WIDTH), generator=generator)
+    prompt = PromptInputs(ids, positions, pixels, torch.tensor([[T, H, W]])).to(device)
+    completions = torch.randint(1000, 5000, (shape.G, shape.C), generator=generator)
+    return prompt, completions.to(device)
+
+
+Work = dict[str, Callable[[], Any]]
+
+
+def policy_loss(logps: Tensor) -> Tensor:
+    """Any loss with a gradient at every token."""
+    return -(logps * torch.linspace(-1, 1, logps.shape[0], device=logps.device)[:, None]).mean()
+
+
+def reference_algorithm(model: Any, base: Any, prompt: PromptInputs, completions: Tensor) -> Work:
+    """The published trainer's way, a row at a time: a batch of logits over the whole vocabulary does not fit."""
+    P, G = prompt.input_ids_L.numel(), completions.shape[0]
+
+    def logps(row_model: Any, row: int) -> Tensor:
+        arguments, _ = per_completion_batch([(prompt, completions[row])], PAD)
+        logits = row_model(**arguments, use_cache=False).logits[0, :-1].float()
+        log_softmax = logits.log_softmax(-1)
+        with torch.no_grad():
+            -(log_softmax.exp() * log_softmax).sum(-1)  # entropy at every position
+        return log_softmax.gather(-1, arguments["input_ids"][0, 1:, None])[P - 1 :, 0]
+
+    def policy() -> None:
+        for row in range(G):
+            policy_loss(logps(model, row)[None]).backward()
+
+    @torch.no_grad()
+    def reference() -> None:
+        for row in range(G):
+            logps(base, row)
+
+    return {"prefill": lambda: prefill(model, [prompt] * G), "reference": reference, "policy": policy}
+
+
+@torch.no_grad()
+def prefill(model: Any, prompts: list[PromptInputs]) -> None:
+    """The rollout's first forward over so many copies of the prompt."""
+    empty = torch.empty(0, dtype=torch.long, device=prompts[0].input_ids_L.device)
+    arguments, _ = per_completion_batch([(prompt, empty) for prompt in prompts], PAD)
+    model(**arguments, use_cache=True, logits_to_keep=1)
+
+
+def per_completion(model: Any, base: Any, prompt: PromptInputs, completions: Tensor) -> Work:
+    """Every completion with a copy of the prompt and the video."""
+    mask = torch.ones_like(completions)
+
+    @torch.no_grad()
+    def reference() -> None:
+        per_completion_logps(base, prompt, completions, mask, PAD)
+
+    def policy() -> None:
+        policy_loss(per_completion_logps(model, prompt, completions, mask, PAD)[0]).backward()
+
+    return {
+        "prefill": lambda: prefill(model, [prompt] * len(completions)), "reference": reference, "policy": policy
+    }  # fmt: skip
+
+
+def shared(model: Any, base: Any, prompt: PromptInputs, completions: Tensor) -> Work:
+    """The prompt once; the vision tower with the prefill, its features read by the other passes."""
+    mask = torch.ones_like(completions)
+    held: list[PromptInputs] = []
+
+    def first() -> None:
+        held[:] = [with_features(model, prompt)]
+        prefill(model, held)
+
+    @torch.no_grad()
+    def reference() -> None:
+        shared_prefix_logps(base, held[0], completions, mask)
+
+    def policy() -> None:
+        policy_loss(shared_prefix_logps(model, held[0], completions, mask)[0]).backward()
+
+    return {"prefill": first, "reference": reference, "policy": policy}
+
+
+WAYS = {"reference": reference_algorithm, "per completion": per_completion, "shared": shared}
+
+
+def weights_of(model: Any) -> dict[str, int]:
+    """Weights that a token is multiplied with: of the vision blocks, the merger, the language model, the head."""
+    count = {"vision": 0, "merger": 0, "text": 0, "head": model.get_output_embeddings().weight.numel()}
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.nn.Linear | torch.nn.Conv3d) or name.startswith("lm_head"):
+            continue
+        part = "text" if "visual" not in name else "merger" if MERGER in name else "vision"
+        count[part] += module.weight.numel()
+    return count
+
+
+def minimal_flops(model: Any, shape: Shape) -> dict[str, float]:
+    """Multiply-adds times two of the matrix products with weights, each token once per pass; by part.
+
+    A backward pass costs twice its forward pass where weights train. The vision blocks are frozen and run once.
+    """
+    count, video = weights_of(model), shape.time_steps * PER_STEP
+    vision, merger = 2.0 * count["vision"] * 4 * video, 2.0 * count["merger"] * video
+    scored = shape.G * shape.C
+    forward = merger + 2.0 * count["text"] * (shape.P + scored) + 2.0 * count["head"] * scored
+    return {
+        "prefill": vision + merger + 2.0 * count["text"] * shape.P + 2.0 * count["head"],
+        "reference": forward,
+        "policy": 3 * forward,
+    }
+
+
+_PRODUCTS = ("mm", "addmm", "bmm", "convolution", "convolution_backward", "baddbmm")
+
+
+def _plain_mask(rows: int, columns: int) -> Tensor:
+    return torch.ones(rows, columns, dtype=torch.bool).tril(columns - rows)
+
+
+def counted_flops(work: Callable[[], Any]) -> float:
+    """Floating-point operations of the matrix products that really ran, attention left out."""
+    # The counter cannot look into a causal bias; a plain mask takes its place while it counts.
+    with patch.object(shared_prefix, "causal_lower_right", _plain_mask), FlopCounterMode(display=False) as counter:
+        work()
+    return float(
+        sum(
+            flops
+            for operation, flops in counter.get_flop_counts()["Global"].items()
+            if str(operation).split(".")[-1] in _PRODUCTS
+        )
+    )
+
+
+def measure(way: str, shape: Shape, repeats: int, large: bool, count: bool) -> dict[str, Any]:
+    """CPU seconds and wall seconds of each part, peak memory in bytes, and counted operations."""
+    device = "cuda" if large else "cpu"
+    model, base = build_model(large), build_model(large)
+    for each in (model, base):
+        add_fused_lm_head(each, outputs=("log_probs", "entropy"))
+        score_completions_only(each)
+        if way == "shared":
+            enable_shared_prefix(each)
+            accept_features(each)
+    prompt, completions = make_group(shape, device)
+    work = WAYS[way](model, base, prompt, completions)
+    cpu: dict[str, list[float]] = {part: [] for part in PARTS}
+    wall: dict[str, list[float]] = {part: [] for part in PARTS}
+    for repeat in range(repeats + large):  # a GPU's first round warms up
+        for part in PARTS:
+            model.zero_grad()
+            started, cpu_started = time.perf_counter(), time.process_time()
+            work[part]()
+            if large:
+                torch.cuda.synchronize()
+            if repeat >= large:
+                cpu[part].append(time.process_time() - cpu_started)
+                wall[part].append(time.perf_counter() - started)
+    peak = torch.cuda.max_memory_allocated() if large else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "cpu": {part: statistics.median(values) for part, values in cpu.items()},
+        "wall": {part: statistics.median(values) for part, values in wall.items()},
+        "peak": peak,
+        "minimum": minimal_flops(model, shape),
+        "counted": {part: counted_flops(work[part]) for part in PARTS} if count else None,
+    }
+
+
+def run(way: str, shape: Shape, repeats: int, large: bool = False, count: bool = False) -> dict[str, Any]:
+    """`measure` in a process of its own."""
+    options = json.dumps({"way": way, "shape": vars(shape), "repeats": repeats, "large": large, "count": count})
+    done = subprocess.run([sys.executable, __file__, "measure", options], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{way} {shape}: {done.stderr.strip().splitlines()[-1]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def step_table(repeats: int) -> None:
+    """The three ways at P=2000 and C=128."""
+    print("P=2000, C=128; CPU seconds by part and together, wall seconds, peak memory, counted operations")
+    for G in (4, 8):
+        totals = {}
+        for way in WAYS:
+            result = run(way, Shape(2000, 128, G), repeats, count=True)
+            totals[way] = sum(result["cpu"].values())
+            parts = "  ".join(f"{part} {result['cpu'][part]:6.1f}" for part in PARTS)
+            counted, least = sum(result["counted"].values()), sum(result["minimum"].values())
+            wall, memory = sum(result["wall"].values()), result["peak"] / 2**30
+            mark = "  (row by row)" if way == "reference" else ""
+            print(
+                f"G={G}  {way:<15}{parts}  together {totals[way]:6.1f}  wall {wall:6.1f}  {memory:5.1f} GiB  "
+                f"{counted / 1e12:6.2f} TFLOP, {counted / least:.2f} of the minimum{mark}",
+                flush=True,
+            )
+        for way in ("reference", "per completion"):
+            print(f"G={G}  shared takes {totals[way] / totals['shared']:.1f} times less CPU than {way}", flush=True)
+
+
+def growth(out: Path) -> None:
+    """Shared against per completion, one of G, P and C varied at a time."""
+    axes = {"G": (2, 4, 8, 16), "P": (500, 1000, 2000, 4000), "C": (32, 128, 512)}
+    pictures = {}
+    for axis, values in axes.items():
+        points = []
+        for value in values:
+            shape = Shape(**{"P": 2000, "C": 128, "G": 8, axis: value})
+            each, together = (sum(run(way, shape, 1)["cpu"].values()) for way in ("per completion", "shared"))
+            ratio = each / together
+            points.append((float(value), ratio))
+            times = f"per completion {each:6.1f} s, shared {together:6.1f} s, {ratio:.2f} times"
+            print(f"{axis}={value:<5} {times}", flush=True)
+        pictures[f"times less CPU, over {axis}"] = curves({"per completion / shared": points})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page("Shared prompt against per completion", "CPU seconds of one step.", columns(pictures)))
+    print(out)
+
+
+def gpu() -> None:
+    """A 7B-shaped random model: tokens a second, model FLOPs utilisation, peak memory."""
+    peak_flops = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
+    name = torch.cuda.get_device_name()
+    most = next((flops for key, flops in peak_flops.items() if key in name), None)
+    for shape in (Shape(2000, 200, 4), Shape(3500, 200, 8)):
+        for way in ("per completion", "shared"):
+            result = run(way, shape, 3, large=True)
+            seconds = sum(result["wall"].values())
+            used = sum(result["minimum"].values()) / seconds
+            print(
+                f"{name}  P={shape.P} C={shape.C} G={shape.G}  {way:<15}{seconds:7.2f} s  "
+                f"{shape.G * shape.C / seconds:8.0f} completion tokens/s  {result['peak'] / 2**30:5.1f} GiB  "
+                f"MFU {used / most if most else float('nan'):.2f}",
+                flush=True,
+            )
+
+
+def main() -> None:
+    """Choose a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", nargs="?", default="step", choices=["step", "growth", "gpu", "measure"])
+    parser.add_argument("options", nargs="?")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    if arguments.table == "measure":
+        options = json.loads(arguments.options)
+        print(json.dumps(measure(**{**options, "shape": Shape(**options["shape"])})))
+    elif arguments.table == "growth":
+        growth(Path("out/benchmarks/growth.html"))
+    elif arguments.table == "gpu":
+        gpu()
+    else:
+        step_table(arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()
