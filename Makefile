@@ -19,7 +19,7 @@ $(VENV)/installed: pyproject.toml
 
 demo: $(VENV)/installed  ## the whole pipeline on a synthetic data set
 	$(BIN)/rarft sample --out $(DEMO)/sample --train 128 --eval 60
-	$(BIN)/rarft run --preset tiny --annotations $(DEMO)/sample/train.json --eval-annotations $(DEMO)/sample/eval.json --out $(DEMO)
+	$(BIN)/rarft run --preset tiny --annotations $(DEMO)/sample/train.json --eval-annotations $(DEMO)/sample/eval.json --out $(DEMO) -- --resume_from_checkpoint none
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest

@@ -25,7 +25,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, addmm_flop
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from trl.trainer.utils import add_fused_lm_head
 
@@ -209,7 +209,7 @@ def minimal_flops(model: Any, shape: Shape) -> dict[str, float]:
     }
 
 
-_PRODUCTS = ("mm", "addmm", "bmm", "convolution", "convolution_backward", "baddbmm")
+_PRODUCTS = ("mm", "addmm", "addmm_", "bmm", "convolution", "convolution_backward", "baddbmm")
 
 
 def _plain_mask(rows: int, columns: int) -> Tensor:
@@ -219,7 +219,8 @@ def _plain_mask(rows: int, columns: int) -> Tensor:
 def counted_flops(work: Callable[[], Any]) -> float:
     """Floating-point operations of the matrix products that really ran, attention left out."""
     # The counter cannot look into a causal bias; a plain mask takes its place while it counts.
-    with patch.object(shared_prefix, "causal_lower_right", _plain_mask), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flop})
+    with patch.object(shared_prefix, "causal_lower_right", _plain_mask), counter:
         work()
     return float(
         sum(

@@ -14,6 +14,7 @@ from pipelines.console import ConsoleFilter
 from rarft.errors import EXIT_BAD_INPUT, STARTER_TELLS, InputError
 from rarft.evaluation.evaluate import METRICS_JSON, REPORT_HTML
 from rarft.evaluation.report import console_table
+from rarft.grpo.curves import TRAINING_HTML
 from rarft.riq.validate import REPORT_JSON
 from rarft.storage import existing_file, existing_folder, local_path
 
@@ -35,7 +36,7 @@ def _training_settings(preset: str | None, flags: list[str]) -> dict[str, Any]:
             "run through",
             flush=True,
         )
-    settings: dict[str, Any] = {"preset": preset or DEFAULT_PRESET}
+    settings: dict[str, Any] = {"preset": preset or DEFAULT_PRESET, "resume_from_checkpoint": "auto"}
     name = ""
     for flag in flags:
         if flag.startswith("--"):
@@ -106,7 +107,9 @@ def run(
     print(f"\nquarantined:        {counts['quarantined']} of {counts['queries']} queries")
     print(f"validation report:  {shown / 'validation' / REPORT_HTML}")
     print(f"evaluation report:  {shown / 'evaluation' / REPORT_HTML}")
-    print(f"trained checkpoint: {shown / Path(outputs['checkpoint']).relative_to(folder)}")
+    checkpoint = shown / Path(outputs["checkpoint"]).relative_to(folder)
+    print(f"training curves:    {checkpoint.parent / TRAINING_HTML}")
+    print(f"trained checkpoint: {checkpoint}")
     print(f"all output:         {shown / RUN_LOG}")
     print(f"done in {time.monotonic() - started:.0f} s")
 

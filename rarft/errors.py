@@ -15,6 +15,7 @@ from pathlib import Path
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
+EXIT_PREEMPTED = 75  # told to stop, and stopped with a complete checkpoint: start again to go on
 
 # Set by a starter that reads the cause from there and tells it itself.
 STARTER_TELLS = "RARFT_TERMINATION_LOG"

@@ -19,7 +19,8 @@ from rarft.errors import InputError
 Place = str | Path
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Bring a file's content, or a folder's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -34,9 +35,9 @@ def write_atomically(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        _sync(temporary)
+        sync_path(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        sync_path(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -88,23 +89,23 @@ def write_files(place: Place, last: str, stale: Sequence[str] = ()) -> Iterator[
 
 def _move(files: Sequence[Path], folder: Path, outdated: Sequence[str]) -> None:
     for file in files:
-        _sync(file)
+        sync_path(file)
     for name in outdated:
         (folder / name).unlink(missing_ok=True)
     for file in files:
         file.replace(folder / file.name)
-    _sync(folder)
+    sync_path(folder)
 
 
 def replace_folder(finished: Path, final: Path) -> None:
     """Let a finished folder take the place of `final`, which is never seen half written."""
     for file in finished.rglob("*"):
-        _sync(file)
+        sync_path(file)
     old = final.with_name(f".{final.name}.{os.getpid()}.old")
     if final.exists():
         final.replace(old)
     finished.replace(final)
-    _sync(final.parent)
+    sync_path(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

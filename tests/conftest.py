@@ -47,6 +47,27 @@ def with_a_broken_video(validated, tmp_path_factory):
     return folder, str(broken)
 
 
+@pytest.fixture
+def dying_encoder(monkeypatch):
+    """The default encoder; building a store in batches of two texts, it is killed at the third."""
+    from rarft.references import build
+    from rarft.references.encoder import default_encoder
+
+    encoder, calls = default_encoder(), []
+    original = encoder.encode
+
+    def dies_at_the_third_batch(batch):
+        calls.append(len(batch))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(batch)
+
+    monkeypatch.setattr(build, "_BATCH", 2)
+    monkeypatch.setattr(build, "_SAVE_EVERY", 0.0)
+    monkeypatch.setattr(encoder, "encode", dies_at_the_third_batch)
+    return encoder
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """The packaged tiny checkpoint: (model, processor), float32, in evaluation mode."""

@@ -9,7 +9,6 @@ import pytest
 
 from rarft import steps
 from rarft.errors import InputError
-from rarft.references import build
 from rarft.references.build import build_store
 from rarft.references.encoder import SentenceEncoder, default_encoder
 from rarft.references.store import EMBEDDINGS, INDEX, ReferenceStore
@@ -92,19 +91,8 @@ def test_an_unchanged_text_is_not_encoded_again(tmp_path, encoder, monkeypatch):
     assert (encoded, number, len(store)) == (["a bird sings"], 1, 3)
 
 
-def test_a_run_that_was_killed_is_completed_and_what_it_had_is_kept(tmp_path, encoder, monkeypatch):
-    texts = [f"sentence number {number}" for number in range(6)]
-    monkeypatch.setattr(build, "_BATCH", 2)
-    monkeypatch.setattr(build, "_SAVE_EVERY", 0.0)
-    original, calls = encoder.encode, []
-
-    def dies_at_the_third_batch(batch):
-        calls.append(len(batch))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return original(batch)
-
-    monkeypatch.setattr(encoder, "encode", dies_at_the_third_batch)
+def test_a_run_that_was_killed_is_completed_and_what_it_had_is_kept(tmp_path, dying_encoder):
+    encoder, texts = dying_encoder, [f"sentence number {number}" for number in range(6)]
     with pytest.raises(KeyboardInterrupt):
         build_store(texts, tmp_path, encoder)
     with pytest.raises(InputError, match="cannot be read"):  # nothing half-written looks complete

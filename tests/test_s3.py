@@ -12,7 +12,6 @@ import pytest
 
 from rarft import steps
 from rarft.errors import InputError
-from rarft.references import build
 from rarft.references.build import build_store
 from rarft.references.encoder import default_encoder
 from rarft.references.store import ReferenceStore
@@ -83,19 +82,8 @@ def test_references_are_embedded_in_the_store_once(bucket, validated):
     assert store.misses == 0
 
 
-def test_what_a_killed_embedding_had_is_kept_in_the_store(bucket, monkeypatch):
-    encoder, texts = default_encoder(), [f"sentence number {number}" for number in range(6)]
-    monkeypatch.setattr(build, "_BATCH", 2)
-    monkeypatch.setattr(build, "_SAVE_EVERY", 0.0)
-    original, calls = encoder.encode, []
-
-    def dies_at_the_third_batch(batch):
-        calls.append(len(batch))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return original(batch)
-
-    monkeypatch.setattr(encoder, "encode", dies_at_the_third_batch)
+def test_what_a_killed_embedding_had_is_kept_in_the_store(bucket, dying_encoder):
+    encoder, texts = dying_encoder, [f"sentence number {number}" for number in range(6)]
     with pytest.raises(KeyboardInterrupt):
         build_store(texts, "s3://riq/killed", encoder)
     with pytest.raises(InputError, match=r"--embeddings s3://riq/killed/index.json: cannot be read \(no such object"):

@@ -9,6 +9,7 @@ from transformers import GenerationConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from rarft.grpo.model import lora_targets
+from rarft.qwen import logprobs
 from rarft.qwen.batches import per_completion_batch
 from rarft.qwen.logprobs import per_completion_logps, score_completions_only, shared_prefix_logps
 from rarft.qwen.rollout import generate, vision_token_ids
@@ -38,12 +39,36 @@ def test_log_probabilities_and_entropies_equal(model, tiny, prompts, completions
     ids_GC, mask_GC = completions
     for prompt in prompts:
         with torch.no_grad():
-            logps, entropies = shared_prefix_logps(model, prompt, ids_GC, mask_GC)
+            logps, entropies = shared_prefix_logps(model, prompt, ids_GC, mask_GC, with_entropy=True)
             expected, expected_entropies = per_completion_logps(
-                model, prompt, ids_GC, mask_GC, tiny[1].tokenizer.pad_token_id
+                model, prompt, ids_GC, mask_GC, tiny[1].tokenizer.pad_token_id, with_entropy=True
             )
         torch.testing.assert_close(logps, expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(entropies, expected_entropies, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_kept_logits_and_the_fused_head_give_the_same(tiny, prompts, completions, monkeypatch, temperature):
+    ids_GC, mask_GC = completions
+    scored = copy.deepcopy(tiny[0])
+    add_fused_lm_head(scored, temperature=temperature, outputs=("log_probs", "entropy"))
+    enable_shared_prefix(scored)
+    score_completions_only(scored)
+
+    def scores():
+        scored.zero_grad()
+        logps, entropies = shared_prefix_logps(scored, prompts[0], ids_GC, mask_GC, temperature, with_entropy=True)
+        (logps * torch.linspace(-1, 1, logps.numel()).view_as(logps)).sum().backward()
+        gradients = {name: p.grad.clone() for name, p in scored.named_parameters() if p.grad is not None}
+        return logps.detach(), entropies, gradients
+
+    kept = scores()
+    monkeypatch.setattr(logprobs, "KEPT_LOGITS", 0)
+    fused = scores()
+    torch.testing.assert_close(kept[0], fused[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(kept[1], fused[1], atol=1e-5, rtol=0)
+    for name, gradient in fused[2].items():
+        torch.testing.assert_close(kept[2][name], gradient, atol=1e-5 * gradient.abs().max().item() + 1e-7, rtol=1e-4)
 
 
 def test_log_probabilities_are_those_of_the_plain_forward(model, tiny, prompts, completions):

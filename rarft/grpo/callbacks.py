@@ -6,16 +6,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from rarft.grpo.curves import render_curves
+from rarft.grpo.checkpoints import complete, rotate
+from rarft.grpo.curves import TRAINING_HTML, render_curves
 from rarft.grpo.data import TrainingRows
 from rarft.qwen.reading import ReadingSettings
 from rarft.storage import write_atomically
 
 METRICS_JSONL = "training.jsonl"
-TRAINING_HTML = "training.html"
 
 _INTERVAL = 5.0  # seconds between two lines
 _DRAW_INTERVAL = 10.0  # seconds between two drawings of the curves
@@ -50,16 +51,29 @@ class ProgressLine(TrainerCallback):
         )  # fmt: skip
 
 
-class ReadingBesideCheckpoints(TrainerCallback):
-    """Puts the reading settings into every checkpoint, so that each can be evaluated as it was trained."""
+class CompleteCheckpoints(TrainerCallback):
+    """Makes a saved checkpoint complete: how it reads prompts, and the manifest; and rotates complete ones."""
 
-    def __init__(self, reading: ReadingSettings) -> None:
-        self._reading = reading
+    def __init__(self, reading: ReadingSettings, settings: dict[str, Any], most: int | None) -> None:
+        """
+        Args:
+            reading: put beside the weights, so that the checkpoint can be evaluated as it was trained.
+            settings: what a run that goes on from it must have in common with this one.
+            most: complete checkpoints to keep; None: all.
+        """
+        self._reading, self._settings, self._most = reading, settings, most
+        self.in_use: Path | None = None
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write them into the checkpoint of this step."""
+        """Every rank has saved its part: write the manifest."""
+        PartialState().wait_for_everyone()
         if state.is_world_process_zero:
-            self._reading.save(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+            run = Path(args.output_dir)
+            checkpoint = run / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            self._reading.save(checkpoint)
+            complete(checkpoint, self._settings, PartialState().num_processes)
+            rotate(run, self._most, self.in_use)
+        PartialState().wait_for_everyone()
 
 
 class TrainingLog(TrainerCallback):
@@ -76,10 +90,18 @@ class TrainingLog(TrainerCallback):
         self._drawn = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Begin a fresh log."""
-        if state.is_world_process_zero:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / METRICS_JSONL).write_text("")
+        """Begin the log, or go on with the entries up to the step that the run goes on from."""
+        if not state.is_world_process_zero:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        log = self._folder / METRICS_JSONL
+        if state.global_step and log.exists():
+            # The last line may have been cut off by a kill.
+            lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+            entries = [json.loads(line) for line in lines]
+            self._entries = [entry for entry in entries if entry["step"] <= state.global_step]
+        with write_atomically(log) as temporary:
+            temporary.write_text("".join(json.dumps(entry) + "\n" for entry in self._entries), encoding="utf-8")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Append one entry, and draw unless that was done just now."""

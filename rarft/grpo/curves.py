@@ -7,6 +7,8 @@ from rarft.html import Html, columns, curves, page, section, table
 
 Entry = Mapping[str, Any]
 
+TRAINING_HTML = "training.html"
+
 _TIMES = ("decode", "rollout", "reward", "forward", "backward")
 _PICTURES = {
     "Reward": ("reward",),

@@ -14,6 +14,7 @@ from rarft.qwen.reading import ReadingSettings
 from rarft.qwen.vision import MERGER
 from rarft.storage import replace_folder
 
+FINAL = "checkpoint-final"
 _WHAT = "--model_name_or_path"
 
 
@@ -70,7 +71,7 @@ def save_final(trainer: VideoGRPOTrainer, reading: ReadingSettings, folder: Path
 
     Adapters are merged into the model, unless `--merge_lora false`.
     """
-    final = folder / "checkpoint-final"
+    final = folder / FINAL
     unfinished, adapters = folder / f".{final.name}.unfinished", folder / ".adapters.unfinished"
     merges = trainer.args.use_peft and trainer.args.merge_lora
     if trainer.accelerator.is_main_process:

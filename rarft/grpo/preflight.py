@@ -44,8 +44,10 @@ def check_settings(settings: dict[str, Any]) -> None:
     _check_installed(settings)
     deepspeed_file(settings["deepspeed"])
     resume = settings["resume_from_checkpoint"]
-    if resume and not Path(resume).is_dir():
-        raise InputError(f"--resume_from_checkpoint {resume}: no such folder; give a checkpoint-N folder")
+    if resume not in (None, "auto", "none") and not Path(resume).is_dir():
+        raise InputError(
+            f"--resume_from_checkpoint {resume}: no such folder; give a checkpoint-N folder, auto, or none"
+        )
     if settings["eval_strategy"] != "no" and not settings["eval_data_path"]:
         raise InputError("--eval_strategy: needs --eval_data_path, the riq.jsonl to evaluate on")
     check_checkpoint(settings["model_name_or_path"], "--model_name_or_path")

@@ -4,17 +4,19 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PrinterCallback, set_seed
+from transformers import AutoConfig, PrinterCallback, TrainerCallback, set_seed
 
-from rarft.errors import InputError
+from rarft.errors import EXIT_PREEMPTED, InputError
 from rarft.grpo import config as configuration
-from rarft.grpo.callbacks import Epochs, ProgressLine, ReadingBesideCheckpoints, TrainingLog
+from rarft.grpo.callbacks import CompleteCheckpoints, Epochs, ProgressLine, TrainingLog
 from rarft.grpo.config import TrainingConfig
 from rarft.grpo.curriculum import Curriculum
 from rarft.grpo.data import TrainingRows, dataset, trainable
 from rarft.grpo.launch import prepare_deepspeed
-from rarft.grpo.model import load_policy, lora_config, save_final
+from rarft.grpo.model import FINAL, load_policy, lora_config, save_final
+from rarft.grpo.preemption import SaveAtBoundaries
 from rarft.grpo.preflight import check_prompt_lengths, check_settings, experiment_name
+from rarft.grpo.resume import AUTO, checkpoint_to_resume, identity, is_done, mark_done, whole_identity
 from rarft.grpo.tracking import wandb_run
 from rarft.grpo.trainer import VideoGRPOTrainer
 from rarft.qwen.ahead import PromptReader
@@ -64,7 +66,7 @@ def _build_trainer(
     eval_samples: list[Sample],
     rewards: list[RewardFunction],
     reading: ReadingSettings,
-    name: str,
+    callbacks: list[TrainerCallback],
 ) -> VideoGRPOTrainer:
     """Load the model and put the trainer together.
 
@@ -93,11 +95,8 @@ def _build_trainer(
             eval_dataset=dataset(eval_samples, reading.prompt) if eval_samples else None,
             processing_class=processor,
             peft_config=lora_config(args),
-            callbacks=[
-                ProgressLine(), TrainingLog(Path(args.output_dir), name), ReadingBesideCheckpoints(reading),
-                Epochs(rows),
-            ],
-        )  # fmt: skip
+            callbacks=callbacks,
+        )
     except ValueError as error:  # settings that only trl can tell do not go together
         raise InputError(" ".join(str(error).split())) from error
     trainer.remove_callback(PrinterCallback)  # whole log entries; they are in the log
@@ -130,16 +129,33 @@ def train(arguments: list[str], out: Path) -> Path:
         prepare_deepspeed(settings["use_cpu"])
     args = configuration.build(settings, folder)
     set_seed(args.seed)
+    common, whole = identity(args, samples), whole_identity(settings, samples)
+    asked = settings["resume_from_checkpoint"]
+    if asked == AUTO and is_done(folder, whole):
+        print(f"training: {name} is done already; --resume_from_checkpoint none would train it anew", flush=True)
+        return folder / FINAL
+    resumed = checkpoint_to_resume(asked, folder, common)
     reading = ReadingSettings(template, args.video_fps, args.max_pixels, args.max_completion_length)
     curriculum = Curriculum(samples, args.seed, references.similarities) if args.curriculum else None
     rows = TrainingRows(samples, template, args.seed, args.prompts_per_generation, curriculum)
     if repeated := len(rows.samples()) - len(samples):
         print(f"training: {repeated} of {len(samples)} queries drawn once more, to fill the last batch", flush=True)
-    trainer = _build_trainer(args, rows, eval_samples, rewards, reading, name)
+    checkpoints = CompleteCheckpoints(reading, common, args.save_total_limit)
+    checkpoints.in_use = resumed
+    args.save_total_limit, args.resume_from_checkpoint = None, None  # ours count complete checkpoints alone
+    boundaries = SaveAtBoundaries()
+    callbacks = [ProgressLine(), TrainingLog(folder, name), Epochs(rows), boundaries, checkpoints]
+    trainer = _build_trainer(args, rows, eval_samples, rewards, reading, callbacks)
     with contextlib.ExitStack() as run:
         if "wandb" in args.report_to and trainer.accelerator.is_main_process:
             run.enter_context(wandb_run(folder, args.run_name or name))
-        trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    if boundaries.stopped:
+        print(f"training: stopped at step {trainer.state.global_step}, as told; start again to go on", flush=True)
+        raise SystemExit(EXIT_PREEMPTED)
     if references.misses:
         print(f"training: {references.misses} reference queries were not precomputed and were encoded", flush=True)
-    return save_final(trainer, reading, folder)
+    final = save_final(trainer, reading, folder)
+    if trainer.accelerator.is_main_process:
+        mark_done(folder, whole)
+    return final

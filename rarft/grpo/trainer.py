@@ -11,13 +11,13 @@ import inspect
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from rarft.grpo.config import TrainingConfig
 from rarft.grpo.console import completions_block
+from rarft.grpo.skipped import SkippedVideos
 from rarft.grpo.timing import Stopwatch
 from rarft.qwen.ahead import PromptReader
 from rarft.qwen.inputs import PromptInputs, prompt_text, video_of
@@ -79,13 +79,10 @@ class VideoGRPOTrainer(GRPOTrainer):
         self._prompt_reader = prompt_reader
         self._stopwatch = Stopwatch()
         self._laps = 0
-        # Why a video cannot be read: as this rank saw, as all ranks know; and the groups in flight that stand for one.
-        self._failed_videos: dict[str, str] = {}
-        self._told_videos: dict[str, str] = {}
-        self._skipped_groups: list[int] = []
         # Prompts of the rows in flight, one per group; set by whichever seam hands rows on.
         self._groups: list[PromptInputs] = []
         args = arguments["args"]
+        self._skipped_videos = SkippedVideos(args.max_skipped_videos)
         self._always_log_completions = args.log_completions
         if args.log_completions_steps and not args.log_completions:
             args.log_completions = True  # so that TRL makes the tables' folder
@@ -118,10 +115,10 @@ class VideoGRPOTrainer(GRPOTrainer):
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         G = self._group_size
         device = self.accelerator.device
-        self._skipped_groups = []
+        self._skipped_videos.groups = []
         with self._stopwatch.part("decode"):
             self._groups = [self._read(index, prompt).to(device) for index, prompt in enumerate(prompts[::G])]
-        self._tell_failed_videos()
+        self._skipped_videos.agree(self.accelerator.is_main_process)
         return [group.input_ids_L.tolist() for group in self._groups for _ in range(G)], None, {}
 
     def _read(self, index: int, messages: Any) -> PromptInputs:
@@ -132,27 +129,8 @@ class VideoGRPOTrainer(GRPOTrainer):
         try:
             return self._prompt_reader.take(messages)
         except VideoError as error:
-            self._skipped_groups.append(index)
-            self._failed_videos.setdefault(video_of(messages), str(error))
+            self._skipped_videos.add(index, video_of(messages), str(error))
             return self._prompt_reader.encoder.without_video(messages)
-
-    def _tell_failed_videos(self) -> None:
-        """Bring the ranks' failed videos together, and name the new ones.
-
-        Raises:
-            RuntimeError: more have failed than `--max_skipped_videos` allows; on every rank alike.
-        """
-        known = dict(self._told_videos)
-        for failed in gather_object([self._failed_videos]):
-            self._told_videos |= failed
-        if self.accelerator.is_main_process:
-            for video in sorted(self._told_videos.keys() - known.keys()):
-                print(f"training: video skipped: {self._told_videos[video]}", flush=True)
-        if len(self._told_videos) > self.args.max_skipped_videos:
-            raise RuntimeError(
-                f"{len(self._told_videos)} videos could not be read, more than --max_skipped_videos "
-                f"{self.args.max_skipped_videos}: {', '.join(sorted(self._told_videos))}"
-            )
 
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **_: Any
@@ -222,10 +200,12 @@ class VideoGRPOTrainer(GRPOTrainer):
             rows = slice(index * G, (index + 1) * G)
             group = (model, prompt, completion_ids_BC[rows], completion_mask_BC[rows])
             with self._stopwatch.part("forward"), self.accelerator.autocast():
+                options = {"temperature": self.temperature, "with_entropy": compute_entropy}
                 if self.args.prompt_sharing == "on":
-                    group_logps, group_entropies = shared_prefix_logps(*group)
+                    group_logps, group_entropies = shared_prefix_logps(*group, **options)
                 else:
-                    group_logps, group_entropies = per_completion_logps(*group, self._tokenizer.pad_token_id)
+                    pad = self._tokenizer.pad_token_id
+                    group_logps, group_entropies = per_completion_logps(*group, pad, **options)
             logps.append(group_logps)
             if group_entropies is not None:
                 entropies.append(group_entropies)
@@ -250,7 +230,7 @@ class VideoGRPOTrainer(GRPOTrainer):
         self._logs_as_text()
         self._print_completions(inputs)
         B, G = output["prompt_ids"].shape[0], self._group_size
-        for index in self._skipped_groups:
+        for index in self._skipped_videos.groups:
             for name in ("completion_mask", "advantages"):
                 output[name][index * G : (index + 1) * G] = 0
         # As (groups, G, ...), so that TRL's shuffling and splitting move whole groups with their video.
@@ -306,7 +286,7 @@ class VideoGRPOTrainer(GRPOTrainer):
         metrics = self._metrics["train" if self.model.training else "eval"]
         if metrics and self.model.training:
             self._log_times(metrics)
-            metrics["videos/skipped"] = [len(self._told_videos)]
+            metrics["videos/skipped"] = [len(self._skipped_videos)]
         for name in list(metrics):
             if name.startswith("rewards/") and name.endswith("/mean"):
                 metrics[name.removesuffix("/mean")] = list(metrics[name])

@@ -15,7 +15,9 @@ from rarft.qwen.inputs import PromptInputs
 
 
 def base_model(model: Any) -> Any:
-    """The Qwen2.5-VL model inside a PEFT wrapper, or the model itself."""
+    """The Qwen2.5-VL model inside the wrappers of PEFT, DDP and DeepSpeed, or the model itself."""
+    while hasattr(model, "module"):
+        model = model.module
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

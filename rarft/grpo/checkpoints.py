@@ -1,0 +1,133 @@
+"""Checkpoints of a run: complete or set aside, rotated, found again, and compared with what goes on from them."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from rarft.errors import InputError
+from rarft.manifest import IncompleteError, read_manifest, verify, write_manifest
+
+CHECKPOINT_JSON = "checkpoint.json"
+DONE = "DONE"
+_SET_ASIDE = "damaged-"
+_REASON = "reason.txt"
+
+# Why a run cannot go on from a checkpoint whose setting differs.
+_FLAGS = {
+    "model": "--model_name_or_path",
+    "data": "--train_data_path (the content of the data)",
+    "num_generations": "--num_generations",
+    "seed": "--seed",
+    "prompts_per_generation": "the prompts of a generation (batch size, accumulation or number of ranks)",
+    "num_iterations": "--num_iterations",
+    "curriculum": "--curriculum",
+    "use_peft": "--use_peft",
+    "fix_vit": "--fix_vit",
+}
+
+
+def step_of(checkpoint: Path) -> int:
+    """N of `checkpoint-N`; -1 for another name."""
+    number = checkpoint.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
+    return int(number) if number.isdigit() else -1
+
+
+def checkpoints_of(run: Path) -> list[Path]:
+    """Folders of the name `checkpoint-N`, complete or not, the newest first."""
+    found = [path for path in run.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.is_dir() and step_of(path) >= 0]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def complete(checkpoint: Path, settings: dict[str, Any], world_size: int) -> None:
+    """Say of a checkpoint that all of its files are there; the last that is written of it."""
+    write_manifest(
+        checkpoint,
+        CHECKPOINT_JSON,
+        {"step": step_of(checkpoint), "world_size": world_size, "settings": settings},
+    )
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether it says so; its files are not looked at."""
+    try:
+        read_manifest(checkpoint, CHECKPOINT_JSON)
+    except IncompleteError:
+        return False
+    return True
+
+
+def set_aside(checkpoint: Path, reason: str) -> Path:
+    """Give a damaged checkpoint another name, with the reason inside; nothing of it is lost."""
+    place = checkpoint.with_name(_SET_ASIDE + checkpoint.name)
+    number = 1
+    while place.exists():
+        number += 1
+        place = checkpoint.with_name(f"{_SET_ASIDE}{checkpoint.name}-{number}")
+    checkpoint.rename(place)
+    (place / _REASON).write_text(reason + "\n", encoding="utf-8")
+    return place
+
+
+def rng_states(world_size: int) -> list[str]:
+    """Files with the random numbers' states of all ranks."""
+    return ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
+
+
+def verified(checkpoint: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint from which a run can go on to the same bits.
+
+    Raises:
+        IncompleteError: a file is missing or damaged, or a rank's random numbers were not saved.
+    """
+    manifest = verify(checkpoint, CHECKPOINT_JSON)
+    if missing := [name for name in rng_states(manifest["world_size"]) if name not in manifest["files"]]:
+        raise IncompleteError(f"{missing[0]} is missing: the run would go on with other random numbers")
+    return manifest
+
+
+def newest_complete(run: Path) -> Path | None:
+    """The newest checkpoint that verifies; newer ones that do not are set aside, and told."""
+    for checkpoint in checkpoints_of(run):
+        try:
+            verified(checkpoint)
+        except IncompleteError as error:
+            place = set_aside(checkpoint, str(error))
+            print(f"training: {checkpoint.name} is not complete ({error}); set aside as {place.name}", flush=True)
+            continue
+        return checkpoint
+    return None
+
+
+def rotate(run: Path, most: int | None, in_use: Path | None = None) -> None:
+    """Remove the oldest complete checkpoints beyond `most`, never the one in use."""
+    if not most:
+        return
+    whole = [checkpoint for checkpoint in checkpoints_of(run) if is_complete(checkpoint)]
+    for checkpoint in whole[most:]:
+        if checkpoint != in_use:
+            # Without its manifest it is incomplete at once, should its removal be cut short.
+            (checkpoint / CHECKPOINT_JSON).unlink()
+            shutil.rmtree(checkpoint)
+
+
+def check_same_run(checkpoint: Path, settings: dict[str, Any], world_size: int) -> None:
+    """Make sure that going on from a checkpoint goes on with the same run.
+
+    Raises:
+        InputError: a setting differs that must not; the message says which.
+    """
+    manifest = read_manifest(checkpoint, CHECKPOINT_JSON)
+    for name, flag in _FLAGS.items():
+        before, now = manifest["settings"].get(name), settings[name]
+        if before != now:
+            raise InputError(
+                f"--resume_from_checkpoint {checkpoint}: was made with another {flag}: {before}, now {now}; "
+                "go on with the same, or choose another --exp_name"
+            )
+    if manifest["world_size"] != world_size:
+        raise InputError(
+            f"--resume_from_checkpoint {checkpoint}: was made by {manifest['world_size']} rank(s), this run has "
+            f"{world_size}; start as many as before"
+        )

@@ -1,0 +1,43 @@
+"""The commands of docs/training.md: run as they stand there, or where they need GPUs, parsed."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rarft.grpo.config import parse
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(
+    r"^```bash( gpu)?\n(.*?)^```", (ROOT / "docs" / "training.md").read_text(), re.DOTALL | re.MULTILINE
+)
+RUN = [line for gpu, block in BLOCKS if not gpu for line in block.strip().splitlines()]
+PARSED = [line for gpu, block in BLOCKS if gpu for line in block.strip().splitlines()]
+
+
+def test_every_command_that_needs_no_gpu_works_in_its_order(tmp_path):
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    environment = {
+        **os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONWARNINGS": "ignore",
+        "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    assert len(RUN) > 10
+    for line in RUN:
+        done = subprocess.run(
+            shlex.split(line), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{line}\n{done.stderr[-2000:]}"
+    for name in ("rarft", "lora", "frozen", "own", "cached", "two"):
+        assert (tmp_path / "checkpoints" / name / "checkpoint-final" / "rarft.json").exists()
+        assert (tmp_path / "checkpoints" / name / "training.html").exists()
+
+
+@pytest.mark.parametrize("line", PARSED)
+def test_every_flag_of_a_command_for_gpus_is_one(line, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    _, flags = line.split(" train ", 1)
+    parse([*shlex.split(flags), "--local_rank=0"])  # which DeepSpeed's launcher adds
