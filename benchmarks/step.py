@@ -274,21 +274,22 @@ def run(way: str, shape: Shape, repeats: int, large: bool = False, count: bool =
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def step_table(repeats: int) -> None:
+def step_table(groups: list[int], repeats: int) -> None:
     """The three ways at P=2000 and C=128."""
     print("P=2000, C=128; CPU seconds by part and together, wall seconds, peak memory, counted operations")
-    for G in (4, 8):
+    for G in groups:
         totals = {}
         for way in WAYS:
-            result = run(way, Shape(2000, 128, G), repeats, count=True)
+            result = run(way, Shape(2000, 128, G), repeats, count=way != "reference")
             totals[way] = sum(result["cpu"].values())
             parts = "  ".join(f"{part} {result['cpu'][part]:6.1f}" for part in PARTS)
-            counted, least = sum(result["counted"].values()), sum(result["minimum"].values())
             wall, memory = sum(result["wall"].values()), result["peak"] / 2**30
-            mark = "  (row by row)" if way == "reference" else ""
+            note = "row by row"
+            if result["counted"]:
+                counted, least = sum(result["counted"].values()), sum(result["minimum"].values())
+                note = f"{counted / 1e12:.2f} TFLOP, {counted / least:.2f} of the minimum"
             print(
-                f"G={G}  {way:<15}{parts}  together {totals[way]:6.1f}  wall {wall:6.1f}  {memory:5.1f} GiB  "
-                f"{counted / 1e12:6.2f} TFLOP, {counted / least:.2f} of the minimum{mark}",
+                f"G={G}  {way:<15}{parts}  together {totals[way]:6.1f}  wall {wall:6.1f}  {memory:5.1f} GiB  {note}",
                 flush=True,
             )
         for way in ("reference", "per completion"):
@@ -338,6 +339,7 @@ def main() -> None:
     parser.add_argument("table", nargs="?", default="step", choices=["step", "growth", "gpu", "measure"])
     parser.add_argument("options", nargs="?")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--groups", type=int, nargs="+", default=[4, 8], help="completions of a prompt")
     arguments = parser.parse_args()
     if arguments.table == "measure":
         options = json.loads(arguments.options)
@@ -347,7 +349,7 @@ def main() -> None:
     elif arguments.table == "gpu":
         gpu()
     else:
-        step_table(arguments.repeats)
+        step_table(arguments.groups, arguments.repeats)
 
 
 if __name__ == "__main__":

@@ -281,6 +281,19 @@ class VideoGRPOTrainer(GRPOTrainer):
         }
         return super()._compute_loss(model, rows)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load the weights that training goes on from, where DeepSpeed does not.
+
+        transformers looks a checkpoint's names up as they are, without the renaming of `from_pretrained`; for
+        Qwen2.5-VL it finds none of them, warns, and goes on with the weights that it has.
+        """
+        model = self.model if model is None else model
+        if self.is_deepspeed_enabled or self.args.use_peft:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        saved = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype)
+        model.load_state_dict(saved.state_dict())
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, adding the guide's names beside TRL's."""
         metrics = self._metrics["train" if self.model.training else "eval"]

@@ -1,0 +1,164 @@
+"""Kill a two-rank ZeRO-3 run again and again, let it go on, and compare it with one that nobody killed.
+
+`python benchmarks/kills.py --kills 20` kills with SIGKILL, half of the times inside a save; `--signal TERM` asks it
+to stop instead. The tiny model, on a CPU. Weights and both moments of the last checkpoint must be equal to the bit.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from rarft.errors import EXIT_PREEMPTED
+from rarft.grpo.checkpoints import CHECKPOINT_JSON, checkpoints_of, verified
+
+STEPS, SAVE_EVERY = 10, 2
+
+
+def start(folder: Path, data: Path, port: int) -> subprocess.Popen[bytes]:
+    """Two ranks, in a session of their own."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port),
+        "-m", "rarft.cli", "train", "--preset", "tiny", "--deepspeed", "zero3", "--bf16", "true",
+        "--train_data_path", str(data), "--max_steps", str(STEPS), "--per_device_train_batch_size", "1",
+        "--num_generations", "4", "--warmup_steps", "0", "--save_strategy", "steps", "--save_steps", str(SAVE_EVERY),
+        "--resume_from_checkpoint", "auto", "--log_completions_steps", "0",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        )  # fmt: skip
+
+
+def being_saved(run: Path) -> bool:
+    """Whether some checkpoint was begun and is not complete."""
+    return any(not (checkpoint / CHECKPOINT_JSON).exists() for checkpoint in checkpoints_of(run))
+
+
+def wait_for_moment(process: subprocess.Popen[bytes], run: Path, rng: random.Random, shortest: float) -> str | None:
+    """Wait for the moment to kill in; None where the run ended before it."""
+    in_save = rng.random() < 0.5
+    ends = time.monotonic() + shortest + rng.uniform(0, 10)
+    leftovers = set(checkpoints_of(run))
+    while process.poll() is None:
+        if in_save and any(path not in leftovers for path in checkpoints_of(run)) and being_saved(run):
+            time.sleep(rng.uniform(0, 0.3))
+            return "in a save"
+        if not in_save and time.monotonic() > ends:
+            return f"after {shortest:.0f} s and a little"
+        time.sleep(0.005)
+    return None
+
+
+def state_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Weights, and both moments of every rank."""
+    tensors = {f"weights/{name}": tensor for name, tensor in load_file(checkpoint / "model.safetensors").items()}
+
+    def collect(prefix: str, value: object) -> None:
+        if isinstance(value, torch.Tensor):
+            tensors[prefix] = value
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                collect(f"{prefix}/{key}", inner)
+        elif isinstance(value, list):
+            for index, inner in enumerate(value):
+                collect(f"{prefix}/{index}", inner)
+
+    for file in sorted(checkpoint.glob("global_step*/*_optim_states.pt")):
+        content = torch.load(file, map_location="cpu", weights_only=False)
+        collect(file.name, content["optimizer_state_dict"])
+    return tensors
+
+
+def losses_of(run: Path) -> list[float]:
+    """The loss of every step, as it was logged."""
+    entries = map(json.loads, (run / "training.jsonl").read_text().splitlines())
+    return [entry["loss"] for entry in entries if "loss" in entry]
+
+
+def main() -> None:
+    """Run, kill, go on, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", type=Path, help="a riq.jsonl; by default a synthetic set is made")
+    options = parser.parse_args()
+    number = signal.Signals[f"SIG{options.signal}"]
+    rng = random.Random(options.seed)
+    folder = Path(tempfile.mkdtemp(prefix="rarft-kills-"))
+    data = options.data
+    if data is None:
+        for command in ("sample --out s --train 8 --eval 0", "validate s/train.json --out v"):
+            program = [sys.executable, "-m", "rarft.cli", *command.split()]
+            subprocess.run(program, cwd=folder, check=True, capture_output=True)
+        data = folder / "v"
+    whole, killed = folder / "whole", folder / "killed"
+    for place in (whole, killed):
+        place.mkdir()
+    began = time.monotonic()
+    if start(whole, data.absolute(), 29611).wait():
+        raise SystemExit((whole / "log").read_text()[-3000:])
+    print(f"nobody killed: {STEPS} steps in {time.monotonic() - began:.0f} s", flush=True)
+
+    run = killed / "checkpoints" / "rarft"
+    done = kills = 0
+    while kills < options.kills:
+        process = start(killed, data.absolute(), 29613 + 2 * (kills % 20))
+        moment = wait_for_moment(process, run, rng, shortest=8.0)
+        if moment is None:
+            if process.returncode:
+                raise SystemExit((killed / "log").read_text()[-3000:])
+            # It ended before its moment came: begin it anew, its last checkpoints gone.
+            done += 1
+            keep = rng.randint(0, STEPS // SAVE_EVERY - 1)
+            for checkpoint in checkpoints_of(run)[: STEPS // SAVE_EVERY - keep]:
+                shutil.rmtree(checkpoint)
+            (run / "DONE").unlink(missing_ok=True)
+            continue
+        if number == signal.SIGKILL:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        code = process.wait()
+        kills += 1
+        newest = checkpoints_of(run)[:1]
+        held = newest[0].name if newest else "no checkpoint"
+        state = "" if not newest else ", complete" if (newest[0] / CHECKPOINT_JSON).exists() else ", cut off"
+        print(f"kill {kills:2d}: {options.signal} {moment}; left {held}{state}", flush=True)
+        if number == signal.SIGTERM and newest:
+            verified(newest[0])
+            print(f"         exit code of the launcher {code} (a rank's own: {EXIT_PREEMPTED})", flush=True)
+    if start(killed, data.absolute(), 29671).wait():
+        raise SystemExit((killed / "log").read_text()[-3000:])
+
+    name = f"checkpoint-{STEPS}"
+    expected, got = state_of(whole / "checkpoints" / "rarft" / name), state_of(run / name)
+    if expected.keys() != got.keys():
+        raise SystemExit("the checkpoints do not hold the same tensors")
+    different = [key for key in expected if not torch.equal(expected[key], got[key])]
+    moments = sum("exp_avg" in key for key in expected)
+    print(
+        f"{kills} kills, {done} runs to the end between them; set aside: {len(list(run.glob('damaged-*')))}; "
+        f"{len(expected)} tensors compared ({moments} of moments), {len(different)} differ"
+    )
+    losses = [losses_of(place) for place in (whole / "checkpoints" / "rarft", run)]
+    print(f"losses of the {len(losses[0])} steps {'are the same' if losses[0] == losses[1] else 'differ'}")
+    shutil.rmtree(folder)
+    if different or losses[0] != losses[1]:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Checkpoints: complete or set aside, rotated, resumed from to the same bits, and refused to another run."""
+
+import json
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_training import train
+
+from rarft.errors import EXIT_PREEMPTED, InputError
+from rarft.grpo.checkpoints import CHECKPOINT_JSON, checkpoints_of, complete, newest_complete, rotate, verified
+from rarft.grpo.resume import checkpoint_to_resume
+from rarft.manifest import IncompleteError
+
+SETTINGS = {
+    "model": "tiny", "data": "abc", "num_generations": 4, "seed": 42, "prompts_per_generation": 2, "num_iterations": 1,
+    "curriculum": False, "use_peft": False, "fix_vit": False,
+}  # fmt: skip
+
+
+def checkpoint(run, step, world_size=1, files=("model.safetensors", "rng_state.pth")):
+    folder = run / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    for name in files:
+        (folder / name).write_bytes(name.encode() * 100)
+    complete(folder, SETTINGS, world_size)
+    return folder
+
+
+DAMAGE = {
+    "no manifest": lambda folder: (folder / CHECKPOINT_JSON).unlink(),
+    "half a manifest": lambda folder: (folder / CHECKPOINT_JSON).write_text('{"files": {'),
+    "a manifest of something else": lambda folder: (folder / CHECKPOINT_JSON).write_text("[]"),
+    "a file missing": lambda folder: (folder / "model.safetensors").unlink(),
+    "a file cut off": lambda folder: (folder / "model.safetensors").write_bytes(b"model"),
+    "a bit turned": lambda folder: (folder / "model.safetensors").write_bytes(b"Model.safetensors" * 100),
+    "no random state": lambda folder: (folder / "rng_state.pth").unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_set_aside_with_its_reason_and_the_one_before_is_taken(tmp_path, damage, capfd):
+    whole, broken = checkpoint(tmp_path, 2), checkpoint(tmp_path, 10)
+    DAMAGE[damage](broken)
+    assert newest_complete(tmp_path) == whole
+    assert not broken.exists()
+    aside = tmp_path / "damaged-checkpoint-10"
+    assert (aside / "reason.txt").read_text().strip()
+    assert "checkpoint-10 is not complete" in capfd.readouterr().out
+    checkpoint(tmp_path, 10)  # the run comes by there again, and dies there again
+    DAMAGE[damage](tmp_path / "checkpoint-10")
+    assert newest_complete(tmp_path) == whole
+    assert (tmp_path / "damaged-checkpoint-10-2").exists()
+
+
+def test_the_random_state_of_every_rank_is_required(tmp_path):
+    files = ("model.safetensors", "rng_state_0.pth", "rng_state_1.pth")
+    assert verified(checkpoint(tmp_path, 2, 2, files))["step"] == 2
+    with pytest.raises(IncompleteError, match=r"rng_state_1\.pth is missing"):
+        verified(checkpoint(tmp_path, 4, 2, files[:2]))
+
+
+def test_rotation_counts_complete_ones_and_keeps_the_one_in_use(tmp_path):
+    for step in (2, 4, 6, 8, 10):
+        checkpoint(tmp_path, step)
+    DAMAGE["no manifest"](tmp_path / "checkpoint-8")
+    rotate(tmp_path, 2, in_use=tmp_path / "checkpoint-2")
+    assert [folder.name for folder in checkpoints_of(tmp_path)] == [
+        "checkpoint-10", "checkpoint-8", "checkpoint-6", "checkpoint-2"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("model", "other", "another --model_name_or_path: tiny, now other"),
+        ("data", "def", "another --train_data_path"),
+        ("num_generations", 8, "another --num_generations: 4, now 8"),
+        ("seed", 1, "another --seed: 42, now 1"),
+        ("fix_vit", True, "another --fix_vit: False, now True"),
+    ],
+)
+def test_a_setting_that_must_not_change_is_named(tmp_path, name, value, message):
+    checkpoint(tmp_path, 2)
+    with pytest.raises(InputError, match=message):
+        checkpoint_to_resume("auto", tmp_path, {**SETTINGS, name: value})
+
+
+def test_a_run_that_begins_anew_does_not_write_among_anothers_checkpoints(tmp_path):
+    checkpoint(tmp_path, 2)
+    with pytest.raises(InputError, match="holds checkpoint-2 of an earlier run"):
+        checkpoint_to_resume(None, tmp_path, SETTINGS)
+    assert checkpoint_to_resume("auto", tmp_path, SETTINGS) == tmp_path / "checkpoint-2"
+
+
+def test_going_on_from_an_earlier_one_sets_the_later_aside(tmp_path):
+    first = checkpoint(tmp_path, 2)
+    checkpoint(tmp_path, 4)
+    assert checkpoint_to_resume(str(first), tmp_path, SETTINGS) == first
+    assert [folder.name for folder in checkpoints_of(tmp_path)] == ["checkpoint-2"]
+    assert (tmp_path / "damaged-checkpoint-4" / "reason.txt").read_text() == "the run went on from checkpoint-2\n"
+
+
+def weights(path):
+    return load_file(path / "model.safetensors")
+
+
+def optimizer(path):
+    return torch.load(path / "optimizer.pt", weights_only=True)["state"]
+
+
+def same_state(left, right):
+    assert weights(left).keys() == weights(right).keys()
+    assert all(torch.equal(tensor, weights(right)[name]) for name, tensor in weights(left).items())
+    before, after = optimizer(left), optimizer(right)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key][moment], after[key][moment]) for key in before for moment in before[key])
+
+
+SAVING = ("--save_strategy", "steps", "--save_steps", "2", "--max_steps", "6", "--resume_from_checkpoint", "auto")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(validated, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return train(validated, folder, *SAVING)[0].parent
+
+
+# Tells its own process to stop while the third step is computed.
+TERMINATES = f"""
+import os, signal
+calls = []
+def told(completions, **columns):
+    calls.append(1)
+    if len(calls) == 3 and os.environ.pop("TELL_TO_STOP", None):
+        os.kill(os.getpid(), {int(signal.SIGTERM)})
+    return [0.0] * len(completions)
+"""
+
+
+def test_sigterm_leaves_a_complete_checkpoint_and_the_resumed_run_ends_with_the_same_bits(
+    validated, tmp_path, uninterrupted, monkeypatch
+):
+    monkeypatch.setenv("TELL_TO_STOP", "1")
+    (tmp_path / "told.py").write_text(TERMINATES)
+    flags = (*SAVING, "--reward_funcs", "format", "refuse_iou", "explain_correction", f"{tmp_path}/told.py:told")
+    with pytest.raises(SystemExit) as stopped:
+        train(validated, tmp_path, *flags)
+    assert stopped.value.code == EXIT_PREEMPTED
+    run = tmp_path / "checkpoints" / "rarft"
+    assert [folder.name for folder in checkpoints_of(run)] == ["checkpoint-3", "checkpoint-2"]
+    verified(run / "checkpoint-3")
+    assert not (run / "DONE").exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    _, entries = train(validated, tmp_path, *flags)
+    same_state(run / "checkpoint-6", uninterrupted / "checkpoint-6")
+    assert [entry["step"] for entry in entries if "reward" in entry] == [1, 2, 3, 4, 5, 6]
+    assert (run / "DONE").exists()
+
+
+def test_a_run_that_is_done_is_not_done_again_and_a_changed_one_is(validated, tmp_path, capfd):
+    flags = ("--max_steps", "1", "--resume_from_checkpoint", "auto")
+    final, _ = train(validated, tmp_path, *flags)
+    before = (final / "model.safetensors").stat().st_mtime_ns
+    train(validated, tmp_path, *flags)
+    assert "is done already" in capfd.readouterr().out
+    assert (final / "model.safetensors").stat().st_mtime_ns == before
+    train(validated, tmp_path, *flags, "--beta", "0.5")
+    assert (final / "model.safetensors").stat().st_mtime_ns > before
+
+
+def test_saves_fall_where_no_completion_waits_to_be_used(validated, tmp_path):
+    flags = (
+        "--steps_per_generation", "2", "--save_strategy", "steps", "--save_steps", "1", "--max_steps", "5",
+        "--per_device_train_batch_size", "1", "--save_total_limit", "3",
+    )  # fmt: skip
+    final, _ = train(validated, tmp_path, *flags)
+    assert [folder.name for folder in checkpoints_of(final.parent)] == ["checkpoint-5", "checkpoint-4", "checkpoint-2"]
+    manifest = json.loads((final.parent / "checkpoint-4" / CHECKPOINT_JSON).read_text())
+    assert {"model.safetensors", "rng_state.pth", "optimizer.pt", "rarft.json"} <= manifest["files"].keys()
+
+
+def test_the_final_checkpoint_loads_where_there_is_only_transformers(uninterrupted, tmp_path):
+    import subprocess
+    import sys
+
+    program = (
+        "import sys, json; from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig\n"
+        f"path = {str(uninterrupted / 'checkpoint-final')!r}\n"
+        "model = AutoModelForImageTextToText.from_pretrained(path); AutoProcessor.from_pretrained(path)\n"
+        "assert GenerationConfig.from_pretrained(path).eos_token_id == model.generation_config.eos_token_id\n"
+        "assert not any(name.split('.')[0] in ('rarft', 'trl', 'peft') for name in sys.modules)\n"
+        "print(type(model).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "Qwen2_5_VLForConditionalGeneration", done.stderr[-2000:]
