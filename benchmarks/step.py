@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -296,6 +297,12 @@ def step_table(groups: list[int], repeats: int) -> None:
             print(f"G={G}  shared takes {totals[way] / totals['shared']:.1f} times less CPU than {way}", flush=True)
 
 
+@cache
+def cpu_of(way: str, shape: Shape) -> float:
+    """CPU seconds of one step; the shape at which the axes cross is measured once."""
+    return float(sum(run(way, shape, 1)["cpu"].values()))
+
+
 def growth(out: Path) -> None:
     """Shared against per completion, one of G, P and C varied at a time."""
     axes = {"G": (2, 4, 8, 16), "P": (500, 1000, 2000, 4000), "C": (32, 128, 512)}
@@ -304,7 +311,7 @@ def growth(out: Path) -> None:
         points = []
         for value in values:
             shape = Shape(**{"P": 2000, "C": 128, "G": 8, axis: value})
-            each, together = (sum(run(way, shape, 1)["cpu"].values()) for way in ("per completion", "shared"))
+            each, together = cpu_of("per completion", shape), cpu_of("shared", shape)
             ratio = each / together
             points.append((float(value), ratio))
             times = f"per completion {each:6.1f} s, shared {together:6.1f} s, {ratio:.2f} times"

@@ -1,6 +1,7 @@
 """Checkpoints: complete or set aside, rotated, resumed from to the same bits, and refused to another run."""
 
 import json
+import shutil
 import signal
 
 import pytest
@@ -14,8 +15,8 @@ from rarft.grpo.resume import checkpoint_to_resume
 from rarft.manifest import IncompleteError
 
 SETTINGS = {
-    "model": "tiny", "data": "abc", "num_generations": 4, "seed": 42, "prompts_per_generation": 2, "num_iterations": 1,
-    "curriculum": False, "use_peft": False, "fix_vit": False,
+    "model": "tiny", "data": "abc", "template": "{query}", "num_generations": 4, "seed": 42,
+    "prompts_per_generation": 2, "num_iterations": 1, "curriculum": False, "use_peft": False, "fix_vit": False,
 }  # fmt: skip
 
 
@@ -157,6 +158,18 @@ def test_sigterm_leaves_a_complete_checkpoint_and_the_resumed_run_ends_with_the_
     same_state(run / "checkpoint-6", uninterrupted / "checkpoint-6")
     assert [entry["step"] for entry in entries if "reward" in entry] == [1, 2, 3, 4, 5, 6]
     assert (run / "DONE").exists()
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_end_trains_no_step_more(validated, tmp_path, uninterrupted):
+    run = tmp_path / "checkpoints" / "rarft"
+    shutil.copytree(uninterrupted, run)
+    (run / "DONE").unlink()
+    shutil.rmtree(run / "checkpoint-final")
+    final, entries = train(validated, tmp_path, *SAVING)
+    assert [folder.name for folder in checkpoints_of(run)] == ["checkpoint-6", "checkpoint-4", "checkpoint-2"]
+    before, after = weights(uninterrupted / "checkpoint-final"), weights(final)
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert [entry["step"] for entry in entries if "reward" in entry] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_run_that_is_done_is_not_done_again_and_a_changed_one_is(validated, tmp_path, capfd):

@@ -78,3 +78,8 @@ def test_each_epoch_has_an_order_of_its_own_and_the_same_queries(samples):
     first, second = drawn(samples, 0, curriculum=False), drawn(samples, 1, curriculum=False)
     assert first != second
     assert sorted(sample.id for sample in first) == sorted(sample.id for sample in second)
+
+
+def test_the_order_is_the_same_for_any_number_of_ranks(samples):
+    orders = [TrainingRows(samples, "{query}", 0, prompts).samples()[: len(samples)] for prompts in (2, 5, 16)]
+    assert orders[0] == orders[1] == orders[2]

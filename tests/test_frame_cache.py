@@ -128,7 +128,8 @@ def test_announced_prompts_are_read_by_other_threads_and_taken_once(encoder, vid
         reader.announce(prompt)
     for prompt in prompts:
         taken, expected = reader.take(prompt), original(prompt)
-        assert all(torch.equal(value, getattr(expected, name)) for name, value in vars(taken).items())
+        for name in ("input_ids_L", "position_ids_3L", "video_ND", "grid_thw_13"):
+            assert torch.equal(getattr(taken, name), getattr(expected, name))
         reader.announce(prompt)  # its completions are used for another step
     assert len(seen) == 3
     assert all(name.startswith("rarft-decode") for name in seen)

@@ -9,7 +9,6 @@ from transformers import GenerationConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from rarft.grpo.model import lora_targets
-from rarft.qwen import logprobs
 from rarft.qwen.batches import per_completion_batch
 from rarft.qwen.logprobs import per_completion_logps, score_completions_only, shared_prefix_logps
 from rarft.qwen.rollout import generate, vision_token_ids
@@ -48,23 +47,23 @@ def test_log_probabilities_and_entropies_equal(model, tiny, prompts, completions
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_kept_logits_and_the_fused_head_give_the_same(tiny, prompts, completions, monkeypatch, temperature):
+def test_kept_logits_and_the_fused_head_give_the_same(tiny, prompts, completions, temperature):
     ids_GC, mask_GC = completions
     scored = copy.deepcopy(tiny[0])
     add_fused_lm_head(scored, temperature=temperature, outputs=("log_probs", "entropy"))
     enable_shared_prefix(scored)
     score_completions_only(scored)
 
-    def scores():
+    def scores(keep_logits):
         scored.zero_grad()
-        logps, entropies = shared_prefix_logps(scored, prompts[0], ids_GC, mask_GC, temperature, with_entropy=True)
+        logps, entropies = shared_prefix_logps(
+            scored, prompts[0], ids_GC, mask_GC, temperature, with_entropy=True, keep_logits=keep_logits
+        )
         (logps * torch.linspace(-1, 1, logps.numel()).view_as(logps)).sum().backward()
         gradients = {name: p.grad.clone() for name, p in scored.named_parameters() if p.grad is not None}
         return logps.detach(), entropies, gradients
 
-    kept = scores()
-    monkeypatch.setattr(logprobs, "KEPT_LOGITS", 0)
-    fused = scores()
+    kept, fused = scores(True), scores(False)
     torch.testing.assert_close(kept[0], fused[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(kept[1], fused[1], atol=1e-5, rtol=0)
     for name, gradient in fused[2].items():

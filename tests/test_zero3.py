@@ -80,12 +80,15 @@ def test_the_gathered_checkpoint_reloads_and_was_trained(trained, tiny):
     assert any(not tensor.float().equal(before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_losses_on_two_ranks_equal_those_on_one(validated, tmp_path):
+@pytest.mark.parametrize("lm_head", ["kept logits", "fused"])
+def test_losses_on_two_ranks_equal_those_on_one(validated, tmp_path, lm_head):
     (tmp_path / "own.py").write_text(BREVITY)
     flags = [
         "--train_data_path", str(validated), "--max_steps", "3", "--learning_rate", "1e-3", "--bf16", "false",
         "--reward_funcs", f"{tmp_path}/own.py:brevity",
     ]  # fmt: skip
+    if lm_head == "fused":
+        flags += ["--cast_lm_head_to_fp32", "true", "--fix_vit", "true"]
     program = [str(Path(__file__).parent / "fixed_rollouts.py")]
     _, one = launch(tmp_path / "one", program, 1, 29543, *flags, "--per_device_train_batch_size", "4")
     _, two = launch(tmp_path / "two", program, 2, 29545, *flags, "--per_device_train_batch_size", "2")

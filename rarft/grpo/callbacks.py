@@ -28,10 +28,12 @@ class ProgressLine(TrainerCallback):
 
     def __init__(self) -> None:
         self._started = self._printed = time.monotonic()
+        self._first = 0  # step that this process went on from
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock."""
         self._started = self._printed = time.monotonic()
+        self._first = state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Print, unless the last line is recent."""
@@ -43,7 +45,7 @@ class ProgressLine(TrainerCallback):
             return
         self._printed = now
         elapsed = now - self._started
-        remaining = elapsed / max(1, state.global_step) * (state.max_steps - state.global_step)
+        remaining = elapsed / max(1, state.global_step - self._first) * (state.max_steps - state.global_step)
         shown = ", ".join(f"{name} {logs[key]:.3g}" for key, name in _SHOWN.items() if logs.get(key) is not None)
         print(
             f"training: step {state.global_step}/{state.max_steps}, {shown}, {elapsed:.0f} s, {remaining:.0f} s to go",

@@ -18,6 +18,7 @@ _REASON = "reason.txt"
 _FLAGS = {
     "model": "--model_name_or_path",
     "data": "--train_data_path (the content of the data)",
+    "template": "--prompt_type (the text of the template)",
     "num_generations": "--num_generations",
     "seed": "--seed",
     "prompts_per_generation": "the prompts of a generation (batch size, accumulation or number of ranks)",

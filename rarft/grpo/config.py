@@ -243,9 +243,18 @@ class _Parser(HfArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `rarft train`: every field of `TrainingConfig`, and where other settings come from."""
-    result = _Parser(TrainingConfig, prog="rarft train", allow_abbrev=False)
-    result.add_argument("--preset", help=f"Named settings to start from: {', '.join(preset_names())}.")
-    result.add_argument("--config", help="YAML file of settings; the command line overrides it.")
+    usage = "rarft train [--preset NAME] [--config FILE] [--FLAG VALUE ...]"
+    result = _Parser(TrainingConfig, prog="rarft train", usage=usage, allow_abbrev=False)
+    # Ours and the guide's first, apart from the hundreds that are inherited.
+    ours = result.add_argument_group("settings of this trainer")
+    ours.add_argument("--preset", help=f"Named settings to start from: {', '.join(preset_names())}.")
+    ours.add_argument("--config", help="YAML file of settings; the command line overrides it.")
+    for action in list(result._optionals._group_actions):
+        if action.dest in TrainingConfig.__annotations__:
+            result._optionals._group_actions.remove(action)
+            ours._group_actions.append(action)
+    result._optionals.title = "settings of TRL and transformers"
+    result._action_groups.insert(0, result._action_groups.pop())
     return result
 
 

@@ -45,6 +45,12 @@ class SaveAtBoundaries(TrainerCallback):
         torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
         return bool(told.item())
 
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Do not write over the checkpoint that was just saved."""
+        if self.stopped:
+            control.should_save = False
+        return control
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Save and stop here if that is due and this is a boundary."""
         told = self._any_rank_was_told(args)

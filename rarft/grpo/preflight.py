@@ -41,6 +41,11 @@ def check_settings(settings: dict[str, Any]) -> None:
         raise InputError(
             "--bf16: no GPU here, and these are settings for one; on this machine use --preset tiny, or --use_cpu true"
         )
+    if settings["load_best_model_at_end"] or settings["save_strategy"] == "best" or settings["save_only_model"]:
+        raise InputError(
+            "--load_best_model_at_end, --save_strategy best, --save_only_model: do not go with checkpoints that a run "
+            "can go on from; save by steps or epochs, and choose by `rarft evaluate`"
+        )
     _check_installed(settings)
     deepspeed_file(settings["deepspeed"])
     resume = settings["resume_from_checkpoint"]

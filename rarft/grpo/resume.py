@@ -44,7 +44,7 @@ def data_hash(samples: list[Sample]) -> str:
     return digest.hexdigest()
 
 
-def identity(args: TrainingConfig, samples: list[Sample]) -> dict[str, Any]:
+def identity(args: TrainingConfig, samples: list[Sample], template: str) -> dict[str, Any]:
     """What a run and whatever goes on from it must have in common."""
     names = (
         "num_generations",
@@ -56,7 +56,8 @@ def identity(args: TrainingConfig, samples: list[Sample]) -> dict[str, Any]:
         "fix_vit",
     )
     return {
-        "model": args.model_name_or_path, "data": data_hash(samples), **{name: getattr(args, name) for name in names}
+        "model": args.model_name_or_path, "data": data_hash(samples), "template": template,
+        **{name: getattr(args, name) for name in names},
     }  # fmt: skip
 
 
@@ -65,11 +66,12 @@ def _content(name: str) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else name
 
 
-def whole_identity(settings: dict[str, Any], samples: list[Sample]) -> dict[str, Any]:
+def whole_identity(settings: dict[str, Any], samples: list[Sample], template: str) -> dict[str, Any]:
     """Everything that a finished run depends on: two runs alike in this end alike."""
     return {
         **{name: repr(value) for name, value in settings.items() if name not in _WITHOUT_EFFECT},
         "data": data_hash(samples),
+        "template": template,
         "rewards": [_content(name) for name in settings["reward_funcs"]],
     }
 

@@ -13,7 +13,7 @@ class SkippedVideos:
     def __init__(self, most: int) -> None:
         """
         Args:
-            most: videos that may fail in a run.
+            most: videos that may fail from one start of the run to the next.
         """
         self._most = most
         self._seen: dict[str, str] = {}  # by this rank, since ranks last agreed

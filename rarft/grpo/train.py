@@ -77,8 +77,9 @@ def _build_trainer(
     model_config = AutoConfig.from_pretrained(checkpoint_path(args.model_name_or_path))
     encoder = _prompt_encoder(args, processor, model_config, reading)
     check_prompt_lengths([*rows.all_samples, *eval_samples], encoder, reading.prompt, args.max_prompt_length)
-    # A generation's prompts of this rank, and those of the next.
-    reader = PromptReader(encoder, args.decode_workers, 2 * args.prompts_per_device * args.steps_per_generation)
+    # This rank's prompts of the steps that are drawn at a time, and those of the next.
+    batches = max(args.steps_per_generation, args.gradient_accumulation_steps)
+    reader = PromptReader(encoder, args.decode_workers, 2 * args.prompts_per_device * (batches + 1))
     rows.on_draw = reader.announce
 
     args.generation_kwargs = {**(args.generation_kwargs or {}), "suppress_tokens": vision_token_ids(model_config)}
@@ -129,9 +130,9 @@ def train(arguments: list[str], out: Path) -> Path:
         prepare_deepspeed(settings["use_cpu"])
     args = configuration.build(settings, folder)
     set_seed(args.seed)
-    common, whole = identity(args, samples), whole_identity(settings, samples)
+    common, whole = identity(args, samples, template), whole_identity(settings, samples, template)
     asked = settings["resume_from_checkpoint"]
-    if asked == AUTO and is_done(folder, whole):
+    if asked == AUTO and is_done(folder, whole) and (folder / FINAL).is_dir():
         print(f"training: {name} is done already; --resume_from_checkpoint none would train it anew", flush=True)
         return folder / FINAL
     resumed = checkpoint_to_resume(asked, folder, common)

@@ -21,7 +21,7 @@ from rarft.grpo.skipped import SkippedVideos
 from rarft.grpo.timing import Stopwatch
 from rarft.qwen.ahead import PromptReader
 from rarft.qwen.inputs import PromptInputs, prompt_text, video_of
-from rarft.qwen.logprobs import per_completion_logps, score_completions_only, shared_prefix_logps
+from rarft.qwen.logprobs import logits_are_few, per_completion_logps, score_completions_only, shared_prefix_logps
 from rarft.qwen.rollout import generate, vision_token_ids
 from rarft.qwen.shared_prefix import enable_shared_prefix
 from rarft.qwen.vision import accept_features, is_frozen, with_features
@@ -88,6 +88,9 @@ class VideoGRPOTrainer(GRPOTrainer):
             args.log_completions = True  # so that TRL makes the tables' folder
             args.num_completions_to_print = 0  # our own block is printed
         super().__init__(**arguments)
+        tokens = max(self.num_generations, self.num_generations_eval) * self.max_completion_length
+        few = logits_are_few(tokens, self.model.config.text_config.vocab_size)
+        self._keeps_logits = few and not args.cast_lm_head_to_fp32  # which the fused head alone knows
         self.reward_funcs: list[Any] = [self._timed("reward", reward) for reward in self.reward_funcs]
         self.accelerator.backward = self._timed("backward", self.accelerator.backward)
         # With vLLM the vision tower's features are the engine's own, and no pass here comes before the loss.
@@ -200,7 +203,9 @@ class VideoGRPOTrainer(GRPOTrainer):
             rows = slice(index * G, (index + 1) * G)
             group = (model, prompt, completion_ids_BC[rows], completion_mask_BC[rows])
             with self._stopwatch.part("forward"), self.accelerator.autocast():
-                options = {"temperature": self.temperature, "with_entropy": compute_entropy}
+                options = {
+                    "temperature": self.temperature, "with_entropy": compute_entropy, "keep_logits": self._keeps_logits
+                }  # fmt: skip
                 if self.args.prompt_sharing == "on":
                     group_logps, group_entropies = shared_prefix_logps(*group, **options)
                 else:
@@ -309,6 +314,15 @@ class VideoGRPOTrainer(GRPOTrainer):
         due = bool(metrics) and self.model.training and self._shows_completions
         self.log_completions = self._always_log_completions or due
         super().log(logs, start_time)
+
+    def _run_epoch(self, *arguments: Any, **options: Any) -> None:
+        """One epoch; none where the checkpoint that the run went on from was its last, which is not looked at else."""
+        self._stopwatch.lap()
+        self._laps = self.state.global_step
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*arguments, **options)
 
     def _log_times(self, metrics: dict[str, list[float]]) -> None:
         steps = self.state.global_step - self._laps

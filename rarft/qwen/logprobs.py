@@ -31,12 +31,25 @@ def score_completions_only(model: Any) -> None:
     base_model(model).model.register_forward_hook(_keep_scored, with_kwargs=True)
 
 
+def logits_are_few(tokens: int, vocabulary: int) -> bool:
+    """Whether the logits of so many tokens may be kept.
+
+    Ranks must decide alike, from what they share and not from the lengths of their own completions: under ZeRO-3
+    the two ways gather the head's weights differently.
+    """
+    return tokens * vocabulary * torch.float32.itemsize <= KEPT_LOGITS
+
+
 def _score(
-    model: Any, arguments: dict[str, Any], labels_BL: Tensor, temperature: float, with_entropy: bool
+    model: Any,
+    arguments: dict[str, Any],
+    labels_BL: Tensor,
+    temperature: float,
+    with_entropy: bool,
+    keep_logits: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities of the labels and entropies, (B, L), zero where a label is `IGNORE`."""
-    vocabulary = base_model(model).config.text_config.vocab_size
-    if labels_BL.numel() * vocabulary * torch.float32.itemsize > KEPT_LOGITS:
+    if not keep_logits:
         output = model(**arguments, shift_labels=labels_BL, fused_lm_head=True)
         return output.log_probs, output.entropy if with_entropy else None
     logits_BLV = model(**arguments, use_cache=False).logits.float() / temperature
@@ -56,13 +69,14 @@ def shared_prefix_logps(
     completion_mask_GC: Tensor,
     temperature: float = 1.0,
     with_entropy: bool = False,
+    keep_logits: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities and, where they are wanted, entropies (G, C), zero at padding; one forward for the group.
 
     The model's fused head must have been made with the same temperature, and with entropies if they are wanted.
     """
     arguments, labels_BL = pack(prompt, completion_ids_GC, completion_mask_GC)
-    logps, entropies = _score(model, arguments, labels_BL, temperature, with_entropy)
+    logps, entropies = _score(model, arguments, labels_BL, temperature, with_entropy, keep_logits)
     shape = completion_ids_GC.shape
     return logps.view(shape), None if entropies is None else entropies.view(shape)
 
@@ -75,6 +89,7 @@ def per_completion_logps(
     pad_token_id: int,
     temperature: float = 1.0,
     with_entropy: bool = False,
+    keep_logits: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     """The same from G ordinary rows, each with its own copy of the prompt and the video."""
     rows = [(prompt, completion) for completion in completion_ids_GC]
@@ -82,5 +97,5 @@ def per_completion_logps(
     # The output at a completion's last token predicts nothing.
     labels_BL = F.pad(completion_ids_GC.masked_fill(completion_mask_GC == 0, IGNORE), (0, 1), value=IGNORE)
     arguments["scored_from"] = prompt.input_ids_L.numel() - 1
-    logps, entropies = _score(model, arguments, labels_BL, temperature, with_entropy)
+    logps, entropies = _score(model, arguments, labels_BL, temperature, with_entropy, keep_logits)
     return logps[:, :-1], None if entropies is None else entropies[:, :-1]

@@ -6,6 +6,7 @@ item that may be a duplicate is left to this process, which alone sees the items
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -93,12 +94,14 @@ def _batches(items: Iterator[Any], total: int) -> Iterator[list[tuple[int, Any]]
 def check_all(items: Iterator[Any], around: Surroundings) -> Iterator[Checked]:
     """Check the items of a file; what is yielded is in the file's order.
 
-    Where videos are looked at, that is what takes the time, and it has threads of its own.
+    Where videos are looked at, that is what takes the time, and it has threads of its own. A process that has
+    other threads already checks alone: a fork would copy the locks that they hold.
     """
     global _around
     workers = os.cpu_count() or 1
     batches = _batches(items, around.survey.items)
-    if around.videos is not None or workers == 1 or around.survey.items <= _BATCH:
+    alone = workers == 1 or threading.active_count() > 1 or around.survey.items <= _BATCH
+    if around.videos is not None or alone:
         for batch in batches:
             yield check_items(batch, around)
         return

@@ -10,6 +10,7 @@ import logging
 import os
 import struct
 import tempfile
+import time
 from dataclasses import astuple
 from pathlib import Path
 
@@ -25,8 +26,9 @@ from rarft.video.probe import VideoError
 _VERSION = 1
 _SUFFIX = ".frames"
 _CHUNK = 2**22  # bytes
-# Until it is this much above the bound nothing is removed, so that not every write looks through the folder.
-_SLACK = 1.05
+# A process looks through the folder after it has written this share of the bound: others write there, too.
+_LOOK_AFTER = 0.01
+_STALE = 3600.0  # seconds after which a temporary file is one that a killed process left
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class FrameCache:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._max_bytes = folder, max_bytes
-        self._written: float | None = None  # bytes that the folder holds, as far as this process knows
+        self._written = max_bytes  # since this process last looked; at first it looks at once
         self.hits = self.damaged = self.unwritten = 0
 
     def read(self, path: str, sampling: FrameSampling, crop: Segment | None = None) -> Frames:
@@ -85,9 +87,10 @@ class FrameCache:
     def _load(self, file: Path) -> Frames | None:
         try:
             content = file.read_bytes()
-            os.utime(file)  # used just now
-        except FileNotFoundError:
+        except OSError:  # not there, or another user's: decoded, and counted if it cannot be written
             return None
+        with contextlib.suppress(OSError):  # a folder that is read only
+            os.utime(file)  # used just now
         try:
             checksum, length = struct.unpack_from("<QI", content)
             if checksum != xxhash.xxh3_64_intdigest(content[8:]):
@@ -97,7 +100,8 @@ class FrameCache:
         except (struct.error, ValueError, KeyError) as error:
             self.damaged += 1
             _log.warning("frame cache: %s is damaged (%s), removed and decoded anew", file, error)
-            file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                file.unlink()
             return None
         self.hits += 1
         return Frames(torch.from_numpy(pixels.copy()), header["indices"], header["file_fps"], header["file_frames"])
@@ -115,19 +119,24 @@ class FrameCache:
         file.parent.mkdir(exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
         try:
+            os.fchmod(descriptor, 0o644)  # other users read it, too
             with os.fdopen(descriptor, "wb") as stream:
                 stream.write(struct.pack("<Q", xxhash.xxh3_64_intdigest(body)) + body)
             Path(temporary).replace(file)
         finally:
             Path(temporary).unlink(missing_ok=True)
-        if self._written is not None:
-            self._written += len(body)
-        if self._written is None or self._written > self._max_bytes * _SLACK:
-            self._written = self._shrink()
+        self._written += len(body)
+        if self._written > self._max_bytes * _LOOK_AFTER:
+            self._written = 0.0
+            self._shrink()
 
-    def _shrink(self) -> float:
-        """Remove what was not used for the longest time, down to the bound; returns the bytes left."""
+    def _shrink(self) -> None:
+        """Remove what was not used for the longest time, down to the bound, and what killed processes left."""
         held = []
+        for file in self._folder.rglob("*.tmp"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - file.stat().st_mtime > _STALE:
+                    file.unlink()
         for file in self._folder.rglob(f"*{_SUFFIX}"):
             with contextlib.suppress(FileNotFoundError):  # another process was faster
                 status = file.stat()
@@ -138,4 +147,3 @@ class FrameCache:
                 break
             file.unlink(missing_ok=True)
             total -= size
-        return total
