@@ -153,6 +153,7 @@ def train(arguments: list[str], out: Path) -> Path:
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     if boundaries.stopped:
         print(f"training: stopped at step {trainer.state.global_step}, as told; start again to go on", flush=True)
+        trainer.accelerator.wait_for_everyone()  # a launcher kills the others once one has ended
         raise SystemExit(EXIT_PREEMPTED)
     if references.misses:
         print(f"training: {references.misses} reference queries were not precomputed and were encoded", flush=True)
