@@ -46,6 +46,8 @@ def check_settings(settings: dict[str, Any]) -> None:
             "--load_best_model_at_end, --save_strategy best, --save_only_model: do not go with checkpoints that a run "
             "can go on from; save by steps or epochs, and choose by `rarft evaluate`"
         )
+    if settings["cast_lm_head_to_fp32"]:
+        raise InputError("--cast_lm_head_to_fp32: trl cannot do that with Qwen2.5-VL; leave the flag out")
     _check_installed(settings)
     deepspeed_file(settings["deepspeed"])
     resume = settings["resume_from_checkpoint"]

@@ -89,8 +89,7 @@ class VideoGRPOTrainer(GRPOTrainer):
             args.num_completions_to_print = 0  # our own block is printed
         super().__init__(**arguments)
         tokens = max(self.num_generations, self.num_generations_eval) * self.max_completion_length
-        few = logits_are_few(tokens, self.model.config.text_config.vocab_size)
-        self._keeps_logits = few and not args.cast_lm_head_to_fp32  # which the fused head alone knows
+        self._keeps_logits = logits_are_few(tokens, self.model.config.text_config.vocab_size)
         self.reward_funcs: list[Any] = [self._timed("reward", reward) for reward in self.reward_funcs]
         self.accelerator.backward = self._timed("backward", self.accelerator.backward)
         # With vLLM the vision tower's features are the engine's own, and no pass here comes before the loss.
