@@ -91,7 +91,6 @@ def mark_done(run: Path, whole: dict[str, Any]) -> None:
 
 
 def _choose(asked: str | None, run: Path, settings: dict[str, Any], world_size: int) -> Path | None:
-    (run / DONE).unlink(missing_ok=True)
     if asked == AUTO:
         checkpoint = newest_complete(run)
     elif asked in (None, "none"):
@@ -136,6 +135,7 @@ def checkpoint_to_resume(asked: str | None, run: Path, settings: dict[str, Any])
         try:
             chosen = _choose(asked, run, settings, state.num_processes)
             decision = [str(chosen) if chosen else None, None]
+            (run / DONE).unlink(missing_ok=True)  # of another run; a refused one changes nothing
         except InputError as error:
             decision = [None, str(error)]
     if state.num_processes > 1:

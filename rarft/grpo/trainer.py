@@ -1,9 +1,10 @@
-"""GRPO on video: TRL's trainer with five of its methods taken over, and nothing else.
+"""GRPO on video: TRL's trainer with five of its methods taken over, and two of transformers' mended.
 
 TRL keeps the loss, the sampler, logging and checkpoints. Taken over is what a video prompt needs: reading it
 (`_tokenize_prompts`), generation with one prefill per prompt (`_generate_single_turn`), log-probabilities with
 one forward per prompt (`_get_per_token_logps_and_entropies`), and two wrappers that carry the videos along and
-keep a prompt's completions together (`_generate_and_score_completions`, `_compute_loss`).
+keep a prompt's completions together (`_generate_and_score_completions`, `_compute_loss`). Mended is going on from a
+checkpoint: its weights (`_load_from_checkpoint`), and no step beyond the last (`_run_epoch`).
 """
 
 import functools
