@@ -60,7 +60,7 @@ def _embed(options: argparse.Namespace) -> None:
 def _train(arguments: list[str]) -> None:
     from rarft import steps
 
-    checkpoint = steps.train(arguments, ".")
+    checkpoint = steps.train(arguments)
     if os.environ.get("RANK", "0") == "0":  # one of the processes that torchrun started
         print(f"checkpoint: {checkpoint}")
 

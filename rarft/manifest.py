@@ -34,14 +34,8 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_manifest(folder: Path, manifest: str, about: dict[str, Any]) -> None:
-    """Bring a folder's files to the disk and then write its manifest.
-
-    Args:
-        folder: with all of its files written.
-        manifest: its name in the folder.
-        about: what else it is to say, beside `files`.
-    """
+def entries(folder: Path, manifest: str) -> dict[str, dict[str, Any]]:
+    """Bring a folder's files to the disk; returns size and SHA-256 of each, by its name in the folder."""
     files = _files(folder, manifest)
 
     def entry(path: Path) -> dict[str, Any]:
@@ -49,12 +43,38 @@ def write_manifest(folder: Path, manifest: str, about: dict[str, Any]) -> None:
         return {"size": path.stat().st_size, "sha256": sha256(path)}
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        entries = list(pool.map(entry, files))
+        found = list(pool.map(entry, files))
     for place in {path.parent for path in files}:
         sync_path(place)
-    names = [path.relative_to(folder).as_posix() for path in files]
+    return {path.relative_to(folder).as_posix(): entry for path, entry in zip(files, found, strict=True)}
+
+
+def write_manifest(folder: Path, manifest: str, about: dict[str, Any], files: dict[str, dict[str, Any]]) -> None:
+    """Write a folder's manifest, the last that is written of it.
+
+    Args:
+        folder: with all of its files on the disk.
+        manifest: its name in the folder.
+        about: what else it is to say.
+        files: of `entries`.
+    """
     with write_atomically(folder / manifest) as temporary:
-        temporary.write_text(json.dumps({**about, "files": dict(zip(names, entries, strict=True))}, indent=1) + "\n")
+        temporary.write_text(json.dumps({**about, "files": files}, indent=1) + "\n", encoding="utf-8")
+
+
+def parse_manifest(content: bytes, manifest: str) -> dict[str, Any]:
+    """The manifest that these bytes are.
+
+    Raises:
+        IncompleteError: they are none.
+    """
+    try:
+        parsed = json.loads(content)
+        if not isinstance(parsed["files"], dict):
+            raise ValueError("its list of files is none")
+    except (ValueError, KeyError, TypeError) as error:
+        raise IncompleteError(f"{manifest} cannot be read ({error})") from error
+    return dict(parsed)
 
 
 def read_manifest(folder: Path, manifest: str) -> dict[str, Any]:
@@ -64,14 +84,22 @@ def read_manifest(folder: Path, manifest: str) -> dict[str, Any]:
         IncompleteError: there is none, or it cannot be read.
     """
     try:
-        content = json.loads((folder / manifest).read_text(encoding="utf-8"))
-        if not isinstance(content["files"], dict):
-            raise ValueError("its list of files is none")
+        return parse_manifest((folder / manifest).read_bytes(), manifest)
     except FileNotFoundError as error:
         raise IncompleteError(f"{manifest} is missing: it was not written to its end") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
         raise IncompleteError(f"{manifest} cannot be read ({error})") from error
-    return dict(content)
+
+
+def fault(folder: Path, name: str, entry: dict[str, Any]) -> str | None:
+    """What is wrong with a file of a folder; None where it is what its entry says."""
+    path = folder / name
+    try:
+        if path.stat().st_size != entry["size"]:
+            return f"{name} has {path.stat().st_size} bytes in place of {entry['size']}"
+        return None if sha256(path) == entry["sha256"] else f"{name} is not what was written"
+    except OSError as error:
+        return f"{name} cannot be read ({error.strerror})"
 
 
 def verify(folder: Path, manifest: str) -> dict[str, Any]:
@@ -81,19 +109,8 @@ def verify(folder: Path, manifest: str) -> dict[str, Any]:
         IncompleteError: a file is missing, or is not what it was.
     """
     content = read_manifest(folder, manifest)
-
-    def fault(item: tuple[str, dict[str, Any]]) -> str | None:
-        name, entry = item
-        path = folder / name
-        try:
-            if path.stat().st_size != entry["size"]:
-                return f"{name} has {path.stat().st_size} bytes in place of {entry['size']}"
-            return None if sha256(path) == entry["sha256"] else f"{name} is not what was written"
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
-
     with ThreadPoolExecutor(_THREADS) as pool:
-        faults = [found for found in pool.map(fault, content["files"].items()) if found]
-    if faults:
-        raise IncompleteError(faults[0])
+        for found in list(pool.map(lambda item: fault(folder, *item), content["files"].items())):
+            if found:
+                raise IncompleteError(found)
     return content

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rarft.errors import DataRefusedError, InputError
-from rarft.storage import existing_folder, fetched, local_path, make_folder
+from rarft.objects import is_object_uri
+from rarft.storage import Place, existing_folder, fetched, local_path, make_folder, place_of
 
 
 def sample(out: str, videos: dict[str, int], seed: int = 0) -> list[Path]:
@@ -54,11 +55,13 @@ def validate(
 
     if unknown := sorted(set(without_repairs) - REPAIRS.keys()):
         raise InputError(f"--no-repair {unknown[0]}: no such repair; use one of {', '.join(REPAIRS)}")
+    if not video_root and probe_videos and is_object_uri(annotations):
+        video_root = annotations.rpartition("/")[0]  # beside the annotations, as on a disk
     with contextlib.ExitStack() as files:
         return run(
             files.enter_context(fetched(annotations, "annotations")),
-            local_path(out, "--out"),
-            existing_folder(video_root, "--video-root") if video_root else None,
+            place_of(out, "--out"),
+            _video_root(video_root) if video_root else None,
             ValidationSettings(
                 tolerance,
                 probe_videos,
@@ -69,6 +72,10 @@ def validate(
                 files.enter_context(fetched(against, "--against")) if against else None,
             ),
         )
+
+
+def _video_root(uri: str) -> Place:
+    return uri if is_object_uri(uri) else existing_folder(uri, "--video-root")
 
 
 def quarantine_limit(most: str, queries: int) -> float:
@@ -126,11 +133,11 @@ def embed(data: str, out: str, encoder: str | None = None) -> int:
     return encoded
 
 
-def train(arguments: list[str], out: str) -> str:
-    """Train with the flags of `rarft train`; returns the final checkpoint's path."""
+def train(arguments: list[str]) -> str:
+    """Train with the flags of `rarft train`; returns the final checkpoint's path or URI."""
     from rarft.grpo.train import train as run
 
-    return str(run(arguments, local_path(out, "--out")))
+    return run(arguments)
 
 
 def cache_videos(arguments: list[str]) -> str:
@@ -148,8 +155,8 @@ def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> t
     """
     from rarft.grpo.config import parse, yaml_arguments
 
-    arguments = [*yaml_arguments(training, "training"), *yaml_arguments(inputs, "inputs")]
-    return train(arguments, out), parse(arguments)["model_name_or_path"]
+    arguments = [*yaml_arguments(training, "training"), *yaml_arguments({**inputs, "out": out}, "inputs")]
+    return train(arguments), parse(arguments)["model_name_or_path"]
 
 
 def score(
@@ -174,12 +181,12 @@ def score(
         raise InputError(f"--reward_weights: {len(weights)} for {len(reward_funcs)} rewards; give one each")
     with fetched(predictions, "predictions") as file:
         rows = read_completions(file, read_samples(data, "--data"))
-    folder = local_path(out, "--out")
-    make_folder(folder)
+    place = place_of(out, "--out")
+    make_folder(place)
     loaded = SentenceEncoder(encoder) if encoder else SentenceEncoder()
     store = ReferenceStore.load(embeddings, loaded) if embeddings else ReferenceStore.empty(loaded)
     functions = resolve_rewards(list(reward_funcs), store, correction_baseline)
-    return replay(rows, dict(zip(reward_funcs, functions, strict=True)), weights, folder)
+    return replay(rows, dict(zip(reward_funcs, functions, strict=True)), weights, place)
 
 
 def evaluate(
@@ -193,4 +200,4 @@ def evaluate(
     """Evaluate a checkpoint into `out`; returns its metrics."""
     from rarft.evaluation.evaluate import evaluate as run
 
-    return run(checkpoint, data, local_path(out, "--out"), base or None, encoder or None, in_sample)
+    return run(checkpoint, data, place_of(out, "--out"), base or None, encoder or None, in_sample)

@@ -49,7 +49,7 @@ def make_folder(place: Place) -> None:
         InputError: it cannot.
     """
     if objects.is_object_uri(place):
-        objects.check_bucket(place, "--out")
+        objects.check_writable(place, "--out")
         return
     folder = local_path(str(place), "--out")
     try:
@@ -79,8 +79,9 @@ def write_files(place: Place, last: str, stale: Sequence[str] = ()) -> Iterator[
         if beside is None:
             for name in (last, *stale):
                 objects.delete(member(place, name), "--out")
-            for file in files:
-                objects.upload(file, member(place, file.name), "--out")
+            uris = [(member(place, file.name), file) for file in files]
+            objects.upload(uris[:-1], "--out")
+            objects.upload(uris[-1:], "--out")  # whoever finds it finds the others
         else:
             _move(files, beside, (last, *stale))
     finally:
@@ -121,14 +122,14 @@ def exists(place: Place, name: str) -> bool:
         InputError: the store that the folder lies in cannot be asked.
     """
     if objects.is_object_uri(place):
-        return name in objects.names(place, "--out")
+        return name in objects.sizes(place, "--out")
     return (local_path(str(place), "--out") / name).exists()
 
 
 def remove_folder(place: Place) -> None:
     """Remove a folder with all that it holds, if it is there."""
     if objects.is_object_uri(place):
-        for name in objects.names(place, "--out"):
+        for name in objects.sizes(place, "--out"):
             objects.delete(member(place, name), "--out")
     else:
         shutil.rmtree(local_path(str(place), "--out"), ignore_errors=True)
@@ -146,6 +147,15 @@ def local_path(uri: str, what: str) -> Path:
         scheme = uri.split("://", 1)[0]
         raise InputError(f"{what} {uri}: {scheme}:// cannot be used here; give a local path or a file:// URI")
     return Path(uri)
+
+
+def place_of(uri: str, what: str) -> Place:
+    """The folder that `uri` names: a URI of an object store, or a local path.
+
+    Raises:
+        InputError: another scheme.
+    """
+    return uri if objects.is_object_uri(uri) else local_path(uri, what)
 
 
 def existing_file(uri: str, what: str) -> Path:
@@ -188,7 +198,7 @@ def fetched(uri: str, what: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / (uri.rsplit("/", 1)[-1] or "object")
-        objects.download(uri, path, what)
+        objects.download([(uri, path)], what)
         yield path
 
 
@@ -203,6 +213,5 @@ def fetched_files(place: Place, names: Sequence[str], what: str) -> Iterator[Pat
         yield existing_folder(str(place), what)
         return
     with tempfile.TemporaryDirectory() as folder:
-        for name in names:
-            objects.download(member(place, name), Path(folder) / name, what)
+        objects.download([(member(place, name), Path(folder) / name) for name in names], what)
         yield Path(folder)

@@ -11,8 +11,8 @@ from test_training import train
 
 from rarft.errors import EXIT_PREEMPTED, InputError
 from rarft.grpo.checkpoints import CHECKPOINT_JSON, checkpoints_of, complete, newest_complete, rotate, verified
-from rarft.grpo.resume import checkpoint_to_resume
-from rarft.manifest import IncompleteError
+from rarft.grpo.resume import Resume
+from rarft.manifest import IncompleteError, entries
 
 SETTINGS = {
     "model": "tiny", "data": "abc", "template": "{query}", "num_generations": 4, "seed": 42,
@@ -20,12 +20,16 @@ SETTINGS = {
 }  # fmt: skip
 
 
+def resumed(asked, run, settings=SETTINGS):
+    return Resume(asked, run, None, True, settings).checkpoint()
+
+
 def checkpoint(run, step, world_size=1, files=("model.safetensors", "rng_state.pth")):
     folder = run / f"checkpoint-{step}"
     folder.mkdir(parents=True)
     for name in files:
         (folder / name).write_bytes(name.encode() * 100)
-    complete(folder, SETTINGS, world_size)
+    complete(folder, SETTINGS, world_size, entries(folder, CHECKPOINT_JSON))
     return folder
 
 
@@ -66,7 +70,7 @@ def test_rotation_counts_complete_ones_and_keeps_the_one_in_use(tmp_path):
     for step in (2, 4, 6, 8, 10):
         checkpoint(tmp_path, step)
     DAMAGE["no manifest"](tmp_path / "checkpoint-8")
-    rotate(tmp_path, 2, in_use=tmp_path / "checkpoint-2")
+    rotate(tmp_path, 2, in_use=[tmp_path / "checkpoint-2"])
     assert [folder.name for folder in checkpoints_of(tmp_path)] == [
         "checkpoint-10", "checkpoint-8", "checkpoint-6", "checkpoint-2"
     ]  # fmt: skip
@@ -85,20 +89,20 @@ def test_rotation_counts_complete_ones_and_keeps_the_one_in_use(tmp_path):
 def test_a_setting_that_must_not_change_is_named(tmp_path, name, value, message):
     checkpoint(tmp_path, 2)
     with pytest.raises(InputError, match=message):
-        checkpoint_to_resume("auto", tmp_path, {**SETTINGS, name: value})
+        resumed("auto", tmp_path, {**SETTINGS, name: value})
 
 
 def test_a_run_that_begins_anew_does_not_write_among_anothers_checkpoints(tmp_path):
     checkpoint(tmp_path, 2)
     with pytest.raises(InputError, match="holds checkpoint-2 of an earlier run"):
-        checkpoint_to_resume(None, tmp_path, SETTINGS)
-    assert checkpoint_to_resume("auto", tmp_path, SETTINGS) == tmp_path / "checkpoint-2"
+        resumed(None, tmp_path)
+    assert resumed("auto", tmp_path) == tmp_path / "checkpoint-2"
 
 
 def test_going_on_from_an_earlier_one_sets_the_later_aside(tmp_path):
     first = checkpoint(tmp_path, 2)
     checkpoint(tmp_path, 4)
-    assert checkpoint_to_resume(str(first), tmp_path, SETTINGS) == first
+    assert resumed(str(first), tmp_path) == first
     assert [folder.name for folder in checkpoints_of(tmp_path)] == ["checkpoint-2"]
     assert (tmp_path / "damaged-checkpoint-4" / "reason.txt").read_text() == "the run went on from checkpoint-2\n"
 

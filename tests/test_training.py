@@ -22,7 +22,7 @@ FLAGS = ["--preset", "tiny", "--per_device_train_batch_size", "2", "--num_genera
 
 
 def train(data, folder, *flags):
-    steps.train([*FLAGS, "--train_data_path", str(data), *flags], str(folder))
+    steps.train([*FLAGS, "--train_data_path", str(data), "--out", str(folder), *flags])
     lines = (folder / "checkpoints" / "rarft" / "training.jsonl").read_text().splitlines()
     return folder / "checkpoints" / "rarft" / "checkpoint-final", [json.loads(line) for line in lines]
 

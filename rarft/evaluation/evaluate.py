@@ -1,6 +1,7 @@
 """Evaluation of a checkpoint, alone or beside the one that it was trained from."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,14 @@ import msgspec
 from rarft.evaluation.metrics import compute_metrics
 from rarft.evaluation.predict import Prediction, Predictor
 from rarft.evaluation.report import render_report
-from rarft.qwen.loading import check_checkpoint
+from rarft.qwen.loading import check_checkpoint, fetched_checkpoint
 from rarft.qwen.reading import ReadingSettings
 from rarft.references.encoder import SentenceEncoder
 from rarft.references.store import ReferenceStore
 from rarft.rewards.registry import resolve_rewards
 from rarft.rewards.replay import score_completion
 from rarft.riq.schema import Sample, read_samples
-from rarft.storage import make_folder, write_files
+from rarft.storage import Place, make_folder, write_files
 
 METRICS_JSON = "metrics.json"
 PREDICTIONS_JSONL = "predictions.jsonl"
@@ -44,7 +45,7 @@ def _write_predictions(path: Path, predictions: list[Prediction]) -> None:
 def evaluate(
     checkpoint: str,
     data: str,
-    out: Path,
+    out: Place,
     base: str | None = None,
     encoder: str | None = None,
     in_sample: bool | None = None,
@@ -74,14 +75,19 @@ def evaluate(
         check_checkpoint(base, "--base")
     make_folder(out)
     store = ReferenceStore.empty(SentenceEncoder(encoder) if encoder else SentenceEncoder())
-    reading = ReadingSettings.of(checkpoint)
 
     def predictions_of(path: str, what: str, name: str) -> list[Prediction]:
         predictor = Predictor(path, reading, what)
         return _scored(predictor.predict(samples, batch_size, f"evaluating {name}"), store)
 
-    base_predictions = predictions_of(base, "--base", "base") if base else []
-    predictions = predictions_of(checkpoint, "--checkpoint", "checkpoint")
+    with ExitStack() as files:
+        path = files.enter_context(fetched_checkpoint(checkpoint, "--checkpoint"))
+        reading = ReadingSettings.of(path)
+        base_predictions = []
+        if base:
+            base_path = files.enter_context(fetched_checkpoint(base, "--base"))
+            base_predictions = predictions_of(base_path, "--base", "base")
+        predictions = predictions_of(path, "--checkpoint", "checkpoint")
     metrics = {
         "checkpoint": Path(checkpoint).name,
         "in_sample": in_sample,

@@ -10,9 +10,12 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from rarft.grpo.checkpoints import complete, rotate
+from rarft.grpo.checkpoints import CHECKPOINT_JSON, complete, rotate
 from rarft.grpo.curves import TRAINING_HTML, render_curves
 from rarft.grpo.data import TrainingRows
+from rarft.grpo.nodes import from_all, leads_node, listing, wait_until_visible
+from rarft.grpo.uploads import Parcel, Uploads
+from rarft.manifest import entries
 from rarft.qwen.reading import ReadingSettings
 from rarft.storage import write_atomically
 
@@ -56,26 +59,63 @@ class ProgressLine(TrainerCallback):
 class CompleteCheckpoints(TrainerCallback):
     """Makes a saved checkpoint complete: how it reads prompts, and the manifest; and rotates complete ones."""
 
-    def __init__(self, reading: ReadingSettings, settings: dict[str, Any], most: int | None) -> None:
+    def __init__(
+        self,
+        reading: ReadingSettings,
+        settings: dict[str, Any],
+        most: int | None,
+        in_use: Path | None,
+        shared: bool,
+        uploads: Uploads | None,
+    ) -> None:
         """
         Args:
             reading: put beside the weights, so that the checkpoint can be evaluated as it was trained.
             settings: what a run that goes on from it must have in common with this one.
             most: complete checkpoints to keep; None: all.
+            in_use: the one that the run went on from.
+            shared: whether all machines see the run's folder.
+            uploads: sends checkpoints to a store; on the processes that lead their machine.
         """
         self._reading, self._settings, self._most = reading, settings, most
-        self.in_use: Path | None = None
+        self._in_use, self._shared, self._uploads = in_use, shared, uploads
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Every rank has saved its part: write the manifest."""
-        PartialState().wait_for_everyone()
-        if state.is_world_process_zero:
-            run = Path(args.output_dir)
-            checkpoint = run / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        """Every rank has saved its part: write the manifest, and send what is complete."""
+        processes = PartialState()
+        run = Path(args.output_dir)
+        checkpoint = run / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        processes.wait_for_everyone()
+        if processes.is_main_process:
             self._reading.save(checkpoint)
-            complete(checkpoint, self._settings, PartialState().num_processes)
-            rotate(run, self._most, self.in_use)
-        PartialState().wait_for_everyone()
+        parcel = self._complete_together(checkpoint) if self._shared else self._complete_apart(checkpoint)
+        if self._uploads is not None and parcel is not None:
+            self._uploads.send(parcel)
+        if processes.is_main_process and self._shared:
+            under_way = self._uploads.under_way if self._uploads else []
+            rotate(run, self._most, [*under_way, *([self._in_use] if self._in_use else [])])
+        processes.wait_for_everyone()
+
+    def _complete_together(self, checkpoint: Path) -> Parcel | None:
+        """All machines see one folder: its manifest names every file in it, once all of them are seen."""
+        seen = from_all(listing(checkpoint) if leads_node() else {})
+        if not PartialState().is_main_process:
+            return None
+        wait_until_visible(checkpoint, {name: size for files in seen for name, size in files.items()})
+        complete(checkpoint, self._settings, PartialState().num_processes, entries(checkpoint, CHECKPOINT_JSON))
+        return Parcel(checkpoint)
+
+    def _complete_apart(self, checkpoint: Path) -> Parcel | None:
+        """Each machine holds a part of the files: the main process's manifest names them all."""
+        own = entries(checkpoint, CHECKPOINT_JSON) if leads_node() else None
+        held = {process: files for process, files in enumerate(from_all(own)) if files is not None}
+        if own is None:
+            return None
+        if not PartialState().is_main_process:
+            return Parcel(checkpoint, own)
+        together = {name: entry for files in held.values() for name, entry in files.items()} | own
+        complete(checkpoint, self._settings, PartialState().num_processes, together)
+        return Parcel(checkpoint, own, {process: files for process, files in held.items() if process})
 
 
 class TrainingLog(TrainerCallback):

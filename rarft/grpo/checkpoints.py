@@ -1,6 +1,7 @@
 """Checkpoints of a run: complete or set aside, rotated, found again, and compared with what goes on from them."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rarft.errors import InputError
 from rarft.manifest import IncompleteError, read_manifest, verify, write_manifest
+from rarft.qwen.loading import CHECKPOINT_JSON
 
-CHECKPOINT_JSON = "checkpoint.json"
 DONE = "DONE"
+FINAL = "checkpoint-final"
 _SET_ASIDE = "damaged-"
 _REASON = "reason.txt"
 
@@ -41,13 +43,17 @@ def checkpoints_of(run: Path) -> list[Path]:
     return sorted(found, key=step_of, reverse=True)
 
 
-def complete(checkpoint: Path, settings: dict[str, Any], world_size: int) -> None:
-    """Say of a checkpoint that all of its files are there; the last that is written of it."""
-    write_manifest(
-        checkpoint,
-        CHECKPOINT_JSON,
-        {"step": step_of(checkpoint), "world_size": world_size, "settings": settings},
-    )
+def complete(checkpoint: Path, settings: dict[str, Any], world_size: int, files: dict[str, dict[str, Any]]) -> None:
+    """Say of a checkpoint that all of its files are there; the last that is written of it.
+
+    Args:
+        checkpoint: its folder.
+        settings: of `resume.identity`.
+        world_size: ranks that saved it.
+        files: of `manifest.entries`.
+    """
+    about = {"step": step_of(checkpoint), "world_size": world_size, "settings": settings}
+    write_manifest(checkpoint, CHECKPOINT_JSON, about, files)
 
 
 def is_complete(checkpoint: Path) -> bool:
@@ -101,13 +107,13 @@ def newest_complete(run: Path) -> Path | None:
     return None
 
 
-def rotate(run: Path, most: int | None, in_use: Path | None = None) -> None:
-    """Remove the oldest complete checkpoints beyond `most`, never the one in use."""
+def rotate(run: Path, most: int | None, in_use: Sequence[Path] = ()) -> None:
+    """Remove the oldest complete checkpoints beyond `most`, never those in use."""
     if not most:
         return
     whole = [checkpoint for checkpoint in checkpoints_of(run) if is_complete(checkpoint)]
     for checkpoint in whole[most:]:
-        if checkpoint != in_use:
+        if checkpoint not in in_use:
             # Without its manifest it is incomplete at once, should its removal be cut short.
             (checkpoint / CHECKPOINT_JSON).unlink()
             shutil.rmtree(checkpoint)

@@ -62,6 +62,13 @@ class TrainingConfig(GRPOConfig):
         default=None,
         metadata={"help": "Checkpoints go to checkpoints/EXP_NAME; else the environment's EXP_NAME."},
     )
+    out: str = field(
+        default=".",
+        metadata={"help": "Folder that checkpoints/EXP_NAME is made in, or s3://BUCKET/PREFIX."},
+    )
+    scratch: str = field(
+        default=".", metadata={"help": "With --out s3://: folder for checkpoints on their way there."}
+    )
     prompt_type: str = field(default="rarft", metadata={"help": "Prompt template: rarft, brief, or a text file."})
     reward_funcs: list[str] = field(
         default_factory=lambda: ["format", "refuse_iou", "explain_correction"],

@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 
+from rarft.grpo.checkpoints import CHECKPOINT_JSON, FINAL
 from rarft.grpo.config import TrainingConfig
 from rarft.grpo.trainer import VideoGRPOTrainer
+from rarft.manifest import entries, write_manifest
 from rarft.qwen.loading import load_model
 from rarft.qwen.reading import ReadingSettings
 from rarft.qwen.vision import MERGER
 from rarft.storage import replace_folder
 
-FINAL = "checkpoint-final"
 _WHAT = "--model_name_or_path"
 
 
@@ -66,7 +67,7 @@ def _merge(adapters: Path, merged: Path, args: TrainingConfig) -> None:
     PeftModel.from_pretrained(base, adapters).merge_and_unload().save_pretrained(merged)
 
 
-def save_final(trainer: VideoGRPOTrainer, reading: ReadingSettings, folder: Path) -> Path:
+def save_final(trainer: VideoGRPOTrainer, reading: ReadingSettings, settings: dict[str, Any], folder: Path) -> Path:
     """Save model, processor and reading settings as `checkpoint-final`; complete or not there.
 
     Adapters are merged into the model, unless `--merge_lora false`.
@@ -85,6 +86,8 @@ def save_final(trainer: VideoGRPOTrainer, reading: ReadingSettings, folder: Path
             shutil.rmtree(adapters)
         trainer.processing_class.save_pretrained(unfinished)
         reading.save(unfinished)
+        about = {"step": trainer.state.global_step, "settings": settings}
+        write_manifest(unfinished, CHECKPOINT_JSON, about, entries(unfinished, CHECKPOINT_JSON))
         replace_folder(unfinished, final)
     trainer.accelerator.wait_for_everyone()
     return final

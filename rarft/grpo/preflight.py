@@ -10,6 +10,7 @@ import torch
 from rarft.errors import InputError
 from rarft.grpo.data import row
 from rarft.grpo.launch import deepspeed_file
+from rarft.objects import is_object_uri
 from rarft.qwen.inputs import PromptEncoder
 from rarft.qwen.loading import check_checkpoint
 from rarft.riq.schema import Sample
@@ -36,7 +37,7 @@ def check_settings(settings: dict[str, Any]) -> None:
     if not settings["train_data_path"]:
         raise InputError("--train_data_path is missing; give the riq.jsonl of `rarft validate`")
     if settings["output_dir"]:
-        raise InputError("--output_dir: checkpoints go to checkpoints/EXP_NAME; use --exp_name")
+        raise InputError("--output_dir: checkpoints go to OUT/checkpoints/EXP_NAME; use --out and --exp_name")
     if settings["bf16"] and not settings["use_cpu"] and not torch.cuda.is_available():
         raise InputError(
             "--bf16: no GPU here, and these are settings for one; on this machine use --preset tiny, or --use_cpu true"
@@ -51,9 +52,9 @@ def check_settings(settings: dict[str, Any]) -> None:
     _check_installed(settings)
     deepspeed_file(settings["deepspeed"])
     resume = settings["resume_from_checkpoint"]
-    if resume not in (None, "auto", "none") and not Path(resume).is_dir():
+    if resume not in (None, "auto", "none") and not is_object_uri(resume) and not Path(resume).is_dir():
         raise InputError(
-            f"--resume_from_checkpoint {resume}: no such folder; give a checkpoint-N folder, auto, or none"
+            f"--resume_from_checkpoint {resume}: no such folder; give a checkpoint-N folder, its URI, auto, or none"
         )
     if settings["eval_strategy"] != "no" and not settings["eval_data_path"]:
         raise InputError("--eval_strategy: needs --eval_data_path, the riq.jsonl to evaluate on")

@@ -7,11 +7,15 @@ from typing import Any
 
 import msgspec
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
+from rarft import objects
 from rarft.errors import InputError
+from rarft.grpo import remote
+from rarft.grpo.callbacks import METRICS_JSONL
 from rarft.grpo.checkpoints import (
+    CHECKPOINT_JSON,
     DONE,
+    FINAL,
     check_same_run,
     checkpoints_of,
     newest_complete,
@@ -20,16 +24,17 @@ from rarft.grpo.checkpoints import (
     verified,
 )
 from rarft.grpo.config import TrainingConfig
+from rarft.grpo.nodes import from_main, leads_node
 from rarft.manifest import IncompleteError
 from rarft.riq.schema import Sample
-from rarft.storage import write_atomically
+from rarft.storage import Place, member, write_atomically
 
-AUTO = "auto"
+AUTO, NONE = "auto", "none"
 
 # Settings that do not change what a run ends with; of the data it is the content that counts.
 _WITHOUT_EFFECT = {
     "resume_from_checkpoint", "train_data_path", "eval_data_path", "embeddings", "frame_cache", "frame_cache_gb",
-    "decode_workers",
+    "decode_workers", "out", "scratch",
 }  # fmt: skip
 
 
@@ -44,8 +49,8 @@ def data_hash(samples: list[Sample]) -> str:
     return digest.hexdigest()
 
 
-def identity(args: TrainingConfig, samples: list[Sample], template: str) -> dict[str, Any]:
-    """What a run and whatever goes on from it must have in common."""
+def identity(args: TrainingConfig, model: str, samples: list[Sample], template: str) -> dict[str, Any]:
+    """What a run and whatever goes on from it must have in common; `model` as the user named it."""
     names = (
         "num_generations",
         "seed",
@@ -56,7 +61,7 @@ def identity(args: TrainingConfig, samples: list[Sample], template: str) -> dict
         "fix_vit",
     )
     return {
-        "model": args.model_name_or_path, "data": data_hash(samples), "template": template,
+        "model": model, "data": data_hash(samples), "template": template,
         **{name: getattr(args, name) for name in names},
     }  # fmt: skip
 
@@ -76,11 +81,22 @@ def whole_identity(settings: dict[str, Any], samples: list[Sample], template: st
     }
 
 
-def is_done(run: Path, whole: dict[str, Any]) -> bool:
-    """Whether this very run has ended well before."""
+def is_done(run: Place, whole: dict[str, Any]) -> bool:
+    """Whether this very run has ended well before.
+
+    Args:
+        run: its folder, or where that lies in a store.
+        whole: of `whole_identity`.
+    """
     try:
-        return bool(json.loads((run / DONE).read_text(encoding="utf-8")) == whole)
-    except (OSError, ValueError):
+        if objects.is_object_uri(run):
+            held = objects.sizes(run, remote.WHAT)
+            final = f"{FINAL}/{CHECKPOINT_JSON}"
+            return DONE in held and final in held and json.loads(objects.read(member(run, DONE), remote.WHAT)) == whole
+        folder = Path(run)
+        content = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        return content == whole and (folder / FINAL).is_dir()
+    except (FileNotFoundError, ValueError):
         return False
 
 
@@ -90,56 +106,111 @@ def mark_done(run: Path, whole: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
-def _choose(asked: str | None, run: Path, settings: dict[str, Any], world_size: int) -> Path | None:
-    if asked == AUTO:
-        checkpoint = newest_complete(run)
-    elif asked in (None, "none"):
-        if found := checkpoints_of(run):
-            raise InputError(
-                f"{run} holds {found[0].name} of an earlier run; --resume_from_checkpoint auto goes on from there, "
-                "another --exp_name begins anew"
-            )
-        return None
-    else:
-        checkpoint = Path(str(asked))
-        try:
-            verified(checkpoint)
-        except IncompleteError as error:
-            raise InputError(
-                f"--resume_from_checkpoint {checkpoint}: {error}; choose another, or auto for the newest whole one"
-            ) from error
-        for newer in checkpoints_of(run):
-            if checkpoint.resolve().parent == run.resolve() and step_of(newer) > step_of(checkpoint):
-                place = set_aside(newer, f"the run went on from {checkpoint.name}")
-                print(f"training: {newer.name} set aside as {place.name}", flush=True)
-    if checkpoint is not None:
-        check_same_run(checkpoint, settings, world_size)
-        print(f"training: going on from {checkpoint}", flush=True)
-    return checkpoint
-
-
-def checkpoint_to_resume(asked: str | None, run: Path, settings: dict[str, Any]) -> Path | None:
-    """The checkpoint to go on from, decided by the main process for all of them; None to begin anew.
+class Resume:
+    """Where a run goes on from.
 
     Args:
-        asked: of `--resume_from_checkpoint`: auto, a path, none or nothing.
-        run: folder of the run's checkpoints.
+        asked: of `--resume_from_checkpoint`: auto, a path, a URI, none or nothing.
+        run: folder of the run's checkpoints on this machine.
+        store: where they lie in an object store, if they do.
+        shared: whether all machines see `run`; where they do not, each fetches the checkpoint for itself.
         settings: this run's `identity`.
-
-    Raises:
-        InputError: there is nothing to go on from, or it is another run's; on every rank alike.
     """
-    state = PartialState()
-    decision: list[Any] = [None, None]
-    if state.is_main_process:
+
+    def __init__(
+        self, asked: str | None, run: Path, store: str | None, shared: bool, settings: dict[str, Any]
+    ) -> None:
+        self._asked = None if asked == NONE else asked
+        self._run, self._store, self._shared, self._settings = run, store, shared, settings
+
+    def checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, decided by the main process for all of them; None to begin anew.
+
+        Raises:
+            InputError: there is nothing to go on from, or it is another run's; on every process alike.
+        """
+        state = PartialState()
+        chosen, source, refusal = None, None, None
+        if state.is_main_process:
+            try:
+                chosen, source = self._choose()
+                self._forget_the_end()
+            except InputError as error:
+                refusal = str(error)
+        chosen, source, refusal = from_main((chosen, source, refusal))
+        if refusal:
+            raise InputError(refusal)
+        if chosen and source and not self._shared and leads_node() and not state.is_main_process:
+            remote.fetch(source, self._run)
+        state.wait_for_everyone()
+        return Path(chosen) if chosen else None
+
+    def _choose(self) -> tuple[str | None, str | None]:
+        """The checkpoint on this machine, and where it was fetched from."""
+        if self._asked is None:
+            self._refuse_an_earlier_run()
+            return None, None
+        chosen, source = self._newest() if self._asked == AUTO else self._named(self._asked)
+        if chosen is None:
+            return None, None
+        check_same_run(chosen, self._settings, PartialState().num_processes)
+        if self._asked != AUTO:
+            self._set_later_ones_aside(chosen)
+        print(f"training: going on from {source or chosen}", flush=True)
+        return str(chosen), source
+
+    def _newest(self) -> tuple[Path | None, str | None]:
+        here = newest_complete(self._run) if self._shared else None
+        if self._store is None:
+            return here, None
+        there = remote.fetch_newest(self._store, self._run, step_of(here) if here else -1)
+        if there is None:
+            return here, None
+        self._fetch_log()
+        return there, member(self._store, there.name)
+
+    def _fetch_log(self) -> None:
+        assert self._store is not None
+        if METRICS_JSONL in objects.sizes(self._store, remote.WHAT) and not (self._run / METRICS_JSONL).exists():
+            objects.download([(member(self._store, METRICS_JSONL), self._run / METRICS_JSONL)], remote.WHAT)
+
+    def _named(self, asked: str) -> tuple[Path, str | None]:
         try:
-            chosen = _choose(asked, run, settings, state.num_processes)
-            decision = [str(chosen) if chosen else None, None]
-            (run / DONE).unlink(missing_ok=True)  # of another run; a refused one changes nothing
-        except InputError as error:
-            decision = [None, str(error)]
-    if state.num_processes > 1:
-        broadcast_object_list(decision)
-    if decision[1]:
-        raise InputError(decision[1])
-    return Path(decision[0]) if decision[0] else None
+            if objects.is_object_uri(asked):
+                return remote.fetch(asked, self._run), asked
+            verified(Path(asked))
+        except IncompleteError as error:
+            raise InputError(
+                f"--resume_from_checkpoint {asked}: {error}; choose another, or auto for the newest whole one"
+            ) from error
+        return Path(asked), None
+
+    def _set_later_ones_aside(self, chosen: Path) -> None:
+        """Those that the run made after the one that it goes on from are another future."""
+        reason = f"the run went on from {chosen.name}"
+        if chosen.resolve().parent == self._run.resolve():
+            for newer in checkpoints_of(self._run):
+                if step_of(newer) > step_of(chosen):
+                    place = set_aside(newer, reason)
+                    print(f"training: {newer.name} set aside as {place.name}", flush=True)
+        for step in remote.steps_held(self._store) if self._store else []:
+            if step > step_of(chosen):
+                remote.set_aside(remote.checkpoint_uri(str(self._store), step), reason)
+                print(f"training: {remote.checkpoint_uri(str(self._store), step)} set aside", flush=True)
+
+    def _refuse_an_earlier_run(self) -> None:
+        found = [path.name for path in checkpoints_of(self._run)]
+        where: Place = self._run
+        if not found and self._store:
+            found, where = [f"checkpoint-{step}" for step in remote.steps_held(self._store)], self._store
+        if found:
+            raise InputError(
+                f"{where} holds {found[0]} of an earlier run; --resume_from_checkpoint auto goes on from there, "
+                "another --exp_name begins anew"
+            )
+
+    def _forget_the_end(self) -> None:
+        """Remove the mark of another run's end; a refused run changes nothing."""
+        (self._run / DONE).unlink(missing_ok=True)
+        if self._store:
+            objects.delete(member(self._store, DONE), remote.WHAT)

@@ -1,27 +1,36 @@
 """A training run: from settings and validated data to `checkpoint-final`."""
 
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import AutoConfig, PrinterCallback, TrainerCallback, set_seed
 
+from rarft import objects
 from rarft.errors import EXIT_PREEMPTED, InputError
 from rarft.grpo import config as configuration
-from rarft.grpo.callbacks import CompleteCheckpoints, Epochs, ProgressLine, TrainingLog
+from rarft.grpo.callbacks import METRICS_JSONL, CompleteCheckpoints, Epochs, ProgressLine, TrainingLog
+from rarft.grpo.checkpoints import CHECKPOINT_JSON, DONE, FINAL, checkpoints_of, is_complete
 from rarft.grpo.config import TrainingConfig
 from rarft.grpo.curriculum import Curriculum
+from rarft.grpo.curves import TRAINING_HTML
 from rarft.grpo.data import TrainingRows, dataset, trainable
 from rarft.grpo.launch import prepare_deepspeed
-from rarft.grpo.model import FINAL, load_policy, lora_config, save_final
+from rarft.grpo.model import load_policy, lora_config, save_final
+from rarft.grpo.nodes import folder_is_shared, from_main, leads_node
 from rarft.grpo.preemption import SaveAtBoundaries
 from rarft.grpo.preflight import check_prompt_lengths, check_settings, experiment_name
-from rarft.grpo.resume import AUTO, checkpoint_to_resume, identity, is_done, mark_done, whole_identity
+from rarft.grpo.remote import WHAT
+from rarft.grpo.resume import AUTO, Resume, identity, is_done, mark_done, whole_identity
 from rarft.grpo.tracking import wandb_run
 from rarft.grpo.trainer import VideoGRPOTrainer
+from rarft.grpo.uploads import Parcel, Uploads
+from rarft.mirror import send_folder
 from rarft.qwen.ahead import PromptReader
 from rarft.qwen.inputs import PromptEncoder
-from rarft.qwen.loading import checkpoint_path, load_processor
+from rarft.qwen.loading import checkpoint_path, load_processor, local_checkpoint
 from rarft.qwen.reading import ReadingSettings
 from rarft.qwen.rollout import vision_token_ids
 from rarft.references.encoder import SentenceEncoder
@@ -29,6 +38,7 @@ from rarft.references.store import ReferenceStore
 from rarft.response import load_prompt_template
 from rarft.rewards.registry import RewardFunction, resolve_rewards
 from rarft.riq.schema import Sample, read_samples
+from rarft.storage import local_path, make_folder, member
 from rarft.video.cache import FrameCache
 from rarft.video.decode import read_frames
 
@@ -104,52 +114,108 @@ def _build_trainer(
     return trainer
 
 
-def train(arguments: list[str], out: Path) -> Path:
-    """Train, and write `out/checkpoints/EXP_NAME/checkpoint-final` and its curves.
+@dataclass(frozen=True)
+class _Places:
+    """Where a run's files go.
+
+    Attributes:
+        run: its folder on this machine.
+        store: its folder in an object store, if `--out` lies in one.
+    """
+
+    run: Path
+    store: str | None
+
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> "_Places":
+        """Make sure that both can be written to.
+
+        Raises:
+            InputError: one cannot.
+        """
+        name = Path("checkpoints") / experiment_name(settings)
+        out = settings["out"]
+        in_store = objects.is_object_uri(out)
+        run = local_path(settings["scratch"] if in_store else out, "--scratch" if in_store else "--out") / name
+        make_folder(run)
+        if in_store:
+            make_folder(out)
+        return cls(run, member(out, name.as_posix()) if in_store else None)
+
+
+def _send_the_rest(places: _Places, entries: list[str]) -> None:
+    """Send the final checkpoint, what lies beside it, and the mark of the end, in this order."""
+    assert places.store is not None
+    send_folder(places.run / FINAL, member(places.store, FINAL), CHECKPOINT_JSON, WHAT)
+    files = [path for name in entries for path in sorted(places.run.glob(name)) if path.is_file()]
+    objects.upload([(member(places.store, path.relative_to(places.run).as_posix()), path) for path in files], WHAT)
+    objects.upload([(member(places.store, DONE), places.run / DONE)], WHAT)
+
+
+def train(arguments: list[str]) -> str:
+    """Train, and write `OUT/checkpoints/EXP_NAME/checkpoint-final` and its curves.
 
     Args:
         arguments: the flags of `rarft train`.
-        out: folder that `checkpoints/` is made in.
 
     Returns:
-        The final checkpoint: a Hugging Face folder with its processor.
+        The final checkpoint, a Hugging Face folder with its processor: its path, or its URI.
 
     Raises:
         InputError: settings, data or model that cannot be used, as far as possible before the model is loaded.
+        RuntimeError: training failed, or its checkpoints could not be sent to the store.
     """
     settings = configuration.parse(arguments)
     check_settings(settings)
     name = experiment_name(settings)
-    folder = out / "checkpoints" / name
     template = load_prompt_template(settings["prompt_type"])
     samples, eval_samples = _read_data(settings)
     # Before the configuration, which may set up DeepSpeed: ZeRO-3 would partition the encoder.
     references = _load_references(settings)
     rewards = resolve_rewards(settings["reward_funcs"], references, settings["correction_baseline"])
+    places = _Places.of(settings)
+    model = settings["model_name_or_path"]
+    settings["model_name_or_path"] = local_checkpoint(model, Path(settings["scratch"]), "--model_name_or_path")
     if settings["deepspeed"] not in (None, "none"):
         prepare_deepspeed(settings["use_cpu"])
-    args = configuration.build(settings, folder)
+    args = configuration.build(settings, places.run)
     set_seed(args.seed)
-    common, whole = identity(args, samples, template), whole_identity(settings, samples, template)
+    common = identity(args, model, samples, template)
+    whole = whole_identity({**settings, "model_name_or_path": model}, samples, template)
     asked = settings["resume_from_checkpoint"]
-    if asked == AUTO and is_done(folder, whole) and (folder / FINAL).is_dir():
+    where = places.store or places.run
+    if asked == AUTO and from_main(is_done(where, whole)):
         print(f"training: {name} is done already; --resume_from_checkpoint none would train it anew", flush=True)
-        return folder / FINAL
-    resumed = checkpoint_to_resume(asked, folder, common)
+        return member(where, FINAL)
+    shared = folder_is_shared(places.run)
+    if not shared and places.store is None:
+        raise InputError(
+            f"--out {settings['out']}: each machine has a folder of its own there; give one that all of them share, "
+            "or s3://BUCKET/PREFIX"
+        )
+    resumed = Resume(asked, places.run, places.store, shared, common).checkpoint()
+    uploads = None
+    if places.store and ((shared and PartialState().is_main_process) or (not shared and leads_node())):
+        uploads = Uploads(places.store, args.save_total_limit)
+    if uploads and shared:
+        for left in reversed(checkpoints_of(places.run)):  # by a run that was killed before it had sent them
+            if is_complete(left):
+                uploads.send(Parcel(left))
     reading = ReadingSettings(template, args.video_fps, args.max_pixels, args.max_completion_length)
     curriculum = Curriculum(samples, args.seed, references.similarities) if args.curriculum else None
     rows = TrainingRows(samples, template, args.seed, args.prompts_per_generation, curriculum)
     if repeated := len(rows.samples()) - len(samples):
         print(f"training: {repeated} of {len(samples)} queries drawn once more, to fill the last batch", flush=True)
-    checkpoints = CompleteCheckpoints(reading, common, args.save_total_limit)
-    checkpoints.in_use = resumed
+    checkpoints = CompleteCheckpoints(reading, common, args.save_total_limit, resumed, shared, uploads)
     args.save_total_limit, args.resume_from_checkpoint = None, None  # ours count complete checkpoints alone
     boundaries = SaveAtBoundaries()
-    callbacks = [ProgressLine(), TrainingLog(folder, name), Epochs(rows), boundaries, checkpoints]
+    callbacks = [ProgressLine(), TrainingLog(places.run, name), Epochs(rows), boundaries, checkpoints]
     trainer = _build_trainer(args, rows, eval_samples, rewards, reading, callbacks)
     with contextlib.ExitStack() as run:
+        if uploads:
+            run.callback(uploads.close)
         if "wandb" in args.report_to and trainer.accelerator.is_main_process:
-            run.enter_context(wandb_run(folder, args.run_name or name))
+            run.enter_context(wandb_run(places.run, args.run_name or name))
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     if boundaries.stopped:
         print(f"training: stopped at step {trainer.state.global_step}, as told; start again to go on", flush=True)
@@ -157,7 +223,9 @@ def train(arguments: list[str], out: Path) -> Path:
         raise SystemExit(EXIT_PREEMPTED)
     if references.misses:
         print(f"training: {references.misses} reference queries were not precomputed and were encoded", flush=True)
-    final = save_final(trainer, reading, folder)
+    save_final(trainer, reading, common, places.run)
     if trainer.accelerator.is_main_process:
-        mark_done(folder, whole)
-    return final
+        mark_done(places.run, whole)
+        if places.store:
+            _send_the_rest(places, [METRICS_JSONL, TRAINING_HTML, "completions/*"])
+    return member(where, FINAL)

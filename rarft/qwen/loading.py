@@ -1,6 +1,10 @@
 """Loading a checkpoint: the hub's, a folder, or the packaged tiny one, all by the same Auto classes."""
 
+import fcntl
+import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -8,6 +12,12 @@ from typing import Any
 import torch
 
 from rarft.errors import InputError
+from rarft.manifest import IncompleteError
+from rarft.mirror import fetched_folder
+from rarft.objects import is_object_uri, sizes
+from rarft.storage import replace_folder
+
+CHECKPOINT_JSON = "checkpoint.json"  # manifest of a checkpoint's folder
 
 # Short names of the checkpoints that the package carries.
 PACKAGED = {"tiny": "tiny-answers-everything", "tiny-truthful": "tiny-truthful"}
@@ -20,12 +30,55 @@ def checkpoint_path(name_or_path: str) -> str:
     return name_or_path
 
 
+@contextmanager
+def fetched_checkpoint(name_or_path: str, what: str, beside: Path | None = None) -> Iterator[str]:
+    """Yield a checkpoint's path or hub name; one in an object store is downloaded for as long as that lasts.
+
+    Args:
+        name_or_path: of the checkpoint, or its URI.
+        what: the flag that named it, for messages.
+        beside: folder to download into; by default the system's for temporary files.
+
+    Raises:
+        InputError: it is not there, cannot be read, or its manifest does not fit.
+    """
+    with ExitStack() as files:
+        path = name_or_path
+        if is_object_uri(name_or_path):
+            try:
+                path = str(files.enter_context(fetched_folder(name_or_path, CHECKPOINT_JSON, what, beside)))
+            except IncompleteError as error:
+                raise InputError(f"{what} {name_or_path}: {error}; choose another checkpoint") from error
+        yield path
+
+
+def local_checkpoint(name_or_path: str, scratch: Path, what: str) -> str:
+    """A checkpoint of an object store, downloaded into `scratch` once for all processes; any other name as it is.
+
+    Raises:
+        InputError: it is not there, cannot be read, or its manifest does not fit.
+    """
+    if not is_object_uri(name_or_path):
+        return name_or_path
+    held = json.dumps([name_or_path, sorted(sizes(name_or_path, what).items())])
+    place = scratch / ".models" / hashlib.sha256(held.encode()).hexdigest()[:16]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the other processes of this machine wait for the first
+        if not place.exists():
+            with fetched_checkpoint(name_or_path, what, scratch) as folder:
+                replace_folder(Path(folder), place)
+    return str(place)
+
+
 def check_checkpoint(name_or_path: str, what: str) -> None:
     """Make sure, without loading it, that a local checkpoint is one; a hub's name is taken as it is.
 
     Raises:
         InputError: a path that is not there, or a folder that holds no Qwen2.5-VL.
     """
+    if is_object_uri(name_or_path):  # looked at when it is fetched
+        return
     path = Path(checkpoint_path(name_or_path))
     if not path.exists():
         looks_like_hub_name = name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~"))

@@ -11,7 +11,7 @@ from rarft.html import Html, columns, histogram, page, section, table
 from rarft.progress import progress
 from rarft.rewards.registry import RewardFunction
 from rarft.riq.schema import Sample
-from rarft.storage import write_files
+from rarft.storage import Place, write_files
 
 SCORES_CSV = "scores.csv"
 REPORT_HTML = "report.html"
@@ -78,7 +78,7 @@ def score_completion(sample: Sample, completion: str, rewards: dict[str, RewardF
 
 
 def replay(
-    rows: list[tuple[Sample, str]], rewards: dict[str, RewardFunction], weights: list[float], out: Path
+    rows: list[tuple[Sample, str]], rewards: dict[str, RewardFunction], weights: list[float], out: Place
 ) -> dict[str, float]:
     """Score completions into `out`: scores.csv and, last, report.html.
 

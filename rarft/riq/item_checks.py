@@ -56,7 +56,7 @@ def _check_video(item: dict[str, Any], around: Surroundings, findings: FindingLi
         findings.add("video-not-found", f"video not found: {shown(video)}")
         return video, None
     if len(found) > 1:
-        findings.add("video-ambiguous", f"{shown(video)} may be {' or '.join(map(str, found[:3]))}")
+        findings.add("video-ambiguous", f"{shown(video)} may be {' or '.join(found[:3])}")
         return video, None
     path = found[0]
     if by_name:
@@ -64,8 +64,8 @@ def _check_video(item: dict[str, Any], around: Surroundings, findings: FindingLi
     info = around.videos.probe(path)
     if isinstance(info, VideoError):
         findings.add("video-unreadable", shown(str(info)))
-        return str(path), None
-    return str(path), info
+        return path, None
+    return path, info
 
 
 def _check_duration(

@@ -23,7 +23,7 @@ from rarft.riq.split import SPLIT_FILES, Splitter, rows_of, split_rows
 from rarft.riq.surroundings import Surroundings
 from rarft.riq.survey import Survey, videos_of
 from rarft.riq.videos import ProbeCache, VideoIndex, default_cache
-from rarft.storage import write_files
+from rarft.storage import Place, write_files
 
 QUARANTINE_JSONL = "quarantine.jsonl"
 REPORT_JSON = "report.json"
@@ -88,13 +88,13 @@ def _write_report(path: Path, report: dict[str, Any], findings: BinaryIO) -> Non
         file.write(b"\n ]\n}\n")
 
 
-def validate(annotations: Path, out: Path, video_root: Path | None, settings: ValidationSettings) -> dict[str, Any]:
+def validate(annotations: Path, out: Place, video_root: Place | None, settings: ValidationSettings) -> dict[str, Any]:
     """Validate a file into `out`: riq.jsonl, quarantine.jsonl, report.html and, last, report.json.
 
     Args:
         annotations: JSON list, JSON Lines, or either gzipped.
         out: folder to write into; with a split, riq.train.jsonl and riq.eval.jsonl too.
-        video_root: where videos lie; by default beside the annotations.
+        video_root: where videos lie, a path or a URI; by default beside the annotations.
         settings: how.
 
     Returns:
@@ -106,9 +106,8 @@ def validate(annotations: Path, out: Path, video_root: Path | None, settings: Va
     """
     videos = None
     if settings.probe_videos:
-        root = (video_root or annotations.parent).resolve()
         cache = ProbeCache(settings.video_cache or default_cache())
-        videos = VideoIndex(root, must_hold_videos=video_root is not None, cache=cache)
+        videos = VideoIndex(video_root or annotations.parent, must_hold_videos=video_root is not None, cache=cache)
     leaked = videos_of(read_items(settings.against)) if settings.against else frozenset()
     survey = _survey(annotations, videos)
     around = Surroundings(annotations.name, settings.tolerance, videos, survey, settings.repairs, leaked)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rarft.errors import InputError
+from rarft.objects import entries, is_object_uri
+from rarft.storage import Place, member
 from rarft.video.probe import VIDEO_SUFFIXES, VideoError, VideoInfo, probe
 
 _THREADS = min(16, 4 * (os.cpu_count() or 1))  # probing waits for the disk more than it computes
@@ -23,7 +25,7 @@ def default_cache() -> Path:
 
 
 class ProbeCache:
-    """What files were found to be, on disk, by path, size and time of change; only readable videos are kept."""
+    """What files were found to be, on disk, by path and version; only readable videos are kept."""
 
     def __init__(self, path: Path) -> None:
         """
@@ -41,19 +43,14 @@ class ProbeCache:
         except (OSError, sqlite3.Error) as error:
             raise InputError(f"--video-cache {path}: cannot be used ({error}); give another file") from error
 
-    @staticmethod
-    def _key(path: Path) -> str:
-        status = path.stat()
-        return f"{path}|{status.st_size}|{status.st_mtime_ns}"
-
-    def get(self, path: Path) -> VideoInfo | None:
-        """What the file was found to be, if it has not changed since."""
-        row = self._database.execute("SELECT info FROM videos WHERE key = ?", (self._key(path),)).fetchone()
+    def get(self, key: str) -> VideoInfo | None:
+        """What the file of this path and version was found to be."""
+        row = self._database.execute("SELECT info FROM videos WHERE key = ?", (key,)).fetchone()
         return VideoInfo(**json.loads(row[0])) if row else None
 
-    def put(self, found: dict[Path, VideoInfo]) -> None:
+    def put(self, found: dict[str, VideoInfo]) -> None:
         """Remember what files are."""
-        rows = [(self._key(path), json.dumps(asdict(info))) for path, info in found.items()]
+        rows = [(key, json.dumps(asdict(info))) for key, info in found.items()]
         with self._database:
             self._database.executemany("INSERT OR REPLACE INTO videos VALUES (?, ?)", rows)
 
@@ -64,7 +61,13 @@ def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
     return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
-def _probe(path: Path) -> VideoInfo | VideoError:
+def _files(root: str) -> Iterator[str]:
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders.sort()
+        yield from (str(Path(folder) / name) for name in sorted(names))
+
+
+def _probe(path: str) -> VideoInfo | VideoError:
     try:
         return probe(path)
     except VideoError as error:
@@ -74,32 +77,45 @@ def _probe(path: Path) -> VideoInfo | VideoError:
 class VideoIndex:
     """Finds videos under a root, by their path there or by base name, and knows what each is."""
 
-    def __init__(self, root: Path, must_hold_videos: bool, cache: ProbeCache | None = None) -> None:
+    def __init__(self, root: Place, must_hold_videos: bool, cache: ProbeCache | None = None) -> None:
         """
         Args:
-            root: folder that relative paths start from and base names are looked up in.
+            root: folder, or its URI, that relative paths start from and base names are looked up in.
             must_hold_videos: whether a root without any video is a mistake.
             cache: what earlier runs found.
 
         Raises:
             InputError: the root holds no video although it must.
         """
-        self._root = root
+        self._root = root if is_object_uri(root) else str(Path(root).resolve())
         self._cache = cache
-        self._by_name: dict[str, list[Path]] = {}
-        self._probed: dict[Path, VideoInfo | VideoError] = {}
-        for folder, folders, names in os.walk(root, followlinks=True):
-            folders.sort()
-            for name in sorted(names):
-                if Path(name).suffix.lower() in VIDEO_SUFFIXES:
-                    self._by_name.setdefault(name, []).append(Path(folder) / name)
+        self._by_name: dict[str, list[str]] = {}
+        self._probed: dict[str, VideoInfo | VideoError] = {}
+        # Objects under the root, by URI, and what changes when they do.
+        self._objects: dict[str, str] = {}
+        if is_object_uri(root):
+            held = sorted(entries(root, "--video-root").items())
+            self._objects = {member(root, name): f"{size} {tag}" for name, (size, tag) in held}
+        for path in self._objects or _files(self._root):
+            if Path(path).suffix.lower() in VIDEO_SUFFIXES:
+                self._by_name.setdefault(path.rsplit("/", 1)[-1], []).append(path)
         if must_hold_videos and not self._by_name:
             suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
             raise InputError(
                 f"--video-root {root}: holds no video ({suffixes}); give the folder that the videos lie in"
             )
 
-    def find(self, video: str) -> tuple[list[Path], bool]:
+    def _is_file(self, path: str) -> bool:
+        return path in self._objects if is_object_uri(path) else Path(path).is_file()
+
+    def _key(self, path: str) -> str:
+        """Of the file as it is now."""
+        if is_object_uri(path):
+            return f"{path}|{self._objects[path]}"
+        status = Path(path).stat()
+        return f"{path}|{status.st_size}|{status.st_mtime_ns}"
+
+    def find(self, video: str) -> tuple[list[str], bool]:
         """The file that `video` means; and whether only its base name led there.
 
         None where there is no such file. Several where they have the base name and none of them fits the path's
@@ -107,35 +123,43 @@ class VideoIndex:
         """
         parts = video.removeprefix("file://").replace("\\", "/").split("/")
         try:
-            for candidate in (self._root / video.removeprefix("file://"), Path(video.removeprefix("file://"))):
-                if candidate.is_file():
+            for candidate in self._candidates(video):
+                if self._is_file(candidate):
                     return [candidate], False
         except (OSError, ValueError):  # a name that no file system takes: too long, or with a NUL
             return [], False
         named = self._by_name.get(parts[-1], [])
         if len(named) < 2:
             return named, True
-        fits = {path: _common_end(path.parts, parts) for path in named}
+        fits = {path: _common_end(path.split("/"), parts) for path in named}
         return [path for path in named if fits[path] == max(fits.values())], True
+
+    def _candidates(self, video: str) -> list[str]:
+        if is_object_uri(video):
+            return [video]
+        if is_object_uri(self._root):
+            return [member(self._root, video)]
+        path = video.removeprefix("file://")
+        return [str(Path(self._root) / path), path]
 
     def identity(self, video: str) -> str:
         """What two names of one file have in common."""
         found, _ = self.find(video)
-        return str(found[0]) if len(found) == 1 else video
+        return found[0] if len(found) == 1 else video
 
-    def probe(self, path: Path) -> VideoInfo | VideoError:
+    def probe(self, path: str) -> VideoInfo | VideoError:
         """What the file is, or why it cannot be used."""
         if path not in self._probed:
             self._look_at([path], map)
         return self._probed[path]
 
-    def _look_at(self, paths: Iterable[Path], each: Any) -> None:
+    def _look_at(self, paths: Iterable[str], each: Any) -> None:
         """Probe the files that are not known yet; `each` maps a function over paths, one by one or in parallel."""
         unknown = []
         for path in paths:
             if path in self._probed:
                 continue
-            known = self._cache.get(path) if self._cache else None
+            known = self._cache.get(self._key(path)) if self._cache else None
             if known is None:
                 unknown.append(path)
             else:
@@ -143,7 +167,7 @@ class VideoIndex:
         found = dict(zip(unknown, each(_probe, unknown), strict=True))
         self._probed |= found
         if self._cache and found:
-            self._cache.put({path: info for path, info in found.items() if isinstance(info, VideoInfo)})
+            self._cache.put({self._key(path): info for path, info in found.items() if isinstance(info, VideoInfo)})
 
     def probed_ahead(self, items: Iterable[Any]) -> Iterator[Any]:
         """Yield the items, the videos of the next ones probed side by side before they come."""

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import xxhash
 
+from rarft.objects import StoreError, is_object_uri, version_of
 from rarft.segments import Segment
 from rarft.video.decode import Frames, FrameSampling, read_frames
 from rarft.video.probe import VideoError
@@ -34,6 +35,12 @@ _log = logging.getLogger(__name__)
 
 
 def _content_hash(path: str) -> str:
+    """What changes with a video's content: the content's hash; of an object, its name, size and the store's tag."""
+    if is_object_uri(path):
+        try:
+            return f"{path} {version_of(path, 'video')}"
+        except StoreError as error:
+            raise VideoError(str(error)) from error
     digest = xxhash.xxh3_128()
     try:
         with Path(path).open("rb") as file:

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from rarft.segments import Segment
-from rarft.video.probe import VideoError, probe
+from rarft.video.probe import VideoError, local_video, probe
 
 PATCH = 28  # pixels: a patch of 14, merged two by two
 
@@ -67,10 +67,20 @@ def frame_size(height: int, width: int, frames: int, sampling: FrameSampling) ->
 def read_frames(path: str, sampling: FrameSampling, crop: Segment | None = None) -> Frames:
     """Decode the frames that `sampling` picks from the file, or from `crop` (seconds) of it.
 
+    Args:
+        path: of the file, or its URI.
+        sampling: which frames.
+        crop: part of the file; None for all of it.
+
     Raises:
         VideoError: the file cannot be opened, has no frames, or ends before a frame that it promised.
     """
-    info = probe(path)
+    with local_video(path) as file:
+        return _read_frames(file, path, sampling, crop)
+
+
+def _read_frames(file: str, path: str, sampling: FrameSampling, crop: Segment | None) -> Frames:
+    info = probe(file)
     window = {} if crop is None else {"video_start": crop[0], "video_end": crop[1]}
     try:
         first, last, total = calculate_video_frame_range(window, info.frames, info.fps)
@@ -82,7 +92,7 @@ def read_frames(path: str, sampling: FrameSampling, crop: Segment | None = None)
     wanted = set(indices)
     decoded: dict[int, Tensor] = {}
     try:
-        with av.open(path, metadata_errors="ignore") as container:
+        with av.open(file, metadata_errors="ignore") as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             stream.thread_type = "NONE"

@@ -1,11 +1,15 @@
 """What a video file is, without decoding it."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 
 from rarft.errors import InputError
+from rarft.objects import StoreError, is_object_uri
+from rarft.storage import fetched
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"}
 
@@ -25,17 +29,40 @@ class VideoInfo:
     width: int
 
 
-def probe(path: str | Path) -> VideoInfo:
+@contextmanager
+def local_video(path: str) -> Iterator[str]:
+    """Yield a local file of the video; an object of a store is downloaded for as long as that lasts.
+
+    Raises:
+        VideoError: the store has not got it, or cannot be read.
+    """
+    with ExitStack() as files:
+        try:
+            local = str(files.enter_context(fetched(path, "video"))) if is_object_uri(path) else path
+        except StoreError as error:
+            raise VideoError(str(error)) from error
+        yield local
+
+
+def probe(path: str) -> VideoInfo:
     """Read a video's index. Frames are counted packet by packet, since headers are sometimes wrong.
+
+    Args:
+        path: of a file, or its URI.
 
     Raises:
         VideoError: missing, no video, no picture stream, or not a single frame.
     """
-    if not Path(path).is_file():
+    with local_video(path) as file:
+        return _probe(file, path)
+
+
+def _probe(file: str, path: str) -> VideoInfo:
+    if not Path(file).is_file():
         raise VideoError(f"{path}: no such video")
     try:
         # Titles and the like are not looked at, and are not always UTF-8.
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with av.open(file, metadata_errors="ignore") as container:
             if not container.streams.video:
                 raise VideoError(f"{path}: has no picture stream")
             stream = container.streams.video[0]

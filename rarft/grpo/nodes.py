@@ -1,0 +1,65 @@
+"""The machines of a run: which process speaks for its machine, and whether they all see one folder."""
+
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+
+_PATIENCE = 120.0  # seconds in which a shared folder must show what another machine wrote
+
+
+def leads_node() -> bool:
+    """Whether this process speaks for its machine."""
+    return bool(PartialState().local_process_index == 0)
+
+
+def from_main(value: Any) -> Any:
+    """What the main process holds, on every process."""
+    if PartialState().num_processes == 1:
+        return value
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
+
+
+def from_all(value: Any) -> list[Any]:
+    """What each process holds, on every process."""
+    return [value] if PartialState().num_processes == 1 else list(gather_object([value]))
+
+
+def folder_is_shared(folder: Path) -> bool:
+    """Whether all processes see the same folder. To be called by all of them."""
+    state = PartialState()
+    if state.num_processes == 1:
+        return True
+    token = folder / f".shared-{from_main(uuid.uuid4().hex)}"
+    if state.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        token.touch()
+    state.wait_for_everyone()
+    seen = all(from_all(token.exists()))
+    if state.is_main_process:
+        token.unlink()
+    return seen
+
+
+def listing(folder: Path) -> dict[str, int]:
+    """Size in bytes of every file of a folder, as this machine sees it."""
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+
+
+def wait_until_visible(folder: Path, files: dict[str, int]) -> None:
+    """Wait until this machine sees files that others wrote: a network file system may be late.
+
+    Raises:
+        RuntimeError: it does not in two minutes.
+    """
+    ends = time.monotonic() + _PATIENCE
+    while missing := files.items() - listing(folder).items():
+        if time.monotonic() > ends:
+            name, size = min(missing)
+            raise RuntimeError(f"{folder / name}: another machine wrote {size} bytes of it that are not seen here")
+        time.sleep(0.5)

@@ -1,0 +1,92 @@
+"""Checkpoints of a run in an object store: listed, fetched to go on from, set aside, rotated."""
+
+import json
+from pathlib import Path
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from rarft import objects
+from rarft.grpo.checkpoints import CHECKPOINT_JSON, step_of, verified
+from rarft.manifest import IncompleteError
+from rarft.mirror import fetch_folder
+from rarft.storage import member
+
+WHAT = "--out"
+_DAMAGED = f"damaged-{CHECKPOINT_JSON}"
+
+
+def steps_held(uri: str) -> list[int]:
+    """Steps of the complete checkpoints of a run, the newest first.
+
+    Raises:
+        StoreError: the store cannot be asked.
+    """
+    names = (name.split("/") for name in objects.sizes(uri, WHAT))
+    found = (step_of(Path(parts[0])) for parts in names if len(parts) == 2 and parts[1] == CHECKPOINT_JSON)
+    return sorted((step for step in found if step >= 0), reverse=True)
+
+
+def checkpoint_uri(run: str, step: int) -> str:
+    """Where a run's checkpoint lies."""
+    return member(run, f"{PREFIX_CHECKPOINT_DIR}-{step}")
+
+
+def set_aside(checkpoint: str, reason: str) -> None:
+    """Take a checkpoint out of those that count: its manifest gets another name and says why. No file is lost."""
+    manifest = member(checkpoint, CHECKPOINT_JSON)
+    content = objects.read(manifest, WHAT)
+    try:
+        about = json.loads(content)
+    except ValueError:
+        about = content.decode(errors="replace")
+    told = json.dumps({"reason": reason, "manifest": about}, indent=1) + "\n"
+    objects.write(member(checkpoint, _DAMAGED), told.encode(), WHAT)
+    objects.delete(manifest, WHAT)
+
+
+def fetch(checkpoint: str, run: Path) -> Path:
+    """Download a checkpoint into a run's folder, and hold it against its manifest.
+
+    Raises:
+        IncompleteError: it is not complete, or not what was saved.
+        StoreError: the store cannot be read.
+    """
+    place = run / checkpoint.rstrip("/").rsplit("/", 1)[-1]
+    fetch_folder(checkpoint, place, CHECKPOINT_JSON, WHAT)
+    verified(place)
+    return place
+
+
+def fetch_newest(uri: str, run: Path, after: int) -> Path | None:
+    """The newest complete checkpoint of the store, if it is newer than step `after`; damaged ones are set aside.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    for step in steps_held(uri):
+        if step <= after:
+            break
+        checkpoint = checkpoint_uri(uri, step)
+        try:
+            place = fetch(checkpoint, run)
+        except IncompleteError as error:
+            set_aside(checkpoint, str(error))
+            print(f"training: {checkpoint} is not complete ({error}); set aside", flush=True)
+            continue
+        print(f"training: {checkpoint} fetched", flush=True)
+        return place
+    return None
+
+
+def rotate(uri: str, most: int | None) -> None:
+    """Remove the oldest complete checkpoints beyond `most`.
+
+    Raises:
+        StoreError: the store cannot be written to.
+    """
+    for step in steps_held(uri)[most:] if most else []:
+        checkpoint = checkpoint_uri(uri, step)
+        # Without its manifest it is incomplete at once, should its removal be cut short.
+        objects.delete(member(checkpoint, CHECKPOINT_JSON), WHAT)
+        for name in objects.sizes(checkpoint, WHAT):
+            objects.delete(member(checkpoint, name), WHAT)

@@ -1,0 +1,138 @@
+"""Checkpoints sent to an object store beside training, one after the other.
+
+One is sent while another may wait; a third makes training wait, which is told and counted, so that neither disk
+nor loss is unbounded. What could not be sent is tried again at the end, and then its failure is the run's.
+"""
+
+import hashlib
+import json
+import queue
+import shutil
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from rarft import objects
+from rarft.errors import one_line
+from rarft.grpo import remote
+from rarft.grpo.checkpoints import CHECKPOINT_JSON
+from rarft.manifest import IncompleteError
+from rarft.mirror import finish, send_files, send_folder
+from rarft.storage import member
+
+_PATIENCE = 600.0  # seconds that the main process waits for another machine's part
+_LOOK = 1.0  # seconds between two looks
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A checkpoint to send.
+
+    Attributes:
+        folder: the checkpoint.
+        files: entries of those that this machine holds, where machines share no folder.
+        others: what the other machines hold, by their process: only the main process's parcel says.
+    """
+
+    folder: Path
+    files: dict[str, dict[str, Any]] | None = None
+    others: dict[int, dict[str, dict[str, Any]]] = field(default_factory=dict)
+
+
+def _receipt(process: int, files: dict[str, dict[str, Any]]) -> str:
+    """Name of the object by which a machine says that its part is there."""
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return f".part-{process}-{digest[:32]}"
+
+
+class Uploads:
+    """A thread that sends checkpoints.
+
+    Attributes:
+        waited: seconds that training has waited for it.
+    """
+
+    def __init__(self, uri: str, most: int | None) -> None:
+        """
+        Args:
+            uri: of the run's folder in the store.
+            most: complete checkpoints to keep there; None: all.
+        """
+        self.uri, self._most = uri, most
+        self.waited = 0.0
+        self._process, self._is_main = PartialState().process_index, PartialState().is_main_process
+        self._parcels: queue.Queue[Parcel | None] = queue.Queue(maxsize=1)
+        self._failed: list[tuple[Parcel, Exception]] = []
+        self._under_way: list[Path] = []
+        self._thread = threading.Thread(target=self._work, name="uploads", daemon=True)
+        self._thread.start()
+
+    @property
+    def under_way(self) -> list[Path]:
+        """Checkpoints that must not be removed yet: while the store is away, the newest that waits for it."""
+        return [*self._under_way, *(parcel.folder for parcel, _ in self._failed[-1:])]
+
+    def send(self, parcel: Parcel) -> None:
+        """Send a checkpoint when its turn comes."""
+        self._under_way.append(parcel.folder)
+        began = time.monotonic()
+        if self._parcels.full():
+            print("training: waits for the store, two checkpoints are on their way there", flush=True)
+        self._parcels.put(parcel)
+        self.waited += time.monotonic() - began
+
+    def _work(self) -> None:
+        while (parcel := self._parcels.get()) is not None:
+            try:
+                self._send(parcel)
+            except Exception as error:  # whatever it is, `close` raises it if it lasts
+                print(f"training: {parcel.folder.name} not sent yet: {one_line(error)}", flush=True)
+                self._failed.append((parcel, error))
+            self._under_way.remove(parcel.folder)
+
+    def _send(self, parcel: Parcel) -> None:
+        uri = member(self.uri, parcel.folder.name)
+        if parcel.files is None:
+            send_folder(parcel.folder, uri, CHECKPOINT_JSON, remote.WHAT)
+        elif self._is_main:
+            self._send_with_others(parcel, uri)
+        else:
+            send_files(parcel.folder, uri, parcel.files, remote.WHAT)
+            objects.write(member(uri, _receipt(self._process, parcel.files)), b"", remote.WHAT)
+        if parcel.files is not None:
+            shutil.rmtree(parcel.folder)  # a part of a checkpoint is of no use here
+        if self._is_main:
+            remote.rotate(self.uri, self._most)
+
+    def _send_with_others(self, parcel: Parcel, uri: str) -> None:
+        assert parcel.files is not None
+        objects.delete(member(uri, CHECKPOINT_JSON), remote.WHAT)
+        send_files(parcel.folder, uri, parcel.files, remote.WHAT)
+        expected = {_receipt(process, files) for process, files in parcel.others.items()}
+        ends = time.monotonic() + _PATIENCE
+        while missing := expected - objects.sizes(uri, remote.WHAT).keys():
+            if time.monotonic() > ends:
+                raise IncompleteError(f"process {min(missing).split('-')[1]} has not sent its part")
+            time.sleep(_LOOK)
+        finish(uri, CHECKPOINT_JSON, (parcel.folder / CHECKPOINT_JSON).read_bytes(), remote.WHAT)
+
+    def close(self) -> None:
+        """Wait for all that is under way, and try once more what could not be sent.
+
+        Raises:
+            RuntimeError: a checkpoint is not in the store; the message says where it lies.
+        """
+        self._parcels.put(None)
+        self._thread.join()
+        for parcel in [parcel for parcel, _ in self._failed if parcel.folder.exists()]:
+            try:
+                self._send(parcel)
+            except (objects.StoreError, IncompleteError, OSError) as error:
+                raise RuntimeError(
+                    f"{parcel.folder} could not be sent to {self.uri}; it is whole, and starting again sends it: "
+                    f"{one_line(error)}"
+                ) from error

@@ -1,0 +1,96 @@
+"""Real S3 servers on loopback, and a proxy before them that cuts connections."""
+
+import contextlib
+import random
+import socket
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from pathlib import Path
+
+KEYS = {"AWS_ACCESS_KEY_ID": "rarft", "AWS_SECRET_ACCESS_KEY": "rarft-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def moto(_folder, port):
+    return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+
+
+def rclone(folder, port):
+    program = Path(sysconfig.get_path("scripts")) / "rclone"
+    key = f"{KEYS['AWS_ACCESS_KEY_ID']},{KEYS['AWS_SECRET_ACCESS_KEY']}"
+    return [str(program), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", key, str(folder)]
+
+
+SERVERS = {"moto": moto, "rclone": rclone}
+
+
+@contextlib.contextmanager
+def serving(name, folder):
+    """A server in a process of its own; yields its port."""
+    port = free_port()
+    with subprocess.Popen(SERVERS[name](folder, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        for _ in range(200):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.1)
+        try:
+            yield port
+        finally:
+            server.terminate()
+
+
+class CuttingProxy:
+    """Passes bytes on to a server, and cuts connections after a random number of them, both ways."""
+
+    def __init__(self, target, seed):
+        self._target, self._random = target, random.Random(seed)
+        self.cuts, self.share = 0, 0.0  # how many it has cut; share of connections that it cuts
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection):
+        cut = self._random.random() < self.share
+        # Requests' heads, small answers, and far into the bodies alike.
+        budget = [10 ** self._random.uniform(1, 6.5) if cut else float("inf")]
+        upstream = socket.create_connection(("127.0.0.1", self._target))
+
+        def pass_on(source, sink):
+            with contextlib.suppress(OSError):
+                while data := source.recv(16384):
+                    budget[0] -= len(data)
+                    if budget[0] < 0:
+                        self.cuts += 1
+                        break
+                    sink.sendall(data)
+            for end in (source, sink):
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+        threads = [
+            threading.Thread(target=pass_on, args=ends, daemon=True)
+            for ends in ((connection, upstream), (upstream, connection))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        connection.close()
+        upstream.close()
+
+    def close(self):
+        self._listener.close()
