@@ -127,10 +127,7 @@ def main() -> None:
                 shutil.rmtree(checkpoint)
             (run / "DONE").unlink(missing_ok=True)
             continue
-        if number == signal.SIGKILL:
-            os.killpg(process.pid, number)
-        else:
-            process.send_signal(number)
+        process.send_signal(number)  # killed, torchrun takes its ranks along: `die_with_launcher`
         code = process.wait()
         kills += 1
         newest = checkpoints_of(run)[:1]

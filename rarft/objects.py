@@ -80,11 +80,15 @@ def _told(uri: str, what: str, deed: str) -> Iterator[None]:
     """
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
     from s3transfer.exceptions import RetriesExceededError
 
     try:
         yield
-    except (Boto3Error, BotoCoreError, ClientError, RetriesExceededError, ValueError) as error:
+    # A KeyError is boto3's own: the answer was cut off before what it looks for.
+    except (
+        Boto3Error, BotoCoreError, ClientError, ResponseParserError, RetriesExceededError, ValueError, KeyError
+    ) as error:  # fmt: skip
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
         reason = _MENDS.get(code) or " ".join(str(error).split())
         raise StoreError(f"{what} {uri}: cannot be {deed} ({reason})") from error
@@ -96,7 +100,7 @@ def _lasting(error: Exception) -> bool:
 
     if isinstance(error, ClientError):
         return error.response["Error"]["Code"] in _MENDS
-    return isinstance(error, NoCredentialsError | ParamValidationError | ValueError | OSError)
+    return isinstance(error, NoCredentialsError | ParamValidationError | ValueError)
 
 
 def _transfer(
@@ -221,14 +225,25 @@ def version_of(uri: str, what: str) -> str:
     return f"{head['ContentLength']} {head['ETag']}"
 
 
+def _pages(listing: str, always: str, bucket: str, prefix: str) -> list[dict[str, Any]]:
+    """All answers to a listing.
+
+    One that is cut off may read like an empty one: it lacks what every answer says, and is asked for again.
+    """
+    for _ in range(_ROUNDS):
+        pages = list(client().get_paginator(listing).paginate(Bucket=bucket, Prefix=prefix))
+        if all(always in page for page in pages):
+            return pages
+    raise ValueError("the store's answer was cut off")
+
+
 def entries(uri: str, what: str) -> dict[str, tuple[int, str]]:
     """Size in bytes and the store's tag of every object under a folder, by its name relative to it."""
     bucket, prefix = _split(uri.rstrip("/") + "/")
     with _told(uri, what, "read"):
-        pages = client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         return {
             entry["Key"].removeprefix(prefix): (entry["Size"], entry.get("ETag", ""))
-            for page in pages
+            for page in _pages("list_objects_v2", "Name", bucket, prefix)
             for entry in page.get("Contents", [])
         }
 
@@ -254,7 +269,7 @@ def abort_pending(uri: str, what: str) -> int:
     bucket, prefix = _split(uri.rstrip("/") + "/")
     number = 0
     with _told(uri, what, "written"):
-        for page in client().get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
+        for page in _pages("list_multipart_uploads", "Bucket", bucket, prefix):
             for pending in page.get("Uploads") or []:
                 client().abort_multipart_upload(Bucket=bucket, Key=pending["Key"], UploadId=pending["UploadId"])
                 number += 1

@@ -5,9 +5,11 @@ the content goes to a temporary name beside its final one, reaches the disk, and
 an object is whole or not there by itself.
 """
 
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 from rarft import objects
 from rarft.errors import InputError
 
+_PATIENCE = 30.0  # seconds that a process which was just killed may take to be gone
 # A folder of artifacts: a local path, or a URI.
 Place = str | Path
 
@@ -96,6 +99,28 @@ def _move(files: Sequence[Path], folder: Path, outdated: Sequence[str]) -> None:
     for file in files:
         file.replace(folder / file.name)
     sync_path(folder)
+
+
+@contextmanager
+def exclusive(folder: Path, what: str) -> Iterator[None]:
+    """Let no other process of any machine into the same block for the same folder; a dead one holds nothing.
+
+    Raises:
+        InputError: another one is in it, and still is half a minute later.
+    """
+    with (folder / ".lock").open("w") as lock:
+        ends = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > ends:
+                    raise InputError(
+                        f"{what}: another process is training into {folder}; stop it, or choose another name"
+                    ) from error
+                time.sleep(0.5)
+        yield
 
 
 def replace_folder(finished: Path, final: Path) -> None:

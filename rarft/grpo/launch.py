@@ -3,19 +3,36 @@
 A run on a CPU, which exists for tests and for trying a set-up without a GPU, needs most of it.
 """
 
+import ctypes
 import os
+import signal
 import socket
+import sys
 from importlib import resources
 from pathlib import Path
 
-from rarft.errors import InputError
+from rarft.errors import EXIT_FAILED, InputError
 
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl
 _FOLDER = "deepspeed"
 
 
 def world_size() -> int:
     """Processes of this run, as the launcher set them; 1 without one."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def die_with_launcher() -> None:
+    """End this process when torchrun ends, however that happens.
+
+    torchrun's processes outlive it where it is killed with SIGKILL, and would go on writing into the folder that
+    the next start writes into.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:  # it had ended before
+        raise SystemExit(EXIT_FAILED)
 
 
 def packaged_deepspeed() -> list[str]:

@@ -17,7 +17,7 @@ from rarft.grpo.config import TrainingConfig
 from rarft.grpo.curriculum import Curriculum
 from rarft.grpo.curves import TRAINING_HTML
 from rarft.grpo.data import TrainingRows, dataset, trainable
-from rarft.grpo.launch import prepare_deepspeed
+from rarft.grpo.launch import die_with_launcher, prepare_deepspeed
 from rarft.grpo.model import load_policy, lora_config, save_final
 from rarft.grpo.nodes import folder_is_shared, from_main, leads_node
 from rarft.grpo.preemption import SaveAtBoundaries
@@ -38,7 +38,7 @@ from rarft.references.store import ReferenceStore
 from rarft.response import load_prompt_template
 from rarft.rewards.registry import RewardFunction, resolve_rewards
 from rarft.riq.schema import Sample, read_samples
-from rarft.storage import local_path, make_folder, member
+from rarft.storage import exclusive, local_path, make_folder, member
 from rarft.video.cache import FrameCache
 from rarft.video.decode import read_frames
 
@@ -152,6 +152,33 @@ def _send_the_rest(places: _Places, entries: list[str]) -> None:
     objects.upload([(member(places.store, DONE), places.run / DONE)], WHAT)
 
 
+def _claim(run: Path, held: contextlib.ExitStack) -> None:
+    """Keep other processes from training into the same folder, for as long as `held` is.
+
+    Raises:
+        InputError: one does; on every process alike.
+    """
+    refusal = None
+    if PartialState().is_main_process:
+        try:
+            held.enter_context(exclusive(run, "--exp_name"))
+        except InputError as error:
+            refusal = str(error)
+    if refusal := from_main(refusal):
+        raise InputError(refusal)
+
+
+def _uploads(places: _Places, shared: bool, most: int | None) -> Uploads | None:
+    """Sends checkpoints, on one process of each machine that holds some; first what a killed run had not sent."""
+    if places.store is None or not (leads_node() if not shared else PartialState().is_main_process):
+        return None
+    uploads = Uploads(places.store, most)
+    for left in reversed(checkpoints_of(places.run)) if shared else ():
+        if is_complete(left):
+            uploads.send(Parcel(left))
+    return uploads
+
+
 def train(arguments: list[str]) -> str:
     """Train, and write `OUT/checkpoints/EXP_NAME/checkpoint-final` and its curves.
 
@@ -164,7 +191,9 @@ def train(arguments: list[str]) -> str:
     Raises:
         InputError: settings, data or model that cannot be used, as far as possible before the model is loaded.
         RuntimeError: training failed, or its checkpoints could not be sent to the store.
+        SystemExit: it was told to stop, and stopped with a complete checkpoint.
     """
+    die_with_launcher()
     settings = configuration.parse(arguments)
     check_settings(settings)
     name = experiment_name(settings)
@@ -174,56 +203,51 @@ def train(arguments: list[str]) -> str:
     references = _load_references(settings)
     rewards = resolve_rewards(settings["reward_funcs"], references, settings["correction_baseline"])
     places = _Places.of(settings)
-    model = settings["model_name_or_path"]
+    model, asked = settings["model_name_or_path"], settings["resume_from_checkpoint"]
+    whole = whole_identity(settings, samples, template)
     settings["model_name_or_path"] = local_checkpoint(model, Path(settings["scratch"]), "--model_name_or_path")
     if settings["deepspeed"] not in (None, "none"):
         prepare_deepspeed(settings["use_cpu"])
     args = configuration.build(settings, places.run)
     set_seed(args.seed)
     common = identity(args, model, samples, template)
-    whole = whole_identity({**settings, "model_name_or_path": model}, samples, template)
-    asked = settings["resume_from_checkpoint"]
     where = places.store or places.run
-    if asked == AUTO and from_main(is_done(where, whole)):
-        print(f"training: {name} is done already; --resume_from_checkpoint none would train it anew", flush=True)
-        return member(where, FINAL)
-    shared = folder_is_shared(places.run)
-    if not shared and places.store is None:
-        raise InputError(
-            f"--out {settings['out']}: each machine has a folder of its own there; give one that all of them share, "
-            "or s3://BUCKET/PREFIX"
-        )
-    resumed = Resume(asked, places.run, places.store, shared, common).checkpoint()
-    uploads = None
-    if places.store and ((shared and PartialState().is_main_process) or (not shared and leads_node())):
-        uploads = Uploads(places.store, args.save_total_limit)
-    if uploads and shared:
-        for left in reversed(checkpoints_of(places.run)):  # by a run that was killed before it had sent them
-            if is_complete(left):
-                uploads.send(Parcel(left))
-    reading = ReadingSettings(template, args.video_fps, args.max_pixels, args.max_completion_length)
-    curriculum = Curriculum(samples, args.seed, references.similarities) if args.curriculum else None
-    rows = TrainingRows(samples, template, args.seed, args.prompts_per_generation, curriculum)
-    if repeated := len(rows.samples()) - len(samples):
-        print(f"training: {repeated} of {len(samples)} queries drawn once more, to fill the last batch", flush=True)
-    checkpoints = CompleteCheckpoints(reading, common, args.save_total_limit, resumed, shared, uploads)
-    args.save_total_limit, args.resume_from_checkpoint = None, None  # ours count complete checkpoints alone
-    boundaries = SaveAtBoundaries()
-    callbacks = [ProgressLine(), TrainingLog(places.run, name), Epochs(rows), boundaries, checkpoints]
-    trainer = _build_trainer(args, rows, eval_samples, rewards, reading, callbacks)
-    with contextlib.ExitStack() as run:
+    with contextlib.ExitStack() as held:
+        _claim(places.run, held)
+        if asked == AUTO and from_main(is_done(where, whole)):
+            print(f"training: {name} is done already; --resume_from_checkpoint none would train it anew", flush=True)
+            return member(where, FINAL)
+        shared = folder_is_shared(places.run)
+        if not shared and places.store is None:
+            raise InputError(
+                f"--out {settings['out']}: each machine has a folder of its own there; give one that all of them "
+                "share, or s3://BUCKET/PREFIX"
+            )
+        resumed = Resume(asked, places.run, places.store, shared, common).checkpoint()
+        uploads = _uploads(places, shared, args.save_total_limit)
         if uploads:
-            run.callback(uploads.close)
+            held.callback(uploads.close)
+        reading = ReadingSettings(template, args.video_fps, args.max_pixels, args.max_completion_length)
+        curriculum = Curriculum(samples, args.seed, references.similarities) if args.curriculum else None
+        rows = TrainingRows(samples, template, args.seed, args.prompts_per_generation, curriculum)
+        if more := len(rows.samples()) - len(samples):
+            print(f"training: {more} of {len(samples)} queries drawn once more, to fill the last batch", flush=True)
+        checkpoints = CompleteCheckpoints(reading, common, args.save_total_limit, resumed, shared, uploads)
+        args.save_total_limit, args.resume_from_checkpoint = None, None  # ours count complete checkpoints alone
+        boundaries = SaveAtBoundaries()
+        callbacks = [ProgressLine(), TrainingLog(places.run, name), Epochs(rows), boundaries, checkpoints]
+        trainer = _build_trainer(args, rows, eval_samples, rewards, reading, callbacks)
         if "wandb" in args.report_to and trainer.accelerator.is_main_process:
-            run.enter_context(wandb_run(places.run, args.run_name or name))
+            held.enter_context(wandb_run(places.run, args.run_name or name))
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        if not boundaries.stopped:
+            save_final(trainer, reading, common, places.run)
     if boundaries.stopped:
         print(f"training: stopped at step {trainer.state.global_step}, as told; start again to go on", flush=True)
         trainer.accelerator.wait_for_everyone()  # a launcher kills the others once one has ended
         raise SystemExit(EXIT_PREEMPTED)
     if references.misses:
         print(f"training: {references.misses} reference queries were not precomputed and were encoded", flush=True)
-    save_final(trainer, reading, common, places.run)
     if trainer.accelerator.is_main_process:
         mark_done(places.run, whole)
         if places.store:

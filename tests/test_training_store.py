@@ -1,0 +1,178 @@
+"""Training into an object store: killed, its disk wiped, gone on with; machines that share no disk."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import boto3
+import pytest
+import torch
+from s3_servers import KEYS, free_port, serving
+from safetensors.torch import load_file
+from test_training import FLAGS, train
+
+from rarft import objects, steps
+from rarft.errors import InputError
+from rarft.mirror import fetch_folder
+from rarft.qwen.loading import CHECKPOINT_JSON
+
+SAVING = ("--save_strategy", "steps", "--save_steps", "2", "--max_steps", "6", "--resume_from_checkpoint", "auto")
+RUN = "s3://runs/first/checkpoints/rarft"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A bucket `runs` of a real server."""
+    with serving("moto", tmp_path_factory.mktemp("objects")) as port, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="runs")
+        yield
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(validated, tmp_path_factory):
+    return train(validated, tmp_path_factory.mktemp("whole"), *SAVING)[0].parent
+
+
+def start(folder, data, *flags):
+    """`rarft train` into the store, from an empty folder."""
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "rarft.cli", "train", *FLAGS, "--train_data_path", str(data), *SAVING, *flags]
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+
+
+def wait_for(process, condition):
+    for _ in range(600):
+        if condition():
+            return
+        assert process.poll() is None
+        time.sleep(0.1)
+    raise AssertionError("it did not come to that")
+
+
+def same_tensors(left, right):
+    assert left.keys() == right.keys()
+    assert all(torch.equal(tensor, right[name]) for name, tensor in left.items())
+
+
+@pytest.fixture(scope="module")
+def killed_and_wiped(store, validated, tmp_path_factory):
+    """A run killed after its first checkpoint had reached the store, its disk wiped, and ended on another."""
+    folder = tmp_path_factory.mktemp("killed") / "disk"
+    process = start(folder, validated, "--out", "s3://runs/first")
+    wait_for(process, lambda: f"checkpoint-2/{CHECKPOINT_JSON}" in objects.sizes(RUN, "run"))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    shutil.rmtree(folder)
+    process = start(folder, validated, "--out", "s3://runs/first")
+    assert process.wait() == 0, (folder / "log").read_text()[-3000:]
+    return folder
+
+
+def test_a_run_whose_disk_was_wiped_goes_on_from_the_store_and_ends_with_the_same_bits(
+    killed_and_wiped, uninterrupted, tmp_path
+):
+    log = (killed_and_wiped / "log").read_text()
+    assert f"going on from {RUN}/checkpoint-" in log
+    assert f"checkpoint: {RUN}/checkpoint-final" in log
+    for name in ("checkpoint-6", "checkpoint-final"):
+        fetch_folder(f"{RUN}/{name}", tmp_path / name, CHECKPOINT_JSON, "run")
+        same_tensors(
+            load_file(tmp_path / name / "model.safetensors"), load_file(uninterrupted / name / "model.safetensors")
+        )
+    before, after = (
+        torch.load(path / "checkpoint-6" / "optimizer.pt", weights_only=True)["state"]
+        for path in (uninterrupted, tmp_path)
+    )
+    assert all(torch.equal(before[key][moment], after[key][moment]) for key in before for moment in before[key])
+    entries = map(json.loads, objects.read(f"{RUN}/training.jsonl", "run").decode().splitlines())
+    assert [entry["step"] for entry in entries if "reward" in entry][-1] == 6
+    assert {"DONE", "training.html"} <= objects.sizes(RUN, "run").keys()
+
+
+def test_a_run_that_is_done_in_the_store_is_not_done_again(killed_and_wiped, validated, tmp_path):
+    process = start(tmp_path / "elsewhere", validated, "--out", "s3://runs/first")
+    assert process.wait() == 0
+    assert "is done already" in (tmp_path / "elsewhere" / "log").read_text()
+
+
+def test_a_checkpoint_of_the_store_is_evaluated_and_trained_from(killed_and_wiped, validated, tmp_path):
+    metrics = steps.evaluate(f"{RUN}/checkpoint-final", str(validated), "s3://runs/evaluation")
+    assert json.loads(objects.read("s3://runs/evaluation/metrics.json", "run")) == metrics
+    flags = ("--max_steps", "1", "--model_name_or_path", f"{RUN}/checkpoint-final")
+    final, _ = train(validated, tmp_path, *flags, "--scratch", str(tmp_path), "--learning_rate", "0")
+    same_tensors(
+        load_file(final / "model.safetensors"),
+        load_file(next((tmp_path / ".models").glob("*/model.safetensors"))),
+    )
+    with pytest.raises(InputError, match="no such folder in the store"):
+        train(validated, tmp_path, "--model_name_or_path", "s3://runs/nothing")
+
+
+def test_what_cannot_be_written_to_is_told_before_training(store, validated, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="--out s3://no-such-bucket/x: cannot be written"):
+        train(validated, tmp_path, "--out", "s3://no-such-bucket/x", "--scratch", str(tmp_path))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"--out .*file/checkpoints/rarft: cannot be written"):
+        train(validated, tmp_path, "--out", str(tmp_path / "file"))
+
+
+def test_a_damaged_checkpoint_of_the_store_is_set_aside_and_the_one_before_taken(
+    killed_and_wiped, validated, tmp_path
+):
+    objects.write(f"{RUN}/checkpoint-6/model.safetensors", b"torn", "run")
+    objects.delete(f"{RUN}/DONE", "run")
+    folder = tmp_path / "disk"
+    process = start(folder, validated, "--out", "s3://runs/first")
+    assert process.wait() == 0, (folder / "log").read_text()[-3000:]
+    log = (folder / "log").read_text()
+    assert "checkpoint-6 is not complete (model.safetensors has 4 bytes" in log
+    assert f"going on from {RUN}/checkpoint-4" in log
+    fetch_folder(f"{RUN}/checkpoint-6", tmp_path / "six", CHECKPOINT_JSON, "run")  # made anew
+
+
+def test_machines_that_share_no_disk_keep_their_checkpoints_in_the_store(store, validated, tmp_path):
+    """Two launchers with folders of their own, on loopback; killed, wiped, and gone on with."""
+    port = free_port()
+
+    def machines(number):
+        started = []
+        for node in range(2):
+            folder = tmp_path / f"{number}-{node}"
+            folder.mkdir()
+            command = [
+                sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1",
+                "--node_rank", str(node), "--master_addr", "127.0.0.1", "--master_port", str(port + number),
+                "-m", "rarft.cli", "train", *FLAGS, "--train_data_path", str(validated), *SAVING,
+                "--per_device_train_batch_size", "1", "--deepspeed", "zero3", "--max_steps", "8",
+                "--out", "s3://runs/nodes",
+            ]  # fmt: skip
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            with (folder / "log").open("wb") as log:
+                started.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log))
+        return started
+
+    run = "s3://runs/nodes/checkpoints/rarft"
+    processes = machines(0)
+    try:
+        wait_for(processes[0], lambda: f"checkpoint-2/{CHECKPOINT_JSON}" in objects.sizes(run, "run"))
+    finally:
+        for process in processes:
+            process.kill()  # its worker, in a session of its own, dies with it
+            process.wait()
+    processes = machines(1)
+    codes = [process.wait() for process in processes]
+    assert codes == [0, 0], (tmp_path / "1-0" / "log").read_text()[-3000:]
+    assert f"going on from {run}/checkpoint-" in (tmp_path / "1-0" / "log").read_text()
+    fetch_folder(f"{run}/checkpoint-8", tmp_path / "last", CHECKPOINT_JSON, "run")
+    held = {path.name for path in (tmp_path / "last").rglob("*")}
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= held
+    assert sum("optim_states" in name for name in held) == 2
+    assert not any(name.startswith(".part-") for name in objects.sizes(f"{run}/checkpoint-8", "run"))
+    assert not list((tmp_path / "1-1" / "checkpoints" / "rarft").glob("checkpoint-8"))
