@@ -22,23 +22,21 @@ from safetensors.torch import load_file
 from rarft.errors import EXIT_PREEMPTED
 from rarft.grpo.checkpoints import CHECKPOINT_JSON, checkpoints_of, verified
 
-STEPS, SAVE_EVERY = 10, 2
+SAVE_EVERY = 2  # steps
 
 
-def start(folder: Path, data: Path, port: int) -> subprocess.Popen[bytes]:
-    """Two ranks, in a session of their own."""
+def start(folder: Path, data: Path, steps: int) -> subprocess.Popen[bytes]:
+    """Two ranks, on a port of their own."""
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port),
-        "-m", "rarft.cli", "train", "--preset", "tiny", "--deepspeed", "zero3", "--bf16", "true",
-        "--train_data_path", str(data), "--max_steps", str(STEPS), "--per_device_train_batch_size", "1",
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d",
+        "--rdzv_endpoint", "localhost:0", "-m", "rarft.cli", "train", "--preset", "tiny", "--deepspeed", "zero3", "--bf16", "true",
+        "--train_data_path", str(data), "--max_steps", str(steps), "--per_device_train_batch_size", "1",
         "--num_generations", "4", "--warmup_steps", "0", "--save_strategy", "steps", "--save_steps", str(SAVE_EVERY),
         "--resume_from_checkpoint", "auto", "--log_completions_steps", "0",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     with (folder / "log").open("ab") as log:
-        return subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-        )  # fmt: skip
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
 
 
 def being_saved(run: Path) -> bool:
@@ -46,17 +44,18 @@ def being_saved(run: Path) -> bool:
     return any(not (checkpoint / CHECKPOINT_JSON).exists() for checkpoint in checkpoints_of(run))
 
 
-def wait_for_moment(process: subprocess.Popen[bytes], run: Path, rng: random.Random, shortest: float) -> str | None:
-    """Wait for the moment to kill in; None where the run ended before it."""
+def wait_for_moment(process: subprocess.Popen[bytes], run: Path, rng: random.Random, longest: float) -> str | None:
+    """Wait for the moment to kill in, at most so many seconds away; None where the run ended before it."""
     in_save = rng.random() < 0.5
-    ends = time.monotonic() + shortest + rng.uniform(0, 10)
+    away = rng.uniform(0, longest)
+    ends = time.monotonic() + away
     leftovers = set(checkpoints_of(run))
     while process.poll() is None:
         if in_save and any(path not in leftovers for path in checkpoints_of(run)) and being_saved(run):
             time.sleep(rng.uniform(0, 0.3))
             return "in a save"
         if not in_save and time.monotonic() > ends:
-            return f"after {shortest:.0f} s and a little"
+            return f"after {away:.1f} s"
         time.sleep(0.005)
     return None
 
@@ -91,6 +90,7 @@ def main() -> None:
     """Run, kill, go on, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, help="a riq.jsonl; by default a synthetic set is made")
@@ -108,22 +108,24 @@ def main() -> None:
     for place in (whole, killed):
         place.mkdir()
     began = time.monotonic()
-    if start(whole, data.absolute(), 29611).wait():
+    steps = options.steps
+    if start(whole, data.absolute(), steps).wait():
         raise SystemExit((whole / "log").read_text()[-3000:])
-    print(f"nobody killed: {STEPS} steps in {time.monotonic() - began:.0f} s", flush=True)
+    longest = time.monotonic() - began
+    print(f"nobody killed: {steps} steps in {longest:.0f} s", flush=True)
 
     run = killed / "checkpoints" / "rarft"
     done = kills = 0
     while kills < options.kills:
-        process = start(killed, data.absolute(), 29613 + 2 * (kills % 20))
-        moment = wait_for_moment(process, run, rng, shortest=8.0)
+        process = start(killed, data.absolute(), steps)
+        moment = wait_for_moment(process, run, rng, longest)
         if moment is None:
             if process.returncode:
                 raise SystemExit((killed / "log").read_text()[-3000:])
             # It ended before its moment came: begin it anew, its last checkpoints gone.
             done += 1
-            keep = rng.randint(0, STEPS // SAVE_EVERY - 1)
-            for checkpoint in checkpoints_of(run)[: STEPS // SAVE_EVERY - keep]:
+            keep = rng.randint(0, steps // SAVE_EVERY - 1)
+            for checkpoint in checkpoints_of(run)[: steps // SAVE_EVERY - keep]:
                 shutil.rmtree(checkpoint)
             (run / "DONE").unlink(missing_ok=True)
             continue
@@ -137,10 +139,10 @@ def main() -> None:
         if number == signal.SIGTERM and newest:
             verified(newest[0])
             print(f"         exit code of the launcher {code} (a rank's own: {EXIT_PREEMPTED})", flush=True)
-    if start(killed, data.absolute(), 29671).wait():
+    if start(killed, data.absolute(), steps).wait():
         raise SystemExit((killed / "log").read_text()[-3000:])
 
-    name = f"checkpoint-{STEPS}"
+    name = f"checkpoint-{steps}"
     expected, got = state_of(whole / "checkpoints" / "rarft" / name), state_of(run / name)
     if expected.keys() != got.keys():
         raise SystemExit("the checkpoints do not hold the same tensors")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from transformers import AutoModelForImageTextToText
 
 from rarft import steps
+from rarft.grpo.checkpoints import verified
 
 BREVITY = "def brevity(completions, **columns):\n    return [1 / (1 + len(text)) for text in map(str, completions)]\n"
 
@@ -80,20 +82,66 @@ def test_the_gathered_checkpoint_reloads_and_was_trained(trained, tiny):
     assert any(not tensor.float().equal(before[name]) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("lm_head", ["kept logits", "fused"])
-def test_losses_on_two_ranks_equal_those_on_one(validated, tmp_path, lm_head):
-    (tmp_path / "own.py").write_text(BREVITY)
-    flags = [
-        "--train_data_path", str(validated), "--max_steps", "3", "--learning_rate", "1e-3", "--bf16", "false",
-        "--reward_funcs", f"{tmp_path}/own.py:brevity",
-    ]  # fmt: skip
-    if lm_head == "fused":  # for completions so long that their logits would not be kept
-        flags += ["--max_completion_length", "200000", "--fix_vit", "true"]
+def fixed(folder, data, ranks, port, *flags):
+    """A run whose completions are given, so that runs on other numbers of ranks can be compared."""
+    folder.mkdir(exist_ok=True)
+    (folder / "own.py").write_text(BREVITY)
     program = [str(Path(__file__).parent / "fixed_rollouts.py")]
-    _, one = launch(tmp_path / "one", program, 1, 29543, *flags, "--per_device_train_batch_size", "4")
-    _, two = launch(tmp_path / "two", program, 2, 29545, *flags, "--per_device_train_batch_size", "2")
+    return launch(
+        folder, program, ranks, port, "--train_data_path", str(data), "--learning_rate", "1e-4", "--bf16", "false",
+        "--lr_scheduler_type", "constant", "--reward_funcs", "own.py:brevity",
+        "--per_device_train_batch_size", str(4 // ranks), *flags,
+    )  # fmt: skip
+
+
+def figures(entries, name):
+    return {entry["step"]: entry[name] for entry in entries if "reward" in entry}
+
+
+def same_figures(entries, expected, steps):
     for name in ("loss", "kl", "grad_norm", "reward"):
-        figures = [[entry[name] for entry in entries if "reward" in entry] for entries in (one, two)]
-        assert len(figures[0]) == 3
-        assert figures[1] == pytest.approx(figures[0], abs=1e-4, rel=1e-4)
-    assert any(abs(entry["loss"]) > 1e-3 for entry in one if "reward" in entry)
+        wanted = {step: figures(expected, name)[step] for step in steps}
+        assert figures(entries, name) == pytest.approx(wanted, abs=1e-4, rel=1e-4)
+
+
+SAVING = ("--save_strategy", "steps", "--save_steps", "2", "--resume_from_checkpoint", "auto")
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(validated, tmp_path_factory):
+    """Six steps, with checkpoints: the run and its log."""
+    return fixed(tmp_path_factory.mktemp("two"), validated, 2, 29545, "--max_steps", "6", *SAVING)
+
+
+def test_losses_on_two_ranks_equal_those_on_one(on_two_ranks, validated, tmp_path):
+    _, one = fixed(tmp_path / "one", validated, 1, 29543, "--max_steps", "3")
+    assert any(abs(loss) > 1e-3 for loss in figures(one, "loss").values())
+    same_figures(one, on_two_ranks[1], [1, 2, 3])
+
+
+def test_with_the_fused_head_they_do_too(validated, tmp_path):
+    # For completions so long that their logits would not be kept.
+    flags = ("--max_completion_length", "200000", "--fix_vit", "true", "--max_steps", "3")
+    _, one = fixed(tmp_path / "one", validated, 1, 29547, *flags)
+    _, two = fixed(tmp_path / "two", validated, 2, 29549, *flags)
+    same_figures(one, two, [1, 2, 3])
+
+
+def test_two_ranks_then_one_then_two_train_as_two_do(on_two_ranks, validated, tmp_path):
+    run = tmp_path / "checkpoints" / "rarft"
+    shutil.copytree(on_two_ranks[0] / "checkpoint-2", run / "checkpoint-2")
+    shutil.copy(on_two_ranks[0] / "training.jsonl", run)
+    fixed(tmp_path, validated, 1, 29551, "--max_steps", "4", *SAVING)
+    verified(run / "checkpoint-4")
+    _, entries = fixed(tmp_path, validated, 2, 29553, "--max_steps", "6", *SAVING)
+    assert len(list((run / "checkpoint-6").glob("global_step*/*optim_states.pt"))) == 2
+    same_figures(entries, on_two_ranks[1], [1, 2, 3, 4, 5, 6])
+
+
+def test_a_run_killed_three_times_ends_with_the_same_bits():
+    kills = Path(__file__).parents[1] / "benchmarks" / "kills.py"
+    done = subprocess.run(
+        [sys.executable, str(kills), "--kills", "3", "--steps", "6"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert " 0 differ" in done.stdout

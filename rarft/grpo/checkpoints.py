@@ -119,7 +119,7 @@ def rotate(run: Path, most: int | None, in_use: Sequence[Path] = ()) -> None:
             shutil.rmtree(checkpoint)
 
 
-def check_same_run(checkpoint: Path, settings: dict[str, Any], world_size: int) -> None:
+def check_same_run(checkpoint: Path, settings: dict[str, Any]) -> None:
     """Make sure that going on from a checkpoint goes on with the same run.
 
     Raises:
@@ -133,8 +133,3 @@ def check_same_run(checkpoint: Path, settings: dict[str, Any], world_size: int) 
                 f"--resume_from_checkpoint {checkpoint}: was made with another {flag}: {before}, now {now}; "
                 "go on with the same, or choose another --exp_name"
             )
-    if manifest["world_size"] != world_size:
-        raise InputError(
-            f"--resume_from_checkpoint {checkpoint}: was made by {manifest['world_size']} rank(s), this run has "
-            f"{world_size}; start as many as before"
-        )

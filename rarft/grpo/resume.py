@@ -153,7 +153,7 @@ class Resume:
         chosen, source = self._newest() if self._asked == AUTO else self._named(self._asked)
         if chosen is None:
             return None, None
-        check_same_run(chosen, self._settings, PartialState().num_processes)
+        check_same_run(chosen, self._settings)
         if self._asked != AUTO:
             self._set_later_ones_aside(chosen)
         print(f"training: going on from {source or chosen}", flush=True)

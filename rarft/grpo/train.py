@@ -26,6 +26,7 @@ from rarft.grpo.remote import WHAT
 from rarft.grpo.resume import AUTO, Resume, identity, is_done, mark_done, whole_identity
 from rarft.grpo.tracking import wandb_run
 from rarft.grpo.trainer import VideoGRPOTrainer
+from rarft.grpo.universal import OwnStepCounts, convert, load_converted, ranks_of, reseed
 from rarft.grpo.uploads import Parcel, Uploads
 from rarft.mirror import send_folder
 from rarft.qwen.ahead import PromptReader
@@ -168,6 +169,23 @@ def _claim(run: Path, held: contextlib.ExitStack) -> None:
         raise InputError(refusal)
 
 
+def _fit_to_ranks(args: TrainingConfig, checkpoint: Path, shared: bool) -> list[TrainerCallback]:
+    """Make a checkpoint of another number of ranks one that these can load; returns what that takes in training."""
+    state = PartialState()
+    saved = ranks_of(checkpoint)
+    if saved == state.num_processes:
+        return []
+    if state.is_main_process:
+        print(f"training: saved by {saved} rank(s), now {state.num_processes}: other random numbers", flush=True)
+    if args.deepspeed:
+        if state.is_main_process or (leads_node() and not shared):
+            convert(checkpoint)
+        state.wait_for_everyone()
+        load_converted(args)
+    reseed(args, checkpoint)
+    return [OwnStepCounts()] if args.deepspeed else []
+
+
 def _uploads(places: _Places, shared: bool, most: int | None) -> Uploads | None:
     """Sends checkpoints, on one process of each machine that holds some; first what a killed run had not sent."""
     if places.store is None or not (leads_node() if not shared else PartialState().is_main_process):
@@ -224,6 +242,7 @@ def train(arguments: list[str]) -> str:
                 "share, or s3://BUCKET/PREFIX"
             )
         resumed = Resume(asked, places.run, places.store, shared, common).checkpoint()
+        fitting = _fit_to_ranks(args, resumed, shared) if resumed else []
         uploads = _uploads(places, shared, args.save_total_limit)
         if uploads:
             held.callback(uploads.close)
@@ -235,7 +254,8 @@ def train(arguments: list[str]) -> str:
         checkpoints = CompleteCheckpoints(reading, common, args.save_total_limit, resumed, shared, uploads)
         args.save_total_limit, args.resume_from_checkpoint = None, None  # ours count complete checkpoints alone
         boundaries = SaveAtBoundaries()
-        callbacks = [ProgressLine(), TrainingLog(places.run, name), Epochs(rows), boundaries, checkpoints]
+        log = TrainingLog(places.run, name)
+        callbacks = [*fitting, ProgressLine(), log, Epochs(rows), boundaries, checkpoints]
         trainer = _build_trainer(args, rows, eval_samples, rewards, reading, callbacks)
         if "wandb" in args.report_to and trainer.accelerator.is_main_process:
             held.enter_context(wandb_run(places.run, args.run_name or name))
