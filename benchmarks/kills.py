@@ -29,7 +29,8 @@ def start(folder: Path, data: Path, steps: int) -> subprocess.Popen[bytes]:
     """Two ranks, on a port of their own."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d",
-        "--rdzv_endpoint", "localhost:0", "-m", "rarft.cli", "train", "--preset", "tiny", "--deepspeed", "zero3", "--bf16", "true",
+        "--rdzv_endpoint", "localhost:0", "-m", "rarft.cli",
+        "train", "--preset", "tiny", "--deepspeed", "zero3", "--bf16", "true",
         "--train_data_path", str(data), "--max_steps", str(steps), "--per_device_train_batch_size", "1",
         "--num_generations", "4", "--warmup_steps", "0", "--save_strategy", "steps", "--save_steps", str(SAVE_EVERY),
         "--resume_from_checkpoint", "auto", "--log_completions_steps", "0",

@@ -1,18 +1,24 @@
 """Checkpoints: complete or set aside, rotated, resumed from to the same bits, and refused to another run."""
 
 import json
+import resource
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training import train
+from test_training import FLAGS, train
+from transformers import AutoModelForImageTextToText
 
 from rarft.errors import EXIT_PREEMPTED, InputError
 from rarft.grpo.checkpoints import CHECKPOINT_JSON, checkpoints_of, complete, newest_complete, rotate, verified
 from rarft.grpo.resume import Resume
-from rarft.manifest import IncompleteError, entries
+from rarft.manifest import IncompleteError, entries, verify
+from rarft.qwen.loading import load_model
+from rarft.storage import exclusive
 
 SETTINGS = {
     "model": "tiny", "data": "abc", "template": "{query}", "num_generations": 4, "seed": 42,
@@ -199,9 +205,6 @@ def test_saves_fall_where_no_completion_waits_to_be_used(validated, tmp_path):
 
 
 def test_the_final_checkpoint_loads_where_there_is_only_transformers(uninterrupted, tmp_path):
-    import subprocess
-    import sys
-
     program = (
         "import sys, json; from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig\n"
         f"path = {str(uninterrupted / 'checkpoint-final')!r}\n"
@@ -212,3 +215,75 @@ def test_the_final_checkpoint_loads_where_there_is_only_transformers(uninterrupt
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "Qwen2_5_VLForConditionalGeneration", done.stderr[-2000:]
+
+
+def test_the_final_checkpoint_comes_in_shards_that_load(validated, tmp_path, monkeypatch):
+    monkeypatch.setattr("rarft.grpo.trainer.MAX_SHARD", "1MB")
+    final, _ = train(validated, tmp_path, "--max_steps", "1", "--learning_rate", "0")
+    shards = sorted(final.glob("model-*.safetensors"))
+    assert len(shards) > 2
+    assert verify(final, CHECKPOINT_JSON)["step"] == 1
+    loaded = AutoModelForImageTextToText.from_pretrained(final).state_dict()
+    before = load_model("tiny", "model", torch.float32).state_dict()
+    assert loaded.keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in loaded.items())
+
+
+def test_checkpoints_that_will_not_fit_are_told_before_training(validated, tmp_path, monkeypatch):
+    full = shutil.disk_usage(tmp_path)._replace(free=10_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(InputError, match=r"0\.01 GB are free and the checkpoints take about 0\.0\d+ GB"):
+        train(validated, tmp_path, *SAVING)
+    assert checkpoints_of(tmp_path / "checkpoints" / "rarft") == []
+
+
+def test_the_room_that_checkpoints_take_is_reckoned(uninterrupted, monkeypatch, validated, tmp_path):
+    reckoned = []
+    monkeypatch.setattr("rarft.grpo.callbacks.check_space", lambda _, needed: reckoned.append(needed))
+    train(validated, tmp_path, "--save_strategy", "steps", "--save_steps", "2", "--max_steps", "6")
+    weights = ("checkpoint-*/*.safetensors", "checkpoint-*/optimizer.pt")
+    taken = sum(path.stat().st_size for pattern in weights for path in uninterrupted.glob(pattern))
+    assert reckoned == [pytest.approx(taken, rel=0.05)]
+
+
+def test_a_disk_that_fills_up_leaves_nothing_that_looks_complete(validated, tmp_path, uninterrupted):
+    """The limit on a file's size stands for the disk: both end a write in its middle."""
+    command = [sys.executable, "-m", "rarft.cli", "train", *FLAGS, "--train_data_path", str(validated), *SAVING]
+    limit = 6_000_000  # bytes: the weights fit, the optimizer's state does not
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("rarft train: ")
+    run = tmp_path / "checkpoints" / "rarft"
+    assert [path.name for path in checkpoints_of(run)] == ["checkpoint-2"]
+    with pytest.raises(IncompleteError):
+        verified(run / "checkpoint-2")
+    train(validated, tmp_path, *SAVING)
+    same_state(run / "checkpoint-6", uninterrupted / "checkpoint-6")
+
+
+def test_two_processes_do_not_train_into_one_folder(validated, tmp_path, monkeypatch):
+    monkeypatch.setattr("rarft.storage._PATIENCE", 0.0)
+    run = tmp_path / "checkpoints" / "rarft"
+    run.mkdir(parents=True)
+    with exclusive(run, "--exp_name"), pytest.raises(InputError, match="another process is training into"):
+        train(validated, tmp_path, "--max_steps", "1")
+    train(validated, tmp_path, "--max_steps", "1")
+
+
+def test_a_rank_that_waits_for_a_dead_one_ends_soon_after_it_is_told_to(tmp_path):
+    program = (
+        "import os, signal, threading\n"
+        "from rarft.grpo import preemption\n"
+        "preemption._FIRST_PATIENCE = 1.0\n"
+        "preemption.SaveAtBoundaries().on_train_begin(None, None, None)\n"
+        "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "stuck = threading.Lock(); stuck.acquire(); stuck.acquire()\n"  # as in a collective
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert "another rank is gone" in done.stderr

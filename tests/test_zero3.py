@@ -145,3 +145,33 @@ def test_a_run_killed_three_times_ends_with_the_same_bits():
     )
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert " 0 differ" in done.stdout
+
+
+# Kills its own rank, once, while the third step is computed.
+DIES = """
+import os, pathlib
+calls = []
+def dies(completions, **columns):
+    calls.append(1)
+    once = pathlib.Path("died")
+    if os.environ["RANK"] == "1" and len(calls) == 3 and not once.exists():
+        once.touch()
+        os.kill(os.getpid(), 9)
+    return [float(len(str(text))) for text in completions]
+"""
+
+
+def test_torchrun_starts_a_run_again_that_lost_a_rank(validated, tmp_path):
+    (tmp_path / "own.py").write_text(DIES)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--max_restarts", "1",
+        "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "-m", "rarft.cli", "train", "--preset", "tiny",
+        "--deepspeed", "zero3", "--num_generations", "4", "--per_device_train_batch_size", "1",
+        "--train_data_path", str(validated), "--max_steps", "4", "--reward_funcs", "own.py:dies", *SAVING,
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "died").exists()
+    assert "going on from checkpoints/rarft/checkpoint-2" in done.stdout
+    verified(tmp_path / "checkpoints" / "rarft" / "checkpoint-4")

@@ -10,10 +10,12 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from rarft.errors import InputError
 from rarft.grpo.checkpoints import CHECKPOINT_JSON, complete, rotate
 from rarft.grpo.curves import TRAINING_HTML, render_curves
 from rarft.grpo.data import TrainingRows
-from rarft.grpo.nodes import from_all, leads_node, listing, wait_until_visible
+from rarft.grpo.nodes import from_all, from_main, leads_node, listing, wait_until_visible
+from rarft.grpo.space import bytes_needed, check_space
 from rarft.grpo.uploads import Parcel, Uploads
 from rarft.manifest import entries
 from rarft.qwen.reading import ReadingSettings
@@ -79,6 +81,21 @@ class CompleteCheckpoints(TrainerCallback):
         """
         self._reading, self._settings, self._most = reading, settings, most
         self._in_use, self._shared, self._uploads = in_use, shared, uploads
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Make sure that the checkpoints fit on the disk.
+
+        Raises:
+            InputError: they do not; on every process alike.
+        """
+        refusal = None
+        if PartialState().is_main_process:
+            try:
+                check_space(Path(args.output_dir), bytes_needed(model, args, state, self._most))
+            except InputError as error:
+                refusal = str(error)
+        if refusal := from_main(refusal):
+            raise InputError(refusal)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Every rank has saved its part: write the manifest, and send what is complete."""

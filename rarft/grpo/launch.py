@@ -4,6 +4,7 @@ A run on a CPU, which exists for tests and for trying a set-up without a GPU, ne
 """
 
 import ctypes
+import json
 import os
 import signal
 import socket
@@ -61,6 +62,25 @@ def deepspeed_file(name_or_path: str | None) -> str | None:
         known = ", ".join(packaged_deepspeed())
         raise InputError(f"--deepspeed {name_or_path}: no such file; give its path, one of {known}, or none")
     return str(resources.files("rarft.grpo").joinpath(_FOLDER, f"{name}.json"))
+
+
+def check_saves_whole_weights(configuration: str | None) -> None:
+    """Make sure that a run under ZeRO-3 can save a model that others load.
+
+    Raises:
+        InputError: its DeepSpeed configuration cannot be read, or keeps the weights in parts.
+    """
+    if configuration is None:
+        return
+    try:
+        zero = json.loads(Path(configuration).read_text(encoding="utf-8")).get("zero_optimization", {})
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"--deepspeed {configuration}: cannot be read ({error})") from error
+    if zero.get("stage") == 3 and zero.get("stage3_gather_16bit_weights_on_model_save") is not True:
+        raise InputError(
+            f"--deepspeed {configuration}: ZeRO-3 needs stage3_gather_16bit_weights_on_model_save: true, else no "
+            "checkpoint can be loaded without DeepSpeed; add it"
+        )
 
 
 def _free_port() -> int:

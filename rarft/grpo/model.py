@@ -9,7 +9,7 @@ import torch
 
 from rarft.grpo.checkpoints import CHECKPOINT_JSON, FINAL
 from rarft.grpo.config import TrainingConfig
-from rarft.grpo.trainer import VideoGRPOTrainer
+from rarft.grpo.trainer import MAX_SHARD, VideoGRPOTrainer
 from rarft.manifest import entries, write_manifest
 from rarft.qwen.loading import load_model
 from rarft.qwen.reading import ReadingSettings
@@ -64,7 +64,7 @@ def _merge(adapters: Path, merged: Path, args: TrainingConfig) -> None:
 
     unset_hf_deepspeed_config()  # this one rank loads a whole model
     base = load_model(args.model_name_or_path, _WHAT, torch.bfloat16 if args.bf16 else torch.float32)
-    PeftModel.from_pretrained(base, adapters).merge_and_unload().save_pretrained(merged)
+    PeftModel.from_pretrained(base, adapters).merge_and_unload().save_pretrained(merged, max_shard_size=MAX_SHARD)
 
 
 def save_final(trainer: VideoGRPOTrainer, reading: ReadingSettings, settings: dict[str, Any], folder: Path) -> Path:

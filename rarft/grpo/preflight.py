@@ -9,7 +9,7 @@ import torch
 
 from rarft.errors import InputError
 from rarft.grpo.data import row
-from rarft.grpo.launch import deepspeed_file
+from rarft.grpo.launch import check_saves_whole_weights, deepspeed_file
 from rarft.objects import is_object_uri
 from rarft.qwen.inputs import PromptEncoder
 from rarft.qwen.loading import check_checkpoint
@@ -50,7 +50,7 @@ def check_settings(settings: dict[str, Any]) -> None:
     if settings["cast_lm_head_to_fp32"]:
         raise InputError("--cast_lm_head_to_fp32: trl cannot do that with Qwen2.5-VL; leave the flag out")
     _check_installed(settings)
-    deepspeed_file(settings["deepspeed"])
+    check_saves_whole_weights(deepspeed_file(settings["deepspeed"]))
     resume = settings["resume_from_checkpoint"]
     if resume not in (None, "auto", "none") and not is_object_uri(resume) and not Path(resume).is_dir():
         raise InputError(

@@ -45,6 +45,9 @@ SEAMS = {
     "_compute_loss": {"model", "inputs"},
 }
 
+# Files of weights are no larger, so that every store and every loader takes them.
+MAX_SHARD = "5GB"
+
 # Names under which the guide knows what TRL logs (decision D11).
 GUIDE_METRICS = {"completions/mean_length": "completion_length", "entropy": "generation_entropy"}
 
@@ -89,6 +92,9 @@ class VideoGRPOTrainer(GRPOTrainer):
             args.log_completions = True  # so that TRL makes the tables' folder
             args.num_completions_to_print = 0  # our own block is printed
         super().__init__(**arguments)
+        if not args.use_peft:  # adapters are small, and saved by other code
+            save = self.model.save_pretrained
+            self.model.save_pretrained = functools.partial(save, max_shard_size=MAX_SHARD)
         tokens = max(self.num_generations, self.num_generations_eval) * self.max_completion_length
         self._keeps_logits = logits_are_few(tokens, self.model.config.text_config.vocab_size)
         self.reward_funcs: list[Any] = [self._timed("reward", reward) for reward in self.reward_funcs]
