@@ -75,11 +75,24 @@ def _evaluate(options: argparse.Namespace) -> None:
     from rarft import steps
     from rarft.evaluation.report import console_table
 
+    names = (
+        "predictions", "base", "base_predictions", "encoder", "backend", "batch_size", "categories", "judge_url",
+        "judge_model", "judge_cache",
+    )  # fmt: skip
     metrics = steps.evaluate(
-        options.checkpoint, options.data, options.out, options.base, options.encoder, options.in_sample or None
+        options.checkpoint,
+        options.data,
+        options.out,
+        **{name: getattr(options, name) for name in names},
+        in_sample=options.in_sample or None,
+        judge_prices=tuple(options.judge_prices) if options.judge_prices else None,
+        gates=options.gate,
     )
+    if not metrics:  # another of torchrun's processes reports
+        return
     print(console_table(metrics))
     print(f"report: {options.out}/report.html")
+    steps.check_gates(metrics)
 
 
 def _score(options: argparse.Namespace) -> None:
@@ -182,11 +195,29 @@ def _parser() -> argparse.ArgumentParser:
         "cache-videos", add_help=False, help="Decode a training run's videos into --frame_cache; flags as of train."
     )
 
-    evaluate = command("evaluate", _evaluate, "Evaluate a checkpoint on validated data.")
-    evaluate.add_argument("--checkpoint", required=True, help="a folder, a hub name, or `tiny`")
-    evaluate.add_argument("--data", required=True, help="riq.jsonl, or the folder that holds it")
+    evaluate = command("evaluate", _evaluate, "Evaluate a checkpoint on validated data, or finished predictions.")
+    evaluate.add_argument("--checkpoint", help="a folder, a hub name, an s3:// URI, or `tiny`")
+    evaluate.add_argument("--predictions", help="in place of a checkpoint: predictions.jsonl, or published inference")
+    evaluate.add_argument("--data", help="riq.jsonl, or the folder that holds it; predictions may do without")
     evaluate.add_argument("--out", required=True, help="folder for predictions.jsonl, metrics.json and report.html")
     evaluate.add_argument("--base", help="a checkpoint to compare with")
+    evaluate.add_argument("--base-predictions", help="finished predictions to compare with")
+    evaluate.add_argument("--backend", choices=["transformers", "vllm"], default="transformers", help="what completes")
+    evaluate.add_argument("--batch-size", type=_positive, default=16, help="prompts per batch (default 16)")
+    evaluate.add_argument("--categories", choices=["rules"], help="read mismatch categories by rules (rough)")
+    evaluate.add_argument("--judge-url", help="OpenAI-compatible endpoint; its key: OPENAI_API_KEY")
+    evaluate.add_argument("--judge-model", help="model that judges")
+    evaluate.add_argument("--judge-cache", help="file that remembers verdicts (default: in the user's cache folder)")
+    evaluate.add_argument(
+        "--judge-prices", nargs=2, type=float, metavar=("IN", "OUT"), help="US dollars per million tokens"
+    )
+    evaluate.add_argument(
+        "--gate",
+        action="append",
+        default=[],
+        metavar="METRIC>=BOUND",
+        help="exit with 1 unless it holds: relevance.f1_avg>=0.70 or ra_iou.mean>=base; repeatable",
+    )
     evaluate.add_argument("--encoder", help="SentenceTransformer name or folder (default all-MiniLM-L6-v2)")
     evaluate.add_argument("--in-sample", action="store_true", help="label every figure: these data were trained on")
 
@@ -221,6 +252,12 @@ def _parser() -> argparse.ArgumentParser:
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
     return int(text)
 
 

@@ -19,6 +19,8 @@ figure { margin: 0; } figcaption { font-weight: 600; margin-bottom: .3rem; }
 svg { width: 100%; } svg rect { fill: var(--accent); } svg text { font-size: 11px; fill: #888; }
 .bars td { border: 0; padding: .12rem .4rem; white-space: nowrap; } .bars .bar { width: 60%; }
 .bar i { display: block; height: .8rem; background: var(--accent); border-radius: 2px; min-width: 1px; }
+.rate { position: relative; } .rate u { position: absolute; top: 50%; border-top: 2px solid currentColor; }
+svg.square { max-width: 16rem; } svg rect.frame { fill: none; stroke: #8886; }
 .error { color: #dc2626; } .warning { color: #b45309; } .info { color: #888; }
 details { margin: .3rem 0; } summary { cursor: pointer; }
 """
@@ -144,6 +146,41 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]]) -> Html:
         f"<svg viewBox='0 0 {width} {height}' role=img>{drawn}<text x=0 y=11>{high:.4g}</text>"
         f"<text x=0 y={height - 2}>{low:.4g}</text>"
         f"<text x={width} y={height - 2} text-anchor=end>{right:g}</text></svg><p class=note>{legend}</p>"
+    )
+
+
+def rates(values: Mapping[str, tuple[float, Sequence[float] | None]]) -> Html:
+    """Horizontal bars of fractions, each with its name, value and, as a thin line, its interval."""
+    rows = []
+    for name, (value, interval) in values.items():
+        whisker = ""
+        if interval:
+            width = 100 * (interval[1] - interval[0])
+            whisker = f"<u style='left:{100 * interval[0]:.1f}%;width:{width:.1f}%'></u>"
+        rows.append(
+            f"<tr><td>{escape(name)}</td><td class='bar rate'><i style='width:{100 * value:.1f}%'></i>{whisker}</td>"
+            f"<td class=number>{value:.3f}</td></tr>"
+        )
+    return Html(f"<table class=bars>{''.join(rows)}</table>")
+
+
+def scatter(points: Mapping[str, tuple[float, float]]) -> Html:
+    """Named points (x, y) in the unit square."""
+    size, margin = 200, 14
+    marks, legend = [], []
+    for index, (name, (x, y)) in enumerate(points.items()):
+        colour = _COLOURS[index % len(_COLOURS)]
+        marks.append(
+            f"<circle cx='{margin + x * size:.1f}' cy='{margin + (1 - y) * size:.1f}' r=5 fill='{colour}'>"
+            f"<title>{escape(name)}: {x:.3f}, {y:.3f}</title></circle>"
+        )
+        legend.append(f"<span style='color:{colour}'>{escape(name)} ({x:.2f}, {y:.2f})</span>")
+    side = size + 2 * margin
+    frame = f"<rect class=frame x={margin} y={margin} width={size} height={size} />"
+    return Html(
+        f"<svg class=square viewBox='0 0 {side} {side}' role=img>{frame}{''.join(marks)}<text x=0 y=11>1</text>"
+        f"<text x=2 y={side - 2}>0</text><text x={side - 2} y={side - 2} text-anchor=end>1</text></svg>"
+        f"<p class=note>{' '.join(legend)}</p>"
     )
 
 

@@ -16,6 +16,7 @@ from rarft import objects
 from rarft.manifest import IncompleteError, fault, parse_manifest, read_manifest
 from rarft.storage import existing_folder, member, replace_folder
 
+_OURS = {"rarft.json", "trainer_state.json"}  # files that stand only beside a manifest
 _THREADS = min(16, os.cpu_count() or 1)
 
 
@@ -126,7 +127,8 @@ def _fetch(uri: str, folder: Path, names: list[str], what: str) -> None:
 def fetched_folder(place: str | Path, manifest: str, what: str, beside: Path | None = None) -> Iterator[Path]:
     """Yield a local folder with what `place` holds; one in a store is downloaded for as long as that lasts.
 
-    A folder of a store without a manifest is taken as it is, and that is told.
+    A folder of a store without a manifest, as others upload models, is taken as it is, and that is told; not where it
+    looks like one of ours.
 
     Args:
         place: a path, or a URI.
@@ -148,7 +150,9 @@ def fetched_folder(place: str | Path, manifest: str, what: str, beside: Path | N
             raise objects.StoreError(f"{what} {place}: no such folder in the store; check the path")
         if manifest in names:
             fetch_folder(place, folder, manifest, what)
+        elif folder.name.startswith("checkpoint-") or names.keys() & _OURS:
+            raise IncompleteError(f"{manifest} is missing: it was not written to its end, or set aside")
         else:
             print(f"{what} {place}: has no {manifest}; taken as it is, unverified", flush=True)
-            _fetch(place, folder, [name for name in names if not name.endswith("/")], what)
+            _fetch(place, folder, list(names), what)
         yield folder

@@ -38,6 +38,10 @@ class StoreError(InputError):
     """The store refused, has not got what was asked for, or cannot be reached."""
 
 
+class NotThereError(StoreError):
+    """The store has no such object."""
+
+
 def is_object_uri(where: str | Path) -> TypeGuard[str]:
     """Whether `where` lies in an S3 store."""
     return isinstance(where, str) and where.startswith(SCHEME)
@@ -53,7 +57,7 @@ def _client(_environment: tuple[tuple[str, str], ...]) -> Any:
     import boto3
     from botocore.config import Config
 
-    return boto3.client(
+    return boto3.session.Session().client(  # the default session would keep earlier credentials
         "s3",
         config=Config(
             connect_timeout=_CONNECT_TIMEOUT,
@@ -91,7 +95,8 @@ def _told(uri: str, what: str, deed: str) -> Iterator[None]:
     ) as error:  # fmt: skip
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
         reason = _MENDS.get(code) or " ".join(str(error).split())
-        raise StoreError(f"{what} {uri}: cannot be {deed} ({reason})") from error
+        kind = NotThereError if code in ("404", "NoSuchKey") else StoreError
+        raise kind(f"{what} {uri}: cannot be {deed} ({reason})") from error
 
 
 def _lasting(error: Exception) -> bool:
@@ -125,7 +130,9 @@ def _transfer(
     )
     for last in [*[False] * (_ROUNDS - 1), True]:
         failed = []
-        with create_transfer_manager(client(), config) as manager:
+        with _told(files[0][0] if files else SCHEME, what, deed):
+            connected = client()
+        with create_transfer_manager(connected, config) as manager:
             futures = [(file, submit(manager, *file)) for file in files]
             for file, future in futures:
                 try:
@@ -245,6 +252,7 @@ def entries(uri: str, what: str) -> dict[str, tuple[int, str]]:
             entry["Key"].removeprefix(prefix): (entry["Size"], entry.get("ETag", ""))
             for page in _pages("list_objects_v2", "Name", bucket, prefix)
             for entry in page.get("Contents", [])
+            if not entry["Key"].endswith("/")  # what a console makes to show an empty folder
         }
 
 

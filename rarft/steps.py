@@ -55,8 +55,6 @@ def validate(
 
     if unknown := sorted(set(without_repairs) - REPAIRS.keys()):
         raise InputError(f"--no-repair {unknown[0]}: no such repair; use one of {', '.join(REPAIRS)}")
-    if not video_root and probe_videos and is_object_uri(annotations):
-        video_root = annotations.rpartition("/")[0]  # beside the annotations, as on a disk
     with contextlib.ExitStack() as files:
         return run(
             files.enter_context(fetched(annotations, "annotations")),
@@ -71,6 +69,7 @@ def validate(
                 seed,
                 files.enter_context(fetched(against, "--against")) if against else None,
             ),
+            beside=annotations.rpartition("/")[0] if is_object_uri(annotations) else None,
         )
 
 
@@ -189,15 +188,27 @@ def score(
     return replay(rows, dict(zip(reward_funcs, functions, strict=True)), weights, place)
 
 
-def evaluate(
-    checkpoint: str,
-    data: str,
-    out: str,
-    base: str | None = None,
-    encoder: str | None = None,
-    in_sample: bool | None = None,
-) -> dict[str, Any]:
-    """Evaluate a checkpoint into `out`; returns its metrics."""
+def evaluate(checkpoint: str | None, data: str | None, out: str, **options: Any) -> dict[str, Any]:
+    """Evaluate a checkpoint, or finished predictions, into `out`; returns the metrics.
+
+    Args:
+        checkpoint: what is evaluated; None where `predictions` are among the options.
+        data: validated data.
+        out: folder to write into.
+        options: the other fields of `rarft.evaluation.evaluate.EvaluationSettings`.
+    """
+    from rarft.evaluation.evaluate import EvaluationSettings
     from rarft.evaluation.evaluate import evaluate as run
 
-    return run(checkpoint, data, place_of(out, "--out"), base or None, encoder or None, in_sample)
+    return run(EvaluationSettings(checkpoint, data, **options), place_of(out, "--out"))
+
+
+def check_gates(metrics: dict[str, Any]) -> None:
+    """Hold an evaluation against its gates.
+
+    Raises:
+        DataRefusedError: it does not pass; the message says which, and by how much.
+    """
+    failed = [gate["reason"] for gate in metrics.get("gates", []) if not gate["passed"]]
+    if failed:
+        raise DataRefusedError(f"{len(failed)} of {len(metrics['gates'])} gates not passed: {'; '.join(failed)}")

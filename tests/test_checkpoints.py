@@ -14,7 +14,7 @@ from test_training import FLAGS, train
 from transformers import AutoModelForImageTextToText
 
 from rarft.errors import EXIT_PREEMPTED, InputError
-from rarft.grpo.checkpoints import CHECKPOINT_JSON, checkpoints_of, complete, newest_complete, rotate, verified
+from rarft.grpo.checkpoints import CHECKPOINT_JSON, checkpoints_of, complete, newest_complete, rotate, sweep, verified
 from rarft.grpo.resume import Resume
 from rarft.manifest import IncompleteError, entries, verify
 from rarft.qwen.loading import load_model
@@ -65,6 +65,27 @@ def test_a_damaged_checkpoint_is_set_aside_with_its_reason_and_the_one_before_is
     assert (tmp_path / "damaged-checkpoint-10-2").exists()
 
 
+def test_one_from_elsewhere_sets_later_ones_aside_and_the_first_that_is_saved_stays(tmp_path):
+    run = tmp_path / "run"
+    for step in (50, 90, 100):
+        checkpoint(run, step)
+    elsewhere = checkpoint(tmp_path / "backup", 50)
+    assert resumed(str(elsewhere), run) == elsewhere
+    checkpoint(run, 60)
+    rotate(run, 2)
+    assert [folder.name for folder in checkpoints_of(run)] == ["checkpoint-60", "checkpoint-50"]
+    assert (run / "damaged-checkpoint-100").exists()
+
+
+def test_what_killed_processes_were_about_to_make_is_swept(tmp_path):
+    (tmp_path / ".checkpoint-8.abc" / "checkpoint-8").mkdir(parents=True)
+    (tmp_path / ".checkpoint-final.unfinished").mkdir()
+    (tmp_path / ".checkpoint.json.12.tmp").write_text("")
+    kept = checkpoint(tmp_path, 2)
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [kept]
+
+
 def test_the_random_state_of_every_rank_is_required(tmp_path):
     files = ("model.safetensors", "rng_state_0.pth", "rng_state_1.pth")
     assert verified(checkpoint(tmp_path, 2, 2, files))["step"] == 2
@@ -76,6 +97,7 @@ def test_rotation_counts_complete_ones_and_keeps_the_one_in_use(tmp_path):
     for step in (2, 4, 6, 8, 10):
         checkpoint(tmp_path, step)
     DAMAGE["no manifest"](tmp_path / "checkpoint-8")
+    DAMAGE["no manifest"](tmp_path / "checkpoint-4")  # its removal was cut short
     rotate(tmp_path, 2, in_use=[tmp_path / "checkpoint-2"])
     assert [folder.name for folder in checkpoints_of(tmp_path)] == [
         "checkpoint-10", "checkpoint-8", "checkpoint-6", "checkpoint-2"

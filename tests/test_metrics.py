@@ -1,7 +1,7 @@
 import pytest
 
 from rarft.evaluation.metrics import compute_metrics, value_at
-from rarft.evaluation.predict import Prediction
+from rarft.evaluation.predictions import Prediction
 from rarft.response import render
 from rarft.riq.schema import Sample, Source
 
@@ -54,10 +54,11 @@ def test_against_figures_computed_by_hand():
         "rewards.total": 1.5,
     }
     assert {path: value_at(metrics, path) for path in expected} == pytest.approx(expected)
-    assert metrics["by_difficulty"]["hard"] == {"samples": 2, "accuracy": 0.5, "ra_iou": 0.5}
-    assert metrics["by_category"]["Object/ObjectExistence"] == pytest.approx(
-        {"samples": 3, "accuracy": 1 / 3, "ra_iou": 1 / 3}
-    )
+    hard, existence = metrics["by_difficulty"]["hard"], metrics["by_category"]["Object/ObjectExistence"]
+    assert (hard["samples"], hard["relevance"]["accuracy"], hard["ra_iou"]["mean"]) == (2, 0.5, 0.5)
+    assert (existence["samples"], existence["ra_iou"]["mean"]) == (3, pytest.approx(1 / 3))
+    assert metrics["by_length"]["10 to 30 s"]["samples"] == 5
+    assert metrics["by_position"]["middle"]["grounding"]["mean"] == pytest.approx(1.6 / 5)
 
 
 def test_no_prediction_of_a_class_is_zero_and_no_error():

@@ -17,6 +17,7 @@ from test_training import FLAGS, train
 
 from rarft import objects, steps
 from rarft.errors import InputError
+from rarft.grpo.checkpoints import verified
 from rarft.mirror import fetch_folder
 from rarft.qwen.loading import CHECKPOINT_JSON
 
@@ -92,7 +93,7 @@ def test_a_run_whose_disk_was_wiped_goes_on_from_the_store_and_ends_with_the_sam
     )
     assert all(torch.equal(before[key][moment], after[key][moment]) for key in before for moment in before[key])
     entries = map(json.loads, objects.read(f"{RUN}/training.jsonl", "run").decode().splitlines())
-    assert [entry["step"] for entry in entries if "reward" in entry][-1] == 6
+    assert [entry["step"] for entry in entries if "reward" in entry] == [1, 2, 3, 4, 5, 6]
     assert {"DONE", "training.html"} <= objects.sizes(RUN, "run").keys()
 
 
@@ -112,7 +113,28 @@ def test_a_checkpoint_of_the_store_is_evaluated_and_trained_from(killed_and_wipe
         load_file(next((tmp_path / ".models").glob("*/model.safetensors"))),
     )
     with pytest.raises(InputError, match="no such folder in the store"):
-        train(validated, tmp_path, "--model_name_or_path", "s3://runs/nothing")
+        train(validated, tmp_path, "--model_name_or_path", "s3://runs/nothing", "--scratch", str(tmp_path))
+    objects.write("s3://runs/other/checkpoint-2/config.json", b"{}", "run")
+    with pytest.raises(InputError, match=r"checkpoint\.json is missing"):
+        steps.evaluate("s3://runs/other/checkpoint-2", str(validated), str(tmp_path / "out"))
+
+
+def test_a_run_into_another_store_does_not_go_on_from_what_lies_here(killed_and_wiped, validated):
+    process = start(killed_and_wiped, validated, "--out", "s3://runs/second")
+    assert process.wait() == 2
+    assert "of a run with --out s3://runs/first" in (killed_and_wiped / "log").read_text().splitlines()[-1]
+
+
+def test_another_runs_checkpoint_by_its_uri_is_refused_and_changes_nothing(killed_and_wiped, validated, tmp_path):
+    flags = ("--resume_from_checkpoint", f"{RUN}/checkpoint-4", "--seed", "7")
+    with pytest.raises(InputError, match="another --seed: 42, now 7"):
+        train(validated, tmp_path, *SAVING, *flags)
+    assert not list((tmp_path / "checkpoints" / "rarft").glob("checkpoint-*"))
+    with pytest.raises(InputError, match="it is a final model"):
+        train(validated, tmp_path, *SAVING, "--resume_from_checkpoint", f"{RUN}/checkpoint-final")
+    final, entries = train(validated, tmp_path, *SAVING, "--resume_from_checkpoint", f"{RUN}/checkpoint-4")
+    assert [entry["step"] for entry in entries if "reward" in entry] == [5, 6]
+    assert verified(final.parent / "checkpoint-6")["step"] == 6
 
 
 def test_what_cannot_be_written_to_is_told_before_training(store, validated, tmp_path, monkeypatch):

@@ -13,7 +13,13 @@ from transformers import AutoModelForImageTextToText
 from rarft import steps
 from rarft.grpo.checkpoints import verified
 
-BREVITY = "def brevity(completions, **columns):\n    return [1 / (1 + len(text)) for text in map(str, completions)]\n"
+BREVITY = """
+import os, torch
+def brevity(completions, **columns):
+    with open("seeds", "a") as file:
+        print(torch.initial_seed(), file=file)
+    return [1 / (1 + len(text)) for text in map(str, completions)]
+"""
 
 
 def launch(folder, program, ranks, port, *flags):
@@ -135,6 +141,8 @@ def test_two_ranks_then_one_then_two_train_as_two_do(on_two_ranks, validated, tm
     verified(run / "checkpoint-4")
     _, entries = fixed(tmp_path, validated, 2, 29553, "--max_steps", "6", *SAVING)
     assert len(list((run / "checkpoint-6").glob("global_step*/*optim_states.pt"))) == 2
+    seeds = list(map(int, (tmp_path / "seeds").read_text().split()))
+    assert sorted(seeds) == [42 + 2, 42 + 2, *[42 + 8] * 2, *[42 + 9] * 2]  # by step and rank
     same_figures(entries, on_two_ranks[1], [1, 2, 3, 4, 5, 6])
 
 

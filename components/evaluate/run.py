@@ -22,10 +22,12 @@ def run(
 ) -> None:
     """Evaluate into the `results` artifact, and log the headline figures."""
     with reported("evaluate"):
-        found = steps.evaluate(checkpoint, data.path, results.path, base, encoder, in_sample)
+        options = {"base": base or None, "encoder": encoder or None, "in_sample": in_sample}
+        found = steps.evaluate(checkpoint, data.path, results.path, **options)
         shutil.copyfile(Path(results.path) / REPORT_HTML, report.path)
         for name, value, before, _ in headline_rows(found):
             label = f"{name} (in-sample)" if in_sample else name
-            metrics.log_metric(label, value)
+            if value is not None:
+                metrics.log_metric(label, value)
             if before is not None:
                 metrics.log_metric(f"{label}, base", before)

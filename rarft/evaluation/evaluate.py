@@ -1,103 +1,267 @@
-"""Evaluation of a checkpoint, alone or beside the one that it was trained from."""
+"""Evaluation of a checkpoint, or of finished predictions; alone, or beside the ones that it is compared with."""
 
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from rarft.evaluation.metrics import compute_metrics
-from rarft.evaluation.predict import Prediction, Predictor
+from rarft import objects
+from rarft.errors import InputError
+from rarft.evaluation.bootstrap import intervals, paired
+from rarft.evaluation.categories import with_rules
+from rarft.evaluation.gates import Gate, faults, parse_gate
+from rarft.evaluation.judge import Judge
+from rarft.evaluation.metrics import HEADLINE, Table, compute_metrics, metrics_of
+from rarft.evaluation.predict import Predictor, in_batches
+from rarft.evaluation.predictions import Prediction, read_predictions, write_predictions
 from rarft.evaluation.report import render_report
-from rarft.qwen.loading import check_checkpoint, fetched_checkpoint
+from rarft.evaluation.scoring import scored
+from rarft.evaluation.shares import SharedWork, join_processes, rank_and_size, wait_for_all
+from rarft.qwen.loading import check_checkpoint, checkpoint_path, fetched_checkpoint
 from rarft.qwen.reading import ReadingSettings
 from rarft.references.encoder import SentenceEncoder
 from rarft.references.store import ReferenceStore
-from rarft.rewards.registry import resolve_rewards
-from rarft.rewards.replay import score_completion
 from rarft.riq.schema import Sample, read_samples
-from rarft.storage import Place, make_folder, write_files
+from rarft.storage import Place, fetched, make_folder, member, write_files
 
 METRICS_JSON = "metrics.json"
 PREDICTIONS_JSONL = "predictions.jsonl"
 REPORT_HTML = "report.html"
-
-REWARDS = ["format", "refuse_iou", "explain_correction"]
-
-
-def _scored(predictions: list[Prediction], store: ReferenceStore) -> list[Prediction]:
-    """The predictions with the guide's three rewards; where the duration is not known, those that need none."""
-    functions = dict(zip(REWARDS, resolve_rewards(REWARDS, store), strict=True))
-    scored = []
-    for row in predictions:
-        usable = {name: reward for name, reward in functions.items() if row.sample.duration or name != "refuse_iou"}
-        terms = score_completion(row.sample, row.completion, usable)
-        rewards = {name: value for name in usable if (value := terms[name]) is not None}
-        scored.append(msgspec.structs.replace(row, rewards=rewards))
-    return scored
+_UNFINISHED = ".unfinished"  # folder of completions of an evaluation that is not done
 
 
-def _write_predictions(path: Path, predictions: list[Prediction]) -> None:
-    path.write_bytes(b"".join(msgspec.json.encode(prediction) + b"\n" for prediction in predictions))
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is evaluated, and how.
 
-
-def evaluate(
-    checkpoint: str,
-    data: str,
-    out: Place,
-    base: str | None = None,
-    encoder: str | None = None,
-    in_sample: bool | None = None,
-    batch_size: int = 16,
-) -> dict[str, Any]:
-    """Evaluate into `out`: predictions.jsonl, report.html and, last, metrics.json.
-
-    Args:
-        checkpoint: what is evaluated.
-        data: riq.jsonl, or the folder that holds it.
-        out: folder to write into.
+    Attributes:
+        checkpoint: a folder, a hub name, a URI or a packaged model; None where `predictions` are given.
+        predictions: finished predictions; None where a checkpoint is given.
+        data: riq.jsonl, or the folder that holds it; predictions may do without.
         base: a checkpoint to compare with; it reads prompts as `checkpoint` does.
-        encoder: sentence encoder of the correction reward; by default the packaged one.
+        base_predictions: finished predictions to compare with.
+        encoder: sentence encoder of the similarities; None for the packaged one.
         in_sample: whether the checkpoint was trained on these videos, where that is known; every figure is
             labelled if it was.
+        backend: what completes: transformers or vllm.
         batch_size: prompts per batch.
+        categories: rules, to read mismatch categories by rules; None to leave that to the judge, or out.
+        judge_url: of an OpenAI-compatible endpoint; None for no judge.
+        judge_model: that it serves.
+        judge_cache: SQLite file of verdicts; None for the user's cache folder.
+        judge_prices: US dollars per million tokens of prompt and of completion, where known.
+        gates: what the checkpoint must reach.
+    """
 
-    Returns:
-        What metrics.json holds: the checkpoint's metrics, and the base's under `base`.
+    checkpoint: str | None
+    data: str | None
+    predictions: str | None = None
+    base: str | None = None
+    base_predictions: str | None = None
+    encoder: str | None = None
+    in_sample: bool | None = None
+    backend: str = "transformers"
+    batch_size: int = 16
+    categories: str | None = None
+    judge_url: str | None = None
+    judge_model: str | None = None
+    judge_cache: str | None = None
+    judge_prices: tuple[float, float] | None = None
+    gates: Sequence[str] = field(default_factory=tuple)
+
+
+def _files_of(checkpoint: str) -> Any:
+    """What changes when a checkpoint's files do; of a hub's name, the name."""
+    folder = Path(checkpoint_path(checkpoint))
+    if not folder.is_dir():
+        return checkpoint
+    return sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
+
+
+def _completed(
+    checkpoint: str, what: str, samples: Sequence[Sample], reading: ReadingSettings, settings: EvaluationSettings,
+    out: Place,
+) -> tuple[list[Prediction], SharedWork]:  # fmt: skip
+    """Predictions of a checkpoint, done by all processes together; what was done before is not done again."""
+    with fetched_checkpoint(checkpoint, what) as path:
+        held = objects.entries(checkpoint, what) if objects.is_object_uri(checkpoint) else _files_of(path)
+        queries = [(sample.id, sample.video, sample.query, sample.duration) for sample in samples]
+        identity = [checkpoint, held, asdict(reading), queries, settings.backend, settings.batch_size]
+        work = SharedWork(member(out, _UNFINISHED), identity)
+        batches = in_batches(samples, settings.batch_size)
+        predictor: list[Predictor] = []  # loaded when there is something to do
+
+        def complete(batch: list[int]) -> list[str]:
+            if not predictor:
+                predictor.append(Predictor(path, reading, what, settings.backend))
+            return predictor[0].complete([samples[index] for index in batch])
+
+        name = "base" if what == "--base" else "checkpoint"
+        completions = work.run(batches, complete, f"evaluating {name}")
+    said = {
+        index: text
+        for batch, texts in zip(batches, completions, strict=True)
+        for index, text in zip(batch, texts, strict=True)
+    }
+    return [Prediction(sample, said[index]) for index, sample in enumerate(samples)], work
+
+
+def _finished(path: str, what: str, samples: Sequence[Sample] | None) -> tuple[list[Prediction], int]:
+    """Predictions of a file, and how many rows of it cannot be used; those are told."""
+    with fetched(path, what) as file:
+        predictions, unusable = read_predictions(file, samples)
+    for line in unusable[:5]:
+        print(f"{what} {path}: {line}", flush=True)
+    if unusable:
+        print(f"{what} {path}: {len(unusable)} rows left out", flush=True)
+    return predictions, len(unusable)
+
+
+def _key(prediction: Prediction) -> tuple[str, str, str]:
+    sample = prediction.sample
+    return sample.video, sample.query, sample.task_type
+
+
+def _aligned(base: list[Prediction], predictions: Sequence[Prediction]) -> list[Prediction]:
+    """The base's predictions in the order of the others.
 
     Raises:
-        InputError: data or checkpoint that cannot be used.
+        InputError: they are not of the same queries.
     """
-    samples: list[Sample] = read_samples(data, "--data")
-    check_checkpoint(checkpoint, "--checkpoint")
-    if base:
-        check_checkpoint(base, "--base")
+    by_key = {_key(row): row for row in base}
+    missing = [row for row in predictions if _key(row) not in by_key]
+    if missing or len(base) != len(predictions):
+        raise InputError(
+            f"--base-predictions: {len(base)} predictions beside {len(predictions)}, {len(missing)} queries without "
+            "one; give predictions of the same queries"
+        )
+    return [by_key[_key(row)] for row in predictions]
+
+
+def _check(settings: EvaluationSettings) -> list[Gate]:
+    """Tell of settings that do not go together, before anything is loaded; the gates.
+
+    Raises:
+        InputError: the first of them.
+    """
+    if (settings.checkpoint is None) == (settings.predictions is None):
+        raise InputError("give either --checkpoint or --predictions")
+    if settings.checkpoint is not None:
+        if settings.data is None:
+            raise InputError("--data is missing; give the riq.jsonl of `rarft validate`")
+        check_checkpoint(settings.checkpoint, "--checkpoint")
+    if settings.base:
+        if settings.checkpoint is None:
+            raise InputError("--base goes with --checkpoint; beside --predictions give --base-predictions")
+        check_checkpoint(settings.base, "--base")
+    if settings.base and settings.base_predictions:
+        raise InputError("give either --base or --base-predictions")
+    if (settings.judge_url is None) != (settings.judge_model is None):
+        raise InputError("--judge-url and --judge-model go together")
+    if settings.judge_url and settings.categories:
+        raise InputError("--categories rules: the judge reads categories, too; leave one of them out")
+    with_base = bool(settings.base or settings.base_predictions)
+    known = compute_metrics([])
+    return [parse_gate(text, with_base, known) for text in settings.gates]
+
+
+def evaluate(settings: EvaluationSettings, out: Place) -> dict[str, Any]:
+    """Evaluate into `out`: predictions.jsonl, report.html and, last, metrics.json.
+
+    Processes that torchrun started share the completions; the first of them does the rest. A killed evaluation goes on
+    where it stopped.
+
+    Returns:
+        What metrics.json holds; nothing on the other processes.
+
+    Raises:
+        InputError: data, predictions, checkpoint or judge that cannot be used.
+    """
+    gates = _check(settings)
+    samples = read_samples(settings.data, "--data") if settings.data else None
     make_folder(out)
-    store = ReferenceStore.empty(SentenceEncoder(encoder) if encoder else SentenceEncoder())
-
-    def predictions_of(path: str, what: str, name: str) -> list[Prediction]:
-        predictor = Predictor(path, reading, what)
-        return _scored(predictor.predict(samples, batch_size, f"evaluating {name}"), store)
-
+    join_processes()
+    works: list[SharedWork] = []
+    base_rows: list[Prediction] = []
+    unusable = 0
     with ExitStack() as files:
-        path = files.enter_context(fetched_checkpoint(checkpoint, "--checkpoint"))
-        reading = ReadingSettings.of(path)
-        base_predictions = []
-        if base:
-            base_path = files.enter_context(fetched_checkpoint(base, "--base"))
-            base_predictions = predictions_of(base_path, "--base", "base")
-        predictions = predictions_of(path, "--checkpoint", "checkpoint")
-    metrics = {
-        "checkpoint": Path(checkpoint).name,
-        "in_sample": in_sample,
-        **compute_metrics(predictions),
-        "base": {"checkpoint": Path(base).name, **compute_metrics(base_predictions)} if base else None,
-    }
+        reading = None
+        if settings.checkpoint is not None:
+            reading = ReadingSettings.of(files.enter_context(fetched_checkpoint(settings.checkpoint, "--checkpoint")))
+        if settings.base and reading is not None:
+            base_rows, work = _completed(settings.base, "--base", samples or [], reading, settings, out)
+            works.append(work)
+        if settings.checkpoint is not None and reading is not None:
+            rows, work = _completed(settings.checkpoint, "--checkpoint", samples or [], reading, settings, out)
+            works.append(work)
+        else:
+            rows, unusable = _finished(str(settings.predictions), "--predictions", samples)
+    if rank_and_size()[0]:
+        wait_for_all()
+        return {}
+    if settings.base_predictions:
+        base_rows, _ = _finished(settings.base_predictions, "--base-predictions", samples)
+    if base_rows:
+        base_rows = _aligned(base_rows, rows)
+    rows, base_rows, judged = _judged(settings, rows, base_rows)
+    metrics, shown, base = _metrics(settings, rows, base_rows)
+    metrics |= {"judge": judged, "unusable_rows": unusable}
+    failed = faults(gates, metrics)
+    reasons = {gate.text: gate.fault(metrics) for gate in gates}
+    metrics["gates"] = [{"gate": text, "passed": reason is None, "reason": reason} for text, reason in reasons.items()]
+    metrics["passed"] = not failed
     with write_files(out, last=METRICS_JSON, stale=[f"base-{PREDICTIONS_JSONL}"]) as folder:
-        _write_predictions(folder / PREDICTIONS_JSONL, predictions)
-        if base:
-            _write_predictions(folder / f"base-{PREDICTIONS_JSONL}", base_predictions)
-        (folder / REPORT_HTML).write_text(render_report(metrics, predictions), encoding="utf-8")
+        write_predictions(folder / PREDICTIONS_JSONL, rows)
+        if base_rows:
+            write_predictions(folder / f"base-{PREDICTIONS_JSONL}", base_rows)
+        (folder / REPORT_HTML).write_text(render_report(metrics, shown, base, base_rows), encoding="utf-8")
         (folder / METRICS_JSON).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    for work in works:
+        work.forget()
+    wait_for_all()
     return metrics
+
+
+def _judged(
+    settings: EvaluationSettings, rows: list[Prediction], base_rows: list[Prediction]
+) -> tuple[list[Prediction], list[Prediction], dict[str, Any] | None]:
+    """Predictions with rewards, similarities and what the judge or the rules say; and what judging took."""
+    store = ReferenceStore.empty(SentenceEncoder(settings.encoder) if settings.encoder else SentenceEncoder())
+    rows, base_rows = scored(rows, store), scored(base_rows, store)
+    if settings.categories == "rules":
+        return with_rules(rows), with_rules(base_rows), None
+    if settings.judge_url is None:
+        return rows, base_rows, None
+    cache = Path(settings.judge_cache) if settings.judge_cache else None
+    judge = Judge(settings.judge_url, str(settings.judge_model), cache)
+    rows, base_rows = judge.judge(rows), judge.judge(base_rows)
+    cost = judge.counts.cost(settings.judge_prices)
+    counts = {**asdict(judge.counts), "dollars": cost}
+    shown = "" if cost is None else f", {cost:.2f} dollars"
+    print(
+        f"judge: {judge.counts.asked} answers, {judge.counts.cached} from the cache, {judge.counts.failed} failed, "
+        f"{judge.counts.prompt_tokens + judge.counts.completion_tokens} tokens{shown}",
+        flush=True,
+    )
+    return rows, base_rows, counts
+
+
+def _metrics(
+    settings: EvaluationSettings, rows: Sequence[Prediction], base_rows: Sequence[Prediction]
+) -> tuple[dict[str, Any], Table, Table | None]:
+    shown, base = Table(rows), Table(base_rows) if base_rows else None
+    metrics = {
+        "checkpoint": Path(settings.checkpoint or str(settings.predictions)).name,
+        "in_sample": settings.in_sample,
+        **metrics_of(shown),
+        "intervals": intervals(shown),
+        "base": None,
+        "comparison": None,
+    }
+    if base is not None:
+        name = Path(str(settings.base or settings.base_predictions)).name
+        metrics["base"] = {"checkpoint": name, **metrics_of(base), "intervals": intervals(base)}
+        metrics["comparison"] = paired(shown, base, list(HEADLINE.values()))
+    return metrics, shown, base

@@ -1,68 +1,51 @@
-"""Metrics of predictions. Every value is a fraction unless its name says otherwise.
+"""Metrics of predictions. Every value is a fraction unless docs/evaluation.md says otherwise.
 
 Relevance is read by rule: a timestamp in the answer says that the query is relevant, an answer without one is
 a refusal, and a completion without an answer is wrong whichever the truth is (decision D2).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rarft.evaluation.predict import Prediction
-from rarft.response import parse
-from rarft.segments import temporal_iou
+import numpy as np
+from numpy.typing import NDArray
 
-THRESHOLDS = {"r_at_30": 0.3, "r_at_50": 0.5, "r_at_70": 0.7}
+from rarft.evaluation.facts import THRESHOLDS, Column, Judged, columns
+from rarft.evaluation.predictions import Prediction
 
+# Sums of the columns: one number each, or one for each resample of a bootstrap.
+Sums = Mapping[str, NDArray[np.float64]]
+Tree = dict[str, Any]
 
-class Judged:
-    """A prediction set against its truth.
-
-    Attributes:
-        relevant: whether the query is answerable.
-        said_relevant: what the completion took it for; the opposite of the truth where it has no answer.
-        iou: temporal IoU with the truth; None for a refusable query.
-        ra_iou: 0 where relevance is wrong, 1 for a right refusal, else the temporal IoU (RA-IoU).
-    """
-
-    def __init__(self, prediction: Prediction) -> None:
-        self.prediction = prediction
-        self.response = parse(prediction.completion)
-        truth = prediction.sample
-        self.relevant = truth.task_type == "answerable"
-        self.said_relevant = self.response.segment is not None if self.response.answer else not self.relevant
-        self.iou: float | None = None
-        if self.relevant:
-            said, segment = self.response.segment, truth.segment
-            self.iou = temporal_iou(said, segment) if said is not None and segment is not None else 0.0
-        self.ra_iou = self.iou if self.iou is not None else float(not self.said_relevant)
+_LENGTHS = ((5.0, "under 5 s"), (10.0, "5 to 10 s"), (30.0, "10 to 30 s"), (float("inf"), "over 30 s"))
+_POSITIONS = ("beginning", "middle", "end")  # thirds of the video, by the segment's centre
 
 
-def _ratio(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator else 0.0
+def _ratio(numerator: Any, denominator: Any, empty: float) -> Any:
+    numerator, denominator = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, empty), where=denominator != 0)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return _ratio(sum(values), len(values))
+def _mean(sums: Sums, name: str) -> Any:
+    """Nothing (NaN) where no sample counts."""
+    return _ratio(sums.get(name, np.zeros(())), sums.get(f"{name}/n", np.zeros(())), np.nan)
 
 
-def _scores(hits: int, said: int, true: int) -> dict[str, float]:
-    """Precision, recall and F1 of one class from its hits, how often it was said, and how often it was true."""
+def _scores(hits: Any, said: Any, true: Any) -> Tree:
+    """Precision, recall and F1 of one class; 0 where they would divide by nothing."""
     return {
-        "precision": _ratio(hits, said),
-        "recall": _ratio(hits, true),
-        "f1": _ratio(2 * hits, said + true),
+        "precision": _ratio(hits, said, 0.0),
+        "recall": _ratio(hits, true, 0.0),
+        "f1": _ratio(2 * hits, said + true, 0.0),
     }
 
 
-def relevance(judged: Sequence[Judged]) -> dict[str, Any]:
+def relevance(sums: Sums) -> Tree:
     """Accuracy, scores of both classes, their mean F1, and the confusion with "relevant" as positive class."""
-    tp = sum(row.relevant and row.said_relevant for row in judged)
-    fp = sum(not row.relevant and row.said_relevant for row in judged)
-    fn = sum(row.relevant and not row.said_relevant for row in judged)
-    tn = len(judged) - tp - fp - fn
+    tp, fp, fn, tn = (sums[name] for name in ("tp", "fp", "fn", "tn"))
     relevant, irrelevant = _scores(tp, tp + fp, tp + fn), _scores(tn, tn + fn, tn + fp)
     return {
-        "accuracy": _ratio(tp + tn, len(judged)),
+        "accuracy": _ratio(tp + tn, tp + fp + fn + tn, 0.0),
         "relevant": relevant,
         "irrelevant": irrelevant,
         "f1_avg": (relevant["f1"] + irrelevant["f1"]) / 2,
@@ -70,51 +53,142 @@ def relevance(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def overlap(ious: Sequence[float]) -> dict[str, float]:
-    """Mean IoU and the share of samples at or above each threshold."""
-    recalls = {name: _mean([float(iou >= least) for iou in ious]) for name, least in THRESHOLDS.items()}
-    return {"mean": _mean(ious), **recalls}
+def _overlap(sums: Sums, name: str) -> Tree:
+    count = sums.get(f"{name}/n", np.zeros(()))
+    recalls = {recall: _ratio(sums.get(f"{name}/{recall}", np.zeros(())), count, np.nan) for recall in THRESHOLDS}
+    return {"mean": _mean(sums, name), **recalls}
 
 
-def _summary(judged: Sequence[Judged]) -> dict[str, Any]:
-    rewards: dict[str, list[float]] = {}
-    for row in judged:
-        for name, value in row.prediction.rewards.items():
-            rewards.setdefault(name, []).append(value)
-    means = {name: _mean(values) for name, values in rewards.items()}
+def _categories(sums: Sums) -> Tree:
+    """RT-IoU, the Jaccard index of true and read mismatch categories, and how well each label is told."""
+    names = sorted({name.rsplit("/", 1)[0] for name in sums if name.startswith("label/")})
+    counts = {name: [sums[f"{name}/{part}"] for part in ("hits", "said", "true")] for name in names}
+    labels = {name.removeprefix("label/"): _scores(*parts) for name, parts in counts.items()}
+    known = bool(labels)
+    total = [sum(parts) for parts in zip(*counts.values(), strict=True)] if known else []
     return {
-        "samples": len(judged),
-        "relevance": relevance(judged),
-        "ra_iou": overlap([row.ra_iou for row in judged]),
-        "grounding": overlap([row.iou for row in judged if row.iou is not None]),
-        "format_rate": _mean([float(row.response.well_formed) for row in judged]),
-        "rewards": {**means, "total": sum(means.values())},
+        "all": _mean(sums, "rt_iou/all"),
+        "true_negatives": _mean(sums, "rt_iou/true_negatives"),
+        "macro_f1": _macro_f1(labels, counts),
+        "micro_f1": _scores(*total)["f1"] if known else np.asarray(np.nan),
+        "labels": labels,
     }
 
 
-def _breakdown(judged: Sequence[Judged], keys: Callable[[Judged], Iterable[str]]) -> dict[str, Any]:
-    groups: dict[str, list[Judged]] = {}
-    for row in judged:
-        for key in keys(row):
-            groups.setdefault(key, []).append(row)
+def _macro_f1(labels: Tree, counts: Mapping[str, Sequence[Any]]) -> Any:
+    """Mean F1 of the labels that stand in the truth or were read."""
+    present = [_ratio(said + true, said + true, 0.0) for _, said, true in counts.values()]
+    return _ratio(sum(scores["f1"] for scores in labels.values()), sum(present), np.nan)
+
+
+def metrics_from(sums: Sums) -> Tree:
+    """Every metric, from the sums of `facts.columns`; each of the shape of the sums, NaN where nothing counts."""
+    rewards = sorted(name for name in sums if name.startswith("rewards/") and not name.endswith("/n"))
+    means = {name.removeprefix("rewards/"): _mean(sums, name) for name in rewards}
     return {
-        name: {
-            "samples": len(rows),
-            "accuracy": _mean([float(row.said_relevant == row.relevant) for row in rows]),
-            "ra_iou": _mean([row.ra_iou for row in rows]),
+        "samples": sums["samples"],
+        "relevance": relevance(sums),
+        "ra_iou": _overlap(sums, "ra_iou"),
+        "grounding": _overlap(sums, "grounding"),
+        "refusal_similarity": {part: _mean(sums, f"refusal_similarity/{part}") for part in ("all", "true_negatives")},
+        "correction_similarity": {
+            part: _mean(sums, f"correction_similarity/{part}") for part in ("all", "true_negatives")
+        },
+        "rt_iou": _categories(sums),
+        "consistency": _mean(sums, "consistency"),
+        "format_rate": _mean(sums, "format_rate"),
+        "answer_rate": _mean(sums, "answer_rate"),
+        "out_of_range_rate": _mean(sums, "out_of_range"),
+        "mean_length": _mean(sums, "length"),
+        "rewards": {**means, "total": sum(means.values()) if means else np.asarray(np.nan)},
+    }
+
+
+def mapped(tree: Tree, change: Callable[[Any], Any]) -> Tree:
+    """The tree with every value changed."""
+    return {name: mapped(value, change) if isinstance(value, dict) else change(value) for name, value in tree.items()}
+
+
+_COUNTS = {"samples", "tp", "fp", "fn", "tn"}
+
+
+def _plain(tree: Tree) -> Tree:
+    """Numbers as JSON has them: counts whole, None for what is not known."""
+
+    def plain(name: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(key, inner) for key, inner in value.items()}
+        number = float(value)
+        return int(number) if name in _COUNTS else None if np.isnan(number) else number
+
+    return {name: plain(name, value) for name, value in tree.items()}
+
+
+def _by_length(row: Judged) -> list[str]:
+    segment = row.prediction.sample.segment
+    return [] if segment is None else [next(name for most, name in _LENGTHS if segment[1] - segment[0] < most)]
+
+
+def _by_position(row: Judged) -> list[str]:
+    segment, duration = row.prediction.sample.segment, row.prediction.sample.duration
+    if segment is None or not duration:
+        return []
+    return [_POSITIONS[max(0, min(2, int((segment[0] + segment[1]) / 2 / duration * 3)))]]
+
+
+# What metrics are broken down by: name in metrics.json -> the groups that a sample belongs to.
+GROUPINGS: dict[str, Callable[[Judged], Iterable[str]]] = {
+    "by_difficulty": lambda row: [row.prediction.sample.difficulty or "unlabelled"],
+    "by_category": lambda row: row.prediction.sample.categories,
+    "by_length": _by_length,
+    "by_position": _by_position,
+}
+
+
+class Table:
+    """Predictions with their columns, and the groups that they fall into.
+
+    Attributes:
+        judged: the predictions against their truths.
+        columns: of `facts.columns`.
+        groups: (grouping, group) -> whether each sample belongs to it.
+    """
+
+    def __init__(self, predictions: Sequence[Prediction]) -> None:
+        self.judged = [Judged(prediction) for prediction in predictions]
+        self.columns: dict[str, Column] = columns(self.judged)
+        self.groups: dict[tuple[str, str], NDArray[np.bool_]] = {}
+        for grouping, groups_of in GROUPINGS.items():
+            for index, row in enumerate(self.judged):
+                for name in groups_of(row):
+                    key = (grouping, name)
+                    if key not in self.groups:
+                        self.groups[key] = np.zeros(len(self.judged), bool)
+                    self.groups[key][index] = True
+
+    def sums(self, mask: NDArray[np.bool_] | None = None) -> dict[str, NDArray[np.float64]]:
+        """Sum of each column, over all samples or those of a mask."""
+        return {
+            name: np.asarray(column.sum() if mask is None else column[mask].sum())
+            for name, column in self.columns.items()
         }
-        for name, rows in sorted(groups.items())
-    }
 
 
-def compute_metrics(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """All metrics of a set of predictions, and relevance and RA-IoU by difficulty and by mismatch category."""
-    judged = [Judged(prediction) for prediction in predictions]
-    return {
-        **_summary(judged),
-        "by_difficulty": _breakdown(judged, lambda row: [row.prediction.sample.difficulty or "unlabelled"]),
-        "by_category": _breakdown(judged, lambda row: row.prediction.sample.categories),
-    }
+def compute_metrics(predictions: Sequence[Prediction]) -> Tree:
+    """All metrics of a set of predictions, and the same of each group of them."""
+    return metrics_of(Table(predictions))
+
+
+def metrics_of(table: Table) -> Tree:
+    """All metrics of a table, and the same of each of its groups."""
+    metrics = _plain(metrics_from(table.sums()))
+    for grouping in GROUPINGS:
+        metrics[grouping] = {
+            name: _plain(metrics_from(table.sums(mask)))
+            for (kind, name), mask in sorted(table.groups.items())
+            if kind == grouping
+        }
+    return metrics
 
 
 # The figures that a comparison shows: heading -> dotted path.
@@ -128,14 +202,24 @@ HEADLINE = {
     "RA R@0.5": "ra_iou.r_at_50",
     "RA R@0.7": "ra_iou.r_at_70",
     "mIoU of relevant queries": "grounding.mean",
+    "Refusal similarity": "refusal_similarity.all",
+    "Correction similarity": "correction_similarity.all",
     "Format rate": "format_rate",
     "Mean reward (the guide's)": "rewards.total",
 }
 
 
-def value_at(metrics: dict[str, Any], path: str) -> float:
-    """The metric at a dotted path, such as `relevance.irrelevant.f1`."""
+def value_at(metrics: Tree, path: str) -> float | None:
+    """The metric at a dotted path, such as `relevance.irrelevant.f1`; None where it is not known.
+
+    Raises:
+        KeyError: there is no metric of that name.
+    """
     value: Any = metrics
     for part in path.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise KeyError(path)
         value = value[part]
-    return float(value)
+    if isinstance(value, dict):
+        raise KeyError(path)
+    return None if value is None else float(value)

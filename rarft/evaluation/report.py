@@ -1,22 +1,31 @@
 """The evaluation report as a page, and its headline table for a console."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from rarft.evaluation.metrics import HEADLINE, Judged, value_at
-from rarft.evaluation.predict import Prediction
+from rarft.evaluation.examples import gallery
+from rarft.evaluation.metrics import HEADLINE, Table, value_at
+from rarft.evaluation.predictions import Prediction
+from rarft.html import Html, columns, histogram, rates, scatter, section, table
 from rarft.html import page as html_page
-from rarft.html import section, table
 
-_EXAMPLES = 20
+_BINS = 20
+_BREAKDOWNS = {
+    "by_difficulty": "By difficulty",
+    "by_category": "By mismatch category",
+    "by_length": "By length of the segment",
+    "by_position": "By position of the segment in the video",
+}
 
 
-def headline_rows(metrics: dict[str, Any]) -> list[tuple[str, float, float | None, float | None]]:
-    """(name, checkpoint, base, difference) of each headline figure; the latter two None without a base."""
+def headline_rows(metrics: dict[str, Any]) -> list[tuple[str, float | None, float | None, float | None]]:
+    """(name, checkpoint, base, difference) of each headline figure that is known anywhere."""
     rows = []
     for name, path in HEADLINE.items():
         value = value_at(metrics, path)
         base = value_at(metrics["base"], path) if metrics.get("base") else None
-        rows.append((name, value, base, None if base is None else value - base))
+        if value is not None or base is not None:
+            rows.append((name, value, base, value - base if value is not None and base is not None else None))
     return rows
 
 
@@ -26,30 +35,99 @@ def console_table(metrics: dict[str, Any]) -> str:
     with_base = bool(metrics.get("base"))
     header = f"{title + ', ' + str(metrics['samples']) + ' queries':<48}"
     lines = [header + (f"{'before':>8}{'after':>8}{'change':>9}" if with_base else f"{'value':>8}")]
+
+    def figure(value: float | None, form: str, width: int) -> str:
+        return f"{'-' if value is None else format(value, form):>{width}}"
+
     for name, value, base, change in headline_rows(metrics):
         label = f"{name} (in-sample)" if metrics["in_sample"] else name
-        figures = f"{value:8.3f}" if base is None else f"{base:8.3f}{value:8.3f}{change:+9.3f}"
-        lines.append(f"{label:<48}{figures}")
+        before = figure(base, ".3f", 8) if with_base else ""
+        after = figure(value, ".3f", 8) + (figure(change, "+.3f", 9) if with_base else "")
+        lines.append(f"{label:<48}{before}{after}")
     return "\n".join(lines)
 
 
-def _worst(predictions: list[Prediction]) -> list[tuple[object, ...]]:
-    judged = sorted((Judged(prediction) for prediction in predictions), key=lambda row: row.ra_iou)
-    return [
-        (
-            row.prediction.sample.video.rsplit("/", 1)[-1],
-            row.prediction.sample.query,
-            row.prediction.sample.task_type,
-            str(row.prediction.sample.segment or "–"),
-            row.prediction.completion,
-            row.ra_iou,
-        )
-        for row in judged[:_EXAMPLES]
-    ]
+def _at(tree: Any, path: str) -> Any:
+    for part in path.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
 
 
-def render_report(metrics: dict[str, Any], predictions: list[Prediction]) -> str:
-    """Headline table, breakdowns, and the worst predictions."""
+def _with_interval(value: float | None, interval: Sequence[float] | None) -> Html | None:
+    if value is None:
+        return None
+    around = f" <span class=info>{interval[0]:.3f} to {interval[1]:.3f}</span>" if interval else ""
+    return Html(f"{value:.3f}{around}")
+
+
+def _headline(metrics: dict[str, Any], label: str) -> Html:
+    rows = []
+    for name, value, base, _ in headline_rows(metrics):
+        path = HEADLINE[name]
+        row: list[object] = [f"{name}{label}", _with_interval(value, _at(metrics["intervals"], path))]
+        if metrics.get("base"):
+            row.append(_with_interval(base, _at(metrics["base"]["intervals"], path)))
+            compared = metrics["comparison"].get(path)
+            change = f"{compared['difference']:+.3f}" if compared else None
+            row += [change, f"{compared['p']:.3f}" if compared else None]
+        rows.append(row)
+    header = ["metric", "checkpoint", *(["base", "change", "p"] if metrics.get("base") else [])]
+    return section("Headline, with 95 % intervals", table(header, rows))
+
+
+def _breakdowns(metrics: dict[str, Any], label: str) -> list[Html]:
+    parts = []
+    for key, title in _BREAKDOWNS.items():
+        rows = [
+            (
+                f"{name}{label}",
+                figures["samples"],
+                figures["relevance"]["accuracy"],
+                figures["ra_iou"]["mean"],
+                figures["grounding"]["mean"],
+                figures["correction_similarity"]["all"],
+            )
+            for name, figures in metrics[key].items()
+        ]
+        if rows:
+            header = ["group", "queries", "relevance accuracy", "RA-IoU", "mIoU", "correction similarity"]
+            parts.append(section(title, table(header, rows)))
+    return parts
+
+
+def _plots(metrics: dict[str, Any], shown: Table, base: Table | None) -> Html:
+    pictures = {}
+    for name, one in (("this checkpoint", shown), ("base", base)):
+        if one is None:
+            continue
+        ious = [row.iou for row in one.judged if row.iou is not None]
+        if ious:
+            counts = [0] * _BINS
+            for iou in ious:
+                counts[min(_BINS - 1, int(iou * _BINS))] += 1
+            pictures[f"IoU of relevant queries, {name}"] = histogram(counts, 1.0, "", open_ended=False)
+    refused = {}
+    for name, tree in (("", metrics), (", base", metrics.get("base"))):
+        for group, figures in tree["by_difficulty"].items() if tree else ():
+            if tree and group != "original":
+                interval = _at(tree["intervals"]["by_difficulty"][group], "relevance.irrelevant.recall")
+                refused[f"{group}{name}"] = (figures["relevance"]["irrelevant"]["recall"], interval)
+    if refused:
+        pictures["Queries that do not fit: share refused, by difficulty"] = rates(dict(sorted(refused.items())))
+    points = {
+        f"{kind}{name}": (tree["relevance"][kind]["recall"], tree["relevance"][kind]["precision"])
+        for name, tree in (("", metrics), (", base", metrics.get("base")))
+        if tree
+        for kind in ("relevant", "irrelevant")
+    }
+    pictures["Precision over recall of both classes"] = scatter(points)
+    return section("Pictures", columns(pictures))
+
+
+def render_report(
+    metrics: dict[str, Any], shown: Table, base: Table | None, base_predictions: Sequence[Prediction]
+) -> str:
+    """Headline table, pictures, breakdowns, and a browser of examples."""
     in_sample = metrics["in_sample"]
     label = " (in-sample)" if in_sample else ""
     note = {
@@ -57,15 +135,13 @@ def render_report(metrics: dict[str, Any], predictions: list[Prediction]) -> str
         False: "Held-out: videos that were not trained on.",
         None: "Whether the checkpoint was trained on these videos is not known here.",
     }[in_sample]
-    headline = [(f"{name}{label}", *values) for name, *values in headline_rows(metrics)]
-    parts = [section("Headline", table(["metric", "checkpoint", "base", "change"], headline))]
-    for key, title in (("by_difficulty", "By difficulty"), ("by_category", "By mismatch category")):
-        rows = [
-            (f"{name}{label}", figures["samples"], figures["accuracy"], figures["ra_iou"])
-            for name, figures in metrics[key].items()
-        ]
-        if rows:
-            parts.append(section(title, table(["group", "queries", "relevance accuracy", "RA-IoU"], rows)))
-    header = ["video", "query", "task", "truth", "completion", "RA-IoU"]
-    parts.append(section("Worst predictions first", table(header, _worst(predictions))))
+    parts = [_headline(metrics, label)]
+    if metrics["gates"]:
+        rows = [(gate["gate"], "passed" if gate["passed"] else gate["reason"]) for gate in metrics["gates"]]
+        parts.append(section("Gates", table(["gate", "result"], rows)))
+    if metrics["judge"]:
+        parts.append(section("Judge", table(["", "value"], list(metrics["judge"].items()))))
+    parts.append(_plots(metrics, shown, base))
+    parts.append(section("Examples", gallery(shown.judged, base_predictions)))
+    parts += _breakdowns(metrics, label)
     return html_page(f"Evaluation of {metrics['checkpoint']}{label}", note, *parts)

@@ -11,10 +11,10 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rarft.errors import InputError
-from rarft.grpo.checkpoints import CHECKPOINT_JSON, complete, rotate
+from rarft.grpo.checkpoints import CHECKPOINT_JSON, checkpoints_of, complete, is_complete, rotate
 from rarft.grpo.curves import TRAINING_HTML, render_curves
 from rarft.grpo.data import TrainingRows
-from rarft.grpo.nodes import from_all, from_main, leads_node, listing, wait_until_visible
+from rarft.grpo.nodes import from_all, from_main, leads_node, listing, meet, wait_until_visible
 from rarft.grpo.space import bytes_needed, check_space
 from rarft.grpo.uploads import Parcel, Uploads
 from rarft.manifest import entries
@@ -91,40 +91,53 @@ class CompleteCheckpoints(TrainerCallback):
         refusal = None
         if PartialState().is_main_process:
             try:
-                check_space(Path(args.output_dir), bytes_needed(model, args, state, self._most))
+                check_space(Path(args.output_dir), bytes_needed(model, args, state, self._kept(args)))
             except InputError as error:
                 refusal = str(error)
         if refusal := from_main(refusal):
             raise InputError(refusal)
+
+    def _kept(self, args: Any) -> int | None:
+        """How many more checkpoints will lie on the disk at a time; None: all to come."""
+        if self._most is None:
+            return None
+        # The oldest goes after the newest is complete.
+        held = sum(map(is_complete, checkpoints_of(Path(args.output_dir))))
+        return max(1, self._most + 1 - held)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Every rank has saved its part: write the manifest, and send what is complete."""
         processes = PartialState()
         run = Path(args.output_dir)
         checkpoint = run / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        processes.wait_for_everyone()
         if processes.is_main_process:
             self._reading.save(checkpoint)
+        processes.wait_for_everyone()
         parcel = self._complete_together(checkpoint) if self._shared else self._complete_apart(checkpoint)
         if self._uploads is not None and parcel is not None:
             self._uploads.send(parcel)
         if processes.is_main_process and self._shared:
             under_way = self._uploads.under_way if self._uploads else []
-            rotate(run, self._most, [*under_way, *([self._in_use] if self._in_use else [])])
-        processes.wait_for_everyone()
+            rotate(run, self._most, [checkpoint, *under_way, *([self._in_use] if self._in_use else [])])
+        meet()
 
     def _complete_together(self, checkpoint: Path) -> Parcel | None:
         """All machines see one folder: its manifest names every file in it, once all of them are seen."""
         seen = from_all(listing(checkpoint) if leads_node() else {})
         if not PartialState().is_main_process:
             return None
-        wait_until_visible(checkpoint, {name: size for files in seen for name, size in files.items()})
+        largest: dict[str, int] = {}  # a machine may still see an earlier size of what another one wrote
+        for files in seen:
+            for name, size in files.items():
+                largest[name] = max(size, largest.get(name, 0))
+        wait_until_visible(checkpoint, largest)
         complete(checkpoint, self._settings, PartialState().num_processes, entries(checkpoint, CHECKPOINT_JSON))
         return Parcel(checkpoint)
 
     def _complete_apart(self, checkpoint: Path) -> Parcel | None:
         """Each machine holds a part of the files: the main process's manifest names them all."""
         own = entries(checkpoint, CHECKPOINT_JSON) if leads_node() else None
+        meet()
         held = {process: files for process, files in enumerate(from_all(own)) if files is not None}
         if own is None:
             return None

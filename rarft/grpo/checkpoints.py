@@ -10,6 +10,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from rarft.errors import InputError
 from rarft.manifest import IncompleteError, read_manifest, verify, write_manifest
 from rarft.qwen.loading import CHECKPOINT_JSON
+from rarft.storage import Place
 
 DONE = "DONE"
 FINAL = "checkpoint-final"
@@ -89,6 +90,8 @@ def verified(checkpoint: Path) -> dict[str, Any]:
         IncompleteError: a file is missing or damaged, or a rank's random numbers were not saved.
     """
     manifest = verify(checkpoint, CHECKPOINT_JSON)
+    if "world_size" not in manifest:
+        raise IncompleteError("it is a final model, without what training goes on from; take a checkpoint-N")
     if missing := [name for name in rng_states(manifest["world_size"]) if name not in manifest["files"]]:
         raise IncompleteError(f"{missing[0]} is missing: the run would go on with other random numbers")
     return manifest
@@ -111,21 +114,37 @@ def rotate(run: Path, most: int | None, in_use: Sequence[Path] = ()) -> None:
     """Remove the oldest complete checkpoints beyond `most`, never those in use."""
     if not most:
         return
-    whole = [checkpoint for checkpoint in checkpoints_of(run) if is_complete(checkpoint)]
-    for checkpoint in whole[most:]:
-        if checkpoint not in in_use:
+    found = checkpoints_of(run)
+    kept = [checkpoint for checkpoint in found if is_complete(checkpoint)][:most]
+    for checkpoint in found:
+        # Older ones that are not complete are what an earlier removal, or a save, was killed in.
+        if checkpoint not in in_use and kept and step_of(checkpoint) < step_of(kept[-1]):
             # Without its manifest it is incomplete at once, should its removal be cut short.
-            (checkpoint / CHECKPOINT_JSON).unlink()
+            (checkpoint / CHECKPOINT_JSON).unlink(missing_ok=True)
             shutil.rmtree(checkpoint)
 
 
-def check_same_run(checkpoint: Path, settings: dict[str, Any]) -> None:
+def sweep(run: Path) -> None:
+    """Remove what killed processes were about to make; there must be no other one at work in the folder."""
+    for pattern in (".checkpoint-*", ".adapters.*", ".unfinished-*", ".*.tmp"):
+        for path in run.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def check_same_run(checkpoint: Place, manifest: dict[str, Any], settings: dict[str, Any]) -> None:
     """Make sure that going on from a checkpoint goes on with the same run.
+
+    Args:
+        checkpoint: where it lies, for messages.
+        manifest: its manifest.
+        settings: of `resume.identity`.
 
     Raises:
         InputError: a setting differs that must not; the message says which.
     """
-    manifest = read_manifest(checkpoint, CHECKPOINT_JSON)
     for name, flag in _FLAGS.items():
         before, now = manifest["settings"].get(name), settings[name]
         if before != now:

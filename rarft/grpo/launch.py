@@ -31,8 +31,10 @@ def die_with_launcher() -> None:
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ or sys.platform != "linux":
         return
+    launcher = os.getppid()  # 1 in a container that it is the command of
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:  # it had ended before
+    if os.getppid() != launcher:
+        print("rarft train: torchrun has ended", file=sys.stderr, flush=True)
         raise SystemExit(EXIT_FAILED)
 
 

@@ -5,10 +5,26 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
+_meetings = 0  # of this process; all of them come to as many
+_LATE = 10.0  # seconds in which a network file system must show a new name
 _PATIENCE = 120.0  # seconds in which a shared folder must show what another machine wrote
+
+
+def meet() -> None:
+    """Wait until every process has come here, however long one works: a collective would give up after a while."""
+    size = PartialState().num_processes
+    if size == 1:
+        return
+    global _meetings
+    _meetings += 1
+    store, key = torch.distributed.distributed_c10d._get_default_store(), f"rarft/meeting/{_meetings}"
+    store.add(key, 1)
+    while store.add(key, 0) < size:
+        time.sleep(0.05)
 
 
 def leads_node() -> bool:
@@ -40,6 +56,9 @@ def folder_is_shared(folder: Path) -> bool:
         folder.mkdir(parents=True, exist_ok=True)
         token.touch()
     state.wait_for_everyone()
+    ends = time.monotonic() + _LATE
+    while not token.exists() and time.monotonic() < ends:
+        time.sleep(0.5)
     seen = all(from_all(token.exists()))
     if state.is_main_process:
         token.unlink()

@@ -40,6 +40,7 @@ class SaveAtBoundaries(TrainerCallback):
         self._sockets: tuple[socket.socket, socket.socket] | None = None
         self._moved = 0.0  # when the last step ended
         self._longest: float | None = None  # step, in seconds
+        self._saved_step = -1
         self._saving = False  # or evaluating: that takes its time
 
     def _on_signal(self, _number: int, _frame: Any) -> None:
@@ -98,9 +99,10 @@ class SaveAtBoundaries(TrainerCallback):
         self._moved, self._saving = time.monotonic(), False
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Do not write over the checkpoint that was just saved."""
-        if self.stopped:
+        """Do not write over the checkpoint that was just saved; a save or an evaluation takes its time."""
+        if self.stopped or state.global_step == self._saved_step:
             control.should_save = False
+        self._saving = control.should_save or control.should_evaluate
         return control
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
@@ -114,7 +116,7 @@ class SaveAtBoundaries(TrainerCallback):
         control.should_save = self._save_is_due and (at_boundary or state.global_step >= state.max_steps)
         self._saving = control.should_save or control.should_evaluate
         if control.should_save:
-            self._save_is_due = False
+            self._save_is_due, self._saved_step = False, state.global_step
             if told and state.global_step < state.max_steps:
                 self.stopped = control.should_training_stop = True
         return control

@@ -14,6 +14,7 @@ from rarft.objects import is_object_uri
 from rarft.qwen.inputs import PromptEncoder
 from rarft.qwen.loading import check_checkpoint
 from rarft.riq.schema import Sample
+from rarft.storage import local_path
 
 
 def experiment_name(settings: dict[str, Any]) -> str:
@@ -52,7 +53,11 @@ def check_settings(settings: dict[str, Any]) -> None:
     _check_installed(settings)
     check_saves_whole_weights(deepspeed_file(settings["deepspeed"]))
     resume = settings["resume_from_checkpoint"]
-    if resume not in (None, "auto", "none") and not is_object_uri(resume) and not Path(resume).is_dir():
+    if (
+        resume not in (None, "auto", "none")
+        and not is_object_uri(resume)
+        and not local_path(resume, "--resume_from_checkpoint").is_dir()
+    ):
         raise InputError(
             f"--resume_from_checkpoint {resume}: no such folder; give a checkpoint-N folder, its URI, auto, or none"
         )

@@ -44,6 +44,18 @@ def set_aside(checkpoint: str, reason: str) -> None:
     objects.delete(manifest, WHAT)
 
 
+def manifest_of(checkpoint: str) -> bytes:
+    """A checkpoint's manifest.
+
+    Raises:
+        IncompleteError: it has none.
+        StoreError: the store cannot be read.
+    """
+    if CHECKPOINT_JSON not in objects.sizes(checkpoint, WHAT):
+        raise IncompleteError(f"{CHECKPOINT_JSON} is missing: it was not written to its end")
+    return objects.read(member(checkpoint, CHECKPOINT_JSON), WHAT)
+
+
 def fetch(checkpoint: str, run: Path) -> Path:
     """Download a checkpoint into a run's folder, and hold it against its manifest.
 
@@ -79,14 +91,21 @@ def fetch_newest(uri: str, run: Path, after: int) -> Path | None:
 
 
 def rotate(uri: str, most: int | None) -> None:
-    """Remove the oldest complete checkpoints beyond `most`.
+    """Remove the oldest complete checkpoints beyond `most`, and what is older than those kept and was never whole.
 
     Raises:
         StoreError: the store cannot be written to.
     """
-    for step in steps_held(uri)[most:] if most else []:
-        checkpoint = checkpoint_uri(uri, step)
+    kept = steps_held(uri)[:most]
+    if not most or not kept:
+        return
+    found: dict[str, list[str]] = {}
+    for name in objects.sizes(uri, WHAT):
+        folder, _, rest = name.partition("/")
+        found.setdefault(folder, []).append(rest)
+    for folder, names in found.items():
+        if not 0 <= step_of(Path(folder)) < kept[-1] or _DAMAGED in names:
+            continue
         # Without its manifest it is incomplete at once, should its removal be cut short.
-        objects.delete(member(checkpoint, CHECKPOINT_JSON), WHAT)
-        for name in objects.sizes(checkpoint, WHAT):
-            objects.delete(member(checkpoint, name), WHAT)
+        for name in sorted(names, key=lambda name: name != CHECKPOINT_JSON):
+            objects.delete(f"{member(uri, folder)}/{name}", WHAT)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,17 @@ from rarft.grpo.checkpoints import (
     FINAL,
     check_same_run,
     checkpoints_of,
+    is_complete,
     newest_complete,
     set_aside,
     step_of,
     verified,
 )
 from rarft.grpo.config import TrainingConfig
-from rarft.grpo.nodes import from_main, leads_node
-from rarft.manifest import IncompleteError
+from rarft.grpo.nodes import from_main, leads_node, meet
+from rarft.manifest import IncompleteError, parse_manifest, read_manifest
 from rarft.riq.schema import Sample
-from rarft.storage import Place, member, write_atomically
+from rarft.storage import Place, local_path, member, write_atomically
 
 AUTO, NONE = "auto", "none"
 
@@ -137,12 +139,17 @@ class Resume:
                 self._forget_the_end()
             except InputError as error:
                 refusal = str(error)
+        meet()
         chosen, source, refusal = from_main((chosen, source, refusal))
         if refusal:
             raise InputError(refusal)
-        if chosen and source and not self._shared and leads_node() and not state.is_main_process:
-            remote.fetch(source, self._run)
-        state.wait_for_everyone()
+        if not self._shared and leads_node():
+            for left in checkpoints_of(self._run):  # a part, or of an earlier start
+                if str(left) != chosen or not state.is_main_process:
+                    shutil.rmtree(left)
+            if chosen and source and not state.is_main_process:
+                remote.fetch(source, self._run)
+        meet()
         return Path(chosen) if chosen else None
 
     def _choose(self) -> tuple[str | None, str | None]:
@@ -153,7 +160,7 @@ class Resume:
         chosen, source = self._newest() if self._asked == AUTO else self._named(self._asked)
         if chosen is None:
             return None, None
-        check_same_run(chosen, self._settings)
+        check_same_run(source or chosen, read_manifest(chosen, CHECKPOINT_JSON), self._settings)
         if self._asked != AUTO:
             self._set_later_ones_aside(chosen)
         print(f"training: going on from {source or chosen}", flush=True)
@@ -177,24 +184,36 @@ class Resume:
     def _named(self, asked: str) -> tuple[Path, str | None]:
         try:
             if objects.is_object_uri(asked):
-                return remote.fetch(asked, self._run), asked
-            verified(Path(asked))
+                return self._named_in_store(asked), asked
+            path = local_path(asked, "--resume_from_checkpoint")
+            verified(path)
         except IncompleteError as error:
             raise InputError(
                 f"--resume_from_checkpoint {asked}: {error}; choose another, or auto for the newest whole one"
             ) from error
-        return Path(asked), None
+        return path, None
+
+    def _named_in_store(self, asked: str) -> Path:
+        """Fetch it, if it is this run's and takes no other's place; a refused run changes nothing."""
+        content = remote.manifest_of(asked)
+        check_same_run(asked, parse_manifest(content, CHECKPOINT_JSON), self._settings)
+        place = self._run / asked.rstrip("/").rsplit("/", 1)[-1]
+        if is_complete(place) and (place / CHECKPOINT_JSON).read_bytes() != content:
+            raise InputError(
+                f"--resume_from_checkpoint {asked}: {place} is another one; give another --exp_name or --scratch"
+            )
+        return remote.fetch(asked, self._run)
 
     def _set_later_ones_aside(self, chosen: Path) -> None:
         """Those that the run made after the one that it goes on from are another future."""
         reason = f"the run went on from {chosen.name}"
-        if chosen.resolve().parent == self._run.resolve():
-            for newer in checkpoints_of(self._run):
-                if step_of(newer) > step_of(chosen):
-                    place = set_aside(newer, reason)
-                    print(f"training: {newer.name} set aside as {place.name}", flush=True)
+        begins = read_manifest(chosen, CHECKPOINT_JSON)["step"]
+        for newer in checkpoints_of(self._run):
+            if step_of(newer) > begins:
+                place = set_aside(newer, reason)
+                print(f"training: {newer.name} set aside as {place.name}", flush=True)
         for step in remote.steps_held(self._store) if self._store else []:
-            if step > step_of(chosen):
+            if step > begins:
                 remote.set_aside(remote.checkpoint_uri(str(self._store), step), reason)
                 print(f"training: {remote.checkpoint_uri(str(self._store), step)} set aside", flush=True)
 

@@ -28,19 +28,19 @@ def bytes_needed(model: Any, args: Any, state: Any, most: int | None) -> int:
         model: with all of its parameters, ZeRO-3's partitioned ones too.
         args: the training configuration.
         state: the trainer's, its steps counted.
-        most: complete checkpoints that are kept; None: all.
+        most: checkpoints to come that lie there at a time; None: all.
     """
     weight = 2 if args.bf16 and args.deepspeed else 4
-    weights = moments = 0
+    weights = trained = 0
     for parameter in model.parameters():
         number = getattr(parameter, "ds_numel", parameter.numel())
         weights += number * weight
-        if parameter.requires_grad:
-            moments += number * (_MOMENTS + ((_MASTER + weight) if args.deepspeed else 0))
+        trained += number if parameter.requires_grad else 0
+    moments = trained * (_MOMENTS + ((_MASTER + weight) if args.deepspeed else 0))
     saves = _saves_left(args, state)
-    # The oldest goes after the newest is complete.
-    kept = saves if most is None else min(saves, most + 1)
-    return weights + kept * (weights + moments)
+    kept = saves if most is None else min(saves, most)
+    # Of adapters a checkpoint holds them alone; the final one holds the model that they are merged into.
+    return weights + kept * ((trained * weight if args.use_peft else weights) + moments)
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -52,6 +52,6 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
-            f"--out {folder}: {free / 1e9:.3g} GB are free and the checkpoints take about {needed / 1e9:.3g} GB; make "
+            f"{folder}: {free / 1e9:.3g} GB are free and the checkpoints take about {needed / 1e9:.3g} GB; make "
             "room, keep fewer with --save_total_limit, or save less often with --save_steps"
         )

@@ -12,21 +12,21 @@ from rarft import objects
 from rarft.errors import EXIT_PREEMPTED, InputError
 from rarft.grpo import config as configuration
 from rarft.grpo.callbacks import METRICS_JSONL, CompleteCheckpoints, Epochs, ProgressLine, TrainingLog
-from rarft.grpo.checkpoints import CHECKPOINT_JSON, DONE, FINAL, checkpoints_of, is_complete
+from rarft.grpo.checkpoints import CHECKPOINT_JSON, DONE, FINAL, checkpoints_of, is_complete, sweep
 from rarft.grpo.config import TrainingConfig
 from rarft.grpo.curriculum import Curriculum
 from rarft.grpo.curves import TRAINING_HTML
 from rarft.grpo.data import TrainingRows, dataset, trainable
 from rarft.grpo.launch import die_with_launcher, prepare_deepspeed
 from rarft.grpo.model import load_policy, lora_config, save_final
-from rarft.grpo.nodes import folder_is_shared, from_main, leads_node
+from rarft.grpo.nodes import folder_is_shared, from_main, leads_node, meet
 from rarft.grpo.preemption import SaveAtBoundaries
 from rarft.grpo.preflight import check_prompt_lengths, check_settings, experiment_name
 from rarft.grpo.remote import WHAT
 from rarft.grpo.resume import AUTO, Resume, identity, is_done, mark_done, whole_identity
 from rarft.grpo.tracking import wandb_run
 from rarft.grpo.trainer import VideoGRPOTrainer
-from rarft.grpo.universal import OwnStepCounts, convert, load_converted, ranks_of, reseed
+from rarft.grpo.universal import NewRandomNumbers, OwnStepCounts, convert, load_converted, ranks_of
 from rarft.grpo.uploads import Parcel, Uploads
 from rarft.mirror import send_folder
 from rarft.qwen.ahead import PromptReader
@@ -115,6 +115,9 @@ def _build_trainer(
     return trainer
 
 
+_STORE = ".store"  # file in a run's folder that says which store its checkpoints go to
+
+
 @dataclass(frozen=True)
 class _Places:
     """Where a run's files go.
@@ -141,20 +144,37 @@ class _Places:
         make_folder(run)
         if in_store:
             make_folder(out)
+        here = (run / _STORE).read_text(encoding="utf-8") if (run / _STORE).exists() else ""
+        if here != (out if in_store else "") and checkpoints_of(run):
+            raise InputError(
+                f"{run} holds checkpoints of a run with --out {here or run}; give another --scratch or --exp_name"
+            )
         return cls(run, member(out, name.as_posix()) if in_store else None)
 
 
-def _send_the_rest(places: _Places, entries: list[str]) -> None:
-    """Send the final checkpoint, what lies beside it, and the mark of the end, in this order."""
+def _send_the_end(places: _Places) -> None:
+    """Send the final checkpoint, what lies beside it, and the mark of the end, in this order.
+
+    Raises:
+        RuntimeError: the store cannot be written to; all of it lies here, and starting again sends it.
+    """
+    try:
+        _send_files_of_the_end(places)
+    except objects.StoreError as error:
+        raise RuntimeError(f"{places.run / FINAL} is whole, and starting again sends it: {error}") from error
+
+
+def _send_files_of_the_end(places: _Places) -> None:
     assert places.store is not None
     send_folder(places.run / FINAL, member(places.store, FINAL), CHECKPOINT_JSON, WHAT)
-    files = [path for name in entries for path in sorted(places.run.glob(name)) if path.is_file()]
+    names = (METRICS_JSONL, TRAINING_HTML, "completions/*")
+    files = [path for name in names for path in sorted(places.run.glob(name)) if path.is_file()]
     objects.upload([(member(places.store, path.relative_to(places.run).as_posix()), path) for path in files], WHAT)
     objects.upload([(member(places.store, DONE), places.run / DONE)], WHAT)
 
 
-def _claim(run: Path, held: contextlib.ExitStack) -> None:
-    """Keep other processes from training into the same folder, for as long as `held` is.
+def _claim(places: _Places, out: str, held: contextlib.ExitStack) -> None:
+    """Keep other processes from training into the same folder, for as long as `held` is, and tidy it up.
 
     Raises:
         InputError: one does; on every process alike.
@@ -162,7 +182,9 @@ def _claim(run: Path, held: contextlib.ExitStack) -> None:
     refusal = None
     if PartialState().is_main_process:
         try:
-            held.enter_context(exclusive(run, "--exp_name"))
+            held.enter_context(exclusive(places.run, "--exp_name"))
+            sweep(places.run)
+            (places.run / _STORE).write_text(out if places.store else "", encoding="utf-8")
         except InputError as error:
             refusal = str(error)
     if refusal := from_main(refusal):
@@ -180,17 +202,27 @@ def _fit_to_ranks(args: TrainingConfig, checkpoint: Path, shared: bool) -> list[
     if args.deepspeed:
         if state.is_main_process or (leads_node() and not shared):
             convert(checkpoint)
-        state.wait_for_everyone()
+        meet()
         load_converted(args)
-    reseed(args, checkpoint)
-    return [OwnStepCounts()] if args.deepspeed else []
+    return [NewRandomNumbers(), *([OwnStepCounts()] if args.deepspeed else [])]
+
+
+def _is_done(places: _Places, whole: dict[str, Any]) -> bool:
+    """Whether this very run has ended well before; what of its end is here and not yet in the store is sent."""
+    done = False
+    if PartialState().is_main_process:
+        done = is_done(places.store or places.run, whole)
+        if not done and places.store and is_done(places.run, whole):
+            _send_the_end(places)
+            done = True
+    return bool(from_main(done))
 
 
 def _uploads(places: _Places, shared: bool, most: int | None) -> Uploads | None:
     """Sends checkpoints, on one process of each machine that holds some; first what a killed run had not sent."""
     if places.store is None or not (leads_node() if not shared else PartialState().is_main_process):
         return None
-    uploads = Uploads(places.store, most)
+    uploads = Uploads(places.store, most, [places.run / METRICS_JSONL, places.run / TRAINING_HTML])
     for left in reversed(checkpoints_of(places.run)) if shared else ():
         if is_complete(left):
             uploads.send(Parcel(left))
@@ -223,7 +255,9 @@ def train(arguments: list[str]) -> str:
     places = _Places.of(settings)
     model, asked = settings["model_name_or_path"], settings["resume_from_checkpoint"]
     whole = whole_identity(settings, samples, template)
-    settings["model_name_or_path"] = local_checkpoint(model, Path(settings["scratch"]), "--model_name_or_path")
+    settings["model_name_or_path"] = local_checkpoint(
+        model, local_path(settings["scratch"], "--scratch"), "--model_name_or_path"
+    )
     if settings["deepspeed"] not in (None, "none"):
         prepare_deepspeed(settings["use_cpu"])
     args = configuration.build(settings, places.run)
@@ -231,9 +265,9 @@ def train(arguments: list[str]) -> str:
     common = identity(args, model, samples, template)
     where = places.store or places.run
     with contextlib.ExitStack() as held:
-        _claim(places.run, held)
-        if asked == AUTO and from_main(is_done(where, whole)):
-            print(f"training: {name} is done already; --resume_from_checkpoint none would train it anew", flush=True)
+        _claim(places, settings["out"], held)
+        if asked == AUTO and _is_done(places, whole):
+            print(f"training: {name} is done already; another --exp_name would train anew", flush=True)
             return member(where, FINAL)
         shared = folder_is_shared(places.run)
         if not shared and places.store is None:
@@ -245,7 +279,7 @@ def train(arguments: list[str]) -> str:
         fitting = _fit_to_ranks(args, resumed, shared) if resumed else []
         uploads = _uploads(places, shared, args.save_total_limit)
         if uploads:
-            held.callback(uploads.close)
+            held.push(uploads.close_after)
         reading = ReadingSettings(template, args.video_fps, args.max_pixels, args.max_completion_length)
         curriculum = Curriculum(samples, args.seed, references.similarities) if args.curriculum else None
         rows = TrainingRows(samples, template, args.seed, args.prompts_per_generation, curriculum)
@@ -262,14 +296,16 @@ def train(arguments: list[str]) -> str:
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         if not boundaries.stopped:
             save_final(trainer, reading, common, places.run)
+            if uploads:
+                uploads.close()
+            if trainer.accelerator.is_main_process:
+                mark_done(places.run, whole)
+                if places.store:
+                    _send_the_end(places)
     if boundaries.stopped:
         print(f"training: stopped at step {trainer.state.global_step}, as told; start again to go on", flush=True)
         trainer.accelerator.wait_for_everyone()  # a launcher kills the others once one has ended
         raise SystemExit(EXIT_PREEMPTED)
     if references.misses:
         print(f"training: {references.misses} reference queries were not precomputed and were encoded", flush=True)
-    if trainer.accelerator.is_main_process:
-        mark_done(places.run, whole)
-        if places.store:
-            _send_the_rest(places, [METRICS_JSONL, TRAINING_HTML, "completions/*"])
     return member(where, FINAL)

@@ -73,6 +73,14 @@ class OwnStepCounts(TrainerCallback):
                 counted["step"] = counted["step"].clone()
 
 
-def reseed(args: TrainingConfig, checkpoint: Path) -> None:
-    """Begin new random numbers, other than those that the run began with."""
-    set_seed(args.seed + int(read_manifest(checkpoint, CHECKPOINT_JSON)["step"]))
+class NewRandomNumbers(TrainerCallback):
+    """Begins new random numbers before the first step, on each rank others: no saved ones fit the ranks."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """After whatever the trainer has loaded and set."""
+        if not self._begun:
+            set_seed(args.seed + state.global_step * args.world_size + args.process_index)
+            self._begun = True

@@ -10,6 +10,7 @@ import queue
 import shutil
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from accelerate import PartialState
 from rarft import objects
 from rarft.errors import one_line
 from rarft.grpo import remote
-from rarft.grpo.checkpoints import CHECKPOINT_JSON
+from rarft.grpo.checkpoints import CHECKPOINT_JSON, step_of
 from rarft.manifest import IncompleteError
 from rarft.mirror import finish, send_files, send_folder
 from rarft.storage import member
@@ -56,13 +57,15 @@ class Uploads:
         waited: seconds that training has waited for it.
     """
 
-    def __init__(self, uri: str, most: int | None) -> None:
+    def __init__(self, uri: str, most: int | None, beside: Sequence[Path]) -> None:
         """
         Args:
             uri: of the run's folder in the store.
             most: complete checkpoints to keep there; None: all.
+            beside: files of the run that are sent after each checkpoint: its log.
         """
-        self.uri, self._most = uri, most
+        self.uri, self._most, self._beside = uri, most, beside
+        self._gives_up = threading.Event()
         self.waited = 0.0
         self._process, self._is_main = PartialState().process_index, PartialState().is_main_process
         self._parcels: queue.Queue[Parcel | None] = queue.Queue(maxsize=1)
@@ -106,6 +109,8 @@ class Uploads:
         if parcel.files is not None:
             shutil.rmtree(parcel.folder)  # a part of a checkpoint is of no use here
         if self._is_main:
+            files = [(member(self.uri, path.name), path) for path in self._beside if path.exists()]
+            objects.upload(files, remote.WHAT)
             remote.rotate(self.uri, self._most)
 
     def _send_with_others(self, parcel: Parcel, uri: str) -> None:
@@ -115,24 +120,41 @@ class Uploads:
         expected = {_receipt(process, files) for process, files in parcel.others.items()}
         ends = time.monotonic() + _PATIENCE
         while missing := expected - objects.sizes(uri, remote.WHAT).keys():
-            if time.monotonic() > ends:
+            if time.monotonic() > ends or self._gives_up.is_set():
                 raise IncompleteError(f"process {min(missing).split('-')[1]} has not sent its part")
             time.sleep(_LOOK)
         finish(uri, CHECKPOINT_JSON, (parcel.folder / CHECKPOINT_JSON).read_bytes(), remote.WHAT)
 
     def close(self) -> None:
-        """Wait for all that is under way, and try once more what could not be sent.
+        """Wait for all that is under way, and try once more what could not be sent, the newest first.
 
         Raises:
             RuntimeError: a checkpoint is not in the store; the message says where it lies.
         """
-        self._parcels.put(None)
-        self._thread.join()
-        for parcel in [parcel for parcel, _ in self._failed if parcel.folder.exists()]:
+        if self._thread.is_alive():
+            self._parcels.put(None)
+            self._thread.join()
+        failed, self._failed = self._failed, []
+        for parcel, _ in sorted(failed, key=lambda entry: step_of(entry[0].folder), reverse=True):
             try:
-                self._send(parcel)
+                if parcel.folder.exists() and not self._is_outdated(parcel):
+                    self._send(parcel)
             except (objects.StoreError, IncompleteError, OSError) as error:
+                again = "" if parcel.files is not None else "; it is whole, and starting again sends it"
                 raise RuntimeError(
-                    f"{parcel.folder} could not be sent to {self.uri}; it is whole, and starting again sends it: "
-                    f"{one_line(error)}"
+                    f"{parcel.folder} could not be sent to {self.uri}{again}: {one_line(error)}"
                 ) from error
+
+    def _is_outdated(self, parcel: Parcel) -> bool:
+        """Whether rotation would remove it at once."""
+        step = step_of(parcel.folder)
+        return self._most is not None and sum(held > step for held in remote.steps_held(self.uri)) >= self._most
+
+    def close_after(self, kind: type[BaseException] | None, *_: object) -> None:
+        """As the exit of a `with`: `close`; after an error only let what is under way end, and hide nothing."""
+        if kind is None:
+            self.close()
+        elif self._thread.is_alive():
+            self._gives_up.set()
+            self._parcels.put(None)
+            self._thread.join()

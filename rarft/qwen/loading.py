@@ -14,7 +14,7 @@ import torch
 from rarft.errors import InputError
 from rarft.manifest import IncompleteError
 from rarft.mirror import fetched_folder
-from rarft.objects import is_object_uri, sizes
+from rarft.objects import entries, is_object_uri
 from rarft.storage import replace_folder
 
 CHECKPOINT_JSON = "checkpoint.json"  # manifest of a checkpoint's folder
@@ -60,7 +60,7 @@ def local_checkpoint(name_or_path: str, scratch: Path, what: str) -> str:
     """
     if not is_object_uri(name_or_path):
         return name_or_path
-    held = json.dumps([name_or_path, sorted(sizes(name_or_path, what).items())])
+    held = json.dumps([name_or_path, sorted(entries(name_or_path, what).items())])
     place = scratch / ".models" / hashlib.sha256(held.encode()).hexdigest()[:16]
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.with_suffix(".lock").open("w") as lock:

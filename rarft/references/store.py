@@ -154,9 +154,11 @@ class ReferenceStore:
         The texts are encoded in one batch, the references looked up.
         """
         self._encode_missing([reference for _, references in pairs for reference in references])
+        distinct = list(dict.fromkeys(text for text, _ in pairs))
+        vectors = dict(zip(distinct, self._encoder.encode(distinct), strict=True))
         found = []
-        for vector, (_, references) in zip(self._encoder.encode([text for text, _ in pairs]), pairs, strict=True):
-            cosines = [float(vector @ self._embedding(reference)) for reference in references]
+        for text, references in pairs:
+            cosines = [float(vectors[text] @ self._embedding(reference)) for reference in references]
             found.append([round(min(1.0, max(-1.0, cosine)), DECIMALS) for cosine in cosines])
         return found
 

@@ -13,6 +13,12 @@ _OTHER_NAMES: dict[str, Difficulty] = {"weak": "easy", "moderate": "medium", "st
 DIFFICULTY_KEYS = ("difficulty", "irrelevance_level", "hardness_level")
 
 
+def known_difficulty(stated: Any) -> Difficulty | None:
+    """The difficulty of any published name; None for what is none."""
+    word = stated.strip().lower() if isinstance(stated, str) else ""
+    return _DIFFICULTIES.get(word) or _OTHER_NAMES.get(word)
+
+
 def check_segment(
     item: dict[str, Any], owned: bool, facts: ItemFacts, around: Surroundings, findings: FindingList
 ) -> Segment | None:

@@ -88,7 +88,13 @@ def _write_report(path: Path, report: dict[str, Any], findings: BinaryIO) -> Non
         file.write(b"\n ]\n}\n")
 
 
-def validate(annotations: Path, out: Place, video_root: Place | None, settings: ValidationSettings) -> dict[str, Any]:
+def validate(
+    annotations: Path,
+    out: Place,
+    video_root: Place | None,
+    settings: ValidationSettings,
+    beside: Place | None = None,
+) -> dict[str, Any]:
     """Validate a file into `out`: riq.jsonl, quarantine.jsonl, report.html and, last, report.json.
 
     Args:
@@ -96,6 +102,7 @@ def validate(annotations: Path, out: Place, video_root: Place | None, settings: 
         out: folder to write into; with a split, riq.train.jsonl and riq.eval.jsonl too.
         video_root: where videos lie, a path or a URI; by default beside the annotations.
         settings: how.
+        beside: folder that the annotations lie in, where that is not the one that they were fetched to.
 
     Returns:
         The report but for its findings, which are in report.json: `counts`, `reasons` (quarantined queries by
@@ -107,7 +114,9 @@ def validate(annotations: Path, out: Place, video_root: Place | None, settings: 
     videos = None
     if settings.probe_videos:
         cache = ProbeCache(settings.video_cache or default_cache())
-        videos = VideoIndex(video_root or annotations.parent, must_hold_videos=video_root is not None, cache=cache)
+        videos = VideoIndex(
+            video_root or beside or annotations.parent, must_hold_videos=video_root is not None, cache=cache
+        )
     leaked = videos_of(read_items(settings.against)) if settings.against else frozenset()
     survey = _survey(annotations, videos)
     around = Surroundings(annotations.name, settings.tolerance, videos, survey, settings.repairs, leaked)

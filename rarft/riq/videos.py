@@ -137,10 +137,8 @@ class VideoIndex:
     def _candidates(self, video: str) -> list[str]:
         if is_object_uri(video):
             return [video]
-        if is_object_uri(self._root):
-            return [member(self._root, video)]
         path = video.removeprefix("file://")
-        return [str(Path(self._root) / path), path]
+        return [member(self._root, video) if is_object_uri(self._root) else str(Path(self._root) / path), path]
 
     def identity(self, video: str) -> str:
         """What two names of one file have in common."""

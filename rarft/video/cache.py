@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import xxhash
 
-from rarft.objects import StoreError, is_object_uri, version_of
+from rarft.objects import NotThereError, is_object_uri, version_of
 from rarft.segments import Segment
 from rarft.video.decode import Frames, FrameSampling, read_frames
 from rarft.video.probe import VideoError
@@ -39,7 +39,7 @@ def _content_hash(path: str) -> str:
     if is_object_uri(path):
         try:
             return f"{path} {version_of(path, 'video')}"
-        except StoreError as error:
+        except NotThereError as error:
             raise VideoError(str(error)) from error
     digest = xxhash.xxh3_128()
     try:

@@ -80,7 +80,7 @@ def read_frames(path: str, sampling: FrameSampling, crop: Segment | None = None)
 
 
 def _read_frames(file: str, path: str, sampling: FrameSampling, crop: Segment | None) -> Frames:
-    info = probe(file)
+    info = probe(file, path)
     window = {} if crop is None else {"video_start": crop[0], "video_end": crop[1]}
     try:
         first, last, total = calculate_video_frame_range(window, info.frames, info.fps)

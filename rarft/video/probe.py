@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 
 from rarft.errors import InputError
-from rarft.objects import StoreError, is_object_uri
+from rarft.objects import NotThereError, is_object_uri
 from rarft.storage import fetched
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"}
@@ -34,27 +34,29 @@ def local_video(path: str) -> Iterator[str]:
     """Yield a local file of the video; an object of a store is downloaded for as long as that lasts.
 
     Raises:
-        VideoError: the store has not got it, or cannot be read.
+        VideoError: the store has not got it.
+        StoreError: the store cannot be read; that is no fault of the video's.
     """
     with ExitStack() as files:
         try:
             local = str(files.enter_context(fetched(path, "video"))) if is_object_uri(path) else path
-        except StoreError as error:
+        except NotThereError as error:
             raise VideoError(str(error)) from error
         yield local
 
 
-def probe(path: str) -> VideoInfo:
+def probe(path: str, name: str | None = None) -> VideoInfo:
     """Read a video's index. Frames are counted packet by packet, since headers are sometimes wrong.
 
     Args:
         path: of a file, or its URI.
+        name: what messages call it, where that is not its path.
 
     Raises:
         VideoError: missing, no video, no picture stream, or not a single frame.
     """
     with local_video(path) as file:
-        return _probe(file, path)
+        return _probe(file, name or path)
 
 
 def _probe(file: str, path: str) -> VideoInfo:

@@ -1,0 +1,76 @@
+"""Gates: what a checkpoint must reach to be shipped, such as `relevance.f1_avg>=0.70` or `ra_iou.mean>=base-0.02`."""
+
+import operator
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rarft.errors import InputError
+from rarft.evaluation.metrics import value_at
+
+_COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+_GATE = re.compile(r"\s*(?P<path>[\w.]+)\s*(?P<how>>=|<=|>|<)\s*(?P<base>base)?\s*(?P<number>[+-]?\s*\d*\.?\d+)?\s*")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition.
+
+    Attributes:
+        text: as the user wrote it.
+        path: of the metric.
+        how: the comparison.
+        beside_base: whether `number` is added to the base's metric.
+        number: what the metric is held against.
+    """
+
+    text: str
+    path: str
+    how: str
+    beside_base: bool
+    number: float
+
+    def fault(self, metrics: dict[str, Any]) -> str | None:
+        """Why the metrics do not pass; None where they do."""
+        value = value_at(metrics, self.path)
+        bound: float | None = self.number
+        if self.beside_base:
+            held = value_at(metrics["base"], self.path)
+            bound = None if held is None else held + self.number
+        if value is None or bound is None:
+            return f"{self.text}: the metric is not known here"
+        if _COMPARE[self.how](value, bound):
+            return None
+        return f"{self.text}: it is {value:.4f}" + (f", the bound {bound:.4f}" if self.beside_base else "")
+
+
+def parse_gate(text: str, with_base: bool, known: dict[str, Any]) -> Gate:
+    """Read a gate.
+
+    Args:
+        text: of the user.
+        with_base: whether a base is evaluated, too.
+        known: metrics of any predictions, for their names.
+
+    Raises:
+        InputError: it is none, names no metric, or needs a base that is not there.
+    """
+    match = _GATE.fullmatch(text)
+    if match is None or not (match["base"] or match["number"]):
+        raise InputError(f"--gate {text!r}: write METRIC>=NUMBER or METRIC>=base, such as relevance.f1_avg>=0.70")
+    if match["base"] and not with_base:
+        raise InputError(f"--gate {text!r}: needs a base to compare with; give --base")
+    try:
+        value_at(known, match["path"])
+    except KeyError as error:
+        raise InputError(f"--gate {text!r}: no metric {match['path']}; docs/evaluation.md names them") from error
+    number = (match["number"] or "0").replace(" ", "")
+    if match["base"] and match["number"] and number[0] not in "+-":
+        raise InputError(f"--gate {text!r}: write base+NUMBER or base-NUMBER")
+    return Gate(text.strip(), match["path"], match["how"], bool(match["base"]), float(number))
+
+
+def faults(gates: Sequence[Gate], metrics: dict[str, Any]) -> list[str]:
+    """Why metrics do not pass, a line for each gate that they fail."""
+    return [fault for gate in gates if (fault := gate.fault(metrics)) is not None]
