@@ -1,0 +1,233 @@
+"""`rarft evaluate`: completions, finished predictions, gates, the report; killed, and shared by processes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from types import ModuleType
+
+import pytest
+from test_vllm import FakeEngine, SamplingParams
+
+from rarft import steps
+from rarft.errors import InputError
+from rarft.evaluation.predict import Predictor, in_batches
+from rarft.qwen.reading import ReadingSettings
+from rarft.riq.schema import read_samples
+from riq_items import read_lines
+
+
+@pytest.fixture(scope="module")
+def evaluated(validated, tmp_path_factory):
+    """An evaluation of the tiny model beside the truthful one: its folder and its metrics."""
+    out = tmp_path_factory.mktemp("evaluated")
+    metrics = steps.evaluate(
+        "tiny-truthful", str(validated), str(out), base="tiny", categories="rules", gates=["ra_iou.mean>=base"]
+    )
+    return out, metrics
+
+
+def test_it_writes_what_it_returns(evaluated):
+    out, metrics = evaluated
+    assert json.loads((out / "metrics.json").read_text()) == metrics
+    assert not list(out.glob(".unfinished*/*"))
+    rows = read_lines(out / "predictions.jsonl")
+    assert len(rows) == metrics["samples"] == 16
+    assert metrics["base"]["samples"] == 16
+    low, high = metrics["intervals"]["ra_iou"]["mean"]
+    assert low <= metrics["ra_iou"]["mean"] <= high
+    assert metrics["comparison"]["ra_iou.mean"]["difference"] == pytest.approx(
+        metrics["ra_iou"]["mean"] - metrics["base"]["ra_iou"]["mean"]
+    )
+    assert metrics["passed"] is True
+    assert metrics["rt_iou"]["all"] is not None
+
+
+def test_a_video_is_decoded_and_encoded_once_for_all_of_its_queries(validated):
+    samples = read_samples(str(validated), "data")
+    predictor = Predictor("tiny", ReadingSettings.of("tiny"))
+    completions = [
+        text for batch in in_batches(samples, 4) for text in predictor.complete([samples[index] for index in batch])
+    ]
+    assert len(completions) == 16
+    assert predictor.backend.videos_encoded == len({sample.video for sample in samples}) == 8
+
+
+def test_finished_predictions_give_the_same_metrics(evaluated, validated, tmp_path):
+    out, metrics = evaluated
+    again = steps.evaluate(
+        None, str(validated), str(tmp_path / "out"), predictions=str(out / "predictions.jsonl"),
+        base_predictions=str(out / "base-predictions.jsonl"), categories="rules",
+    )  # fmt: skip
+    for name in ("relevance", "ra_iou", "correction_similarity", "rewards", "intervals", "comparison"):
+        assert again[name] == metrics[name]
+    ids = tmp_path / "ids.jsonl"
+    rows = read_lines(out / "predictions.jsonl")
+    ids.write_text("\n".join(json.dumps({"id": r["sample"]["id"], "completion": r["completion"]}) for r in rows))
+    assert (
+        steps.evaluate(None, str(validated), str(tmp_path / "ids"), predictions=str(ids))["ra_iou"]
+        == metrics["ra_iou"]
+    )
+
+
+PUBLISHED = [
+    {
+        "video": "a.mp4", "query": "q", "model_output": "<think>t</think><answer>10 to 16</answer>",
+        "gt_relevant": True, "gt_timestamp": [10, 20], "gt_output": "<answer>10.00 to 20.00</answer>",
+        "gt_categories": [], "difficulty": "original",
+    },
+    {
+        "video": "a.mp4", "query": "r", "model_output": "<answer>nothing of the kind</answer>", "gt_relevant": False,
+        "gt_timestamp": None, "gt_output": "<answer>there is no ring</answer>",
+        "gt_categories": ["Object/ObjectExistence"], "hardness_level": "strong",
+    },
+    {
+        "video": "b.mp4", "query": "s", "model_output": "<answer>1.0 to 2.0</answer>", "gt_relevant": 0,
+        "gt_timestamp": [], "gt_output": "no", "gt_categories": "Attribute/Counting", "irrelevance_level": "weak",
+    },
+]  # fmt: skip
+
+
+def test_the_published_format_is_read_as_it_is(tmp_path):
+    (tmp_path / "published.json").write_text(json.dumps(PUBLISHED))
+    metrics = steps.evaluate(None, None, str(tmp_path / "out"), predictions=str(tmp_path / "published.json"))
+    assert metrics["relevance"]["confusion"] == {"tp": 1, "fp": 1, "fn": 0, "tn": 1}
+    assert metrics["ra_iou"]["mean"] == pytest.approx((0.6 + 1 + 0) / 3)
+    assert set(metrics["by_difficulty"]) == {"original", "hard", "easy"}
+    assert metrics["by_category"]["Attribute/Counting"]["samples"] == 1
+    assert 0 < metrics["refusal_similarity"]["true_negatives"] <= 1
+    assert metrics["correction_similarity"]["all"] is None  # it holds no references
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model_output": None}, "model_output is missing"),
+        ({"gt_relevant": "maybe"}, "gt_relevant is missing"),
+        ({"gt_timestamp": [20, 10]}, "gt_timestamp is missing"),
+        ({"video": 3}, "video is missing"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_told_and_counted(tmp_path, change, reason, capfd):
+    file = tmp_path / "published.json"
+    file.write_text(json.dumps([{**PUBLISHED[0], **change}, *PUBLISHED[1:]]))
+    metrics = steps.evaluate(None, None, str(tmp_path / "out"), predictions=str(file))
+    assert (metrics["samples"], metrics["unusable_rows"]) == (2, 1)
+    assert f"row 0: {reason}" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "holds no prediction"),
+        ("{", "is neither a JSON list nor JSON Lines"),
+        ('{"id": "x", "completion": "y"}', "does not fit --data"),
+        ('{"completion": "y"}', "holds no prediction"),
+    ],
+)
+def test_a_file_that_holds_no_predictions_is_refused(validated, tmp_path, content, message):
+    (tmp_path / "p.jsonl").write_text(content)
+    with pytest.raises(InputError, match=message):
+        steps.evaluate(None, str(validated), str(tmp_path / "out"), predictions=str(tmp_path / "p.jsonl"))
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_predictions_of_other_queries_are_no_base(evaluated, validated, tmp_path):
+    rows = (evaluated[0] / "predictions.jsonl").read_text().splitlines()
+    (tmp_path / "half.jsonl").write_text("\n".join(rows[:8]))
+    with pytest.raises(InputError, match="give predictions of the same queries"):
+        steps.evaluate(
+            None, str(validated), str(tmp_path / "out"), predictions=str(evaluated[0] / "predictions.jsonl"),
+            base_predictions=str(tmp_path / "half.jsonl"),
+        )  # fmt: skip
+
+
+def test_a_gate_that_is_not_passed_is_an_exit_code(evaluated, tmp_path, main):
+    predictions = evaluated[0] / "predictions.jsonl"
+    code, _, error = main("evaluate", "--predictions", predictions, "--out", tmp_path, "--gate", "ra_iou.mean>=0.999")
+    assert code == 1
+    assert re.fullmatch(
+        r"rarft evaluate: 1 of 1 gates not passed: ra_iou\.mean>=0\.999: it is 0\.\d{4}", error.splitlines()[-1]
+    )
+    assert json.loads((tmp_path / "metrics.json").read_text())["passed"] is False
+    code, _, error = main("evaluate", "--predictions", predictions, "--out", tmp_path, "--gate", "nonsense>=1")
+    assert code == 2
+    assert "no metric nonsense" in error
+
+
+def test_the_report_shows_the_failures_with_pictures_and_loads_nothing(evaluated):
+    page = (evaluated[0] / "report.html").read_text()
+    assert not re.search(r"(src|href)=['\"]?(https?:)?//", page)
+    kinds = re.findall(r"<button value=(\w+)", page)
+    assert set(re.findall(r"data-kind=(\w+)", page)) == set(kinds)
+    assert page.count("data:image/jpeg;base64,") >= 2 * page.count("<article")
+    assert "<td>ra_iou.mean&gt;=base</td><td>passed</td>" in page
+
+
+def finish(folder, data, *flags, program=()):
+    command = [*(program or [sys.executable, "-m", "rarft.cli"]), "evaluate", "--checkpoint", "tiny", "--data", data]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (folder / "log").open("a") as log:
+        return subprocess.Popen(
+            [*map(str, command), "--out", "out", "--batch-size", "1", *flags],
+            cwd=folder, env=environment, stdout=log, stderr=log,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(validated, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    assert finish(folder, validated).wait() == 0, (folder / "log").read_text()
+    return (folder / "out" / "predictions.jsonl").read_bytes()
+
+
+def test_a_killed_evaluation_goes_on_to_the_same_bytes(validated, tmp_path, uninterrupted):
+    process = finish(tmp_path, validated)
+    while len(list(tmp_path.glob("out/.unfinished/*/*.json"))) < 3:
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "out" / "metrics.json").exists()
+    assert finish(tmp_path, validated).wait() == 0
+    assert re.search(r"[3-9] of 16 batches were done before", (tmp_path / "log").read_text())
+    assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == uninterrupted
+
+
+def test_two_processes_share_the_data(validated, tmp_path, uninterrupted):
+    program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
+    launcher = [*program, "--rdzv_endpoint", "localhost:0", "-m", "rarft.cli"]
+    assert finish(tmp_path, validated, program=launcher).wait() == 0, (tmp_path / "log").read_text()[-3000:]
+    assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == uninterrupted
+
+
+def test_a_vllm_engine_completes_what_the_model_does(validated, tmp_path, tiny, evaluated, monkeypatch):
+    vllm = ModuleType("vllm")
+    vllm.SamplingParams = SamplingParams
+    vllm.LLM = lambda model, limit_mm_per_prompt: FakeEngine(*tiny)
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    steps.evaluate("tiny", str(validated), str(tmp_path), backend="vllm")
+    base = [row["completion"] for row in read_lines(evaluated[0] / "base-predictions.jsonl")]
+    assert [row["completion"] for row in read_lines(tmp_path / "predictions.jsonl")] == base
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "x"], "give either --checkpoint or --predictions"),
+        (["--checkpoint", "tiny"], "--data is missing"),
+        (["--predictions", "p", "--base", "tiny"], "--base goes with --checkpoint"),
+        (
+            ["--checkpoint", "tiny", "--data", "x", "--judge-url", "http://x"],
+            "--judge-url and --judge-model go together",
+        ),
+        (["--checkpoint", "tiny", "--data", "x", "--batch-size", "0"], "is no whole number of at least 1"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_told(main, arguments, message):
+    code, _, error = main("evaluate", "--out", "o", *arguments)
+    assert code == 2
+    assert message in error
