@@ -11,12 +11,13 @@ from components.validate.component import validate
 
 
 class Outputs(NamedTuple):
-    """What a run leaves: the checkpoint's path, the validated data of both files, and the evaluation's results."""
+    """What a run leaves: the checkpoint, the validated data of both files, the evaluation's results and verdict."""
 
     checkpoint: str
     data: dsl.Dataset
     eval_data: dsl.Dataset
     results: dsl.Artifact
+    passed: bool
 
 
 @dsl.pipeline(
@@ -32,6 +33,7 @@ def rarft_pipeline(
     max_quarantine: str = "",
     encoder: str = "",
     training: str = "preset: tiny",
+    gates: str = "",
 ) -> Outputs:
     """Validate annotations, encode their reference queries, train by GRPO, and evaluate base against trained.
 
@@ -44,9 +46,10 @@ def rarft_pipeline(
         max_quarantine: Most queries of a file that may be quarantined, such as 5% or 120; empty for any number.
         encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
         training: Flags of `rarft train` as one YAML text.
+        gates: What the checkpoint must reach to be shipped, one a line, such as ra_iou.mean>=base; empty for nothing.
 
     Returns:
-        The trained checkpoint, the validated data and the evaluation's results.
+        The trained checkpoint, the validated data, the evaluation's results, and whether the gates were passed.
     """
     validated = validate(
         annotations=annotations,
@@ -71,10 +74,12 @@ def rarft_pipeline(
         data=validated.outputs["eval_data"],
         encoder=encoder,
         in_sample=validated.outputs["in_sample"],
+        gates=gates,
     )
     return Outputs(
         checkpoint=trained.outputs["checkpoint"],
         data=validated.outputs["data"],
         eval_data=validated.outputs["eval_data"],
         results=evaluated.outputs["results"],
+        passed=evaluated.outputs["passed"],
     )

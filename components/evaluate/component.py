@@ -1,5 +1,7 @@
 """Evaluation as a Kubeflow component."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 
 from components.image import IMAGE
@@ -12,22 +14,29 @@ def evaluate(
     data: dsl.Input[dsl.Dataset],
     encoder: str,
     in_sample: bool,
+    gates: str,
     results: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
-) -> None:
+    confusion: dsl.Output[dsl.ClassificationMetrics],
+) -> NamedTuple("Outputs", passed=bool):  # type: ignore[valid-type]
     """Evaluate the trained checkpoint beside the one that it was trained from.
 
     Args:
-        checkpoint: Checkpoint to evaluate.
+        checkpoint: Checkpoint to evaluate, a path or URI.
         base: Checkpoint to compare with; empty for none.
         data: Validated evaluation data.
         encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
         in_sample: Whether the checkpoint was trained on these data.
+        gates: What it must reach to be shipped, one a line, such as relevance.f1_avg>=0.70 or ra_iou.mean>=base.
         results: predictions.jsonl, metrics.json and report.html.
         report: The report as a page.
         metrics: The headline figures.
+        confusion: Queries that fit the video, and that do not, against what was said of them.
+
+    Returns:
+        Whether all gates were passed.
     """
     from components.evaluate.run import run
 
-    run(checkpoint, base, data, encoder, in_sample, results, report, metrics)
+    return (run(checkpoint, base, data, encoder, in_sample, gates, results, report, metrics, confusion),)

@@ -1,4 +1,4 @@
-"""The commands of docs/training.md: run as they stand there, or where they need GPUs, parsed."""
+"""The commands of docs/training.md and docs/evaluation.md: run as they stand there, or where they need GPUs, parsed."""
 
 import os
 import re
@@ -12,9 +12,8 @@ import pytest
 from rarft.grpo.config import parse
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(
-    r"^```bash( gpu)?\n(.*?)^```", (ROOT / "docs" / "training.md").read_text(), re.DOTALL | re.MULTILINE
-)
+TEXT = "".join((ROOT / "docs" / name).read_text() for name in ("training.md", "evaluation.md"))
+BLOCKS = re.findall(r"^```bash( gpu)?\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 RUN = [line for gpu, block in BLOCKS if not gpu for line in block.strip().splitlines()]
 PARSED = [line for gpu, block in BLOCKS if gpu for line in block.strip().splitlines()]
 
