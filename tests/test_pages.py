@@ -1,4 +1,4 @@
-"""The commands of docs/training.md and docs/evaluation.md: run as they stand there, or where they need GPUs, parsed."""
+"""The commands of docs/training.md and docs/evaluation.md: run as they stand there; where they need GPUs, parsed."""
 
 import os
 import re

@@ -1,8 +1,8 @@
 """Mismatch categories read from a refusal by rules: a rough stand-in for a judge, deterministic and free.
 
 A refusal says what the video shows in place of what was asked ("the ring is red, not blue"). The rules look for words
-of each kind, first in what the correction changes of the query, then in the reason. They fit the synthetic set's narrow
-wording. On refusals in free wording they are no better than one category named every time (docs/evaluation.md).
+of each kind, first in what the correction changes of the query, then in the reason. They fit the narrow wording of the
+synthetic set. On refusals in free wording they are no better than one category named every time (docs/evaluation.md).
 """
 
 import re

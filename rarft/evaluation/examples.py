@@ -16,6 +16,7 @@ from rarft.video.thumbnails import thumbnails
 _MOST = 25  # of a kind
 _FAR = 0.5  # similarity below which a correction misses
 _LOW_IOU = 0.5
+_SHARES = (0.0, 0.5, 1.0)  # of a segment, at which it is shown
 KINDS = {
     "answered": "Answered, though the query does not fit",
     "refused": "Refused, though the query fits",
@@ -64,11 +65,10 @@ def choose(judged: Sequence[Judged]) -> tuple[list[Example], dict[str, int]]:
 
 
 def _pictures(prediction: Prediction, segments: dict[str, Segment]) -> str:
-    """Begin and end of each segment; a note where the video cannot be read."""
-    times = [time for segment in segments.values() for time in segment]
-    if not times:
-        times = [(prediction.sample.duration or 0.0) * share for share in (0.25, 0.75)]
-        segments = {"the video": (times[0], times[1])}
+    """Begin, middle and end of each segment; a note where the video cannot be read."""
+    if not segments:
+        segments = {"the video": (0.0, prediction.sample.duration or 0.0)}
+    times = [start + (end - start) * share for start, end in segments.values() for share in _SHARES]
     try:
         pictures = thumbnails(prediction.sample.video, times)
     except VideoError as error:
@@ -76,9 +76,11 @@ def _pictures(prediction: Prediction, segments: dict[str, Segment]) -> str:
     parts = []
     for index, name in enumerate(segments):
         images = "".join(
-            f"<img alt='{times[2 * index + side]:.2f} s' title='{times[2 * index + side]:.2f} s' "
-            f"src='data:image/jpeg;base64,{base64.b64encode(pictures[2 * index + side]).decode()}'>"
-            for side in (0, 1)
+            f"<img alt='{time:.2f} s' title='{time:.2f} s' "
+            f"src='data:image/jpeg;base64,{base64.b64encode(picture).decode()}'>"
+            for time, picture in list(zip(times, pictures, strict=True))[
+                len(_SHARES) * index : len(_SHARES) * (index + 1)
+            ]
         )
         parts.append(f"<figure><figcaption>{escape(name)}</figcaption>{images}</figure>")
     return f"<div class=strip>{''.join(parts)}</div>"

@@ -10,6 +10,7 @@ from rarft.html import Html, columns, histogram, rates, scatter, section, table
 from rarft.html import page as html_page
 
 _BINS = 20
+_ORDER = ("easy", "medium", "hard", "unlabelled")
 _BREAKDOWNS = {
     "by_difficulty": "By difficulty",
     "by_category": "By mismatch category",
@@ -113,7 +114,9 @@ def _plots(metrics: dict[str, Any], shown: Table, base: Table | None) -> Html:
                 interval = _at(tree["intervals"]["by_difficulty"][group], "relevance.irrelevant.recall")
                 refused[f"{group}{name}"] = (figures["relevance"]["irrelevant"]["recall"], interval)
     if refused:
-        pictures["Queries that do not fit: share refused, by difficulty"] = rates(dict(sorted(refused.items())))
+        pictures["Queries that do not fit: share refused, by difficulty"] = rates(
+            dict(sorted(refused.items(), key=lambda item: _ORDER.index(item[0].partition(",")[0])))
+        )
     points = {
         f"{kind}{name}": (tree["relevance"][kind]["recall"], tree["relevance"][kind]["precision"])
         for name, tree in (("", metrics), (", base", metrics.get("base")))

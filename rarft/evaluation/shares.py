@@ -4,6 +4,7 @@ A batch's result is a file of its own. What is found of the same work is not don
 whoever does them, so that the result is the same to the byte.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -104,6 +105,9 @@ class SharedWork:
         return results
 
     def forget(self) -> None:
-        """Remove the results."""
+        """Remove the results, and the folder that works share once it is empty."""
         if rank_and_size()[0] == 0:
             remove_folder(self._place)
+            if not objects.is_object_uri(self._place):
+                with contextlib.suppress(OSError):  # another work's results are there
+                    local_path(self._place, _WHAT).parent.rmdir()
