@@ -1,4 +1,4 @@
-"""The pipeline: validate -> embed -> train -> evaluate. One definition for this machine, Docker and Kubeflow."""
+"""The pipeline: validate -> embed -> train -> evaluate -> promote; one definition for all places that it runs in."""
 
 from typing import NamedTuple
 
@@ -6,6 +6,7 @@ from kfp import dsl
 
 from components.embed.component import embed
 from components.evaluate.component import evaluate
+from components.promote.component import promote
 from components.train.component import train
 from components.validate.component import validate
 
@@ -18,6 +19,7 @@ class Outputs(NamedTuple):
     eval_data: dsl.Dataset
     results: dsl.Artifact
     passed: bool
+    promoted: str
 
 
 @dsl.pipeline(
@@ -34,6 +36,7 @@ def rarft_pipeline(
     encoder: str = "",
     training: str = "preset: tiny",
     gates: str = "",
+    final_uri: str = "",
 ) -> Outputs:
     """Validate annotations, encode their reference queries, train by GRPO, and evaluate base against trained.
 
@@ -47,9 +50,11 @@ def rarft_pipeline(
         encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
         training: Flags of `rarft train` as one YAML text.
         gates: What the checkpoint must reach to be shipped, one a line, such as ra_iou.mean>=base; empty for nothing.
+        final_uri: Where a checkpoint that passes them is copied to, with its metrics; empty to leave it.
 
     Returns:
-        The trained checkpoint, the validated data, the evaluation's results, and whether the gates were passed.
+        The trained checkpoint, the validated data, the evaluation's results, whether the gates were passed, and where
+        the checkpoint was promoted to.
     """
     validated = validate(
         annotations=annotations,
@@ -76,10 +81,17 @@ def rarft_pipeline(
         in_sample=validated.outputs["in_sample"],
         gates=gates,
     )
+    promoted = promote(
+        checkpoint=trained.outputs["checkpoint"],
+        results=evaluated.outputs["results"],
+        passed=evaluated.outputs["passed"],
+        final_uri=final_uri,
+    )
     return Outputs(
         checkpoint=trained.outputs["checkpoint"],
         data=validated.outputs["data"],
         eval_data=validated.outputs["eval_data"],
         results=evaluated.outputs["results"],
         passed=evaluated.outputs["passed"],
+        promoted=promoted.output,
     )

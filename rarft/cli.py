@@ -95,6 +95,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     steps.check_gates(metrics)
 
 
+def _promote(options: argparse.Namespace) -> None:
+    from rarft import steps
+
+    print(steps.promote(options.checkpoint, options.evaluation, options.to))
+
+
 def _score(options: argparse.Namespace) -> None:
     from rarft import steps
 
@@ -220,6 +226,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--encoder", help="SentenceTransformer name or folder (default all-MiniLM-L6-v2)")
     evaluate.add_argument("--in-sample", action="store_true", help="label every figure: these data were trained on")
+
+    promote = command("promote", _promote, "Copy a checkpoint that passed its gates to where it is shipped from.")
+    promote.add_argument("--checkpoint", required=True, help="a folder or URI of `rarft train`")
+    promote.add_argument("--evaluation", required=True, help="folder that `rarft evaluate` wrote")
+    promote.add_argument("--to", required=True, help="folder or s3:// URI; what it holds is replaced")
 
     score = command("score", _score, "Replay rewards on finished completions, term by term.")
     score.add_argument("predictions", help='JSON Lines with "id" and "completion", or what `rarft evaluate` wrote')

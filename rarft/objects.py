@@ -275,13 +275,19 @@ def abort_pending(uri: str, what: str) -> int:
     writer under the folder.
     """
     bucket, prefix = _split(uri.rstrip("/") + "/")
-    number = 0
+    from botocore.exceptions import ClientError
+
     with _told(uri, what, "written"):
-        for page in _pages("list_multipart_uploads", "Bucket", bucket, prefix):
-            for pending in page.get("Uploads") or []:
-                client().abort_multipart_upload(Bucket=bucket, Key=pending["Key"], UploadId=pending["UploadId"])
-                number += 1
-    return number
+        try:
+            pages = _pages("list_multipart_uploads", "Bucket", bucket, prefix)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "NoSuchUpload":  # rclone's answer where there is none
+                raise
+            return 0
+        pending = [upload for page in pages for upload in page.get("Uploads") or []]
+        for upload in pending:
+            client().abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+    return len(pending)
 
 
 def check_writable(uri: str, what: str) -> None:

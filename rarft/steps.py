@@ -203,6 +203,13 @@ def evaluate(checkpoint: str | None, data: str | None, out: str, **options: Any)
     return run(EvaluationSettings(checkpoint, data, **options), place_of(out, "--out"))
 
 
+def promote(checkpoint: str, evaluation: str, destination: str) -> str:
+    """Copy a checkpoint that passed its gates, with its metrics; returns where to."""
+    from rarft.evaluation.promote import promote as run
+
+    return run(checkpoint, place_of(evaluation, "--evaluation"), place_of(destination, "--to"))
+
+
 def check_gates(metrics: dict[str, Any]) -> None:
     """Hold an evaluation against its gates.
 

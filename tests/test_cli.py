@@ -22,7 +22,9 @@ def test_help_and_validation_import_nothing_heavy(sample_set, tmp_path):
     assert (tmp_path / "report.json").exists()
 
 
-@pytest.mark.parametrize("command", ["sample", "validate", "embed", "train", "evaluate", "score", "run", "compile"])
+@pytest.mark.parametrize(
+    "command", ["sample", "validate", "embed", "train", "evaluate", "promote", "score", "run", "compile"]
+)
 def test_every_command_has_help(main, command):
     code, output, _ = main(command, "--help")
     assert code == 0

@@ -26,7 +26,7 @@ def test_the_compiled_pipeline_is_current(tmp_path):
 def test_the_steps_hand_on_what_they_make():
     spec = next(yaml.safe_load_all((REPOSITORY / "pipelines" / "rarft.yaml").read_text()))
     tasks = spec["root"]["dag"]["tasks"]
-    assert set(tasks) == {"validate", "embed", "train", "evaluate"}
+    assert set(tasks) == {"validate", "embed", "train", "evaluate", "promote"}
     assert set(tasks["train"]["dependentTasks"]) == {"validate", "embed"}
     assert "enableCache" not in tasks["train"]["cachingOptions"]
     assert tasks["validate"]["cachingOptions"] == {"enableCache": True}
@@ -36,7 +36,7 @@ def test_a_held_out_run(cli, sample_set, tmp_path):
     arguments = ["--annotations", sample_set / "train.json", "--eval-annotations", sample_set / "eval.json"]
     done = cli("run", *arguments, "--out", tmp_path, *QUICK)
     assert done.returncode == 0, done.stderr + done.stdout
-    for step in ("[1/4] validate", "[2/4] embed", "[3/4] train", "[4/4] evaluate"):
+    for step in ("[1/5] validate", "[2/5] embed", "[3/5] train", "[4/5] evaluate", "[5/5] promote"):
         assert step in done.stdout
     assert "training settings are the preset `tiny`" in done.stdout
     metrics = json.loads((tmp_path / "evaluation" / METRICS_JSON).read_text())
