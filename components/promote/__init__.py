@@ -1,0 +1,1 @@
+"""Step: copy a checkpoint that passed its gates."""
