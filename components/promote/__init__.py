@@ -1,1 +1,1 @@
-"""Step: copy a checkpoint that passed its gates."""
+"""Step 5: copy a checkpoint that passed its gates to where it is shipped from."""
