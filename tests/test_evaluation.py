@@ -105,7 +105,7 @@ def test_the_published_format_is_read_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"model_output": None}, "model_output is missing"),
+        ({"model_output": 3}, "model_output is no text"),
         ({"gt_relevant": "maybe"}, "gt_relevant is missing"),
         ({"gt_timestamp": [20, 10]}, "gt_timestamp is missing"),
         ({"video": 3}, "video is missing"),
@@ -122,10 +122,11 @@ def test_rows_that_cannot_be_used_are_told_and_counted(tmp_path, change, reason,
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "holds no prediction"),
+        ("[]", "holds no prediction that can be used .it is empty"),
         ("{", "is neither a JSON list nor JSON Lines"),
-        ('{"id": "x", "completion": "y"}', "does not fit --data"),
-        ('{"completion": "y"}', "holds no prediction"),
+        ('{"id": "x", "completion": "y"}', "its query is not in the data"),
+        ('{"id": [1], "completion": "y"}', "has neither"),
+        ('{"completion": "y"}', "has neither"),
     ],
 )
 def test_a_file_that_holds_no_predictions_is_refused(validated, tmp_path, content, message):
@@ -143,6 +144,46 @@ def test_predictions_of_other_queries_are_no_base(evaluated, validated, tmp_path
             None, str(validated), str(tmp_path / "out"), predictions=str(evaluated[0] / "predictions.jsonl"),
             base_predictions=str(tmp_path / "half.jsonl"),
         )  # fmt: skip
+
+
+def test_published_fields_may_be_texts(tmp_path):
+    row = {
+        **PUBLISHED[0], "gt_relevant": "yes", "gt_timestamp": "10.0 to 20.0", "duration": "30.0",
+        "gt_categories": "['Object/ObjectExistence', 'Attribute/Counting']",
+    }  # fmt: skip
+    (tmp_path / "p.json").write_text(json.dumps([row, {**row, "gt_timestamp": "[10.0, 20]", "model_output": None}]))
+    metrics = steps.evaluate(None, None, str(tmp_path / "out"), predictions=str(tmp_path / "p.json"))
+    assert metrics["samples"] == 2
+    assert metrics["ra_iou"]["mean"] == pytest.approx(0.3)  # no output is no answer, and wrong
+    assert metrics["by_position"]["middle"]["samples"] == 2
+    assert set(metrics["by_category"]) == {"Object/ObjectExistence", "Attribute/Counting"}
+
+
+def test_the_same_words_asked_of_two_segments_are_two_queries(tmp_path):
+    rows = [{**PUBLISHED[0], "gt_timestamp": segment} for segment in ([10, 16], [1, 2])]
+    (tmp_path / "p.json").write_text(json.dumps(rows))
+    file = str(tmp_path / "p.json")
+    metrics = steps.evaluate(None, None, str(tmp_path / "out"), predictions=file, base_predictions=file)
+    assert metrics["base"]["grounding"]["mean"] == metrics["grounding"]["mean"] == 0.5
+    assert metrics["comparison"]["grounding.mean"]["difference"] == 0.0
+
+
+def test_queries_without_a_prediction_and_repeated_ones_are_counted(evaluated, validated, tmp_path):
+    rows = (evaluated[0] / "predictions.jsonl").read_text().splitlines()
+    (tmp_path / "p.jsonl").write_text("\n".join([*rows[:10], rows[0]]))
+    metrics = steps.evaluate(None, str(validated), str(tmp_path / "out"), predictions=str(tmp_path / "p.jsonl"))
+    assert (metrics["samples"], metrics["unusable_rows"]) == (10, 7)
+
+
+def test_a_hostile_completion_is_text_in_the_report(tmp_path):
+    evil = "<answer><script>alert(1)</script><img src=x onerror=alert(2)> \ud83d</answer>"
+    row = {**PUBLISHED[1], "model_output": evil, "query": "'\"><script>alert(3)</script>"}
+    (tmp_path / "p.json").write_text(json.dumps([row]))
+    steps.evaluate(None, None, str(tmp_path / "out"), predictions=str(tmp_path / "p.json"))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "alert(3)" in page
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
 
 
 def test_a_gate_that_is_not_passed_is_an_exit_code(evaluated, tmp_path, main):

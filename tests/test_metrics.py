@@ -199,6 +199,16 @@ def test_queries_of_one_video_count_as_one_draw():
     assert width["together"] > 3 * width["apart"]
 
 
+def test_an_interval_is_not_drawn_to_0_by_resamples_that_lack_the_class():
+    rows = [
+        *(prediction("refusable", REFUSAL, "easy", video=f"r{n}") for n in range(3)),
+        *(prediction("answerable", render("t", "10 to 20"), "original", video=f"a{n}") for n in range(30)),
+    ]
+    found = intervals(Table(rows))
+    assert found["relevance"]["irrelevant"] == {"precision": [1.0, 1.0], "recall": [1.0, 1.0], "f1": [1.0, 1.0]}
+    assert found["by_difficulty"]["easy"]["relevance"]["accuracy"] == [1.0, 1.0]
+
+
 def test_a_paired_comparison_finds_a_difference_that_is_there_and_none_that_is_not():
     base, better = independent(300, 0.5, seed=2), independent(300, 0.7, seed=3)
     path = "relevance.accuracy"
@@ -228,6 +238,18 @@ WITH_BASE = {**METRICS, "base": compute_metrics(PREDICTIONS[:2])}
         ("ra_iou.mean>=base-0.41", None),
         ("ra_iou.mean >= base + 0.1", "ra_iou.mean >= base + 0.1: it is 0.4000, the bound 0.9000"),
         ("consistency>=3", "consistency>=3: the metric is not known here"),
+        ("by_difficulty.hard.ra_iou.mean>=0.5", None),
+        ("by_length.10 to 30 s.samples>=6", "by_length.10 to 30 s.samples>=6: it is 5.0000"),
+        ("by_category.Object/ObjectExistence.relevance.accuracy>=3e-1", None),
+        (
+            "rt_iou.labels.Object/ObjectExistence.f1 >= 1.",
+            "rt_iou.labels.Object/ObjectExistence.f1 >= 1.: it is 0.5000",
+        ),
+        (
+            "by_difficulty.medium.ra_iou.mean>=0.5",
+            "by_difficulty.medium.ra_iou.mean>=0.5: the metric is not known here",
+        ),
+        ("rewards.format>=base", None),
     ],
 )
 def test_gates(gate, fault):
@@ -239,6 +261,7 @@ def test_gates(gate, fault):
     [
         ("relevance.f1>=0.7", "no metric relevance.f1"),
         ("relevance>=0.7", "no metric relevance"),
+        ("by_difficulty.hard.iou>=0.7", "no metric by_difficulty.hard.iou"),
         ("ra_iou.mean=0.7", "write METRIC>=NUMBER"),
         ("ra_iou.mean>=", "write METRIC>=NUMBER"),
         ("ra_iou.mean>=base 0.1", "write base"),

@@ -17,9 +17,8 @@ def run(
     """Evaluate into the `results` artifact, and log the headline figures; returns whether all gates were passed."""
     with reported("evaluate"):
         options = {"base": base or None, "encoder": encoder or None, "in_sample": in_sample}
-        found = steps.evaluate(
-            checkpoint, data.path, results.path, **options, gates=gates.split("\n") if gates else ()
-        )
+        lines = [line.strip() for line in gates.splitlines() if line.strip()]
+        found = steps.evaluate(checkpoint, data.path, results.path, **options, gates=lines)
         shutil.copyfile(Path(results.path) / REPORT_HTML, report.path)
         for name, value, before, _ in headline_rows(found):
             label = f"{name} (in-sample)" if in_sample else name

@@ -15,10 +15,10 @@ from rarft.evaluation.gates import Gate, faults, parse_gate
 from rarft.evaluation.judge import Judge
 from rarft.evaluation.metrics import HEADLINE, Table, compute_metrics, metrics_of
 from rarft.evaluation.predict import Predictor, in_batches
-from rarft.evaluation.predictions import Prediction, read_predictions, write_predictions
+from rarft.evaluation.predictions import Prediction, QueryKey, key_of, read_predictions, write_predictions
 from rarft.evaluation.report import render_report
 from rarft.evaluation.scoring import scored
-from rarft.evaluation.shares import SharedWork, join_processes, rank_and_size, wait_for_all
+from rarft.evaluation.shares import SharedWork, join_processes, rank_and_size
 from rarft.qwen.loading import check_checkpoint, checkpoint_path, fetched_checkpoint
 from rarft.qwen.reading import ReadingSettings
 from rarft.references.encoder import SentenceEncoder
@@ -80,48 +80,48 @@ def _files_of(checkpoint: str) -> Any:
     return sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
 
 
+def _version(video: str) -> Any:
+    """What changes when a video's file does."""
+    path = Path(video)
+    return (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
+
+
 def _completed(
-    checkpoint: str, what: str, samples: Sequence[Sample], reading: ReadingSettings, settings: EvaluationSettings,
-    out: Place,
+    checkpoint: str, path: str, what: str, samples: Sequence[Sample], reading: ReadingSettings,
+    settings: EvaluationSettings, out: Place,
 ) -> tuple[list[Prediction], SharedWork]:  # fmt: skip
-    """Predictions of a checkpoint, done by all processes together; what was done before is not done again."""
-    with fetched_checkpoint(checkpoint, what) as path:
-        held = objects.entries(checkpoint, what) if objects.is_object_uri(checkpoint) else _files_of(path)
-        queries = [(sample.id, sample.video, sample.query, sample.duration) for sample in samples]
-        identity = [checkpoint, held, asdict(reading), queries, settings.backend, settings.batch_size]
-        work = SharedWork(member(out, _UNFINISHED), identity)
-        batches = in_batches(samples, settings.batch_size)
-        predictor: list[Predictor] = []  # loaded when there is something to do
+    """Predictions of a checkpoint, which lies at `path`, done by all processes together; none is done twice."""
+    held = objects.entries(checkpoint, what) if objects.is_object_uri(checkpoint) else _files_of(path)
+    queries = [
+        (sample.id, sample.video, sample.query, sample.duration, sample.crop, _version(sample.video))
+        for sample in samples
+    ]
+    identity = [checkpoint, held, asdict(reading), queries, settings.backend, settings.batch_size]
+    work = SharedWork(member(out, _UNFINISHED), identity)
+    batches = in_batches(samples, settings.batch_size)
+    predictor: list[Predictor] = []  # loaded when there is something to do
 
-        def complete(batch: list[int]) -> list[str]:
-            if not predictor:
-                predictor.append(Predictor(path, reading, what, settings.backend))
-            return predictor[0].complete([samples[index] for index in batch])
+    def complete(batch: list[int]) -> list[str]:
+        if not predictor:
+            predictor.append(Predictor(path, reading, what, settings.backend))
+        return predictor[0].complete([samples[index] for index in batch])
 
-        name = "base" if what == "--base" else "checkpoint"
-        completions = work.run(batches, complete, f"evaluating {name}")
-    said = {
-        index: text
-        for batch, texts in zip(batches, completions, strict=True)
-        for index, text in zip(batch, texts, strict=True)
-    }
+    completions = work.run(batches, complete, f"evaluating {'base' if what == '--base' else 'checkpoint'}")
+    said: dict[int, str] = {}
+    for batch, texts in zip(batches, completions, strict=True):
+        said.update(zip(batch, texts, strict=True))
     return [Prediction(sample, said[index]) for index, sample in enumerate(samples)], work
 
 
 def _finished(path: str, what: str, samples: Sequence[Sample] | None) -> tuple[list[Prediction], int]:
     """Predictions of a file, and how many rows of it cannot be used; those are told."""
     with fetched(path, what) as file:
-        predictions, unusable = read_predictions(file, samples)
+        predictions, unusable = read_predictions(file, samples, what)
     for line in unusable[:5]:
         print(f"{what} {path}: {line}", flush=True)
     if unusable:
-        print(f"{what} {path}: {len(unusable)} rows left out", flush=True)
+        print(f"{what} {path}: {len(unusable)} rows or queries left out", flush=True)
     return predictions, len(unusable)
-
-
-def _key(prediction: Prediction) -> tuple[str, str, str]:
-    sample = prediction.sample
-    return sample.video, sample.query, sample.task_type
 
 
 def _aligned(base: list[Prediction], predictions: Sequence[Prediction]) -> list[Prediction]:
@@ -130,14 +130,17 @@ def _aligned(base: list[Prediction], predictions: Sequence[Prediction]) -> list[
     Raises:
         InputError: they are not of the same queries.
     """
-    by_key = {_key(row): row for row in base}
-    missing = [row for row in predictions if _key(row) not in by_key]
-    if missing or len(base) != len(predictions):
+    by_key: dict[QueryKey, list[Prediction]] = {}
+    for row in reversed(base):
+        by_key.setdefault(key_of(row.sample), []).append(row)
+    found = [by_key[key].pop() if by_key.get(key := key_of(row.sample)) else None for row in predictions]
+    aligned = [row for row in found if row is not None]
+    if len(aligned) < len(predictions) or len(base) > len(predictions):
         raise InputError(
-            f"--base-predictions: {len(base)} predictions beside {len(predictions)}, {len(missing)} queries without "
-            "one; give predictions of the same queries"
+            f"--base-predictions: {len(base)} predictions beside {len(predictions)}, "
+            f"{len(predictions) - len(aligned)} queries without one; give predictions of the same queries"
         )
-    return [by_key[_key(row)] for row in predictions]
+    return aligned
 
 
 def _check(settings: EvaluationSettings) -> list[Gate]:
@@ -185,29 +188,38 @@ def evaluate(settings: EvaluationSettings, out: Place) -> dict[str, Any]:
     join_processes()
     works: list[SharedWork] = []
     base_rows: list[Prediction] = []
-    unusable = 0
+    finished_base: list[Prediction] = []
+    unusable = base_unusable = 0
+    # What can be wrong with these is told before the completions take their time.
+    if settings.base_predictions:
+        finished_base, base_unusable = _finished(settings.base_predictions, "--base-predictions", samples)
+    store = ReferenceStore.empty(SentenceEncoder(settings.encoder) if settings.encoder else SentenceEncoder())
+    judge = None
+    if settings.judge_url is not None:
+        cache = Path(settings.judge_cache) if settings.judge_cache else None
+        judge = Judge(settings.judge_url, str(settings.judge_model), cache)
     with ExitStack() as files:
         reading = None
-        if settings.checkpoint is not None:
-            reading = ReadingSettings.of(files.enter_context(fetched_checkpoint(settings.checkpoint, "--checkpoint")))
+        checkpoint = settings.checkpoint
+        if checkpoint is not None:
+            path = files.enter_context(fetched_checkpoint(checkpoint, "--checkpoint"))
+            reading = ReadingSettings.of(path)
         if settings.base and reading is not None:
-            base_rows, work = _completed(settings.base, "--base", samples or [], reading, settings, out)
+            with fetched_checkpoint(settings.base, "--base") as base_path:
+                base_rows, work = _completed(settings.base, base_path, "--base", samples or [], reading, settings, out)
             works.append(work)
-        if settings.checkpoint is not None and reading is not None:
-            rows, work = _completed(settings.checkpoint, "--checkpoint", samples or [], reading, settings, out)
+        if checkpoint is not None and reading is not None:
+            rows, work = _completed(checkpoint, path, "--checkpoint", samples or [], reading, settings, out)
             works.append(work)
         else:
             rows, unusable = _finished(str(settings.predictions), "--predictions", samples)
     if rank_and_size()[0]:
-        wait_for_all()
         return {}
-    if settings.base_predictions:
-        base_rows, _ = _finished(settings.base_predictions, "--base-predictions", samples)
-    if base_rows:
-        base_rows = _aligned(base_rows, rows)
-    rows, base_rows, judged = _judged(settings, rows, base_rows)
+    if finished_base:
+        base_rows = _aligned(finished_base, rows)
+    rows, base_rows, judged = _judged(settings, rows, base_rows, store, judge)
     metrics, shown, base = _metrics(settings, rows, base_rows)
-    metrics |= {"judge": judged, "unusable_rows": unusable}
+    metrics |= {"judge": judged, "unusable_rows": unusable, "unusable_rows_of_base": base_unusable}
     failed = faults(gates, metrics)
     reasons = {gate.text: gate.fault(metrics) for gate in gates}
     metrics["gates"] = [{"gate": text, "passed": reason is None, "reason": reason} for text, reason in reasons.items()]
@@ -220,25 +232,28 @@ def evaluate(settings: EvaluationSettings, out: Place) -> dict[str, Any]:
         (folder / METRICS_JSON).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     for work in works:
         work.forget()
-    wait_for_all()
     return metrics
 
 
 def _judged(
-    settings: EvaluationSettings, rows: list[Prediction], base_rows: list[Prediction]
+    settings: EvaluationSettings,
+    rows: list[Prediction],
+    base_rows: list[Prediction],
+    store: ReferenceStore,
+    judge: Judge | None,
 ) -> tuple[list[Prediction], list[Prediction], dict[str, Any] | None]:
     """Predictions with rewards, similarities and what the judge or the rules say; and what judging took."""
-    store = ReferenceStore.empty(SentenceEncoder(settings.encoder) if settings.encoder else SentenceEncoder())
     rows, base_rows = scored(rows, store), scored(base_rows, store)
     if settings.categories == "rules":
         return with_rules(rows), with_rules(base_rows), None
-    if settings.judge_url is None:
+    if judge is None:
         return rows, base_rows, None
-    cache = Path(settings.judge_cache) if settings.judge_cache else None
-    judge = Judge(settings.judge_url, str(settings.judge_model), cache)
     rows, base_rows = judge.judge(rows), judge.judge(base_rows)
     cost = judge.counts.cost(settings.judge_prices)
-    counts = {**asdict(judge.counts), "dollars": cost}
+    unjudged = sum(row.consistency is None for row in rows)
+    counts = {**asdict(judge.counts), "unjudged_of_checkpoint": unjudged, "dollars": cost}
+    if judge.failure:
+        print(f"judge: the first failure: {judge.failure}", flush=True)
     shown = "" if cost is None else f", {cost:.2f} dollars"
     print(
         f"judge: {judge.counts.asked} answers, {judge.counts.cached} from the cache, {judge.counts.failed} failed, "
@@ -254,6 +269,7 @@ def _metrics(
     shown, base = Table(rows), Table(base_rows) if base_rows else None
     metrics = {
         "checkpoint": Path(settings.checkpoint or str(settings.predictions)).name,
+        "evaluated": settings.checkpoint or settings.predictions,
         "in_sample": settings.in_sample,
         **metrics_of(shown),
         "intervals": intervals(shown),

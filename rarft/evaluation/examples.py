@@ -16,6 +16,7 @@ from rarft.video.thumbnails import thumbnails
 _MOST = 25  # of a kind
 _FAR = 0.5  # similarity below which a correction misses
 _LOW_IOU = 0.5
+_LONGEST = 600.0  # seconds of a video of unknown duration that are looked through for pictures
 _SHARES = (0.0, 0.5, 1.0)  # of a segment, at which it is shown
 KINDS = {
     "answered": "Answered, though the query does not fit",
@@ -68,7 +69,8 @@ def _pictures(prediction: Prediction, segments: dict[str, Segment]) -> str:
     """Begin, middle and end of each segment; a note where the video cannot be read."""
     if not segments:
         segments = {"the video": (0.0, prediction.sample.duration or 0.0)}
-    times = [start + (end - start) * share for start, end in segments.values() for share in _SHARES]
+    last = prediction.sample.duration or _LONGEST
+    times = [min(last, start + (end - start) * share) for start, end in segments.values() for share in _SHARES]
     try:
         pictures = thumbnails(prediction.sample.video, times)
     except VideoError as error:

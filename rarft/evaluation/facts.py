@@ -15,6 +15,7 @@ from rarft.riq.schema import CATEGORIES
 from rarft.segments import temporal_iou
 
 Column = NDArray[np.float64]
+_ROUNDING = 0.005  # seconds: completions give times in hundredths
 THRESHOLDS = {"r_at_30": 0.3, "r_at_50": 0.5, "r_at_70": 0.7}
 
 
@@ -51,7 +52,7 @@ class Judged:
         segment, duration = self.response.segment, self.prediction.sample.duration
         if segment is None or duration is None:
             return None
-        return not 0 <= segment[0] < segment[1] <= duration
+        return not 0 <= segment[0] < segment[1] <= duration + _ROUNDING
 
 
 def _jaccard(said: set[str], true: set[str]) -> float:
@@ -105,10 +106,12 @@ def _refusable(row: Judged, index: int, mean, put) -> None:  # type: ignore[no-u
         "correction_similarity": (prediction.correction_similarity, bool(prediction.sample.reference_queries)),
     }
     for name, (similarity, has_truth) in comparable.items():
-        if has_truth:  # one that refuses or corrects nothing is as far from the truth as can be
-            mean(f"{name}/all", index, similarity or 0.0)
-            if row.refuses_rightly:
-                mean(f"{name}/true_negatives", index, similarity or 0.0)
+        if not has_truth:
+            continue
+        # One that refuses nothing, or corrects nothing, is not like the truth at all.
+        mean(f"{name}/all", index, max(0.0, similarity or 0.0) if row.refuses_rightly else 0.0)
+        if row.refuses_rightly:
+            mean(f"{name}/true_negatives", index, max(0.0, similarity or 0.0))
     if prediction.categories is None:
         return
     said, true = set(prediction.categories) if row.refuses_rightly else set(), set(prediction.sample.categories)

@@ -24,6 +24,7 @@ from rarft.riq.schema import CATEGORIES
 
 _KEY = "OPENAI_API_KEY"
 _RETRIES = 4  # of one request, with growing pauses: the client's own
+_GIVE_UP = 50  # requests that fail one after the other: the endpoint is gone, and the rest is counted as failed
 _SYSTEM = f"""You check the reply of a system that looks for the moment in a video that a query describes.
 You see the query and the reply. The reply holds reasoning in <think>, an answer, and a corrected query or NIL. The \
 answer is either a time span in seconds, or a refusal that says why no moment of the video fits.
@@ -109,6 +110,7 @@ class Judge:
 
     Attributes:
         counts: what it took so far.
+        failure: what went wrong first, if anything did.
     """
 
     def __init__(
@@ -136,32 +138,42 @@ class Judge:
         self._url, self._model, self._concurrency = url, model, concurrency
         self._cache = _Cache(cache or default_judge_cache())
         self.counts = JudgeCounts()
+        self.failure = ""
+        self._unreachable = 0  # requests that failed, one after the other
 
-    def _ask(self, question: str) -> tuple[str | None, list[Any]]:
-        """An answer in form, if one came, and what the endpoint counted for each that came."""
-        usages = []
+    def _ask(self, question: str, usages: list[Any]) -> tuple[str | None, list[Any]]:
+        """An answer in form, if one came, and what the endpoint counted for each that came, put into `usages`."""
         for _ in range(2):
             reply = self._client.chat.completions.create(
                 model=self._model,
                 temperature=0,
                 messages=[{"role": "system", "content": _SYSTEM}, {"role": "user", "content": question}],
             )
-            usages.append(reply.usage)
-            text = (reply.choices[0].message.content if reply.choices else None) or ""
             try:
+                usages.append(reply.usage)
+                text = reply.choices[0].message.content
                 _parse(text)
-            except ValueError:
+            except (ValueError, AttributeError, TypeError, IndexError) as error:
+                self._note(f"an answer out of form ({error})")
                 continue
             return text, usages
         return None, usages
 
+    def _note(self, failure: str) -> None:
+        self.failure = self.failure or " ".join(failure.split())[:300]
+
     def _answer(self, question: str) -> tuple[str | None, list[Any]]:
+        usages: list[Any] = []
+        if self._unreachable >= _GIVE_UP:
+            return None, usages
         try:
-            return self._ask(question)
-        except (self._openai.AuthenticationError, self._openai.PermissionDeniedError, self._openai.NotFoundError):
-            raise
-        except (self._openai.OpenAIError, ValueError):  # retried by the client: counted, and the others go on
-            return None, []
+            found = self._ask(question, usages)
+            self._unreachable = 0
+            return found
+        except (self._openai.OpenAIError, ValueError) as error:  # retried by the client: counted, the others go on
+            self._note(str(error))
+            self._unreachable += 1
+            return None, usages
 
     def _first(self, question: str) -> tuple[str | None, list[Any]]:
         """The first question, whose failure says that the endpoint cannot be used.
@@ -169,11 +181,13 @@ class Judge:
         Raises:
             InputError: it cannot be reached, refuses the key, or does not know the model.
         """
+        usages: list[Any] = []
         try:
-            return self._ask(question)
+            return self._ask(question, usages)
         except self._openai.APIConnectionError as error:
             if isinstance(error, self._openai.APITimeoutError):
-                return None, []
+                self._note(str(error))
+                return None, usages
             raise InputError(
                 f"--judge-url {self._url}: cannot be reached ({error}); check it, or leave it out"
             ) from error
@@ -181,8 +195,9 @@ class Judge:
             raise InputError(f"--judge-url {self._url}: refuses the key; set {_KEY}") from error
         except self._openai.NotFoundError as error:
             raise InputError(f"--judge-model {self._model}: is not served at {self._url} ({error})") from error
-        except (self._openai.OpenAIError, ValueError):
-            return None, []
+        except (self._openai.OpenAIError, ValueError) as error:
+            self._note(str(error))
+            return None, usages
 
     def _answers(self, questions: Sequence[str]) -> Iterator[tuple[str | None, list[Any]]]:
         if questions:

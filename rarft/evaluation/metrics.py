@@ -32,11 +32,17 @@ def _mean(sums: Sums, name: str) -> Any:
 
 
 def _scores(hits: Any, said: Any, true: Any) -> Tree:
-    """Precision, recall and F1 of one class; 0 where they would divide by nothing."""
+    """Precision, recall and F1 of one class; 0 where they would divide by nothing.
+
+    In the resamples of a bootstrap, a class that was not drawn is not known.
+    """
+    empty = np.nan if np.ndim(true) else 0.0
+    absent = np.asarray(true) == 0
+    f1 = _ratio(2 * hits, said + true, 0.0)
     return {
-        "precision": _ratio(hits, said, 0.0),
-        "recall": _ratio(hits, true, 0.0),
-        "f1": _ratio(2 * hits, said + true, 0.0),
+        "precision": _ratio(hits, said, empty),
+        "recall": _ratio(hits, true, empty),
+        "f1": np.where(absent, np.nan, f1) if np.ndim(true) else f1,
     }
 
 
@@ -45,7 +51,7 @@ def relevance(sums: Sums) -> Tree:
     tp, fp, fn, tn = (sums[name] for name in ("tp", "fp", "fn", "tn"))
     relevant, irrelevant = _scores(tp, tp + fp, tp + fn), _scores(tn, tn + fn, tn + fp)
     return {
-        "accuracy": _ratio(tp + tn, tp + fp + fn + tn, 0.0),
+        "accuracy": _ratio(tp + tn, tp + fp + fn + tn, np.nan if np.ndim(tp) else 0.0),
         "relevant": relevant,
         "irrelevant": irrelevant,
         "f1_avg": (relevant["f1"] + irrelevant["f1"]) / 2,
@@ -78,7 +84,7 @@ def _categories(sums: Sums) -> Tree:
 def _macro_f1(labels: Tree, counts: Mapping[str, Sequence[Any]]) -> Any:
     """Mean F1 of the labels that stand in the truth or were read."""
     present = [_ratio(said + true, said + true, 0.0) for _, said, true in counts.values()]
-    return _ratio(sum(scores["f1"] for scores in labels.values()), sum(present), np.nan)
+    return _ratio(sum(np.nan_to_num(scores["f1"]) for scores in labels.values()), sum(present), np.nan)
 
 
 def metrics_from(sums: Sums) -> Tree:

@@ -4,6 +4,7 @@ Samples are taken video by video, and each video is decoded, and its vision feat
 queries.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -47,7 +48,8 @@ class TransformersBackend:
 
     def __init__(self, checkpoint: str, what: str, generation: dict[str, Any]) -> None:
         on_gpu = torch.cuda.is_available()
-        self._device = torch.device("cuda" if on_gpu else "cpu")
+        # torchrun's processes take a GPU each.
+        self._device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
         dtype = torch.bfloat16 if on_gpu else torch.float32
         self._model: Any = load_model(checkpoint, what, dtype).to(self._device).eval()
         accept_features(self._model)

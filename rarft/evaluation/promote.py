@@ -4,11 +4,12 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from rarft import objects
 from rarft.errors import DataRefusedError, InputError
 from rarft.evaluation.evaluate import METRICS_JSON
-from rarft.manifest import entries, read_manifest, write_manifest
+from rarft.manifest import IncompleteError, entries, verify, write_manifest
 from rarft.mirror import send_folder
 from rarft.qwen.loading import CHECKPOINT_JSON, check_checkpoint, checkpoint_path, fetched_checkpoint
 from rarft.storage import Place, fetched, local_path, make_folder, member, replace_folder
@@ -26,7 +27,8 @@ def promote(checkpoint: str, evaluation: Place, destination: Place) -> str:
         The destination.
 
     Raises:
-        InputError: the checkpoint or the evaluation cannot be read, or the destination cannot be written to.
+        InputError: the checkpoint or the evaluation cannot be read, they do not belong together, or the destination
+            cannot be written to, or holds something else than a checkpoint.
         DataRefusedError: the evaluation did not pass its gates.
     """
     check_checkpoint(checkpoint, "--checkpoint")
@@ -34,13 +36,18 @@ def promote(checkpoint: str, evaluation: Place, destination: Place) -> str:
         content = file.read_bytes()
     try:
         metrics = json.loads(content)
-        passed, gates = metrics["passed"], metrics["gates"]
+        passed, gates, evaluated = metrics["passed"], metrics["gates"], metrics["evaluated"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"--evaluation {evaluation}: its {METRICS_JSON} is none of `rarft evaluate`") from error
     if not passed:
         reasons = "; ".join(gate["reason"] for gate in gates if not gate["passed"])
         raise DataRefusedError(f"{checkpoint} is not promoted: {reasons}")
+    if not _same(evaluated, checkpoint):
+        raise InputError(
+            f"--evaluation {evaluation}: is of {evaluated}, not of {checkpoint}; give the one of the other"
+        )
     make_folder(destination)
+    _check_destination(destination)
     in_store = objects.is_object_uri(destination)
     beside = None if in_store else local_path(str(destination), "--to").parent
     with (
@@ -51,7 +58,7 @@ def promote(checkpoint: str, evaluation: Place, destination: Place) -> str:
         if not origin.is_dir():
             raise InputError(f"--checkpoint {checkpoint}: lies on a hub; give a folder or URI of `rarft train`")
         shutil.copytree(origin, folder)
-        about = read_manifest(folder, CHECKPOINT_JSON) if (folder / CHECKPOINT_JSON).exists() else {}
+        about = _verified(folder, checkpoint)
         (folder / CHECKPOINT_JSON).unlink(missing_ok=True)
         (folder / METRICS_JSON).write_bytes(content)
         about = {name: value for name, value in about.items() if name != "files"} | {"promoted_from": checkpoint}
@@ -61,3 +68,28 @@ def promote(checkpoint: str, evaluation: Place, destination: Place) -> str:
         else:
             replace_folder(folder, local_path(str(destination), "--to"))
     return str(destination)
+
+
+def _same(evaluated: str, checkpoint: str) -> bool:
+    if evaluated == checkpoint or objects.is_object_uri(checkpoint) or objects.is_object_uri(evaluated):
+        return evaluated == checkpoint
+    return Path(checkpoint_path(evaluated)).resolve() == Path(checkpoint_path(checkpoint)).resolve()
+
+
+def _check_destination(destination: Place) -> None:
+    if objects.is_object_uri(destination):
+        held = set(objects.sizes(destination, "--to"))
+    else:
+        held = {path.name for path in local_path(str(destination), "--to").iterdir()}
+    if held and "config.json" not in held:
+        raise InputError(f"--to {destination}: holds {min(held)} and is no checkpoint; give another folder")
+
+
+def _verified(folder: Path, checkpoint: str) -> dict[str, Any]:
+    """What the manifest says, after the files were held against it; nothing where there is none."""
+    if not (folder / CHECKPOINT_JSON).exists():
+        return {}
+    try:
+        return verify(folder, CHECKPOINT_JSON)
+    except IncompleteError as error:
+        raise InputError(f"--checkpoint {checkpoint}: {error}; choose another") from error

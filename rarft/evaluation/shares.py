@@ -94,7 +94,9 @@ class SharedWork:
         done = self.done(len(batches))
         if done and rank == 0:
             print(f"{what}: {len(done)} of {len(batches)} batches were done before", flush=True)
-        mine = [number for number in range(len(batches)) if number not in done and number % size == rank]
+        # Side by side, so that few videos are read by two processes.
+        share = -(-len(batches) // size)
+        mine = [number for number in range(rank * share, min(len(batches), (rank + 1) * share)) if number not in done]
         for number in progress(mine, what, unit=" batches"):
             self._write(number, work(batches[number]))
         wait_for_all()
