@@ -20,18 +20,19 @@ import torch
 from safetensors.torch import load_file
 
 from rarft.errors import EXIT_PREEMPTED
-from rarft.grpo.checkpoints import CHECKPOINT_JSON, checkpoints_of, verified
+from rarft.grpo.checkpoints import CHECKPOINT_JSON, checkpoints_of, step_of, verified
 
 SAVE_EVERY = 2  # steps
+_STARTING = 0.5  # share of a run's time in which it starts
 
 
-def start(folder: Path, data: Path, steps: int) -> subprocess.Popen[bytes]:
-    """Two ranks, on a port of their own."""
+def start(folder: Path, data: Path, steps: int, ranks: int) -> subprocess.Popen[bytes]:
+    """So many ranks, on a port of their own."""
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d",
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--rdzv_backend", "c10d",
         "--rdzv_endpoint", "localhost:0", "-m", "rarft.cli",
         "train", "--preset", "tiny", "--deepspeed", "zero3", "--bf16", "true",
-        "--train_data_path", str(data), "--max_steps", str(steps), "--per_device_train_batch_size", "1",
+        "--train_data_path", str(data), "--max_steps", str(steps), "--per_device_train_batch_size", str(2 // ranks),
         "--num_generations", "4", "--warmup_steps", "0", "--save_strategy", "steps", "--save_steps", str(SAVE_EVERY),
         "--resume_from_checkpoint", "auto", "--log_completions_steps", "0",
     ]  # fmt: skip
@@ -45,10 +46,22 @@ def being_saved(run: Path) -> bool:
     return any(not (checkpoint / CHECKPOINT_JSON).exists() for checkpoint in checkpoints_of(run))
 
 
-def wait_for_moment(process: subprocess.Popen[bytes], run: Path, rng: random.Random, longest: float) -> str | None:
-    """Wait for the moment to kill in, at most so many seconds away; None where the run ended before it."""
+def wait_for_moment(
+    process: subprocess.Popen[bytes], run: Path, rng: random.Random, longest: float, steps: int
+) -> str | None:
+    """Wait for the moment to kill in; None where the run ended before it.
+
+    Args:
+        process: that will be killed.
+        run: its folder.
+        rng: draws the moment.
+        longest: seconds that a whole run takes.
+        steps: of a whole run.
+    """
     in_save = rng.random() < 0.5
-    away = rng.uniform(0, longest)
+    newest = checkpoints_of(run)[:1]
+    left = 1 - step_of(newest[0]) / steps if newest else 1.0
+    away = rng.uniform(0, longest * (_STARTING + (1 - _STARTING) * left))
     ends = time.monotonic() + away
     leftovers = set(checkpoints_of(run))
     while process.poll() is None:
@@ -92,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--ranks", type=int, default=2, choices=[1, 2])
     parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, help="a riq.jsonl; by default a synthetic set is made")
@@ -109,8 +123,8 @@ def main() -> None:
     for place in (whole, killed):
         place.mkdir()
     began = time.monotonic()
-    steps = options.steps
-    if start(whole, data.absolute(), steps).wait():
+    steps, ranks = options.steps, options.ranks
+    if start(whole, data.absolute(), steps, ranks).wait():
         raise SystemExit((whole / "log").read_text()[-3000:])
     longest = time.monotonic() - began
     print(f"nobody killed: {steps} steps in {longest:.0f} s", flush=True)
@@ -118,8 +132,8 @@ def main() -> None:
     run = killed / "checkpoints" / "rarft"
     done = kills = 0
     while kills < options.kills:
-        process = start(killed, data.absolute(), steps)
-        moment = wait_for_moment(process, run, rng, longest)
+        process = start(killed, data.absolute(), steps, ranks)
+        moment = wait_for_moment(process, run, rng, longest, steps)
         if moment is None:
             if process.returncode:
                 raise SystemExit((killed / "log").read_text()[-3000:])
@@ -140,7 +154,7 @@ def main() -> None:
         if number == signal.SIGTERM and newest:
             verified(newest[0])
             print(f"         exit code of the launcher {code} (a rank's own: {EXIT_PREEMPTED})", flush=True)
-    if start(killed, data.absolute(), steps).wait():
+    if start(killed, data.absolute(), steps, ranks).wait():
         raise SystemExit((killed / "log").read_text()[-3000:])
 
     name = f"checkpoint-{steps}"

@@ -18,6 +18,7 @@ from rarft import objects
 from rarft.errors import InputError
 
 _PATIENCE = 30.0  # seconds that a process which was just killed may take to be gone
+LOCK = ".lock"  # file in a folder that one process works in
 # A folder of artifacts: a local path, or a URI.
 Place = str | Path
 
@@ -108,7 +109,7 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
     Raises:
         InputError: another one is in it, and still is half a minute later.
     """
-    with (folder / ".lock").open("w") as lock:
+    with (folder / LOCK).open("w") as lock:
         ends = time.monotonic() + _PATIENCE
         while True:
             try:

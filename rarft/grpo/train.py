@@ -1,6 +1,7 @@
 """A training run: from settings and validated data to `checkpoint-final`."""
 
 import contextlib
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from rarft.references.store import ReferenceStore
 from rarft.response import load_prompt_template
 from rarft.rewards.registry import RewardFunction, resolve_rewards
 from rarft.riq.schema import Sample, read_samples
-from rarft.storage import exclusive, local_path, make_folder, member
+from rarft.storage import LOCK, exclusive, local_path, make_folder, member
 from rarft.video.cache import FrameCache
 from rarft.video.decode import read_frames
 
@@ -125,31 +126,37 @@ class _Places:
     Attributes:
         run: its folder on this machine.
         store: its folder in an object store, if `--out` lies in one.
+        depth: folders of `run` that are the run's own: `checkpoints` and the parts of its name.
     """
 
     run: Path
     store: str | None
+    depth: int
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> "_Places":
-        """Make sure that both can be written to.
-
-        Raises:
-            InputError: one cannot.
-        """
+        """Where the settings put them; nothing is made yet."""
         name = Path("checkpoints") / experiment_name(settings)
         out = settings["out"]
         in_store = objects.is_object_uri(out)
         run = local_path(settings["scratch"] if in_store else out, "--scratch" if in_store else "--out") / name
-        make_folder(run)
-        if in_store:
+        return cls(run, member(out, name.as_posix()) if in_store else None, len(name.parts))
+
+    def make(self, out: str) -> None:
+        """Make both, and make sure that they can be written to and that `run` is not another store's.
+
+        Raises:
+            InputError: one cannot, or it is.
+        """
+        make_folder(self.run)
+        if self.store:
             make_folder(out)
-        here = (run / _STORE).read_text(encoding="utf-8") if (run / _STORE).exists() else ""
-        if here != (out if in_store else "") and checkpoints_of(run):
+        here = (self.run / _STORE).read_text(encoding="utf-8") if (self.run / _STORE).exists() else ""
+        if here != (out if self.store else "") and checkpoints_of(self.run):
             raise InputError(
-                f"{run} holds checkpoints of a run with --out {here or run}; give another --scratch or --exp_name"
+                f"{self.run} holds checkpoints of a run with --out {here or self.run}; give another --scratch or "
+                "--exp_name"
             )
-        return cls(run, member(out, name.as_posix()) if in_store else None)
 
 
 def _send_the_end(places: _Places) -> None:
@@ -173,6 +180,18 @@ def _send_files_of_the_end(places: _Places) -> None:
     objects.upload([(member(places.store, DONE), places.run / DONE)], WHAT)
 
 
+def _leave_nothing(places: _Places, kind: type[BaseException] | None, *_: object) -> None:
+    """As the exit of a `with`: a run that was refused leaves no empty folders."""
+    if kind is None or not issubclass(kind, InputError):
+        return
+    if {path.name for path in places.run.iterdir()} <= {LOCK, _STORE}:
+        for name in (LOCK, _STORE):
+            (places.run / name).unlink(missing_ok=True)
+        for folder in [places.run, *places.run.parents][: places.depth]:
+            with contextlib.suppress(OSError):  # other runs are there
+                folder.rmdir()
+
+
 def _claim(places: _Places, out: str, held: contextlib.ExitStack) -> None:
     """Keep other processes from training into the same folder, for as long as `held` is, and tidy it up.
 
@@ -181,6 +200,7 @@ def _claim(places: _Places, out: str, held: contextlib.ExitStack) -> None:
     """
     refusal = None
     if PartialState().is_main_process:
+        held.push(functools.partial(_leave_nothing, places))
         try:
             held.enter_context(exclusive(places.run, "--exp_name"))
             sweep(places.run)
@@ -261,6 +281,7 @@ def train(arguments: list[str]) -> str:
     if settings["deepspeed"] not in (None, "none"):
         prepare_deepspeed(settings["use_cpu"])
     args = configuration.build(settings, places.run)
+    places.make(settings["out"])
     set_seed(args.seed)
     common = identity(args, model, samples, template)
     where = places.store or places.run
