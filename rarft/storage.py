@@ -46,22 +46,22 @@ def write_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def make_folder(place: Place) -> None:
-    """Make a folder for results, and make sure that it can be written to.
+def make_folder(place: Place, what: str = "--out") -> None:
+    """Make a folder for results, named by the flag `what`, and make sure that it can be written to.
 
     Raises:
         InputError: it cannot.
     """
     if objects.is_object_uri(place):
-        objects.check_writable(place, "--out")
+        objects.check_writable(place, what)
         return
-    folder = local_path(str(place), "--out")
+    folder = local_path(str(place), what)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(f"--out {folder}: cannot be written ({error.strerror}); choose another folder") from error
+        raise InputError(f"{what} {folder}: cannot be written ({error.strerror}); choose another folder") from error
 
 
 @contextmanager

@@ -73,6 +73,16 @@ def test_nothing_but_a_checkpoint_is_replaced_and_nothing_but_a_whole_one_is_pro
         steps.promote(str(source), evaluation(True, str(source)), str(tmp_path / "next"))
 
 
+def test_a_key_that_the_store_does_not_know_is_told(evaluation, tmp_path, monkeypatch):
+    (tmp_path / "objects" / "models").mkdir(parents=True)
+    with serving("rclone", tmp_path / "objects") as port:
+        wrong = {**KEYS, "AWS_ACCESS_KEY_ID": "somebody", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+        for name, value in wrong.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(InputError, match=r"--to s3://models/final: cannot be written \(.*credentials"):
+            steps.promote("tiny", evaluation(True), "s3://models/final")
+
+
 def test_into_a_store(evaluation, tmp_path, monkeypatch):
     (tmp_path / "objects").mkdir()
     with serving("rclone", tmp_path / "objects") as port:

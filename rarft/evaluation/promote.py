@@ -46,7 +46,7 @@ def promote(checkpoint: str, evaluation: Place, destination: Place) -> str:
         raise InputError(
             f"--evaluation {evaluation}: is of {evaluated}, not of {checkpoint}; give the one of the other"
         )
-    make_folder(destination)
+    make_folder(destination, "--to")
     _check_destination(destination)
     in_store = objects.is_object_uri(destination)
     beside = None if in_store else local_path(str(destination), "--to").parent
