@@ -309,3 +309,18 @@ def test_a_rank_that_waits_for_a_dead_one_ends_soon_after_it_is_told_to(tmp_path
     )
     assert done.returncode == 1
     assert "another rank is gone" in done.stderr
+
+
+def test_ranks_live_where_their_launcher_is_the_first_process_of_a_container():
+    child = "from rarft.grpo.launch import die_with_launcher; die_with_launcher(); print('trains')"
+    parent = (
+        "import os, subprocess, sys\n"
+        f"subprocess.run([sys.executable, '-c', {child!r}], env={{**os.environ, 'TORCHELASTIC_RUN_ID': 'x'}})\n"
+    )
+    command = ["unshare", "--user", "--map-root-user", "--pid", "--fork", sys.executable, "-c", parent]
+    try:
+        subprocess.run([*command[:6], "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no process namespaces can be made here")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "trains", done.stderr[-2000:]
