@@ -58,6 +58,9 @@ def _embed(options: argparse.Namespace) -> None:
 
 
 def _train(arguments: list[str]) -> None:
+    from rarft.grpo.launch import die_with_launcher
+
+    die_with_launcher()
     from rarft import steps
 
     checkpoint = steps.train(arguments)

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -317,10 +318,14 @@ def test_ranks_live_where_their_launcher_is_the_first_process_of_a_container():
         "import os, subprocess, sys\n"
         f"subprocess.run([sys.executable, '-c', {child!r}], env={{**os.environ, 'TORCHELASTIC_RUN_ID': 'x'}})\n"
     )
-    command = ["unshare", "--user", "--map-root-user", "--pid", "--fork", sys.executable, "-c", parent]
+    command = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", sys.executable, "-c", parent]
     try:
-        subprocess.run([*command[:5], "true"], check=True, capture_output=True)
+        subprocess.run([*command[:6], "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no process namespaces can be made here")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "trains", done.stderr[-2000:]
+    # Where another program is process 1, that a rank is its child says that the launcher is gone.
+    orphaned = f"TORCHELASTIC_RUN_ID=x {shlex.quote(sys.executable)} -c {shlex.quote(child)}; true"
+    done = subprocess.run([*command[:6], "sh", "-c", orphaned], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr.strip()) == ("", "rarft train: torchrun has ended")

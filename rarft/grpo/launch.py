@@ -31,9 +31,9 @@ def die_with_launcher() -> None:
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ or sys.platform != "linux":
         return
-    launcher = os.getppid()  # 1 in a container that it is the command of
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != launcher:
+    # It may have ended before; process 1 has then taken its place, unless it is process 1 itself, in a container.
+    if os.getppid() == 1 and b"python" not in Path("/proc/1/cmdline").read_bytes().partition(b"\0")[0]:
         print("rarft train: torchrun has ended", file=sys.stderr, flush=True)
         raise SystemExit(EXIT_FAILED)
 

@@ -18,7 +18,7 @@ from rarft.grpo.config import TrainingConfig
 from rarft.grpo.curriculum import Curriculum
 from rarft.grpo.curves import TRAINING_HTML
 from rarft.grpo.data import TrainingRows, dataset, trainable
-from rarft.grpo.launch import die_with_launcher, prepare_deepspeed
+from rarft.grpo.launch import prepare_deepspeed
 from rarft.grpo.model import load_policy, lora_config, save_final
 from rarft.grpo.nodes import folder_is_shared, from_main, leads_node, meet
 from rarft.grpo.preemption import SaveAtBoundaries
@@ -263,7 +263,6 @@ def train(arguments: list[str]) -> str:
         RuntimeError: training failed, or its checkpoints could not be sent to the store.
         SystemExit: it was told to stop, and stopped with a complete checkpoint.
     """
-    die_with_launcher()
     settings = configuration.parse(arguments)
     check_settings(settings)
     name = experiment_name(settings)
