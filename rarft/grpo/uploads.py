@@ -62,7 +62,7 @@ class Uploads:
         Args:
             uri: of the run's folder in the store.
             most: complete checkpoints to keep there; None: all.
-            beside: files of the run that are sent after each checkpoint: its log.
+            beside: files of the run that are sent before each checkpoint: its log.
         """
         self.uri, self._most, self._beside = uri, most, beside
         self._gives_up = threading.Event()
@@ -99,6 +99,9 @@ class Uploads:
 
     def _send(self, parcel: Parcel) -> None:
         uri = member(self.uri, parcel.folder.name)
+        if self._is_main:  # first, so that whoever finds the checkpoint finds the log up to it
+            files = [(member(self.uri, path.name), path) for path in self._beside if path.exists()]
+            objects.upload(files, remote.WHAT)
         if parcel.files is None:
             send_folder(parcel.folder, uri, CHECKPOINT_JSON, remote.WHAT)
         elif self._is_main:
@@ -109,8 +112,6 @@ class Uploads:
         if parcel.files is not None:
             shutil.rmtree(parcel.folder)  # a part of a checkpoint is of no use here
         if self._is_main:
-            files = [(member(self.uri, path.name), path) for path in self._beside if path.exists()]
-            objects.upload(files, remote.WHAT)
             remote.rotate(self.uri, self._most)
 
     def _send_with_others(self, parcel: Parcel, uri: str) -> None:
