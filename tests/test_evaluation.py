@@ -175,6 +175,12 @@ def test_queries_without_a_prediction_and_repeated_ones_are_counted(evaluated, v
     assert (metrics["samples"], metrics["unusable_rows"]) == (10, 7)
 
 
+def test_a_judge_that_cannot_be_reached_is_told_before_anything_is_completed(validated, tmp_path):
+    with pytest.raises(InputError, match=r"--judge-url .* cannot be reached"):
+        steps.evaluate("tiny", str(validated), str(tmp_path), judge_url="http://127.0.0.1:9/v1", judge_model="m")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_hostile_completion_is_text_in_the_report(tmp_path):
     evil = "<answer><script>alert(1)</script><img src=x onerror=alert(2)> \ud83d</answer>"
     row = {**PUBLISHED[1], "model_output": evil, "query": "'\"><script>alert(3)</script>"}

@@ -12,7 +12,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from rarft.errors import InputError
 from rarft.evaluation.bootstrap import intervals, paired
-from rarft.evaluation.gates import faults, parse_gate
+from rarft.evaluation.gates import parse_gate
 from rarft.evaluation.metrics import HEADLINE, Table, compute_metrics, value_at
 from rarft.evaluation.predictions import Prediction
 from rarft.response import render
@@ -253,7 +253,7 @@ WITH_BASE = {**METRICS, "base": compute_metrics(PREDICTIONS[:2])}
     ],
 )
 def test_gates(gate, fault):
-    assert faults([parse_gate(gate, True, METRICS)], WITH_BASE) == ([] if fault is None else [fault])
+    assert parse_gate(gate, True, METRICS).fault(WITH_BASE) == fault
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from rarft import objects
 from rarft.errors import InputError
 from rarft.evaluation.bootstrap import intervals, paired
 from rarft.evaluation.categories import with_rules
-from rarft.evaluation.gates import Gate, faults, parse_gate
+from rarft.evaluation.gates import Gate, parse_gate
 from rarft.evaluation.judge import Judge
 from rarft.evaluation.metrics import HEADLINE, Table, compute_metrics, metrics_of
 from rarft.evaluation.predict import Predictor, in_batches
@@ -198,6 +198,7 @@ def evaluate(settings: EvaluationSettings, out: Place) -> dict[str, Any]:
     if settings.judge_url is not None:
         cache = Path(settings.judge_cache) if settings.judge_cache else None
         judge = Judge(settings.judge_url, str(settings.judge_model), cache)
+        judge.check()
     with ExitStack() as files:
         reading = None
         checkpoint = settings.checkpoint
@@ -220,10 +221,9 @@ def evaluate(settings: EvaluationSettings, out: Place) -> dict[str, Any]:
     rows, base_rows, judged = _judged(settings, rows, base_rows, store, judge)
     metrics, shown, base = _metrics(settings, rows, base_rows)
     metrics |= {"judge": judged, "unusable_rows": unusable, "unusable_rows_of_base": base_unusable}
-    failed = faults(gates, metrics)
     reasons = {gate.text: gate.fault(metrics) for gate in gates}
     metrics["gates"] = [{"gate": text, "passed": reason is None, "reason": reason} for text, reason in reasons.items()]
-    metrics["passed"] = not failed
+    metrics["passed"] = not any(reasons.values())
     with write_files(out, last=METRICS_JSON, stale=[f"base-{PREDICTIONS_JSONL}"]) as folder:
         write_predictions(folder / PREDICTIONS_JSONL, rows)
         if base_rows:

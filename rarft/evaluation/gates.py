@@ -2,7 +2,6 @@
 
 import operator
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,8 +93,3 @@ def parse_gate(text: str, with_base: bool, known: dict[str, Any]) -> Gate:
     if match["base"] and match["number"] and number[0] not in "+-":
         raise InputError(f"--gate {text!r}: write base+NUMBER or base-NUMBER")
     return Gate(text.strip(), match["path"], match["how"], bool(match["base"]), float(number))
-
-
-def faults(gates: Sequence[Gate], metrics: dict[str, Any]) -> list[str]:
-    """Why metrics do not pass, a line for each gate that they fail."""
-    return [fault for gate in gates if (fault := gate.fault(metrics)) is not None]

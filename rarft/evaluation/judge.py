@@ -7,7 +7,6 @@ disk by what was asked; what it says out of form is asked for once more and then
 
 import hashlib
 import os
-import sqlite3
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from rarft.errors import InputError
 from rarft.evaluation.facts import Judged
 from rarft.evaluation.predictions import Prediction
 from rarft.progress import progress
+from rarft.remembered import Remembered, user_cache
 from rarft.riq.schema import CATEGORIES
 
 _KEY = "OPENAI_API_KEY"
@@ -80,31 +80,6 @@ class JudgeCounts:
         return (self.prompt_tokens * prices[0] + self.completion_tokens * prices[1]) / 1e6
 
 
-class _Cache:
-    """Verdicts by what was asked, in SQLite."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=60)
-            self._database.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, answer TEXT)")
-        except (OSError, sqlite3.Error) as error:
-            raise InputError(f"--judge-cache {path}: cannot be used ({error}); give another file") from error
-
-    def get(self, key: str) -> str | None:
-        row = self._database.execute("SELECT answer FROM verdicts WHERE key = ?", (key,)).fetchone()
-        return row[0] if row else None
-
-    def put(self, key: str, answer: str) -> None:
-        with self._database:
-            self._database.execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", (key, answer))
-
-
-def default_judge_cache() -> Path:
-    """`rarft/judge.sqlite` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rarft" / "judge.sqlite"
-
-
 class Judge:
     """Asks an endpoint, several requests at a time.
 
@@ -136,10 +111,32 @@ class Judge:
             base_url=url, api_key=os.environ.get(_KEY) or "none", timeout=timeout, max_retries=_RETRIES
         )
         self._url, self._model, self._concurrency = url, model, concurrency
-        self._cache = _Cache(cache or default_judge_cache())
+        self._cache = Remembered(cache or user_cache("judge.sqlite"), "--judge-cache")
         self.counts = JudgeCounts()
         self.failure = ""
         self._unreachable = 0  # requests that failed, one after the other
+
+    def check(self) -> None:
+        """Make sure that the endpoint answers and takes the key, at no cost.
+
+        Raises:
+            InputError: it does not.
+        """
+        try:
+            self._client.models.list()
+        except self._openai.OpenAIError as error:
+            self._refuse(error)
+
+    def _refuse(self, error: Exception) -> None:
+        """Tell of what makes every request fail; anything else may pass.
+
+        Raises:
+            InputError: it cannot be reached, or refuses the key.
+        """
+        if isinstance(error, self._openai.AuthenticationError | self._openai.PermissionDeniedError):
+            raise InputError(f"--judge-url {self._url}: refuses the key; set {_KEY}") from error
+        if isinstance(error, self._openai.APIConnectionError) and not isinstance(error, self._openai.APITimeoutError):
+            raise InputError(f"--judge-url {self._url}: cannot be reached ({error}); check it, or leave it") from error
 
     def _ask(self, question: str, usages: list[Any]) -> tuple[str | None, list[Any]]:
         """An answer in form, if one came, and what the endpoint counted for each that came, put into `usages`."""
@@ -184,18 +181,10 @@ class Judge:
         usages: list[Any] = []
         try:
             return self._ask(question, usages)
-        except self._openai.APIConnectionError as error:
-            if isinstance(error, self._openai.APITimeoutError):
-                self._note(str(error))
-                return None, usages
-            raise InputError(
-                f"--judge-url {self._url}: cannot be reached ({error}); check it, or leave it out"
-            ) from error
-        except (self._openai.AuthenticationError, self._openai.PermissionDeniedError) as error:
-            raise InputError(f"--judge-url {self._url}: refuses the key; set {_KEY}") from error
         except self._openai.NotFoundError as error:
             raise InputError(f"--judge-model {self._model}: is not served at {self._url} ({error})") from error
         except (self._openai.OpenAIError, ValueError) as error:
+            self._refuse(error)
             self._note(str(error))
             return None, usages
 
@@ -229,7 +218,7 @@ class Judge:
                 self.counts.completion_tokens += usage.completion_tokens or 0
             if answer is not None:
                 verdicts[key] = answer
-                self._cache.put(key, answer)
+                self._cache.put({key: answer})
         self.counts.failed += sum(key not in verdicts for key in keys)
         return [
             _with_verdict(row, _parse(verdicts[key])) if key in verdicts else row

@@ -135,6 +135,8 @@ class Uploads:
         if self._thread.is_alive():
             self._parcels.put(None)
             self._thread.join()
+            if self.waited >= 1:
+                print(f"training: waited {self.waited:.0f} s for the store while training", flush=True)
         failed, self._failed = self._failed, []
         for parcel, _ in sorted(failed, key=lambda entry: step_of(entry[0].folder), reverse=True):
             try:

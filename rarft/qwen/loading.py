@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import resources
@@ -15,7 +16,7 @@ from rarft.errors import InputError
 from rarft.manifest import IncompleteError
 from rarft.mirror import fetched_folder
 from rarft.objects import entries, is_object_uri
-from rarft.storage import replace_folder
+from rarft.storage import LOCK, replace_folder
 
 CHECKPOINT_JSON = "checkpoint.json"  # manifest of a checkpoint's folder
 
@@ -63,10 +64,12 @@ def local_checkpoint(name_or_path: str, scratch: Path, what: str) -> str:
     held = json.dumps([name_or_path, sorted(entries(name_or_path, what).items())])
     place = scratch / ".models" / hashlib.sha256(held.encode()).hexdigest()[:16]
     place.parent.mkdir(parents=True, exist_ok=True)
-    with place.with_suffix(".lock").open("w") as lock:
+    with (place.parent / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the other processes of this machine wait for the first
+        for left in place.parent.glob(".fetched-*"):  # by a process that was killed
+            shutil.rmtree(left)
         if not place.exists():
-            with fetched_checkpoint(name_or_path, what, scratch) as folder:
+            with fetched_checkpoint(name_or_path, what, place.parent) as folder:
                 replace_folder(Path(folder), place)
     return str(place)
 

@@ -22,7 +22,7 @@ from rarft.riq.second_pass import check_all, write_checked
 from rarft.riq.split import SPLIT_FILES, Splitter, rows_of, split_rows
 from rarft.riq.surroundings import Surroundings
 from rarft.riq.survey import Survey, videos_of
-from rarft.riq.videos import ProbeCache, VideoIndex, default_cache
+from rarft.riq.videos import ProbeCache, VideoIndex
 from rarft.storage import Place, write_files
 
 QUARANTINE_JSONL = "quarantine.jsonl"
@@ -113,7 +113,7 @@ def validate(
     """
     videos = None
     if settings.probe_videos:
-        cache = ProbeCache(settings.video_cache or default_cache())
+        cache = ProbeCache(settings.video_cache)
         videos = VideoIndex(
             video_root or beside or annotations.parent, must_hold_videos=video_root is not None, cache=cache
         )

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import Any
 
 from rarft.errors import InputError
 from rarft.objects import entries, is_object_uri
+from rarft.remembered import Remembered, user_cache
 from rarft.storage import Place, member
 from rarft.video.probe import VIDEO_SUFFIXES, VideoError, VideoInfo, probe
 
@@ -19,40 +19,27 @@ _THREADS = min(16, 4 * (os.cpu_count() or 1))  # probing waits for the disk more
 _AHEAD = 512  # items whose videos are probed together
 
 
-def default_cache() -> Path:
-    """Where probes are remembered: `rarft/videos.sqlite` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rarft" / "videos.sqlite"
-
-
 class ProbeCache:
-    """What files were found to be, on disk, by path and version; only readable videos are kept."""
+    """What files were found to be, by path and version; only readable videos are kept."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         """
         Args:
-            path: SQLite file; made where it is missing.
+            path: SQLite file; None for the user's cache folder.
 
         Raises:
             InputError: it cannot be opened.
         """
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Threads take turns: every access is from the thread that iterates over the items.
-            self._database = sqlite3.connect(path, timeout=60)
-            self._database.execute("CREATE TABLE IF NOT EXISTS videos (key TEXT PRIMARY KEY, info TEXT)")
-        except (OSError, sqlite3.Error) as error:
-            raise InputError(f"--video-cache {path}: cannot be used ({error}); give another file") from error
+        self._texts = Remembered(path or user_cache("videos.sqlite"), "--video-cache")
 
     def get(self, key: str) -> VideoInfo | None:
         """What the file of this path and version was found to be."""
-        row = self._database.execute("SELECT info FROM videos WHERE key = ?", (key,)).fetchone()
-        return VideoInfo(**json.loads(row[0])) if row else None
+        text = self._texts.get(key)
+        return VideoInfo(**json.loads(text)) if text else None
 
     def put(self, found: dict[str, VideoInfo]) -> None:
         """Remember what files are."""
-        rows = [(key, json.dumps(asdict(info))) for key, info in found.items()]
-        with self._database:
-            self._database.executemany("INSERT OR REPLACE INTO videos VALUES (?, ?)", rows)
+        self._texts.put({key: json.dumps(asdict(info)) for key, info in found.items()})
 
 
 def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
