@@ -8,7 +8,7 @@ DEMO := out/demo
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint pipeline clean
+.PHONY: demo test lint pipeline locks clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.11 ...")'
@@ -31,6 +31,18 @@ lint: $(VENV)/installed
 
 pipeline: $(VENV)/installed  ## compile the pipeline after a change
 	$(BIN)/rarft compile --out pipelines/rarft.yaml
+
+# Images install what the tests ran with: versions of .venv, resolved for the image's Python.
+LOCK = $(BIN)/python -m uv pip compile pyproject.toml --quiet --no-header --no-annotate \
+	--python-platform x86_64-manylinux_2_28
+CUDA = $(shell $(BIN)/python -m pip freeze --exclude-editable | grep -oE '^(nvidia|cuda)[-a-z0-9]*|^triton')
+locks: $(VENV)/installed  ## pin the images' packages after a change of pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m pip freeze --exclude-editable > $(VENV)/tested.txt
+	$(LOCK) -c $(VENV)/tested.txt --python-version 3.11 --extra pipeline -o docker/locks/validate.txt
+	$(LOCK) -c $(VENV)/tested.txt --python-version 3.11 --extra all $(CUDA:%=--no-emit-package %) -o docker/locks/steps.txt
+	$(LOCK) -c $(VENV)/tested.txt --python-version 3.12 --extra all -o docker/locks/train.txt
+	$(LOCK) --python-version 3.12 --extra vllm -o docker/locks/vllm.txt
 
 clean:
 	rm -rf $(VENV) out

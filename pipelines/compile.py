@@ -2,22 +2,29 @@
 
 from kfp import compiler
 
-from pipelines.rarft import rarft_pipeline
+from pipelines.profiles import DEFAULT_PROFILE, PROFILES
+from pipelines.rarft import build
 from rarft.errors import InputError
 from rarft.storage import local_path, write_atomically
 
 
-def compile_pipeline(out: str) -> None:
+def compile_pipeline(out: str, profile: str = DEFAULT_PROFILE) -> None:
     """Write the compiled pipeline to `out`; complete or not there.
 
+    Args:
+        out: the file.
+        profile: name of what is decided when compiling.
+
     Raises:
-        InputError: `out` is a folder, or not on this machine.
+        InputError: `out` is a folder, or not on this machine; no such profile.
     """
     path = local_path(out, "--out")
     if path.is_dir():
         raise InputError(f"--out {out}: is a folder; give the file to write, such as {path / 'pipeline.yaml'}")
+    if profile not in PROFILES:
+        raise InputError(f"--profile {profile}: no such profile; use one of {', '.join(PROFILES)}")
     with write_atomically(path) as temporary:
         # The compiler chooses the format by the file's ending.
         compiled = temporary.with_suffix(".yaml")
-        compiler.Compiler().compile(rarft_pipeline, str(compiled))
+        compiler.Compiler().compile(build(PROFILES[profile]), str(compiled))
         compiled.replace(temporary)

@@ -10,6 +10,7 @@ from typing import TextIO
 _RECORD = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} - (\w+) - (.*)$")
 _COLOUR = re.compile(r"\x1b\[\d+m")
 _STARTED = re.compile(r"Executing task '(.+)'")
+_CACHED = re.compile(r"Task (.+) cache hit ")
 _INDENT = "    "  # Kubeflow's local runner indents what a step prints
 
 
@@ -47,9 +48,11 @@ class ConsoleFilter(io.TextIOBase):
         if (record := _RECORD.match(line)) is not None:
             level, message = record.groups()
             self._in_dump = message.endswith("outputs:")
-            if (started := _STARTED.match(message)) is not None:
+            cached = _CACHED.match(message)
+            if (started := cached or _STARTED.match(message)) is not None:
                 self._started += 1
-                return f"[{self._started}/{self._steps}] {started[1]}"
+                before = ": nothing that it depends on has changed since it was done" if cached else ""
+                return f"[{self._started}/{self._steps}] {started[1]}{before}"
             return message if level == "ERROR" else None
         if not line.startswith(_INDENT) or "[KFP Executor" in line:
             self._in_dump = "Got executor_input" in line

@@ -1,44 +1,78 @@
-"""`rarft run`: the pipeline's own definition, step by step on this machine, by Kubeflow's local runner."""
+"""`rarft run`: the pipeline's own definition, step by step on this machine."""
 
-import contextlib
+import hashlib
 import json
 import os
-import sys
+import shutil
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
+from kfp import local
 
-from pipelines.console import ConsoleFilter
-from rarft.errors import EXIT_BAD_INPUT, STARTER_TELLS, InputError
-from rarft.evaluation.evaluate import METRICS_JSON, REPORT_HTML
-from rarft.evaluation.report import console_table
-from rarft.grpo.curves import TRAINING_HTML
+from pipelines.parameters import check_complete, parse
+from pipelines.rarft import rarft_pipeline
+from pipelines.runners import RUN_LOG, docker_runner, execute
+from rarft import objects
+from rarft.errors import InputError
+from rarft.evaluation.report import METRICS_JSON, REPORT_HTML, console_table
+from rarft.remembered import user_cache
 from rarft.riq.validate import REPORT_JSON
-from rarft.storage import existing_file, existing_folder, local_path
+from rarft.storage import Place, existing_file, existing_folder, local_path, make_folder, member, write_files
 
 DEFAULT_PRESET = "tiny"
-RUN_LOG = "run.log"
-RESULTS = ("validation", "validation-eval", "evaluation")  # links in the run's folder to what its steps made
+# What the steps made, by its name in the run's folder; and the pipeline's output, and the file that is written last.
+RESULTS = {
+    "validation": ("data", REPORT_JSON),
+    "validation-eval": ("eval_data", "riq.jsonl"),
+    "evaluation": ("results", METRICS_JSON),
+}
 
 
-def _training_settings(preset: str | None, flags: list[str]) -> dict[str, Any]:
-    """The run's training settings as a mapping: the preset, and the flags of `rarft train` given beside it.
+@dataclass(frozen=True)
+class LocalRun:
+    """What `rarft run` was asked for.
+
+    Args:
+        annotations: training annotations, a path or URI.
+        out: folder or URI for everything.
+        video_root: where their videos lie; None for beside them.
+        eval_annotations: held-out annotations; None evaluates in-sample.
+        preset: named training settings; None for `tiny`.
+        training_flags: flags of `rarft train` that override the preset.
+        assignments: other parameters of the pipeline, each `name=value`.
+        runner: `subprocess`, or `docker` for a container a step.
+        network: Docker network that containers join.
+        gpus: whether containers get the machine's GPUs.
+        scratch: with `out` in a store, local folder to work in; None for one in the user's cache.
+    """
+
+    annotations: str
+    out: str
+    video_root: str | None = None
+    eval_annotations: str | None = None
+    preset: str | None = None
+    training_flags: Sequence[str] = ()
+    assignments: Sequence[str] = field(default_factory=tuple)
+    runner: str = "subprocess"
+    network: str | None = None
+    gpus: bool = False
+    scratch: str | None = None
+
+
+def _flags(given: Sequence[str]) -> dict[str, Any]:
+    """Flags of `rarft train` as a mapping.
 
     Raises:
-        InputError: a flag that `rarft train` does not take.
+        InputError: a value without a flag.
     """
-    if preset is None:
-        print(
-            f"rarft run: training settings are the preset `{DEFAULT_PRESET}`; choose others with --preset. "
-            "Its model of a million parameters knows the synthetic clips alone: on other videos it shows that data "
-            "run through",
-            flush=True,
-        )
-    settings: dict[str, Any] = {"preset": preset or DEFAULT_PRESET, "resume_from_checkpoint": "auto"}
+    settings: dict[str, Any] = {}
     name = ""
-    for flag in flags:
+    for flag in given:
         if flag.startswith("--"):
             name, _, value = flag.removeprefix("--").partition("=")
             settings[name] = value or []
@@ -46,96 +80,132 @@ def _training_settings(preset: str | None, flags: list[str]) -> dict[str, Any]:
             raise InputError(f"rarft run: {flag!r} after `--` belongs to no flag; write `-- --flag value`")
         else:
             settings[name].append(flag)
-    if flags or preset:
-        from rarft.grpo.config import parse, yaml_arguments
-
-        parse(yaml_arguments(settings, "training flags"))
     return settings
 
 
-def _failure(log: Path) -> BaseException:
-    """The cause that a failed step left in its termination log, as the error that it was."""
-    if not log.exists():
-        return RuntimeError(f"a step ended without saying why; all output stands in {log.with_name(RUN_LOG)}")
-    code, _, cause = log.read_text(encoding="utf-8").strip().partition(" ")
-    return InputError(cause) if int(code) == EXIT_BAD_INPUT else RuntimeError(cause)
+def _training(asked: LocalRun, scratch: str | None) -> str:
+    """The run's training settings as YAML: the preset, and the flags of `rarft train` given beside it.
+
+    Raises:
+        InputError: a flag that `rarft train` does not take.
+    """
+    if asked.preset is None:
+        print(
+            f"rarft run: training settings are the preset `{DEFAULT_PRESET}`; choose others with --preset. "
+            "Its model of a million parameters knows the synthetic clips alone: on other videos it shows that data "
+            "run through",
+            flush=True,
+        )
+    settings = {"preset": asked.preset or DEFAULT_PRESET, **_flags(asked.training_flags)}
+    if asked.training_flags or asked.preset:
+        from rarft.grpo import config
+
+        config.parse(config.yaml_arguments(settings, "training flags"))
+    return yaml.safe_dump({**({"scratch": scratch} if scratch else {}), **settings})
 
 
-def run(
-    annotations: str, video_root: str | None, eval_annotations: str | None, out: str, preset: str | None,
-    training_flags: list[str],
-) -> None:  # fmt: skip
-    """Run the whole pipeline on this machine and print where its reports are, and the scores before and after.
+def _where(uri: str, what: str, existing: Any) -> str:
+    """An absolute local path that was looked for, or a URI as it is."""
+    return uri if objects.is_object_uri(uri) else str(existing(uri, what).resolve())
 
-    Args:
-        annotations: training annotations.
-        video_root: where their videos lie; None for beside them.
-        eval_annotations: held-out annotations; None evaluates in-sample.
-        out: folder for everything.
-        preset: named training settings; None for `tiny`.
-        training_flags: flags of `rarft train` that override the preset.
+
+def _values(asked: LocalRun, work: Path) -> dict[str, Any]:
+    """The pipeline's parameters.
+
+    Raises:
+        InputError: one is wrong, missing, or given twice.
+    """
+    spec = rarft_pipeline.pipeline_spec
+    values = {"annotations": _where(asked.annotations, "--annotations", existing_file)}
+    if asked.eval_annotations:
+        values["eval_annotations"] = _where(asked.eval_annotations, "--eval-annotations", existing_file)
+    if asked.video_root:
+        values["video_root"] = _where(asked.video_root, "--video-root", existing_folder)
+    in_store = objects.is_object_uri(asked.out)
+    values["output_uri"] = asked.out if in_store else str(work)
+    given = parse(asked.assignments, spec)
+    if "training" not in given:
+        values["training"] = _training(asked, str(work) if in_store else None)
+    elif asked.preset or asked.training_flags:
+        raise InputError("-p training=...: holds all training settings; leave --preset and the flags after `--` out")
+    if twice := sorted(values.keys() & given.keys()):
+        raise InputError(f"-p {twice[0]}=...: has a flag of its own, --{twice[0].replace('_', '-')}")
+    check_complete({**values, **given}, spec)
+    return {**values, **given}
+
+
+def _runner(asked: LocalRun, values: dict[str, Any], work: Path) -> Any:
+    if asked.runner == "subprocess":
+        return local.SubprocessRunner(use_venv=False)
+    folders = [(values.get(name, ""), True) for name in ("annotations", "eval_annotations")]
+    folders += [(values.get(name, ""), False) for name in ("video_root", "eval_video_root")]
+    reads = [Path(uri).parent if is_file else Path(uri) for uri, is_file in folders if uri.startswith("/")]
+    if (encoder := Path(values.get("encoder") or "/")).is_dir() and encoder != Path("/"):
+        reads.append(encoder.resolve())
+    final = values.get("final_uri", "")
+    writes = [] if not final or objects.is_object_uri(final) else [Path(final).resolve().parent]
+    return docker_runner(work, reads, writes, asked.network, asked.gpus)
+
+
+def _work_folder(asked: LocalRun) -> Path:
+    """The local folder that the run works in."""
+    if not objects.is_object_uri(asked.out):
+        return local_path(asked.out, "--out").resolve()
+    own = user_cache("runs") / hashlib.sha256(asked.out.encode()).hexdigest()
+    return Path(asked.scratch or own).resolve()
+
+
+def _publish(outputs: dict[str, Any], work: Path, out: Place) -> None:
+    """Show what the steps made under one name each: links here, copies in a store."""
+    for name, (output, last) in RESULTS.items():
+        made = Path(outputs[output].path)
+        if not objects.is_object_uri(out):
+            (work / name).symlink_to(os.path.relpath(made, work))
+            continue
+        with write_files(member(out, name), last) as folder:
+            shutil.copytree(made, folder, dirs_exist_ok=True)
+
+
+def run(asked: LocalRun) -> None:
+    """Run the whole pipeline on this machine; prints where its reports are, and the scores before and after.
 
     Raises:
         InputError: what the user can mend, found before the first step or by a step.
-        RuntimeError: a step failed.
+        ElsewhereError: a step failed; its line.
     """
     started = time.monotonic()
-    paths = {"annotations": str(existing_file(annotations, "--annotations").resolve())}
-    if eval_annotations:
-        paths["eval_annotations"] = str(existing_file(eval_annotations, "--eval-annotations").resolve())
-    if video_root:
-        paths["video_root"] = str(existing_folder(video_root, "--video-root").resolve())
-    settings = _training_settings(preset, training_flags)
-    folder = local_path(out, "--out").resolve()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror}); choose another folder") from error
-
+    work = _work_folder(asked)
+    values = _values(asked, work)
+    out: Place = asked.out if objects.is_object_uri(asked.out) else work
+    make_folder(out)
+    make_folder(work, "--scratch")
     for name in RESULTS:
-        if (folder / name).exists() and not (folder / name).is_symlink():
-            raise InputError(f"--out {out}: holds a {name} that is no run's; choose another folder")
-        (folder / name).unlink(missing_ok=True)  # an earlier run's: not to be taken for this one's
-    outputs = _execute(folder, {**paths, "training": yaml.safe_dump(settings), "output_uri": str(folder)})
-
-    for name, target in zip(RESULTS, (outputs["data"], outputs["eval_data"], outputs["results"]), strict=True):
-        (folder / name).symlink_to(os.path.relpath(target.path, folder))
-    metrics = json.loads((folder / "evaluation" / METRICS_JSON).read_text(encoding="utf-8"))
-    shown = Path(out)
-    print(console_table(metrics))
-    counts = json.loads((folder / "validation" / REPORT_JSON).read_text(encoding="utf-8"))["counts"]
-    print(f"\nquarantined:        {counts['quarantined']} of {counts['queries']} queries")
-    print(f"validation report:  {shown / 'validation' / REPORT_HTML}")
-    print(f"evaluation report:  {shown / 'evaluation' / REPORT_HTML}")
-    checkpoint = shown / Path(outputs["checkpoint"]).relative_to(folder)
-    print(f"training curves:    {checkpoint.parent / TRAINING_HTML}")
-    print(f"trained checkpoint: {checkpoint}")
-    print(f"all output:         {shown / RUN_LOG}")
+        if (work / name).exists() and not (work / name).is_symlink():
+            raise InputError(f"--out {asked.out}: holds a {name} that is no run's; choose another folder")
+        (work / name).unlink(missing_ok=True)  # an earlier run's: not to be taken for this one's
+    try:
+        spec = rarft_pipeline.pipeline_spec
+        outputs = execute(spec, values, work, partial(_runner, asked, values, work))
+    finally:
+        if objects.is_object_uri(out) and (work / RUN_LOG).exists():
+            objects.upload([(member(out, RUN_LOG), work / RUN_LOG)], "--out")
+    _publish(outputs, work, out)
+    _summarize(outputs, asked.out, str(out))
     print(f"done in {time.monotonic() - started:.0f} s")
 
 
-def _execute(folder: Path, arguments: dict[str, str]) -> dict[str, Any]:
-    """Run the pipeline by Kubeflow's local runner, in this environment; returns the pipeline's outputs."""
-    from kfp import local
+def _summarize(outputs: dict[str, Any], shown: str, out: str) -> None:
+    from rarft.grpo.curves import TRAINING_HTML
 
-    from pipelines.rarft import rarft_pipeline
-
-    local.init(
-        runner=local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(folder / "pipeline"),
-        raise_on_error=True,
-    )
-    steps = len(rarft_pipeline.pipeline_spec.root.dag.tasks)
-    cause = folder / ".failure"
-    cause.unlink(missing_ok=True)
-    os.environ[STARTER_TELLS] = str(cause)
-    try:
-        with (
-            (folder / RUN_LOG).open("w", encoding="utf-8") as log,
-            contextlib.redirect_stdout(ConsoleFilter(sys.stdout, log, steps)),
-        ):
-            return rarft_pipeline(**arguments).outputs
-    except RuntimeError as error:
-        raise _failure(cause) from error
-    finally:
-        del os.environ[STARTER_TELLS]
+    evaluation, validation = Path(outputs["results"].path), Path(outputs["data"].path)
+    print(console_table(json.loads((evaluation / METRICS_JSON).read_text(encoding="utf-8"))))
+    counts = json.loads((validation / REPORT_JSON).read_text(encoding="utf-8"))["counts"]
+    checkpoint = outputs["checkpoint"].replace(out, shown.rstrip("/"), 1)
+    print(f"\nquarantined:        {counts['quarantined']} of {counts['queries']} queries")
+    print(f"validation report:  {member(shown, f'validation/{REPORT_HTML}')}")
+    print(f"evaluation report:  {member(shown, f'evaluation/{REPORT_HTML}')}")
+    print(f"training curves:    {checkpoint.rpartition('/')[0]}/{TRAINING_HTML}")
+    print(f"trained checkpoint: {checkpoint}")
+    if outputs["promoted"]:
+        print(f"promoted:           {outputs['promoted']}")
+    print(f"all output:         {member(shown, RUN_LOG)}")

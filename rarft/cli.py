@@ -6,7 +6,7 @@ Nothing heavy is imported before a command is known, so that `rarft --help` answ
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from rarft import __version__
@@ -123,23 +123,36 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from pipelines.local import run
+    from pipelines.local import LocalRun, run
 
-    run(
+    asked = LocalRun(
         annotations=options.annotations,
+        out=options.out,
         video_root=options.video_root,
         eval_annotations=options.eval_annotations,
-        out=options.out,
         preset=options.preset,
         training_flags=options.training_flags,
+        assignments=options.parameter,
+        runner=options.runner,
+        network=options.docker_network,
+        gpus=options.gpus,
+        scratch=options.scratch,
     )
+    run(asked)
 
 
 def _compile(options: argparse.Namespace) -> None:
     from pipelines.compile import compile_pipeline
 
-    compile_pipeline(options.out)
+    compile_pipeline(options.out, options.profile)
     print(options.out)
+
+
+def _submit(options: argparse.Namespace) -> None:
+    from pipelines.submit import submit
+
+    names = ("pipeline", "profile", "experiment", "name", "namespace", "pipeline_root")
+    print(submit(options.endpoint, options.parameter, **{name: getattr(options, name) for name in names}))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -250,17 +263,49 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--encoder", help="SentenceTransformer name or folder (default all-MiniLM-L6-v2)")
     score.add_argument("--embeddings", help="precomputed reference embeddings of `rarft embed`")
 
+    _pipeline_commands(command)
+    return parser
+
+
+def _pipeline_commands(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
+    """What works on the pipeline as a whole."""
+    from pipelines.profiles import DEFAULT_PROFILE, PROFILES
+
     run = command("run", _run, "Run the whole pipeline on this machine. Flags of `rarft train` may follow `--`.")
     run.add_argument("--annotations", required=True, help="training annotations in the RIQ format")
     run.add_argument("--video-root", help="where the videos lie (default: beside the annotations)")
     run.add_argument("--eval-annotations", help="held-out annotations (default: evaluate in-sample, labelled so)")
-    run.add_argument("--out", required=True, help="folder for everything that the run makes")
+    run.add_argument("--out", required=True, help="folder or s3:// URI for everything that the run makes")
     run.add_argument("--preset", help="named training settings (default tiny)")
+    run.add_argument("--runner", choices=["subprocess", "docker"], default="subprocess", help="what a step runs in")
+    run.add_argument("--docker-network", metavar="NETWORK", help="network that containers join, such as host")
+    run.add_argument("--gpus", action="store_true", help="with --runner docker: containers get the GPUs")
+    run.add_argument("--scratch", help="with --out s3://: folder to work in (default: in the user's cache folder)")
     run.add_argument("training_flags", nargs="*", metavar="-- TRAINING FLAGS", help="flags of `rarft train`")
 
     compiled = command("compile", _compile, "Compile the Kubeflow pipeline to YAML.")
     compiled.add_argument("--out", required=True, help="file to write")
-    return parser
+
+    submit = command("submit", _submit, "Start a run of the pipeline on a Kubeflow endpoint.")
+    submit.add_argument("--endpoint", required=True, help="URL of Kubeflow Pipelines' API; its token: KFP_TOKEN")
+    submit.add_argument("--pipeline", metavar="FILE", help="compiled pipeline (default: compiled now)")
+    submit.add_argument("--experiment", default="rarft", help="that the run belongs to (default rarft)")
+    submit.add_argument("--name", help="of the run (default: with the time)")
+    submit.add_argument("--namespace", help="where Kubeflow has several users")
+    submit.add_argument("--pipeline-root", metavar="URI", help="where artifacts go (default: as the endpoint has it)")
+    for each in (run, submit):
+        each.add_argument(
+            "-p",
+            "--parameter",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="parameter of the pipeline; @FILE for a file's content; repeatable",
+        )
+    for each in (compiled, submit):
+        each.add_argument(
+            "--profile", choices=list(PROFILES), default=DEFAULT_PROFILE, help="what is decided when compiling"
+        )
 
 
 def _count(text: str) -> int:

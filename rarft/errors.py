@@ -8,6 +8,7 @@ whoever started the process sees the cause without reading its log.
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ EXIT_PREEMPTED = 75  # told to stop, and stopped with a complete checkpoint: sta
 # Set by a starter that reads the cause from there and tells it itself.
 STARTER_TELLS = "RARFT_TERMINATION_LOG"
 _KUBERNETES_TERMINATION_LOG = "/dev/termination-log"
+_STARTED = time.time()
 
 
 class InputError(Exception):
@@ -30,10 +32,17 @@ class DataRefusedError(Exception):
     """The work was done and its result is not good enough for what the user asked: one line that says so."""
 
 
+class ElsewhereError(Exception):
+    """A process that this one started failed, and said why: its line."""
+
+
+_WRITTEN_FOR_USERS = (InputError, DataRefusedError, ElsewhereError)
+
+
 def one_line(error: BaseException) -> str:
     """The error as a single line, its type in front unless the message was written for the user."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, InputError | DataRefusedError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, _WRITTEN_FOR_USERS) else f"{type(error).__name__}: {text}"
 
 
 def termination_log() -> Path | None:
@@ -41,6 +50,21 @@ def termination_log() -> Path | None:
     if path := os.environ.get(STARTER_TELLS):
         return Path(path)
     return Path(_KUBERNETES_TERMINATION_LOG) if os.access(_KUBERNETES_TERMINATION_LOG, os.W_OK) else None
+
+
+def _leave(log: Path, code: int, line: str) -> None:
+    """Leave the cause, unless another process has since this one started: the first to fail knows it best."""
+    if log.exists() and log.stat().st_size and log.stat().st_mtime > _STARTED:
+        return
+    log.write_text(f"{code} {line}\n", encoding="utf-8")
+
+
+def left_cause(log: Path) -> BaseException | None:
+    """The cause that a failed process left in its termination log, as the error that it was; None without one."""
+    if not log.exists() or not (text := log.read_text(encoding="utf-8").strip()):
+        return None
+    code, _, cause = text.partition(" ")
+    return InputError(cause) if int(code) == EXIT_BAD_INPUT else ElsewhereError(cause)
 
 
 @contextmanager
@@ -54,11 +78,11 @@ def reported(name: str) -> Iterator[None]:
         yield
     except Exception as error:
         code = EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
-        if not isinstance(error, InputError | DataRefusedError):
+        if not isinstance(error, _WRITTEN_FOR_USERS):
             traceback.print_exc()
         line = f"{name}: {one_line(error)}"
         if (log := termination_log()) is not None:
-            log.write_text(f"{code} {line}\n")
+            _leave(log, code, line)
         if STARTER_TELLS not in os.environ:
             print(f"rarft {line}", file=sys.stderr, flush=True)
         raise SystemExit(code) from None

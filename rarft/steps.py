@@ -1,37 +1,44 @@
-"""The four steps of the pipeline as functions: paths in, paths out.
+"""The steps of the pipeline as functions: paths in, paths out.
 
 The command line and the pipeline's components call these and nothing below them. Heavy libraries are imported
 where a step needs them, so that validation runs without torch.
 """
 
 import contextlib
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rarft.errors import DataRefusedError, InputError
-from rarft.objects import is_object_uri
-from rarft.storage import Place, existing_folder, fetched, local_path, make_folder, place_of
+from rarft.objects import is_object_uri, upload
+from rarft.storage import Place, existing_folder, fetched, local_path, make_folder, member, place_of
 
 
-def sample(out: str, videos: dict[str, int], seed: int = 0) -> list[Path]:
+def sample(out: str, videos: dict[str, int], seed: int = 0) -> list[str]:
     """Render the synthetic data set: `out/{split}.json` and its clips, for each split with so many videos.
 
     Returns:
-        The annotation files; a split of no videos has none.
+        The annotation files' paths or URIs; a split of no videos has none.
     """
     from rarft.progress import progress
     from rarft.samples import write_split
 
-    folder = local_path(out, "--out")
-    written: list[Path] = []
-    for split, count in videos.items():
-        if not count:
-            continue
-        paths = list(
-            progress(write_split(folder, split, count, seed), f"rendering {split}", total=count + 1, unit=" files")
-        )
-        written.append(paths[-1])
+    make_folder(out)
+    in_store = is_object_uri(out)
+    written: list[str] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) if in_store else local_path(out, "--out")
+        for split, count in videos.items():
+            if not count:
+                continue
+            files = write_split(folder, split, count, seed)
+            paths = list(progress(files, f"rendering {split}", total=count + 1, unit=" files"))
+            if in_store:
+                uris = [(member(out, str(path.relative_to(folder))), path) for path in paths]
+                upload(uris[:-1], "--out")
+                upload(uris[-1:], "--out")  # the annotations, once their videos are there
+            written.append(member(out, paths[-1].name))
     return written
 
 
@@ -132,6 +139,42 @@ def embed(data: str, out: str, encoder: str | None = None) -> int:
     return encoded
 
 
+def fingerprint(
+    annotations: str,
+    video_root: str | None = None,
+    eval_annotations: str | None = None,
+    eval_video_root: str | None = None,
+    encoder: str | None = None,
+    packages: Sequence[str] = ("rarft",),
+) -> str:
+    """One text that changes when what validation and embedding read does, or the code that reads it.
+
+    Videos outside of the video roots are known by what the annotations call them alone.
+
+    Args:
+        annotations: training annotations, a path or URI.
+        video_root: where their videos lie; None for beside them.
+        eval_annotations: held-out annotations; None for none.
+        eval_video_root: where theirs lie; None for `video_root`, else beside them.
+        encoder: SentenceTransformer name or folder; None for the default.
+        packages: Python packages that do the work.
+    """
+    from rarft.fingerprint import fingerprint as together
+    from rarft.fingerprint import of_file, of_folder, of_packages
+    from rarft.riq.videos import VideoIndex
+
+    parts = [of_packages(*packages), annotations, of_file(annotations, "annotations")]
+    roots = {video_root or annotations.rpartition("/")[0]}
+    if eval_annotations:
+        parts += [eval_annotations, of_file(eval_annotations, "eval_annotations")]
+        roots.add(eval_video_root or video_root or eval_annotations.rpartition("/")[0])
+    for root in sorted(roots):
+        parts.append(VideoIndex(_video_root(root or "."), must_hold_videos=False).fingerprint())
+    if encoder and Path(encoder).is_dir():
+        parts.append(of_folder(Path(encoder)))
+    return together(parts)
+
+
 def train(arguments: list[str]) -> str:
     """Train with the flags of `rarft train`; returns the final checkpoint's path or URI."""
     from rarft.grpo.train import train as run
@@ -146,16 +189,23 @@ def cache_videos(arguments: list[str]) -> str:
     return run(arguments)
 
 
-def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> tuple[str, str]:
-    """Train with the flags of one YAML text, and with `inputs`, which win over it.
+def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> dict[str, str]:
+    """Train with the flags of one YAML text, and with `inputs`, which win over it; an earlier run is gone on with.
 
     Returns:
-        The final checkpoint's path, and the model that it was trained from.
+        `checkpoint`: the final checkpoint's path or URI; `base`: the model that it was trained from; `content`: what
+        changes when the checkpoint does.
     """
+    from rarft.fingerprint import fingerprint as together
     from rarft.grpo.config import parse, yaml_arguments
+    from rarft.qwen.loading import CHECKPOINT_JSON
 
-    arguments = [*yaml_arguments(training, "training"), *yaml_arguments({**inputs, "out": out}, "inputs")]
-    return train(arguments), parse(arguments)["model_name_or_path"]
+    go_on = yaml_arguments({"resume_from_checkpoint": "auto"}, "inputs")
+    arguments = [*go_on, *yaml_arguments(training, "training"), *yaml_arguments({**inputs, "out": out}, "inputs")]
+    checkpoint = train(arguments)
+    with fetched(member(checkpoint, CHECKPOINT_JSON), "checkpoint") as manifest:
+        content = together([manifest.read_text(encoding="utf-8")])
+    return {"checkpoint": checkpoint, "base": parse(arguments)["model_name_or_path"], "content": content}
 
 
 def score(

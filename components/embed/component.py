@@ -2,16 +2,17 @@
 
 from kfp import dsl
 
-from components.image import IMAGE
+from components.images import STEPS_IMAGE
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
-def embed(data: dsl.Input[dsl.Dataset], encoder: str, embeddings: dsl.Output[dsl.Artifact]) -> int:
+@dsl.component(base_image=STEPS_IMAGE, install_kfp_package=False)
+def embed(data: dsl.Input[dsl.Dataset], encoder: str, content: str, embeddings: dsl.Output[dsl.Artifact]) -> int:
     """Encode each distinct reference query of the data once.
 
     Args:
         data: Validated data.
         encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
+        content: Fingerprint of what is read: another one, and cached results are not taken.
         embeddings: embeddings.safetensors and index.json.
 
     Returns:

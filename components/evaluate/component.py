@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 from kfp import dsl
 
-from components.image import IMAGE
+from components.images import STEPS_IMAGE
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
+@dsl.component(base_image=STEPS_IMAGE, install_kfp_package=False)
 def evaluate(
     checkpoint: str,
     base: str,
@@ -15,6 +15,8 @@ def evaluate(
     encoder: str,
     in_sample: bool,
     gates: str,
+    content: str,
+    processes: int,
     results: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
@@ -29,6 +31,8 @@ def evaluate(
         encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
         in_sample: Whether the checkpoint was trained on these data.
         gates: What it must reach to be shipped, one a line, such as relevance.f1_avg>=0.70 or ra_iou.mean>=base.
+        content: What changes when the checkpoint does: another one, and cached results are not taken.
+        processes: How many share the queries on this machine; 0 for one a GPU, and one where there is none.
         results: predictions.jsonl, metrics.json and report.html.
         report: The report as a page.
         metrics: The headline figures.
@@ -39,4 +43,5 @@ def evaluate(
     """
     from components.evaluate.run import run
 
-    return (run(checkpoint, base, data, encoder, in_sample, gates, results, report, metrics, confusion),)
+    outputs = (results.path, report.path, metrics, confusion)
+    return (run(checkpoint, base, data.path, encoder, in_sample, gates, processes, *outputs),)

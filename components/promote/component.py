@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.image import IMAGE
+from components.images import STEPS_IMAGE
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
+@dsl.component(base_image=STEPS_IMAGE, install_kfp_package=False)
 def promote(checkpoint: str, results: dsl.Input[dsl.Artifact], passed: bool, final_uri: str) -> str:
     """Copy a checkpoint that passed its gates, with its metrics, to where it is shipped from.
 

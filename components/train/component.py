@@ -4,17 +4,18 @@ from typing import NamedTuple
 
 from kfp import dsl
 
-from components.image import IMAGE
+from components.images import STEPS_IMAGE
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
+@dsl.component(base_image=STEPS_IMAGE, install_kfp_package=False)
 def train(
     data: dsl.Input[dsl.Dataset],
     embeddings: dsl.Input[dsl.Artifact],
     encoder: str,
     training: str,
     output_uri: str,
-) -> NamedTuple("Outputs", checkpoint=str, base=str):  # type: ignore[valid-type]
+    processes: int,
+) -> NamedTuple("Outputs", checkpoint=str, base=str, content=str):  # type: ignore[valid-type]
     """Train by GRPO. Checkpoints go straight to `output_uri`, not through an artifact.
 
     Args:
@@ -22,14 +23,12 @@ def train(
         embeddings: Reference embeddings of the same data.
         encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
         training: Flags of `rarft train` as one YAML text, such as `preset: tiny`.
-        output_uri: Where `checkpoints/` is made.
+        output_uri: Where `checkpoints/` is made, a path or URI.
+        processes: How many train together on this machine; 0 for one a GPU, and one where there is none.
 
     Returns:
-        The final checkpoint's path, and the model that it was trained from.
+        The final checkpoint's path or URI, the model that it was trained from, and what changes when it does.
     """
-    from rarft import steps
-    from rarft.errors import reported
+    from components.train.run import run
 
-    with reported("train"):
-        inputs = {"train_data_path": data.path, "embeddings": embeddings.path, "encoder": encoder or None}
-        return steps.train_from_yaml(training, inputs, output_uri)
+    return run(data.path, embeddings.path, encoder, training, output_uri, processes)

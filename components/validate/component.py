@@ -4,16 +4,17 @@ from typing import NamedTuple
 
 from kfp import dsl
 
-from components.image import IMAGE
+from components.images import VALIDATE_IMAGE
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
+@dsl.component(base_image=VALIDATE_IMAGE, install_kfp_package=False)
 def validate(
     annotations: str,
     video_root: str,
     eval_annotations: str,
     eval_video_root: str,
     max_quarantine: str,
+    content: str,
     data: dsl.Output[dsl.Dataset],
     eval_data: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
@@ -27,6 +28,7 @@ def validate(
         eval_annotations: Path of held-out annotations; empty to evaluate on the training data.
         eval_video_root: Folder that the held-out videos lie in; empty for `video_root`.
         max_quarantine: Most queries of a file that may be quarantined, such as 5% or 120; empty for any number.
+        content: Fingerprint of what is read: another one, and cached results are not taken.
         data: riq.jsonl, quarantine.jsonl, report.html and report.json of the training annotations.
         eval_data: The same of the held-out annotations, or the training data once more.
         report: The training data's report as a page.

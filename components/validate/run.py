@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from components.figures import keep
 from rarft import steps
 from rarft.errors import InputError, reported
 from rarft.riq.schema import RIQ_JSONL, iterate_samples
@@ -54,6 +55,7 @@ def run(
             {base_name(sample.video) for sample in iterate_samples(Path(folder) / RIQ_JSONL)}
             for folder in (data, eval_data)
         )
+        keep(metrics)
         shared = trained_on & evaluated_on
         if eval_annotations and shared:
             told = f"{len(shared)} of {len(evaluated_on)} evaluation videos are trained on, such as {min(shared)}"

@@ -16,7 +16,7 @@ from rarft.evaluation.judge import Judge
 from rarft.evaluation.metrics import HEADLINE, Table, compute_metrics, metrics_of
 from rarft.evaluation.predict import Predictor, in_batches
 from rarft.evaluation.predictions import Prediction, QueryKey, key_of, read_predictions, write_predictions
-from rarft.evaluation.report import render_report
+from rarft.evaluation.report import METRICS_JSON, REPORT_HTML, render_report
 from rarft.evaluation.scoring import scored
 from rarft.evaluation.shares import SharedWork, join_processes, rank_and_size
 from rarft.qwen.loading import check_checkpoint, checkpoint_path, fetched_checkpoint
@@ -26,9 +26,7 @@ from rarft.references.store import ReferenceStore
 from rarft.riq.schema import Sample, read_samples
 from rarft.storage import Place, fetched, make_folder, member, write_files
 
-METRICS_JSON = "metrics.json"
 PREDICTIONS_JSONL = "predictions.jsonl"
-REPORT_HTML = "report.html"
 _UNFINISHED = ".unfinished"  # folder of completions of an evaluation that is not done
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rarft import objects
 from rarft.errors import DataRefusedError, InputError
-from rarft.evaluation.evaluate import METRICS_JSON
+from rarft.evaluation.report import METRICS_JSON
 from rarft.manifest import IncompleteError, entries, verify, write_manifest
 from rarft.mirror import send_folder
 from rarft.qwen.loading import CHECKPOINT_JSON, check_checkpoint, checkpoint_path, fetched_checkpoint

@@ -9,6 +9,8 @@ from rarft.evaluation.predictions import Prediction
 from rarft.html import Html, columns, histogram, rates, scatter, section, table
 from rarft.html import page as html_page
 
+METRICS_JSON = "metrics.json"
+REPORT_HTML = "report.html"
 _BINS = 20
 _ORDER = ("easy", "medium", "hard", "unlabelled")
 _BREAKDOWNS = {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rarft.errors import InputError
+from rarft.fingerprint import fingerprint
 from rarft.objects import entries, is_object_uri
 from rarft.remembered import Remembered, user_cache
 from rarft.storage import Place, member
@@ -126,6 +127,10 @@ class VideoIndex:
             return [video]
         path = video.removeprefix("file://")
         return [member(self._root, video) if is_object_uri(self._root) else str(Path(self._root) / path), path]
+
+    def fingerprint(self) -> str:
+        """What changes when a video under the root does, or when one comes or goes."""
+        return fingerprint(self._key(path) for name in sorted(self._by_name) for path in self._by_name[name])
 
     def identity(self, video: str) -> str:
         """What two names of one file have in common."""

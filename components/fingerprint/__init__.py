@@ -1,0 +1,1 @@
+"""Before the steps: what they will read, as one text."""

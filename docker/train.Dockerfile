@@ -1,0 +1,39 @@
+# Training and evaluation on GPUs, built from the repository's root:
+#   docker build -f docker/train.Dockerfile -t ghcr.io/rarft/rarft-train:0.1.0 .
+#   docker build -f docker/train.Dockerfile --build-arg LOCK=vllm -t ghcr.io/rarft/rarft-vllm:0.1.0 .
+# The second takes rollouts and predictions from vLLM, which wants an older torch: a lock and an image of its own.
+ARG BASE_IMAGE=nvidia/cuda:13.0.1-cudnn-devel-ubuntu24.04
+FROM ${BASE_IMAGE}
+
+# CUDA's image comes without Python.
+RUN python -m pip --version || { \
+        apt-get update \
+        && apt-get install -y --no-install-recommends python3-dev python3-pip python-is-python3 g++ \
+        && rm -rf /var/lib/apt/lists/* /usr/lib/python3*/EXTERNALLY-MANAGED; \
+    }
+
+ARG LOCK=train
+COPY docker/locks/${LOCK}.txt /opt/rarft/lock.txt
+RUN python -m pip install --no-cache-dir -r /opt/rarft/lock.txt
+
+# DeepSpeed's optimizers and flash-attention are compiled here, not in each job. Compute capabilities: A100, H100.
+ARG CUDA_OPS=1
+ARG FLASH_ATTN=2.8.3
+ARG TORCH_CUDA_ARCH_LIST="8.0 9.0"
+ARG MAX_JOBS=8
+RUN if [ "${CUDA_OPS}" = 1 ]; then \
+        python -m pip install --no-cache-dir setuptools wheel ninja packaging \
+        && DS_BUILD_FUSED_ADAM=1 DS_BUILD_CPU_ADAM=1 python -m pip install --no-cache-dir --no-build-isolation \
+            --no-deps --force-reinstall --no-binary deepspeed "$(grep '^deepspeed==' /opt/rarft/lock.txt)" \
+        && python -m pip install --no-cache-dir --no-build-isolation --no-deps "flash-attn==${FLASH_ATTN}" einops; \
+    fi
+
+COPY pyproject.toml README.md LICENSE /opt/rarft/
+COPY rarft /opt/rarft/rarft
+COPY components /opt/rarft/components
+COPY pipelines /opt/rarft/pipelines
+RUN python -m pip install --no-cache-dir --no-deps /opt/rarft && mkdir -p /work && chmod 1777 /work
+USER 10001
+ENV HOME=/tmp USER=rarft LOGNAME=rarft PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
+WORKDIR /work
+CMD ["rarft", "--help"]

@@ -1,0 +1,119 @@
+"""`rarft submit`: a run of the compiled pipeline on a Kubeflow Pipelines endpoint."""
+
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from google.protobuf import json_format
+from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
+
+from pipelines.compile import compile_pipeline
+from pipelines.parameters import check_complete, parse
+from pipelines.profiles import DEFAULT_PROFILE
+from rarft.errors import ElsewhereError, InputError
+from rarft.storage import existing_file
+
+TOKEN = "KFP_TOKEN"  # variable with the token that the endpoint wants, if it wants one
+_PATIENCE = 20.0  # seconds for the endpoint's first answer
+
+
+def read_compiled(path: Path) -> PipelineSpec:
+    """The pipeline of a compiled file.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        document = next(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+        return json_format.ParseDict(document, PipelineSpec())
+    except (yaml.YAMLError, UnicodeDecodeError, StopIteration, json_format.ParseError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"--pipeline {path}: is no compiled pipeline ({reason}); make it by `rarft compile`"
+        ) from error
+
+
+def _check_endpoint(endpoint: str, token: str | None) -> None:
+    """Ask the endpoint how it is, before anything is made there.
+
+    Raises:
+        InputError: there is no Kubeflow Pipelines API, or it does not let this user in.
+    """
+    if not endpoint.startswith(("http://", "https://")):
+        raise InputError(f"--endpoint {endpoint}: give a URL, such as http://localhost:8888")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(f"{endpoint.rstrip('/')}/apis/v2beta1/healthz", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=_PATIENCE):
+            pass
+    except urllib.error.HTTPError as error:
+        hint = f"set {TOKEN}" if error.code in (401, 403) else "is it the address of Kubeflow Pipelines' API?"
+        raise InputError(f"--endpoint {endpoint}: answered {error.code} {error.reason}; {hint}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise InputError(f"--endpoint {endpoint}: cannot be reached ({reason}); check address and network") from error
+
+
+def submit(
+    endpoint: str,
+    assignments: Sequence[str],
+    pipeline: str | None = None,
+    profile: str = DEFAULT_PROFILE,
+    experiment: str = "rarft",
+    name: str | None = None,
+    namespace: str | None = None,
+    pipeline_root: str | None = None,
+) -> str:
+    """Start a run of the pipeline; returns its page's address.
+
+    Args:
+        endpoint: URL of Kubeflow Pipelines' API. A token that it wants is taken from the environment's `KFP_TOKEN`.
+        assignments: the pipeline's parameters, each `name=value`.
+        pipeline: compiled file; None to compile it now.
+        profile: what is decided when compiling.
+        experiment: that the run belongs to; made where it is not there.
+        name: of the run; None for one with the time.
+        namespace: where Kubeflow has several users.
+        pipeline_root: URI that artifacts go under; None for the endpoint's own.
+
+    Raises:
+        InputError: a parameter or the endpoint is wrong; nothing was started.
+        ElsewhereError: the endpoint refused the run; its answer.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if pipeline is None:
+            file = Path(folder) / "rarft.yaml"
+            compile_pipeline(str(file), profile)
+        else:
+            file = existing_file(pipeline, "--pipeline")
+        spec = read_compiled(file)
+        values = parse(assignments, spec)
+        check_complete(values, spec)
+        token = os.environ.get(TOKEN)
+        _check_endpoint(endpoint, token)
+        return _create_run(
+            {"host": endpoint, "existing_token": token, **({"namespace": namespace} if namespace else {})},
+            pipeline_file=str(file),
+            arguments=values,
+            run_name=name,
+            experiment_name=experiment,
+            namespace=namespace,
+            pipeline_root=pipeline_root,
+        )
+
+
+def _create_run(client: dict[str, Any], **run: Any) -> str:
+    import kfp
+    import kfp_server_api
+
+    try:
+        created = kfp.Client(**client).create_run_from_pipeline_package(**run)
+    except kfp_server_api.ApiException as error:
+        answer = " ".join((error.body or str(error.reason)).split())
+        raise ElsewhereError(f"{client['host']} refused the run: {error.status} {answer}") from error
+    return f"{client['host'].rstrip('/')}/#/runs/details/{created.run_id}"

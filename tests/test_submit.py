@@ -1,0 +1,192 @@
+"""`rarft submit` and kfp's own command, by the real client, against a server that speaks the API's protocol."""
+
+import json
+import os
+import subprocess
+import sysconfig
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from google.protobuf import json_format
+from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
+from s3_servers import free_port
+
+COMPILED = Path(__file__).parents[1] / "pipelines" / "rarft.yaml"
+DATA = ["-p", "annotations=s3://riq/train.json", "-p", "output_uri=s3://runs/a"]
+API = "/apis/v2beta1"
+
+
+class Endpoint:
+    """Stands for Kubeflow Pipelines' API server: its requests and answers, and none of its doings."""
+
+    def __init__(self):
+        self.runs, self.experiments, self.tokens = [], [], []
+        self.refuses = {}  # path: (status, body)
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def _answer(self, value, status=200):
+                body = json.dumps(value).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def _refused(self):
+                path = self.path.partition("?")[0]
+                outer.tokens.append(self.headers.get("Authorization"))
+                if path in outer.refuses:
+                    status, message = outer.refuses[path]
+                    self._answer({"error": message, "message": message}, status)
+                    return True
+                return False
+
+            def do_GET(self):
+                if self._refused():
+                    return
+                if self.path.startswith(f"{API}/healthz"):
+                    self._answer({"multi_user": False})
+                elif self.path.startswith(f"{API}/experiments"):
+                    self._answer({"experiments": outer.experiments})
+                else:
+                    self._answer({"error": "no such thing"}, 404)
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if self._refused():
+                    return
+                if self.path.startswith(f"{API}/experiments"):
+                    outer.experiments.append({"experiment_id": "e1", **body})
+                    self._answer(outer.experiments[-1])
+                elif self.path.startswith(f"{API}/runs"):
+                    outer.runs.append(body)
+                    self._answer({"run_id": "r1", "state": "PENDING", **body})
+                else:
+                    self._answer({"error": "no such thing"}, 404)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def endpoint(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))  # kfp keeps its context there
+    served = Endpoint()
+    threading.Thread(target=served.server.serve_forever, daemon=True).start()
+    yield served
+    served.server.shutdown()
+    served.server.server_close()
+
+
+def parameters(run):
+    return run["runtime_config"]["parameters"]
+
+
+def test_a_run_is_started_with_its_parameters(main, endpoint, tmp_path):
+    (tmp_path / "training.yaml").write_text("preset: 8xA100-80\nexp_name: first\n")
+    tolerations = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    given = [
+        "training=@training.yaml", "accelerators=8", "processes=8", 'node_selector={"pool": "a100"}',
+        f"tolerations={json.dumps(tolerations)}", "train_image=registry/train:1", "gates=ra_iou.mean>=base",
+    ]  # fmt: skip
+    flags = [part for assignment in given for part in ("-p", assignment)]
+    code, output, errors = main("submit", "--endpoint", endpoint.url, *DATA, *flags, "--name", "first try")
+    assert code == 0, errors
+    assert output.splitlines()[-1] == f"{endpoint.url}/#/runs/details/r1"
+    (run,) = endpoint.runs
+    assert (run["display_name"], run["experiment_id"]) == ("first try", "e1")
+    assert [experiment["display_name"] for experiment in endpoint.experiments] == ["rarft"]
+    assert parameters(run) == {
+        "annotations": "s3://riq/train.json",
+        "output_uri": "s3://runs/a",
+        "training": "preset: 8xA100-80\nexp_name: first\n",
+        "accelerators": "8",
+        "processes": 8,
+        "node_selector": {"pool": "a100"},
+        "tolerations": tolerations,
+        "train_image": "registry/train:1",
+        "gates": "ra_iou.mean>=base",
+    }
+    sent = run["pipeline_spec"]
+    spec = json_format.ParseDict(sent.get("pipeline_spec", sent), PipelineSpec())
+    assert set(parameters(run)) <= set(spec.root.input_definitions.parameters)
+    assert "kubernetes" in sent["platform_spec"]["platforms"]
+
+
+def test_a_token_is_sent(main, endpoint, monkeypatch):
+    monkeypatch.setenv("KFP_TOKEN", "let-me-in")
+    assert main("submit", "--endpoint", endpoint.url, *DATA)[0] == 0
+    assert set(endpoint.tokens) == {"Bearer let-me-in"}
+
+
+def test_kfps_own_command_takes_the_compiled_file(endpoint):
+    kfp = Path(sysconfig.get_path("scripts")) / "kfp"
+    command = [kfp, "--endpoint", endpoint.url, "run", "create", "-e", "rarft", "-f", COMPILED]
+    arguments = ["annotations=s3://riq/train.json", "output_uri=s3://runs/a", "accelerators=8"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr
+    (run,) = endpoint.runs
+    assert parameters(run) == {
+        "annotations": "s3://riq/train.json", "output_uri": "s3://runs/a", "accelerators": "8"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["-p", "annotations=a.json"], "-p output_uri=...: must be given"),
+        ([*DATA, "-p", "gpus=8"], "-p gpus: the pipeline has no such parameter"),
+        ([*DATA, "-p", "processes=eight"], "-p processes=eight: must be a whole number"),
+        ([*DATA, "-p", "processes=true"], "-p processes=true: must be a whole number"),
+        ([*DATA, "-p", 'node_selector=["a"]'], "must be a JSON object"),
+        ([*DATA, "-p", "tolerations={}"], "must be a JSON list"),
+        ([*DATA, "-p", "accelerators"], "-p accelerators: give it as name=value"),
+        ([*DATA, "-p", "training=@missing.yaml"], "no such file"),
+        ([*DATA, "--pipeline", "missing.yaml"], "no such file"),
+    ],
+)
+def test_a_mistake_is_told_and_nothing_is_started(main, endpoint, arguments, told):
+    code, _, errors = main("submit", "--endpoint", endpoint.url, *arguments)
+    assert code == 2
+    (line,) = errors.strip().splitlines()
+    assert told in line
+    assert (endpoint.runs, endpoint.experiments, endpoint.tokens) == ([], [], [])
+
+
+def test_a_file_that_is_no_pipeline_is_told(main, endpoint, tmp_path):
+    (tmp_path / "other.yaml").write_text("a: 1\n")
+    code, _, errors = main("submit", "--endpoint", endpoint.url, *DATA, "--pipeline", tmp_path / "other.yaml")
+    assert code == 2
+    assert "no compiled pipeline" in errors
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code", "told"),
+    [
+        (f"{API}/healthz", 401, 2, "answered 401 Unauthorized; set KFP_TOKEN"),
+        (f"{API}/healthz", 404, 2, "is it the address of Kubeflow Pipelines' API?"),
+        (f"{API}/runs", 400, 1, "refused the run: 400"),
+    ],
+)
+def test_an_endpoint_that_refuses_is_told_in_one_line(main, endpoint, path, status, code, told):
+    endpoint.refuses[path] = (status, "quota of runs is used up")
+    ended, _, errors = main("submit", "--endpoint", endpoint.url, *DATA)
+    assert ended == code
+    (line,) = [line for line in errors.splitlines() if line.startswith("rarft submit: ")]
+    assert told in line
+    assert "Traceback" not in errors
+    assert endpoint.runs == []
+
+
+@pytest.mark.parametrize("address", [f"http://127.0.0.1:{free_port()}", "localhost:8888"])
+def test_an_endpoint_that_is_not_there_is_told_in_one_line(main, address):
+    code, _, errors = main("submit", "--endpoint", address, *DATA)
+    assert code == 2
+    (line,) = errors.strip().splitlines()
+    assert line.startswith(f"rarft submit: --endpoint {address}: ")
