@@ -24,6 +24,6 @@ for attempt in range(60):
         break
 PY
 
-rarft sample --out s3://rarft/sample --train "${TRAIN_VIDEOS:-128}" --eval "${EVAL_VIDEOS:-60}"
+rarft sample --out s3://rarft/sample --train "${TRAIN_VIDEOS}" --eval "${EVAL_VIDEOS}"
 exec rarft run --annotations s3://rarft/sample/train.json --eval-annotations s3://rarft/sample/eval.json \
-    --out s3://rarft/demo --scratch /work/demo ${TRAINING_FLAGS:+-- ${TRAINING_FLAGS}}
+    --out s3://rarft/demo --scratch /work/demo ${TRAINING_FLAGS:+-- $TRAINING_FLAGS}

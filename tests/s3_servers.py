@@ -10,6 +10,9 @@ import threading
 import time
 from pathlib import Path
 
+import boto3
+import pytest
+
 KEYS = {"AWS_ACCESS_KEY_ID": "rarft", "AWS_SECRET_ACCESS_KEY": "rarft-secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -45,6 +48,17 @@ def serving(name, folder):
             yield port
         finally:
             server.terminate()
+
+
+@contextlib.contextmanager
+def buckets(name, folder, *names):
+    """A server that holds these buckets, and that every S3 client of this process and its children asks."""
+    with serving(name, folder) as port, pytest.MonkeyPatch.context() as patch:
+        for variable, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
+            patch.setenv(variable, value)
+        for bucket in names:
+            boto3.client("s3").create_bucket(Bucket=bucket)
+        yield
 
 
 class CuttingProxy:

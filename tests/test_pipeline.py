@@ -3,34 +3,68 @@
 import io
 import json
 
+import boto3
 import pytest
+from s3_servers import buckets
 
 from pipelines.console import ConsoleFilter
 from rarft.evaluation.report import METRICS_JSON
+from rarft.manifest import verify
+from rarft.mirror import fetch_folder
+from rarft.qwen.loading import CHECKPOINT_JSON
 from rarft.references.encoder import default_encoder
 from rarft.references.store import ReferenceStore
 
 QUICK = ["--", "--max_steps", "2", "--per_device_train_batch_size", "2", "--num_generations", "4"]
 
 
-def test_a_held_out_run(cli, sample_set, tmp_path):
-    arguments = ["--annotations", sample_set / "train.json", "--eval-annotations", sample_set / "eval.json"]
-    done = cli("run", *arguments, "--out", tmp_path, *QUICK)
-    assert done.returncode == 0, done.stderr + done.stdout
-    for step in ("[1/5] validate", "[2/5] embed", "[3/5] train", "[4/5] evaluate", "[5/5] promote"):
-        assert step in done.stdout
-    assert "training settings are the preset `tiny`" in done.stdout
-    metrics = json.loads((tmp_path / "evaluation" / METRICS_JSON).read_text())
-    assert metrics["in_sample"] is False
-    assert metrics["samples"] == metrics["base"]["samples"] == 8
-    predictions = [
-        json.loads(line) for line in (tmp_path / "evaluation" / "predictions.jsonl").read_text().splitlines()
+@pytest.fixture
+def store(tmp_path):
+    """Buckets `riq` and `runs` of a real server."""
+    with buckets("rclone", tmp_path / "objects", "riq", "runs"):
+        yield boto3.client("s3")
+
+
+def content(store, key):
+    return store.get_object(Bucket="runs", Key=key)["Body"].read()
+
+
+def test_a_run_in_a_store_that_failed_is_gone_on_with(cli, store, tmp_path):
+    cli("sample", "--out", "s3://riq/sample", "--train", "8", "--eval", "4", "--seed", "3")
+    store.put_object(Bucket="runs", Key="notes/plan.txt", Body=b"of somebody else")
+    arguments = [
+        *("--annotations", "s3://riq/sample/train.json", "--eval-annotations", "s3://riq/sample/eval.json"),
+        *("--out", "s3://runs/one", "--scratch", tmp_path / "scratch", "-p", "gates=ra_iou.mean>=base"),
     ]
-    assert all("eval_" in prediction["sample"]["video"] for prediction in predictions)
-    assert (tmp_path / "validation" / "report.html").exists()
-    assert (tmp_path / "checkpoints" / "rarft" / "checkpoint-final" / "model.safetensors").exists()
-    (embeddings,) = tmp_path.glob("pipeline/*/embed/embeddings")
-    ReferenceStore.load(str(embeddings), default_encoder())
+    failed = cli("run", *arguments, "-p", "final_uri=s3://runs/notes", *QUICK)
+    assert failed.returncode == 2, failed.stdout
+    last = failed.stderr.strip().splitlines()[-1]
+    assert last.startswith("rarft run: promote: --to s3://runs/notes: ")
+    assert "Traceback" not in failed.stderr
+    for number, step in enumerate(("fingerprint", "validate", "embed", "train", "evaluate", "promote"), 1):
+        assert f"[{number}/6] {step}\n" in failed.stdout
+    assert b"Got executor_input" in content(store, "one/run.log")
+
+    done = cli("run", *arguments, "-p", "final_uri=s3://runs/shipped", *QUICK)
+    assert done.returncode == 0, done.stderr + done.stdout
+    again = [
+        line.split(":")[0] for line in done.stdout.splitlines() if "nothing that it depends on has changed" in line
+    ]
+    assert again == ["[2/6] validate", "[3/6] embed", "[5/6] evaluate"]
+    assert "rarft is done already" in done.stdout
+    metrics = json.loads(content(store, f"one/evaluation/{METRICS_JSON}"))
+    assert (metrics["in_sample"], metrics["passed"], metrics["samples"]) == (False, True, 8)
+    predictions = content(store, "one/evaluation/predictions.jsonl").splitlines()
+    assert all("s3://riq/sample/videos/eval_" in json.loads(line)["sample"]["video"] for line in predictions)
+    assert json.loads(content(store, "one/validation/report.json"))["counts"]["accepted"] == 16
+    verify_promoted(tmp_path / "shipped")
+    assert content(store, "notes/plan.txt") == b"of somebody else"
+
+
+def verify_promoted(folder):
+    fetch_folder("s3://runs/shipped", folder, CHECKPOINT_JSON, "shipped")
+    assert verify(folder, CHECKPOINT_JSON)["promoted_from"] == "s3://runs/one/checkpoints/rarft/checkpoint-final"
+    assert {"model.safetensors", METRICS_JSON} <= {path.name for path in folder.iterdir()}
 
 
 def test_a_run_without_evaluation_data_is_labelled_in_sample(cli, sample_set, tmp_path):
@@ -47,6 +81,10 @@ def test_a_run_without_evaluation_data_is_labelled_in_sample(cli, sample_set, tm
     assert json.loads((out / "evaluation" / METRICS_JSON).read_text())["in_sample"] is True
     assert "In-sample" in (out / "evaluation" / "report.html").read_text()
     assert "2 quarantined: video not found" in done.stdout
+    assert "training settings are the preset `tiny`" in done.stdout
+    assert (out / "checkpoints" / "rarft" / "checkpoint-final" / "model.safetensors").exists()
+    (embeddings,) = out.glob("pipeline/*/embed/embeddings")
+    ReferenceStore.load(str(embeddings), default_encoder())
     quarantine = (out / "validation" / "quarantine.jsonl").read_text().splitlines()
     assert len(quarantine) == 2
     assert all("video not found" in line for line in quarantine)
@@ -87,10 +125,14 @@ def test_the_console_shows_steps_and_their_lines_and_the_log_everything():
         "\n"
         "12:00:01.000 - ERROR - it broke\n"
         "12:00:01.000 - INFO - Task 'train' outputs:\n    checkpoint: 'x'\n"
+        "12:00:02.000 - INFO - Task evaluate cache hit (key=0123); skipping execution.\n"
         "----------------\n"
     )
     stream = ConsoleFilter(console, log, steps=4)
     for start in range(0, len(output), 7):
         stream.write(output[start : start + 7])
-    assert console.getvalue() == "[1/4] train\nstep 1 of 2\n{not a dump}\nit broke\n"
+    assert console.getvalue() == (
+        "[1/4] train\nstep 1 of 2\n{not a dump}\nit broke\n"
+        "[2/4] evaluate: nothing that it depends on has changed since it was done\n"
+    )
     assert log.getvalue() == output

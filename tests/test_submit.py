@@ -16,6 +16,7 @@ from s3_servers import free_port
 COMPILED = Path(__file__).parents[1] / "pipelines" / "rarft.yaml"
 DATA = ["-p", "annotations=s3://riq/train.json", "-p", "output_uri=s3://runs/a"]
 API = "/apis/v2beta1"
+STARTED = {"run_id": "r1", "state": "PENDING", "created_at": "2026-01-01T00:00:00Z"}
 
 
 class Endpoint:
@@ -54,6 +55,8 @@ class Endpoint:
                     self._answer({"multi_user": False})
                 elif self.path.startswith(f"{API}/experiments"):
                     self._answer({"experiments": outer.experiments})
+                elif self.path == f"{API}/runs/r1":
+                    self._answer({**outer.runs[0], **STARTED})
                 else:
                     self._answer({"error": "no such thing"}, 404)
 
@@ -66,7 +69,7 @@ class Endpoint:
                     self._answer(outer.experiments[-1])
                 elif self.path.startswith(f"{API}/runs"):
                     outer.runs.append(body)
-                    self._answer({"run_id": "r1", "state": "PENDING", **body})
+                    self._answer({**body, **STARTED})
                 else:
                     self._answer({"error": "no such thing"}, 404)
 
@@ -128,7 +131,7 @@ def test_a_token_is_sent(main, endpoint, monkeypatch):
 def test_kfps_own_command_takes_the_compiled_file(endpoint):
     kfp = Path(sysconfig.get_path("scripts")) / "kfp"
     command = [kfp, "--endpoint", endpoint.url, "run", "create", "-e", "rarft", "-f", COMPILED]
-    arguments = ["annotations=s3://riq/train.json", "output_uri=s3://runs/a", "accelerators=8"]
+    arguments = ["annotations=s3://riq/train.json", "output_uri=s3://runs/a", 'accelerators="8"']
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == 0, done.stderr
     (run,) = endpoint.runs

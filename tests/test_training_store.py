@@ -8,10 +8,9 @@ import subprocess
 import sys
 import time
 
-import boto3
 import pytest
 import torch
-from s3_servers import KEYS, free_port, serving
+from s3_servers import buckets, free_port
 from safetensors.torch import load_file
 from test_training import FLAGS, train
 
@@ -28,10 +27,7 @@ RUN = "s3://runs/first/checkpoints/rarft"
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """A bucket `runs` of a real server."""
-    with serving("moto", tmp_path_factory.mktemp("objects")) as port, pytest.MonkeyPatch.context() as patch:
-        for name, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
-            patch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="runs")
+    with buckets("moto", tmp_path_factory.mktemp("objects"), "runs"):
         yield
 
 
