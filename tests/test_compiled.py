@@ -9,6 +9,12 @@ from google.protobuf import json_format
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
 
+from components.embed.component import embed
+from components.evaluate.component import evaluate
+from components.fingerprint.component import fingerprint
+from components.promote.component import promote
+from components.train.component import train
+from components.validate.component import validate
 from pipelines.compile import compile_pipeline
 from pipelines.profiles import DEFAULT_PROFILE, PROFILES
 from rarft.errors import InputError
@@ -152,3 +158,20 @@ def test_an_unknown_profile_is_an_error(tmp_path):
     with pytest.raises(InputError, match=f"no such profile; use one of .*{DEFAULT_PROFILE}"):
         compile_pipeline(str(tmp_path / "x.yaml"), "gigantic")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "component", [fingerprint, validate, embed, train, evaluate, promote], ids=lambda each: each.name
+)
+def test_a_components_page_names_all_that_goes_in_and_out(component):
+    page = (REPOSITORY / "components" / component.name / "README.md").read_text()
+    spec = component.component_spec
+    names = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert names == [*spec.inputs, *spec.outputs]
+
+
+def test_the_page_names_all_parameters_of_a_run_and_no_other(committed):
+    page = (REPOSITORY / "docs" / "kubeflow.md").read_text()
+    table = page.split("## Parameters of a run")[1].split("\n## ")[0]
+    named = {name for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert named == set(committed[0]["root"]["inputDefinitions"]["parameters"])

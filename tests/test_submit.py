@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sysconfig
 import threading
@@ -14,6 +16,7 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 from s3_servers import free_port
 
 COMPILED = Path(__file__).parents[1] / "pipelines" / "rarft.yaml"
+PAGE = (Path(__file__).parents[1] / "docs" / "kubeflow.md").read_text()
 DATA = ["-p", "annotations=s3://riq/train.json", "-p", "output_uri=s3://runs/a"]
 API = "/apis/v2beta1"
 STARTED = {"run_id": "r1", "state": "PENDING", "created_at": "2026-01-01T00:00:00Z"}
@@ -193,3 +196,15 @@ def test_an_endpoint_that_is_not_there_is_told_in_one_line(main, address):
     assert code == 2
     (line,) = errors.strip().splitlines()
     assert line.startswith(f"rarft submit: --endpoint {address}: ")
+
+
+@pytest.mark.parametrize("line", re.findall(r"^```bash cluster\n(.*?)\n```", PAGE, re.DOTALL | re.MULTILINE))
+def test_a_command_of_the_page_starts_a_run(main, endpoint, tmp_path, line):
+    (training,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    (tmp_path / "training.yaml").write_text(training)
+    words = shlex.split(line.replace("http://localhost:8888", endpoint.url))
+    code, _, errors = main(*words[1:])
+    assert code == 0, errors
+    (run,) = endpoint.runs
+    assert parameters(run)["annotations"].startswith("s3://riq/")
+    assert parameters(run).get("training", training) == training
