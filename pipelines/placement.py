@@ -6,11 +6,7 @@ from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
 from pipelines.profiles import Profile
-
-# Keys of each secret, which are the names of the variables, too. All may be missing.
-_STORE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION")
-_HUB_KEYS = ("HF_TOKEN",)
-_TRACKING_KEYS = ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_PROJECT", "WANDB_ENTITY")
+from rarft.cluster.secrets import HUB_KEYS, STORE_KEYS, TRACKING_KEYS
 
 
 def _secret(task: PipelineTask, name: Any, keys: tuple[str, ...]) -> None:
@@ -24,7 +20,7 @@ def place(
     task.set_container_image(image)
     task.set_cpu_limit(cpu)
     task.set_memory_limit(memory)
-    _secret(task, store_secret, _STORE_KEYS)
+    _secret(task, store_secret, STORE_KEYS)
     if profile.claim:
         kubernetes.mount_pvc(task, pvc_name=claim, mount_path="/data")
 
@@ -64,9 +60,9 @@ def with_accelerators(
 
 def with_hub(task: PipelineTask, secret: Any) -> None:
     """A step that may download models."""
-    _secret(task, secret, _HUB_KEYS)
+    _secret(task, secret, HUB_KEYS)
 
 
 def with_tracking(task: PipelineTask, secret: Any) -> None:
     """A step that reports to W&B."""
-    _secret(task, secret, _TRACKING_KEYS)
+    _secret(task, secret, TRACKING_KEYS)

@@ -1,0 +1,1 @@
+"""Step 3 over several machines: train by a PyTorchJob."""

@@ -1,0 +1,17 @@
+"""What the launching component does inside its container."""
+
+from typing import Any
+
+from rarft.errors import reported
+
+
+def run(
+    data: str, embeddings: str, encoder: str, training: str, output_uri: str, job: str, settings: dict[str, Any]
+) -> tuple[str, str, str]:
+    """Train by a PyTorchJob; returns the final checkpoint, its base, and what changes when it does."""
+    with reported("launch_pytorchjob"):
+        from rarft import steps
+
+        inputs = {"train_data_path": data, "embeddings": embeddings, "encoder": encoder or None}
+        trained = steps.train_by_job(training, inputs, output_uri, {"name": job, **settings})
+    return trained["checkpoint"], trained["base"], trained["content"]

@@ -1,0 +1,1 @@
+"""Training on Kubernetes: PyTorchJob and TrainJob, rendered, started, watched, explained and removed."""

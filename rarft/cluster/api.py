@@ -1,0 +1,94 @@
+"""Calls to the cluster's API: what passes is waited out, what stays is told in one line."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kubernetes import client, config
+from urllib3.exceptions import HTTPError
+
+from rarft.errors import InputError
+
+_T = TypeVar("_T")
+_PATIENCE = 300.0  # seconds that an API server may be away, as while it is upgraded
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 20.0
+_TIMEOUT = (10, 60)  # seconds to connect, and for an answer
+_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # in a pod
+_PASSES = {408, 429, 500, 502, 503, 504}
+
+
+def connect(context: str | None = None) -> client.ApiClient:
+    """A client of the cluster that this pod runs in, or that the kubeconfig names.
+
+    Raises:
+        InputError: there is neither.
+    """
+    configuration = client.Configuration()
+    try:
+        if context is None:
+            try:
+                config.load_incluster_config(configuration)
+                return client.ApiClient(configuration)
+            except config.ConfigException:
+                pass  # not in a pod
+        config.load_kube_config(context=context, client_configuration=configuration)
+    except (config.ConfigException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"no cluster is known here ({reason}); set KUBECONFIG, or run in the cluster") from error
+    return client.ApiClient(configuration)
+
+
+def own_namespace() -> str:
+    """The namespace that this pod runs in, or that the kubeconfig's context names; else `default`."""
+    if _NAMESPACE.exists():
+        return _NAMESPACE.read_text(encoding="utf-8").strip()
+    try:
+        _, active = config.list_kube_config_contexts()
+    except (config.ConfigException, OSError):
+        return "default"
+    return str(active["context"].get("namespace", "default"))
+
+
+def message_of(error: client.ApiException) -> str:
+    """What the API server says of an error, on one line."""
+    try:
+        text = json.loads(error.body)["message"]
+    except (TypeError, ValueError, KeyError):
+        text = error.body or error.reason
+    return " ".join(str(text).split())
+
+
+def patiently(what: str, call: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
+    """Make a call; errors that pass are waited out, for minutes, and each is told.
+
+    Args:
+        what: what the call does, for messages.
+        call: of the kubernetes client.
+        arguments: its arguments.
+        options: more of them.
+
+    Raises:
+        InputError: this account may not do it; the message names the missing right.
+        ApiException: the server refuses it for another reason, or does not come back.
+    """
+    wait, ends = _FIRST_WAIT, time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return call(*arguments, _request_timeout=_TIMEOUT, **options)
+        except client.ApiException as error:
+            if error.status in (401, 403):
+                raise InputError(
+                    f"{what}: {message_of(error)}; grant it by `kubectl apply -k k8s/base`, or use an account that may"
+                ) from error
+            if error.status not in _PASSES or time.monotonic() > ends:
+                raise
+            reason = f"{error.status} {message_of(error)}"
+        except (HTTPError, OSError) as error:
+            if time.monotonic() > ends:
+                raise InputError(f"{what}: the cluster does not answer ({error}); check the network") from error
+            reason = str(error)
+        print(f"{what}: {reason}; trying again in {wait:.0f} s", flush=True)
+        time.sleep(wait)
+        wait = min(2 * wait, _LONGEST_WAIT)

@@ -1,0 +1,133 @@
+"""The manifests in `k8s/`, by the code that the launcher uses: `python -m rarft.cluster.manifests`."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rarft.cluster.pods import JOB_LABEL, LABEL
+from rarft.cluster.pytorchjob import GROUP, PLURAL, pytorchjob
+from rarft.cluster.settings import Job
+from rarft.cluster.trainjob import training_runtime, trainjob
+
+LAUNCHER = "rarft-launcher"
+EXAMPLE = Job(
+    name="rarft",
+    image="ghcr.io/rarft/rarft-train:0.1.0",
+    arguments=(
+        "--preset=8xA100-80",
+        "--train_data_path=s3://rarft/validated",
+        "--embeddings=s3://rarft/embeddings",
+        "--out=s3://rarft/runs",
+        "--scratch=/work",
+        "--exp_name=rarft",
+        "--save_strategy=steps",
+        "--save_steps=50",
+        "--save_total_limit=3",
+        "--resume_from_checkpoint=auto",
+        "--report_to=none",
+    ),
+    tolerations=({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},),
+)
+
+
+def service_account() -> dict[str, Any]:
+    """Who the launcher is; the training pods themselves are nobody."""
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": LAUNCHER}}
+
+
+def role() -> dict[str, Any]:
+    """What the launcher may do: each call that it makes, and no other (a test holds that)."""
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": LAUNCHER},
+        "rules": [
+            {"apiGroups": [GROUP], "resources": [PLURAL], "verbs": ["create", "delete", "get", "watch"]},
+            {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["list"]},
+            {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+        ],
+    }
+
+
+def role_binding() -> dict[str, Any]:
+    """Gives the role to the launcher, and to the account that Kubeflow Pipelines runs steps as unless told another."""
+    accounts = (LAUNCHER, "pipeline-runner", "default-editor")
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": LAUNCHER},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": LAUNCHER},
+        "subjects": [{"kind": "ServiceAccount", "name": name} for name in accounts],
+    }
+
+
+def network_policy() -> dict[str, Any]:
+    """Only a job's own pods reach its pods; what these reach is not limited, since stores and hubs are anywhere."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "rarft-training"},
+        "spec": {
+            "podSelector": {
+                "matchLabels": {LABEL: "rarft"},
+                "matchExpressions": [{"key": JOB_LABEL, "operator": "Exists"}],
+            },
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {LABEL: "rarft"}}}]}],
+        },
+    }
+
+
+def _kustomization(*resources: str) -> dict[str, Any]:
+    return {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": list(resources)}
+
+
+def manifests() -> dict[str, list[dict[str, Any]]]:
+    """The documents of each file, by its path in `k8s/`."""
+    two = replace(EXAMPLE, nodes=2)
+    base = {
+        "serviceaccount.yaml": service_account(),
+        "role.yaml": role(),
+        "rolebinding.yaml": role_binding(),
+        "networkpolicy.yaml": network_policy(),
+    }
+    return {
+        "pytorchjob.yaml": [pytorchjob(EXAMPLE)],
+        "trainjob.yaml": [training_runtime(two), trainjob(two)],
+        **{f"base/{name}": [document] for name, document in base.items()},
+        "base/kustomization.yaml": [_kustomization(*base)],
+        "overlays/1x8/pytorchjob.yaml": [pytorchjob(EXAMPLE)],
+        "overlays/1x8/kustomization.yaml": [_kustomization("../../base", "pytorchjob.yaml")],
+        "overlays/2x8/pytorchjob.yaml": [pytorchjob(two)],
+        "overlays/2x8/kustomization.yaml": [_kustomization("../../base", "pytorchjob.yaml")],
+    }
+
+
+class _Plain(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True  # limits and requests are written out, not referred to
+
+
+def text(documents: list[dict[str, Any]]) -> str:
+    """A file's text."""
+    body = yaml.dump_all(documents, Dumper=_Plain, sort_keys=False, width=100)
+    return f"# Made by `python -m rarft.cluster.manifests`; docs/kubeflow.md says what to change.\n{body}"
+
+
+def main() -> None:
+    """Write them all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("k8s"))
+    out = parser.parse_args().out
+    for name, documents in manifests().items():
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text(documents), encoding="utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

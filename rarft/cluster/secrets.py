@@ -1,0 +1,5 @@
+"""Keys of the secrets that containers get as variables of the same names, each of which may be missing."""
+
+STORE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION")
+HUB_KEYS = ("HF_TOKEN",)
+TRACKING_KEYS = ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_PROJECT", "WANDB_ENTITY")

@@ -1,0 +1,219 @@
+"""Stands for a Kubernetes API server: its requests and answers for jobs, pods, logs and events, over HTTP.
+
+Nothing runs in it: a test says what has become of the pods.
+"""
+
+import contextlib
+import json
+import re
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+from kubernetes import client
+
+JOBS = re.compile(r"/apis/kubeflow\.org/v1/namespaces/([^/]+)/pytorchjobs(?:/([^/]+))?")
+PODS = re.compile(r"/api/v1/namespaces/([^/]+)/pods(?:/([^/]+)/log)?")
+EVENTS = re.compile(r"/api/v1/namespaces/([^/]+)/events")
+REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+class Cluster:
+    """The server and what it holds."""
+
+    def __init__(self):
+        self.jobs, self.pods, self.events, self.logs = {}, [], [], {}
+        self.calls = []  # (verb, resource) of every request, as a Role names them
+        self.faults = []  # status of the next answers, in place of theirs; "cut" closes the connection
+        self.cut_watches = 0
+        self.denied = set()  # (verb, resource) that this account may not do
+        self.create_takes = self.delete_takes = 0.0  # seconds
+        self.created = 0
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def answer(self, value, status=200):
+                body = (value if isinstance(value, str) else json.dumps(value)).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "text/plain" if isinstance(value, str) else "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    self.wfile.write(body)
+
+            def refuse(self, status, message):
+                self.answer({"kind": "Status", "status": "Failure", "code": status, "message": message}, status)
+
+            def stands_in_the_way(self, verb, resource):
+                with outer.lock:
+                    outer.calls.append((verb, resource))
+                    fault = outer.faults.pop(0) if outer.faults else None
+                if fault == "cut":
+                    self.close_connection = True
+                    self.connection.close()
+                    return True
+                if fault:
+                    self.refuse(fault, "the API server is being upgraded")
+                    return True
+                if (verb, resource) in outer.denied:
+                    self.refuse(403, f'{resource} is forbidden: User "rarft" cannot {verb} resource "{resource}"')
+                    return True
+                return False
+
+            def do_GET(self):
+                url = urlsplit(self.path)
+                query = {name: values[0] for name, values in parse_qs(url.query).items()}
+                if found := JOBS.fullmatch(url.path):
+                    self.get_jobs(found[2], query)
+                elif found := PODS.fullmatch(url.path):
+                    self.get_pods(found[2])
+                elif EVENTS.fullmatch(url.path):
+                    if not self.stands_in_the_way("list", "events"):
+                        self.answer({"kind": "EventList", "metadata": {}, "items": outer.events})
+                else:
+                    self.refuse(404, f"no such thing: {url.path}")
+
+            def get_jobs(self, name, query):
+                if query.get("watch"):
+                    if not self.stands_in_the_way("watch", "pytorchjobs"):
+                        self.watch(float(query["timeoutSeconds"]))
+                elif name is None:
+                    if not self.stands_in_the_way("list", "pytorchjobs"):
+                        self.answer({"kind": "PyTorchJobList", "metadata": {}, "items": list(outer.jobs.values())})
+                elif not self.stands_in_the_way("get", "pytorchjobs"):
+                    job = outer.jobs.get(name)
+                    self.answer(job) if job else self.refuse(404, f'pytorchjobs "{name}" not found')
+
+            def get_pods(self, log_of):
+                if log_of is None:
+                    if not self.stands_in_the_way("list", "pods"):
+                        self.answer({"kind": "PodList", "metadata": {}, "items": outer.pods})
+                elif not self.stands_in_the_way("get", "pods/log"):
+                    self.answer(outer.logs.get(log_of, ""))
+
+            def watch(self, seconds):
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                ends = time.monotonic() + seconds
+                with contextlib.suppress(OSError), outer.changed:
+                    while (left := ends - time.monotonic()) > 0:
+                        for job in outer.jobs.values():
+                            line = (json.dumps({"type": "MODIFIED", "object": job}) + "\n").encode()
+                            self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
+                        if outer.cut_watches:
+                            outer.cut_watches -= 1
+                            self.close_connection = True
+                            self.connection.close()
+                            return
+                        outer.changed.wait(left)
+                    self.wfile.write(b"0\r\n\r\n")
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                url = urlsplit(self.path)
+                if url.path == REVIEW:
+                    asked = body["spec"]["resourceAttributes"]
+                    resource = "/".join(part for part in (asked["resource"], asked.get("subresource")) if part)
+                    allowed = (asked["verb"], resource) not in outer.denied
+                    self.answer({**body, "status": {"allowed": allowed}}, 201)
+                    return
+                if self.stands_in_the_way("create", "pytorchjobs"):
+                    return
+                assert parse_qs(url.query).get("fieldValidation") == ["Strict"]
+                name = body["metadata"]["name"]
+                with outer.changed:
+                    if name in outer.jobs:
+                        self.refuse(409, f'pytorchjobs "{name}" already exists')
+                        return
+                time.sleep(outer.create_takes)
+                with outer.changed:
+                    outer.jobs[name] = body
+                    outer.created += 1
+                    outer.changed.notify_all()
+                self.answer(body, 201)
+
+            def do_DELETE(self):
+                length = int(self.headers.get("Content-Length") or 0)
+                self.rfile.read(length)
+                if self.stands_in_the_way("delete", "pytorchjobs"):
+                    return
+                time.sleep(outer.delete_takes)
+                name = JOBS.fullmatch(urlsplit(self.path).path)[2]
+                with outer.changed:
+                    gone = outer.jobs.pop(name, None)
+                    outer.pods = [] if gone else outer.pods
+                    outer.changed.notify_all()
+                self.answer({"kind": "Status", "status": "Success"}) if gone else self.refuse(404, f"{name} not found")
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+    def api(self):
+        configuration = client.Configuration()
+        configuration.host = self.url
+        return client.ApiClient(configuration)
+
+    def set(self, name, kind, message=""):
+        """Let the operator say that the job is in this state."""
+        with self.changed:
+            conditions = self.jobs[name].setdefault("status", {}).setdefault("conditions", [])
+            for condition in conditions:
+                condition["status"] = "False"
+            conditions.append({"type": kind, "status": "True", "message": message})
+            self.changed.notify_all()
+
+    def pod(self, name, phase="Running", **status):
+        """Let there be a pod, or let it be so."""
+        with self.changed:
+            self.pods = [pod for pod in self.pods if pod["metadata"]["name"] != name]
+            self.pods.append({"metadata": {"name": name, "uid": name}, "status": {"phase": phase, **status}})
+
+    def event(self, name, reason, message):
+        """Let there be a warning about an object."""
+        with self.changed:
+            self.events.append(
+                {
+                    "metadata": {"name": f"e{len(self.events)}", "uid": f"e{len(self.events)}"},
+                    "involvedObject": {"name": name},
+                    "type": "Warning",
+                    "reason": reason,
+                    "message": message,
+                    "count": 1,
+                }
+            )
+
+
+def waiting(reason, message="", restarts=0):
+    """A container that waits."""
+    state = {"waiting": {"reason": reason, "message": message}}
+    return {"containerStatuses": [_container(state, restarts)]}
+
+
+def terminated(code, reason, message="", at="2026-01-01T00:00:00Z", restarts=0, last=False):
+    """A container that ended, for good or before its present start."""
+    ended = {"terminated": {"exitCode": code, "reason": reason, "message": message, "finishedAt": at}}
+    if not last:
+        return {"containerStatuses": [_container(ended, restarts)]}
+    return {"containerStatuses": [{**_container({"running": {}}, restarts), "lastState": ended}]}
+
+
+def _container(state, restarts):
+    return {
+        "name": "pytorch", "image": "i", "imageID": "", "ready": False, "restartCount": restarts, "state": state
+    }  # fmt: skip
