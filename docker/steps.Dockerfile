@@ -34,7 +34,7 @@ COPY pyproject.toml README.md LICENSE /opt/rarft/
 COPY rarft /opt/rarft/rarft
 COPY components /opt/rarft/components
 COPY pipelines /opt/rarft/pipelines
-COPY docker/demo.sh /opt/rarft/demo.sh
+COPY docker/demo.sh docker/with_store.sh /opt/rarft/
 RUN python -m pip install --no-cache-dir --no-deps /opt/rarft && mkdir -p /work && chmod 1777 /work
 USER 10001
 ENV HOME=/tmp USER=rarft LOGNAME=rarft PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false

@@ -6,11 +6,14 @@ ARG BASE_IMAGE=nvidia/cuda:13.0.1-cudnn-devel-ubuntu24.04
 FROM ${BASE_IMAGE}
 
 # CUDA's image comes without Python.
-RUN python -m pip --version || { \
+RUN python3 -m ensurepip --version || { \
         apt-get update \
-        && apt-get install -y --no-install-recommends python3-dev python3-pip python-is-python3 g++ \
-        && rm -rf /var/lib/apt/lists/* /usr/lib/python3*/EXTERNALLY-MANAGED; \
+        && apt-get install -y --no-install-recommends python3-dev python3-venv g++ \
+        && rm -rf /var/lib/apt/lists/*; \
     }
+# The distribution's own packages cannot be replaced by pip.
+RUN python3 -m venv /opt/venv
+ENV PATH=/opt/venv/bin:${PATH}
 
 ARG LOCK=train
 COPY docker/locks/${LOCK}.txt /opt/rarft/lock.txt
@@ -32,6 +35,7 @@ COPY pyproject.toml README.md LICENSE /opt/rarft/
 COPY rarft /opt/rarft/rarft
 COPY components /opt/rarft/components
 COPY pipelines /opt/rarft/pipelines
+COPY docker/with_store.sh /opt/rarft/
 RUN python -m pip install --no-cache-dir --no-deps /opt/rarft && mkdir -p /work && chmod 1777 /work
 USER 10001
 ENV HOME=/tmp USER=rarft LOGNAME=rarft PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false

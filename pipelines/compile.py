@@ -1,11 +1,15 @@
 """The pipeline as YAML, for a Kubeflow endpoint."""
 
+import shutil
+import tempfile
+from pathlib import Path
+
 from kfp import compiler
 
 from pipelines.profiles import DEFAULT_PROFILE, PROFILES
 from pipelines.rarft import build
 from rarft.errors import InputError
-from rarft.storage import local_path, write_atomically
+from rarft.storage import local_path, make_folder, write_atomically
 
 
 def compile_pipeline(out: str, profile: str = DEFAULT_PROFILE) -> None:
@@ -23,8 +27,8 @@ def compile_pipeline(out: str, profile: str = DEFAULT_PROFILE) -> None:
         raise InputError(f"--out {out}: is a folder; give the file to write, such as {path / 'pipeline.yaml'}")
     if profile not in PROFILES:
         raise InputError(f"--profile {profile}: no such profile; use one of {', '.join(PROFILES)}")
-    with write_atomically(path) as temporary:
-        # The compiler chooses the format by the file's ending.
-        compiled = temporary.with_suffix(".yaml")
+    make_folder(path.parent)
+    with tempfile.TemporaryDirectory() as folder, write_atomically(path) as temporary:
+        compiled = Path(folder) / "pipeline.yaml"  # the compiler chooses the format by the file's ending
         compiler.Compiler().compile(build(PROFILES[profile]), str(compiled))
-        compiled.replace(temporary)
+        shutil.copyfile(compiled, temporary)

@@ -1,5 +1,6 @@
 """`rarft run`: the pipeline's own definition, step by step on this machine."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 import yaml
 from kfp import local
 
+from pipelines.checks import check
 from pipelines.parameters import check_complete, parse
 from pipelines.rarft import rarft_pipeline
 from pipelines.runners import RUN_LOG, docker_runner, execute
@@ -87,7 +89,7 @@ def _training(asked: LocalRun, scratch: str | None) -> str:
     """The run's training settings as YAML: the preset, and the flags of `rarft train` given beside it.
 
     Raises:
-        InputError: a flag that `rarft train` does not take.
+        InputError: a value without a flag.
     """
     if asked.preset is None:
         print(
@@ -97,10 +99,6 @@ def _training(asked: LocalRun, scratch: str | None) -> str:
             flush=True,
         )
     settings = {"preset": asked.preset or DEFAULT_PRESET, **_flags(asked.training_flags)}
-    if asked.training_flags or asked.preset:
-        from rarft.grpo import config
-
-        config.parse(config.yaml_arguments(settings, "training flags"))
     return yaml.safe_dump({**({"scratch": scratch} if scratch else {}), **settings})
 
 
@@ -129,22 +127,38 @@ def _values(asked: LocalRun, work: Path) -> dict[str, Any]:
     elif asked.preset or asked.training_flags:
         raise InputError("-p training=...: holds all training settings; leave --preset and the flags after `--` out")
     if twice := sorted(values.keys() & given.keys()):
-        raise InputError(f"-p {twice[0]}=...: has a flag of its own, --{twice[0].replace('_', '-')}")
+        flag = "--out" if twice[0] == "output_uri" else f"--{twice[0].replace('_', '-')}"
+        raise InputError(f"-p {twice[0]}=...: has a flag of its own, {flag}")
+    for name in ("eval_video_root", "final_uri", "encoder"):
+        if name in given and (name != "encoder" or Path(given[name]).exists()):
+            given[name] = _where(given[name], name, local_path)
     check_complete({**values, **given}, spec)
+    check({**values, **given})
     return {**values, **given}
 
 
 def _runner(asked: LocalRun, values: dict[str, Any], work: Path) -> Any:
     if asked.runner == "subprocess":
         return local.SubprocessRunner(use_venv=False)
+    # What the training settings name by a path lies on this machine, too.
+    settings = yaml.safe_load(values["training"]) or {}
+    named = {name: Path(value) for name, value in settings.items() if isinstance(value, str) and value.startswith("/")}
     folders = [(values.get(name, ""), True) for name in ("annotations", "eval_annotations")]
     folders += [(values.get(name, ""), False) for name in ("video_root", "eval_video_root")]
     reads = [Path(uri).parent if is_file else Path(uri) for uri, is_file in folders if uri.startswith("/")]
-    if (encoder := Path(values.get("encoder") or "/")).is_dir() and encoder != Path("/"):
-        reads.append(encoder.resolve())
+    reads += [target.parent for root in reads for target in _links_out_of(root)]
+    reads += [Path(values["encoder"])] if values.get("encoder", "").startswith("/") else []
+    reads += [path for path in named.values() if path.exists()]
     final = values.get("final_uri", "")
-    writes = [] if not final or objects.is_object_uri(final) else [Path(final).resolve().parent]
+    writes = [Path(final).parent] if final.startswith("/") else []
+    writes += [path for name, path in named.items() if name in ("frame_cache", "scratch")]
     return docker_runner(work, reads, writes, asked.network, asked.gpus)
+
+
+def _links_out_of(root: Path) -> set[Path]:
+    """Where the links in a folder lead to, outside of it."""
+    targets = {path.resolve() for path in root.rglob("*") if path.is_symlink()}
+    return {target for target in targets if root not in target.parents and target.exists()}
 
 
 def _work_folder(asked: LocalRun) -> Path:
@@ -153,6 +167,11 @@ def _work_folder(asked: LocalRun) -> Path:
         return local_path(asked.out, "--out").resolve()
     own = user_cache("runs") / hashlib.sha256(asked.out.encode()).hexdigest()
     return Path(asked.scratch or own).resolve()
+
+
+def _send_log(work: Path, out: Place) -> None:
+    if objects.is_object_uri(out) and (work / RUN_LOG).exists():
+        objects.upload([(member(out, RUN_LOG), work / RUN_LOG)], "--out")
 
 
 def _publish(outputs: dict[str, Any], work: Path, out: Place) -> None:
@@ -174,6 +193,10 @@ def run(asked: LocalRun) -> None:
         ElsewhereError: a step failed; its line.
     """
     started = time.monotonic()
+    if asked.runner != "docker" and (asked.network or asked.gpus):
+        raise InputError("--docker-network and --gpus go with --runner docker; processes have what this machine has")
+    if asked.scratch and not objects.is_object_uri(asked.out):
+        raise InputError("--scratch goes with --out s3://...; else --out itself is worked in")
     work = _work_folder(asked)
     values = _values(asked, work)
     out: Place = asked.out if objects.is_object_uri(asked.out) else work
@@ -183,13 +206,17 @@ def run(asked: LocalRun) -> None:
         if (work / name).exists() and not (work / name).is_symlink():
             raise InputError(f"--out {asked.out}: holds a {name} that is no run's; choose another folder")
         (work / name).unlink(missing_ok=True)  # an earlier run's: not to be taken for this one's
+        if objects.is_object_uri(out):
+            objects.delete(member(out, f"{name}/{RESULTS[name][1]}"), "--out")
     try:
         spec = rarft_pipeline.pipeline_spec
         outputs = execute(spec, values, work, partial(_runner, asked, values, work))
-    finally:
-        if objects.is_object_uri(out) and (work / RUN_LOG).exists():
-            objects.upload([(member(out, RUN_LOG), work / RUN_LOG)], "--out")
-    _publish(outputs, work, out)
+        _publish(outputs, work, out)
+    except Exception:
+        with contextlib.suppress(objects.StoreError):  # the step's own error is the one to tell
+            _send_log(work, out)
+        raise
+    _send_log(work, out)
     _summarize(outputs, asked.out, str(out))
     print(f"done in {time.monotonic() - started:.0f} s")
 

@@ -9,11 +9,11 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType, PipelineSpec
 from rarft.errors import InputError
 from rarft.storage import fetched
 
-_JSON = {
+_JSON: dict[Any, tuple[Any, str]] = {
     ParameterType.STRUCT: (dict, "a JSON object"),
     ParameterType.LIST: (list, "a JSON list"),
     ParameterType.NUMBER_INTEGER: (int, "a whole number"),
-    ParameterType.NUMBER_DOUBLE: (float, "a number"),
+    ParameterType.NUMBER_DOUBLE: ((int, float), "a number"),
     ParameterType.BOOLEAN: (bool, "true or false"),
 }
 
@@ -21,7 +21,10 @@ _JSON = {
 def _value(name: str, text: str, kind: Any) -> Any:
     if text.startswith("@"):
         with fetched(text[1:], f"-p {name}=@") as file:
-            text = file.read_text(encoding="utf-8")
+            try:
+                text = file.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(f"-p {name}={text}: is no UTF-8 text ({error}); give another file") from error
     if kind == ParameterType.STRING:
         return text
     wanted, words = _JSON[kind]
@@ -50,6 +53,8 @@ def parse(given: Sequence[str], spec: PipelineSpec) -> dict[str, Any]:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise InputError(f"-p {assignment}: give it as name=value")
+        if name in found:
+            raise InputError(f"-p {name}: is given twice")
         if name not in known:
             raise InputError(f"-p {name}: the pipeline has no such parameter; it has {', '.join(sorted(known))}")
         found[name] = _value(name, text, known[name].parameter_type)

@@ -25,17 +25,17 @@ def place(
         kubernetes.mount_pvc(task, pvc_name=claim, mount_path="/data")
 
 
-def without_accelerator(task: PipelineTask, profile: Profile) -> None:
-    """A step that is cheap to try again."""
+def without_accelerator(task: PipelineTask, profile: Profile, seconds: int) -> None:
+    """A step that is cheap to try again, and may take so many seconds."""
     if profile.retries:
         task.set_retry(profile.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
-    kubernetes.set_timeout(task, profile.step_seconds)
+    kubernetes.set_timeout(task, seconds)
 
 
 def with_accelerators(
     task: PipelineTask, profile: Profile, seconds: int, accelerator: Any, number: Any, nodes: tuple[Any, Any, Any]
 ) -> None:
-    """A step on accelerators, which goes on from its own checkpoints and is not tried again.
+    """A step on accelerators, which is not tried again: training goes on from its own checkpoints.
 
     Args:
         task: the step.

@@ -10,6 +10,7 @@ class Profile:
     """A named set of such decisions.
 
     Args:
+        job: whether training is a PyTorchJob over several machines, which its step starts and watches.
         claim: whether each step mounts the PersistentVolumeClaim that the run's parameter `claim` names, at /data.
         retries: how often a step that needs no accelerator is tried again, with waits of 30, 60, ... seconds.
         step_hours: most that such a step may take.
@@ -18,6 +19,7 @@ class Profile:
         shared_memory: of a step that works in several processes (/dev/shm); it counts as the step's memory.
     """
 
+    job: bool = False
     claim: bool = False
     retries: int = 2
     step_hours: int = 12
@@ -44,6 +46,7 @@ class Profile:
 PROFILES = {
     "store": Profile(),
     "claim": Profile(claim=True),
+    "pytorchjob": Profile(job=True),
     "trial": Profile(retries=0, step_hours=1, training_hours=2, evaluation_hours=1, shared_memory="1Gi"),
 }
 DEFAULT_PROFILE = "store"

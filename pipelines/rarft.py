@@ -8,6 +8,7 @@ from components.embed.component import embed
 from components.evaluate.component import evaluate
 from components.fingerprint.component import fingerprint
 from components.images import STEPS_IMAGE, VALIDATE_IMAGE
+from components.launch_pytorchjob.component import launch_pytorchjob
 from components.promote.component import promote
 from components.train.component import train
 from components.validate.component import validate
@@ -54,6 +55,9 @@ def build(profile: Profile) -> Any:
         accelerator: str = "nvidia.com/gpu",
         accelerators: str = "0",
         processes: int = 0,
+        nodes: int = 2,
+        queue: str = "",
+        priority_class: str = "",
         node_selector: dict = {},  # noqa: B006 - the form that Kubeflow reads a default from
         tolerations: list = [],  # noqa: B006
         affinity: dict = {},  # noqa: B006
@@ -85,6 +89,9 @@ def build(profile: Profile) -> Any:
             accelerator: Resource that the GPU nodes offer.
             accelerators: How many of them training and evaluation each get; 0 for none.
             processes: How many work together in training and in evaluation; 0 for one a GPU.
+            nodes: Machines that train, if compiled with the profile `pytorchjob`; likewise the next two.
+            queue: Kueue's local queue that the job waits in; empty for none.
+            priority_class: PriorityClass of the job's pods; empty for the cluster's default.
             node_selector: Labels of the nodes that train and evaluate.
             tolerations: Taints that these two steps tolerate.
             affinity: Node affinity of these two steps.
@@ -97,13 +104,16 @@ def build(profile: Profile) -> Any:
             The trained checkpoint, the validated data, the evaluation's results, whether the gates were passed, and
             where the checkpoint was promoted to.
         """
-        nodes = (node_selector, tolerations, affinity)
+        where = (node_selector, tolerations, affinity)
         seen = fingerprint(
             annotations=annotations,
             video_root=video_root,
             eval_annotations=eval_annotations,
             eval_video_root=eval_video_root,
             encoder=encoder,
+            gates=gates,
+            output_uri=output_uri,
+            final_uri=final_uri,
         )
         seen.set_caching_options(False)  # looking is its work
         validated = validate(
@@ -112,17 +122,39 @@ def build(profile: Profile) -> Any:
             eval_annotations=eval_annotations,
             eval_video_root=eval_video_root,
             max_quarantine=max_quarantine,
-            content=seen.output,
+            content=seen.outputs["content"],
         )
-        embedded = embed(data=validated.outputs["data"], encoder=encoder, content=seen.output)
-        trained = train(
-            data=validated.outputs["data"],
-            embeddings=embedded.outputs["embeddings"],
-            encoder=encoder,
-            training=training,
-            output_uri=output_uri,
-            processes=processes,
-        )
+        embedded = embed(data=validated.outputs["data"], encoder=encoder, content=seen.outputs["content"])
+        inputs = {
+            "data": validated.outputs["data"],
+            "embeddings": embedded.outputs["embeddings"],
+            "encoder": encoder,
+            "training": training,
+            "output_uri": output_uri,
+            "videos": seen.outputs["videos"],
+            "accelerators": accelerators,
+            "processes": processes,
+        }
+        if profile.job:
+            trained = launch_pytorchjob(
+                **inputs,
+                job=f"rarft-{dsl.PIPELINE_JOB_ID_PLACEHOLDER}",
+                image=train_image,
+                nodes=nodes,
+                accelerator=accelerator,
+                cpu=train_cpu,
+                memory=train_memory,
+                node_selector=node_selector,
+                tolerations=tolerations,
+                affinity=affinity,
+                queue=queue,
+                priority_class=priority_class,
+                store_secret=store_secret,
+                hub_secret=hub_secret,
+                tracking_secret=tracking_secret,
+            )
+        else:
+            trained = train(**inputs)
         trained.set_caching_options(False)  # it goes on from its own checkpoints, or finds that it is done
         evaluated = evaluate(
             checkpoint=trained.outputs["checkpoint"],
@@ -131,7 +163,9 @@ def build(profile: Profile) -> Any:
             encoder=encoder,
             in_sample=validated.outputs["in_sample"],
             gates=gates,
-            content=trained.outputs["content"],
+            content=seen.outputs["content"],
+            checkpoint_content=trained.outputs["content"],
+            accelerators=accelerators,
             processes=processes,
         )
         promoted = promote(
@@ -145,13 +179,19 @@ def build(profile: Profile) -> Any:
             (seen, validate_image), (validated, validate_image), (embedded, steps_image), (promoted, steps_image)
         ):  # fmt: skip
             place(task, profile, image, cpu, memory, store_secret, claim)
-            without_accelerator(task, profile)
-        for task, seconds in ((trained, profile.training_seconds), (evaluated, profile.evaluation_seconds)):
+            without_accelerator(task, profile, profile.step_seconds)
+        on_accelerators = [(evaluated, profile.evaluation_seconds)]
+        if profile.job:
+            place(trained, profile, steps_image, cpu, memory, store_secret, claim)
+            without_accelerator(trained, profile, profile.training_seconds)
+        else:
+            on_accelerators.append((trained, profile.training_seconds))
+            with_tracking(trained, tracking_secret)
+        for task, seconds in on_accelerators:
             place(task, profile, train_image, train_cpu, train_memory, store_secret, claim)
-            with_accelerators(task, profile, seconds, accelerator, accelerators, nodes)
+            with_accelerators(task, profile, seconds, accelerator, accelerators, where)
         for task in (embedded, trained, evaluated):
             with_hub(task, hub_secret)
-        with_tracking(trained, tracking_secret)
         return Outputs(
             checkpoint=trained.outputs["checkpoint"],
             data=validated.outputs["data"],

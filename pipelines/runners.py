@@ -4,9 +4,10 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,19 @@ from kfp.local.pipeline_orchestrator import run_local_pipeline
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from pipelines.console import ConsoleFilter
+from rarft.cluster.secrets import HUB_KEYS, STORE_KEYS, TRACKING_KEYS
 from rarft.errors import STARTER_TELLS, ElsewhereError, InputError, left_cause
 
 RUN_LOG = "run.log"
 _PARAMETER = re.compile(r"\{\{\$\.inputs\.parameters\['pipelinechannel--(\w+)'\]\}\}")
-# Variables that containers get: where the stores are, and who this is there.
-_HANDED_ON = re.compile(r"(AWS|WANDB|HF|RARFT|OMP|TOKENIZERS)_\w+|EXP_NAME|OPENAI_API_KEY|CUDA_VISIBLE_DEVICES")
+# Variables that containers get: what is said in them is true there, too. None that names a file of this machine.
+_HANDED_ON = (
+    *STORE_KEYS, *HUB_KEYS, *TRACKING_KEYS, "AWS_DEFAULT_REGION", "HF_ENDPOINT", "HF_HUB_OFFLINE", "WANDB_MODE",
+    "EXP_NAME", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", STARTER_TELLS,
+)  # fmt: skip
+_RUN_LABEL = "rarft.io/run"  # of containers: the run's folder
 _SHARED_MEMORY = "1g"
+_END_WITHIN = 60  # seconds that the processes of a run that is stopped get, to save what they are at
 
 
 def here(spec: PipelineSpec, values: Mapping[str, Any]) -> PipelineSpec:
@@ -66,15 +73,67 @@ def docker_runner(work: Path, reads: Sequence[Path], writes: Sequence[Path], net
         docker.from_env().ping()
     except docker.errors.DockerException as error:
         raise InputError(f"--runner docker: no Docker engine answers ({error}); start one") from error
+    for path in writes:
+        path.mkdir(parents=True, exist_ok=True)
     folders = dict.fromkeys(reads, True) | dict.fromkeys((work, *writes), False)
     mounts = [Mount(str(path), str(path), type="bind", read_only=only_read) for path, only_read in folders.items()]
-    environment = {name: value for name, value in os.environ.items() if _HANDED_ON.fullmatch(name)}
+    environment = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
     options: dict[str, Any] = {"network": network} if network else {}
     if gpus:
         options["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
     return local.DockerRunner(
-        user=f"{os.getuid()}:{os.getgid()}", environment=environment, mounts=mounts, shm_size=_SHARED_MEMORY, **options
+        user=f"{os.getuid()}:{os.getgid()}",
+        environment=environment,
+        mounts=mounts,
+        shm_size=_SHARED_MEMORY,
+        labels={_RUN_LABEL: str(work)},
+        init=True,
+        **options,
     )
+
+
+def _stop_steps(work: Path) -> None:
+    """End what a run that is stopped has started: its processes, and its containers."""
+    import psutil
+
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.terminate()
+    _, left = psutil.wait_procs(children, timeout=_END_WITHIN)
+    for child in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    if not isinstance(local.config.LocalExecutionConfig.instance.runner, local.DockerRunner):
+        return
+    import docker
+
+    for container in docker.from_env().containers.list(filters={"label": f"{_RUN_LABEL}={work}"}):
+        with contextlib.suppress(docker.errors.APIError):  # it has ended since
+            container.stop(timeout=_END_WITHIN)
+
+
+@contextlib.contextmanager
+def _stopping(work: Path) -> Iterator[None]:
+    """Let SIGTERM, as Ctrl-C, end the run with all that it has started.
+
+    Raises:
+        SystemExit: with code 143 after SIGTERM, 130 after Ctrl-C.
+    """
+
+    def told(*_: Any) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, told)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _stop_steps(work)
+        print("rarft run: stopped; the same command goes on from what was done", file=sys.stderr, flush=True)
+        raise SystemExit(stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def execute(spec: PipelineSpec, values: Mapping[str, Any], work: Path, make_runner: Any) -> dict[str, Any]:
@@ -92,7 +151,10 @@ def execute(spec: PipelineSpec, values: Mapping[str, Any], work: Path, make_runn
     """
     cause = work / ".failure"
     cause.unlink(missing_ok=True)
-    os.environ[STARTER_TELLS] = str(cause)
+    # A file of the folder that this is run in must not be taken for a module of ours.
+    ours = {STARTER_TELLS: str(cause), "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
     steps = len(spec.root.dag.tasks)
     try:
         local.init(
@@ -103,6 +165,7 @@ def execute(spec: PipelineSpec, values: Mapping[str, Any], work: Path, make_runn
             contextlib.redirect_stdout(ConsoleFilter(sys.stdout, log, steps)),
             logging_utils.local_logger_context(),
             warnings.catch_warnings(),
+            _stopping(work),
         ):
             # Of images, where a step runs in this environment and not in its image.
             warnings.filterwarnings("ignore", "You may be attemping", RuntimeWarning)
@@ -111,7 +174,11 @@ def execute(spec: PipelineSpec, values: Mapping[str, Any], work: Path, make_runn
         logging.debug("the runner's own error", exc_info=True)
         raise left_cause(cause) or _told(error, work) from error
     finally:
-        del os.environ[STARTER_TELLS]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
     if (failed := left_cause(cause)) is not None:  # a container that was removed before its exit code was read
         raise failed
     return outputs
@@ -122,5 +189,5 @@ def _told(error: Exception, work: Path) -> Exception:
     if isinstance(error, InputError):
         return error
     if type(error).__module__.startswith(("docker", "requests", "urllib3")):
-        return InputError(f"--runner docker: {error}")
+        return InputError(f"--runner docker: {error}; are the images built, or can they be pulled? docs/docker.md")
     return ElsewhereError(f"a step ended without saying why ({error}); all output stands in {work / RUN_LOG}")

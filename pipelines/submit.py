@@ -1,10 +1,12 @@
 """`rarft submit`: a run of the compiled pipeline on a Kubeflow Pipelines endpoint."""
 
+import json
 import os
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
+from pipelines.checks import check
 from pipelines.compile import compile_pipeline
 from pipelines.parameters import check_complete, parse
 from pipelines.profiles import DEFAULT_PROFILE
@@ -48,22 +51,29 @@ def _check_endpoint(endpoint: str, token: str | None) -> None:
         raise InputError(f"--endpoint {endpoint}: give a URL, such as http://localhost:8888")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request(f"{endpoint.rstrip('/')}/apis/v2beta1/healthz", headers=headers)
+    is_it = "is it the address of Kubeflow Pipelines' API, and not of a login page?"
     try:
-        with urllib.request.urlopen(request, timeout=_PATIENCE):
-            pass
+        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+            content = answer.read()
     except urllib.error.HTTPError as error:
-        hint = f"set {TOKEN}" if error.code in (401, 403) else "is it the address of Kubeflow Pipelines' API?"
+        hint = f"set {TOKEN}" if error.code in (401, 403) else is_it
         raise InputError(f"--endpoint {endpoint}: answered {error.code} {error.reason}; {hint}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise InputError(f"--endpoint {endpoint}: cannot be reached ({reason}); check address and network") from error
+    try:
+        healthy = isinstance(json.loads(content), dict)
+    except ValueError:
+        healthy = False
+    if not healthy:
+        raise InputError(f"--endpoint {endpoint}: answered something else than its health; {is_it}")
 
 
 def submit(
     endpoint: str,
     assignments: Sequence[str],
     pipeline: str | None = None,
-    profile: str = DEFAULT_PROFILE,
+    profile: str | None = None,
     experiment: str = "rarft",
     name: str | None = None,
     namespace: str | None = None,
@@ -75,7 +85,7 @@ def submit(
         endpoint: URL of Kubeflow Pipelines' API. A token that it wants is taken from the environment's `KFP_TOKEN`.
         assignments: the pipeline's parameters, each `name=value`.
         pipeline: compiled file; None to compile it now.
-        profile: what is decided when compiling.
+        profile: what is decided when compiling; None for the usual.
         experiment: that the run belongs to; made where it is not there.
         name: of the run; None for one with the time.
         namespace: where Kubeflow has several users.
@@ -85,15 +95,18 @@ def submit(
         InputError: a parameter or the endpoint is wrong; nothing was started.
         ElsewhereError: the endpoint refused the run; its answer.
     """
+    if pipeline is not None and profile is not None:
+        raise InputError(f"--profile {profile}: --pipeline {pipeline} is compiled already; leave one of them out")
     with tempfile.TemporaryDirectory() as folder:
         if pipeline is None:
             file = Path(folder) / "rarft.yaml"
-            compile_pipeline(str(file), profile)
+            compile_pipeline(str(file), profile or DEFAULT_PROFILE)
         else:
             file = existing_file(pipeline, "--pipeline")
         spec = read_compiled(file)
         values = parse(assignments, spec)
         check_complete(values, spec)
+        check(values)
         token = os.environ.get(TOKEN)
         _check_endpoint(endpoint, token)
         return _create_run(
@@ -116,4 +129,6 @@ def _create_run(client: dict[str, Any], **run: Any) -> str:
     except kfp_server_api.ApiException as error:
         answer = " ".join((error.body or str(error.reason)).split())
         raise ElsewhereError(f"{client['host']} refused the run: {error.status} {answer}") from error
+    if not created.run_id:
+        raise ElsewhereError(f"{client['host']} answered without a run; is it the address of Kubeflow Pipelines' API?")
     return f"{client['host'].rstrip('/')}/#/runs/details/{created.run_id}"

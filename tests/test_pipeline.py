@@ -2,8 +2,14 @@
 
 import io
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import boto3
+import psutil
 import pytest
 from s3_servers import buckets
 
@@ -103,6 +109,34 @@ def test_a_failing_step_ends_the_run_with_its_one_line_cause(cli, tmp_path, samp
     assert cause in line
     assert "Traceback" not in done.stdout
     assert not (tmp_path / "out" / "evaluation").exists()
+
+
+def test_a_run_told_to_stop_ends_with_all_that_it_started(sample_set, tmp_path):
+    arguments = ["--annotations", sample_set / "train.json", "--out", tmp_path / "out", "--", "--max_steps", "500"]
+    command = [sys.executable, "-m", "rarft.cli", "run", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while "[4/6] train" not in process.stdout.readline():
+            assert process.poll() is None
+        while not (steps := psutil.Process(process.pid).children(recursive=True)):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=90)
+    assert process.returncode == 143
+    assert errors.strip().splitlines()[-1] == "rarft run: stopped; the same command goes on from what was done"
+    assert "Traceback" not in errors
+    assert not [step for step in steps if step.is_running()]
+
+
+def test_a_run_is_not_gone_on_with_on_other_videos(cli, sample_set, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(sample_set, data)
+    command = ("run", "--annotations", data / "train.json", "--out", tmp_path / "out", *QUICK)
+    assert cli(*command).returncode == 0
+    with sorted((data / "videos").glob("train_*"))[0].open("ab") as video:
+        video.write(b"another one")
+    done = cli(*command)
+    assert done.returncode == 2
+    assert "data_version" in done.stderr.strip().splitlines()[-1]
 
 
 def test_bad_training_flags_are_told_before_the_first_step(cli, sample_set, tmp_path):

@@ -28,6 +28,7 @@ class Endpoint:
     def __init__(self):
         self.runs, self.experiments, self.tokens = [], [], []
         self.refuses = {}  # path: (status, body)
+        self.login_page = False  # whatever is asked for, a page to log in is the answer
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,6 +46,11 @@ class Endpoint:
             def _refused(self):
                 path = self.path.partition("?")[0]
                 outer.tokens.append(self.headers.get("Authorization"))
+                if outer.login_page:
+                    self.send_response(200)
+                    self.end_headers()
+                    self.wfile.write(b"<html>log in</html>")
+                    return True
                 if path in outer.refuses:
                     status, message = outer.refuses[path]
                     self._answer({"error": message, "message": message}, status)
@@ -155,6 +161,17 @@ def test_kfps_own_command_takes_the_compiled_file(endpoint):
         ([*DATA, "-p", "accelerators"], "-p accelerators: give it as name=value"),
         ([*DATA, "-p", "training=@missing.yaml"], "no such file"),
         ([*DATA, "--pipeline", "missing.yaml"], "no such file"),
+        ([*DATA, "--pipeline", str(COMPILED), "--profile", "trial"], "is compiled already"),
+        ([*DATA, "--profile", "gigantic"], "no such profile"),
+        ([*DATA, "-p", "annotations=other.json"], "-p annotations: is given twice"),
+        ([*DATA, "-p", "training=preset: nope"], "no such preset"),
+        ([*DATA, "-p", "training=nonsense: 3"], "unrecognized arguments: --nonsense"),
+        ([*DATA, "-p", "gates=f1>=lots"], "--gate 'f1>=lots'"),
+        ([*DATA, "-p", "gates=no.such>=1"], "no metric no.such"),
+        ([*DATA, "-p", "processes=-1"], "must be at least 0"),
+        ([*DATA, "-p", "accelerators=eight"], "-p accelerators=eight: is no quantity"),
+        ([*DATA, "-p", "train_memory=lots"], "-p train_memory=lots: is no quantity"),
+        ([*DATA, "-p", 'affinity={"nodeAffinity": {}}'], "-p affinity: has nodeAffinity; give a node affinity"),
     ],
 )
 def test_a_mistake_is_told_and_nothing_is_started(main, endpoint, arguments, told):
@@ -176,7 +193,7 @@ def test_a_file_that_is_no_pipeline_is_told(main, endpoint, tmp_path):
     ("path", "status", "code", "told"),
     [
         (f"{API}/healthz", 401, 2, "answered 401 Unauthorized; set KFP_TOKEN"),
-        (f"{API}/healthz", 404, 2, "is it the address of Kubeflow Pipelines' API?"),
+        (f"{API}/healthz", 404, 2, "is it the address of Kubeflow Pipelines' API"),
         (f"{API}/runs", 400, 1, "refused the run: 400"),
     ],
 )
@@ -190,7 +207,14 @@ def test_an_endpoint_that_refuses_is_told_in_one_line(main, endpoint, path, stat
     assert endpoint.runs == []
 
 
-@pytest.mark.parametrize("address", [f"http://127.0.0.1:{free_port()}", "localhost:8888"])
+def test_a_login_page_is_not_taken_for_the_api(main, endpoint, monkeypatch):
+    monkeypatch.setattr(endpoint, "login_page", True)
+    code, _, errors = main("submit", "--endpoint", endpoint.url, *DATA)
+    assert code == 2
+    assert "answered something else than its health; is it the address of" in errors
+
+
+@pytest.mark.parametrize("address", ["http://localhost:abc", f"http://127.0.0.1:{free_port()}", "localhost:8888"])
 def test_an_endpoint_that_is_not_there_is_told_in_one_line(main, address):
     code, _, errors = main("submit", "--endpoint", address, *DATA)
     assert code == 2

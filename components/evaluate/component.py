@@ -16,6 +16,8 @@ def evaluate(
     in_sample: bool,
     gates: str,
     content: str,
+    checkpoint_content: str,
+    accelerators: str,
     processes: int,
     results: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
@@ -31,7 +33,9 @@ def evaluate(
         encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
         in_sample: Whether the checkpoint was trained on these data.
         gates: What it must reach to be shipped, one a line, such as relevance.f1_avg>=0.70 or ra_iou.mean>=base.
-        content: What changes when the checkpoint does: another one, and cached results are not taken.
+        content: Fingerprint of what is read: another one, and cached results are not taken.
+        checkpoint_content: What changes when the checkpoint does, likewise.
+        accelerators: How many this machine must show.
         processes: How many share the queries on this machine; 0 for one a GPU, and one where there is none.
         results: predictions.jsonl, metrics.json and report.html.
         report: The report as a page.
@@ -44,4 +48,4 @@ def evaluate(
     from components.evaluate.run import run
 
     outputs = (results.path, report.path, metrics, confusion)
-    return (run(checkpoint, base, data.path, encoder, in_sample, gates, processes, *outputs),)
+    return (run(checkpoint, base, data.path, encoder, in_sample, gates, accelerators, processes, *outputs),)

@@ -6,20 +6,22 @@ from typing import Any
 
 from components.figures import keep
 from rarft.errors import reported
+from rarft.evaluation.gates import gates_of
 from rarft.evaluation.report import REPORT_HTML, headline_rows
-from rarft.processes import run_step
+from rarft.processes import check_accelerators, run_step
 
 
 def run(
-    checkpoint: str, base: str, data: str, encoder: str, in_sample: bool, gates: str, processes: int,
+    checkpoint: str, base: str, data: str, encoder: str, in_sample: bool, gates: str, accelerators: str,
+    processes: int,
     results: str, report: str, metrics: Any, confusion: Any,
 ) -> bool:  # fmt: skip
     """Evaluate into the `results` artifact, and log the headline figures; returns whether all gates were passed."""
     with reported("evaluate"):
-        lines = [line.strip() for line in gates.splitlines() if line.strip()]
         where = {"checkpoint": checkpoint, "data": data, "out": results}
-        options = {"base": base or None, "encoder": encoder or None, "in_sample": in_sample, "gates": lines}
-        found = run_step("evaluate", {**where, **options}, processes)
+        options = {"base": base or None, "encoder": encoder or None, "in_sample": in_sample}
+        check_accelerators(int(accelerators))
+        found = run_step("evaluate", {**where, **options, "gates": gates_of(gates)}, processes)
         shutil.copyfile(Path(results) / REPORT_HTML, report)
         for name, value, before, _ in headline_rows(found):
             label = f"{name} (in-sample)" if in_sample else name

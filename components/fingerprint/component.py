@@ -1,12 +1,23 @@
 """What the run reads, as a Kubeflow component."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 
 from components.images import VALIDATE_IMAGE
 
 
 @dsl.component(base_image=VALIDATE_IMAGE, install_kfp_package=False)
-def fingerprint(annotations: str, video_root: str, eval_annotations: str, eval_video_root: str, encoder: str) -> str:
+def fingerprint(
+    annotations: str,
+    video_root: str,
+    eval_annotations: str,
+    eval_video_root: str,
+    encoder: str,
+    gates: str,
+    output_uri: str,
+    final_uri: str,
+) -> NamedTuple("Outputs", content=str, videos=str):  # type: ignore[valid-type]
     """Look at what the run reads, and at the code that will read it. Runs every time, and lets later steps be cached.
 
     Args:
@@ -15,13 +26,14 @@ def fingerprint(annotations: str, video_root: str, eval_annotations: str, eval_v
         eval_annotations: Path or URI of held-out annotations; empty for none.
         eval_video_root: Folder that the held-out videos lie in; empty for `video_root`.
         encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
+        gates: What the checkpoint must reach; read here so that a mistake is told before training.
+        output_uri: Where checkpoints will go; that it can be written to is tried here.
+        final_uri: Where a checkpoint that passes will go; the same.
 
     Returns:
-        A text that changes when any of it does.
+        A text that changes when any of it does, and one that changes when the training videos do.
     """
-    from rarft import steps
-    from rarft.errors import reported
+    from components.fingerprint.run import run
 
-    with reported("fingerprint"):
-        roots = (video_root or None, eval_annotations or None, eval_video_root or None)
-        return steps.fingerprint(annotations, *roots, encoder or None, ("rarft", "components"))
+    outputs = (gates, output_uri, final_uri)
+    return run(annotations, video_root, eval_annotations, eval_video_root, encoder, *outputs)

@@ -14,6 +14,7 @@ def launch_pytorchjob(
     encoder: str,
     training: str,
     output_uri: str,
+    videos: str,
     job: str,
     image: str,
     nodes: int,
@@ -39,6 +40,7 @@ def launch_pytorchjob(
         encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
         training: Flags of `rarft train` as one YAML text, such as `preset: 8xA100-80`.
         output_uri: Where `checkpoints/` is made, a URI that all machines reach; data and embeddings are copied there.
+        videos: What changes when the videos do; a run goes on only with the same.
         job: Name of the job; that of the run, so that the step tried again finds it.
         image: Image of its containers.
         nodes: Machines.
@@ -67,4 +69,4 @@ def launch_pytorchjob(
         "affinity": affinity, "queue": queue, "priority_class": priority_class, "store_secret": store_secret,
         "hub_secret": hub_secret, "tracking_secret": tracking_secret,
     }  # fmt: skip
-    return run(data.path, embeddings.path, encoder, training, output_uri, job, settings)
+    return run(data.path, embeddings.path, encoder, training, output_uri, videos, job, settings)

@@ -14,6 +14,8 @@ def train(
     encoder: str,
     training: str,
     output_uri: str,
+    videos: str,
+    accelerators: str,
     processes: int,
 ) -> NamedTuple("Outputs", checkpoint=str, base=str, content=str):  # type: ignore[valid-type]
     """Train by GRPO. Checkpoints go straight to `output_uri`, not through an artifact.
@@ -24,6 +26,8 @@ def train(
         encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
         training: Flags of `rarft train` as one YAML text, such as `preset: tiny`.
         output_uri: Where `checkpoints/` is made, a path or URI.
+        videos: What changes when the videos do; a run goes on only with the same.
+        accelerators: How many this machine must show.
         processes: How many train together on this machine; 0 for one a GPU, and one where there is none.
 
     Returns:
@@ -31,4 +35,4 @@ def train(
     """
     from components.train.run import run
 
-    return run(data.path, embeddings.path, encoder, training, output_uri, processes)
+    return run(data.path, embeddings.path, encoder, training, output_uri, videos, int(accelerators), processes)

@@ -6,7 +6,7 @@ tag=$1
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 site=$(apt-get indextargets --format '$(SITE)' | grep -m1 'debian/*$')
-debootstrap --variant=minbase --include=ca-certificates,python3,python3-pip bookworm "$work/root" "$site" > "$work/log" 2>&1 ||
+debootstrap --variant=minbase --include=ca-certificates,python3,python3-pip,python3-venv bookworm "$work/root" "$site" > "$work/log" 2>&1 ||
     { tail -n 5 "$work/log"; exit 1; }
 cp /etc/ssl/certs/ca-certificates.crt "$work/root/etc/ssl/certs/"
 ln -s python3 "$work/root/usr/bin/python"

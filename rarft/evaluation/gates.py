@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rarft.errors import InputError
-from rarft.evaluation.metrics import value_at
+from rarft.evaluation.metrics import compute_metrics, value_at
 
 _COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 _NUMBER = r"[+-]?\s*(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
@@ -69,6 +69,19 @@ def _is_known(path: str, known: dict[str, Any]) -> bool:
     except KeyError:
         return _OPEN.fullmatch(path) is not None
     return True
+
+
+def gates_of(text: str) -> list[str]:
+    """The gates of a text, one a line, each looked at.
+
+    Raises:
+        InputError: one of them is none, or names no metric.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    known = compute_metrics([])
+    for line in lines:
+        parse_gate(line, with_base=True, known=known)
+    return lines
 
 
 def parse_gate(text: str, with_base: bool, known: dict[str, Any]) -> Gate:

@@ -58,6 +58,10 @@ class TrainingConfig(GRPOConfig):
     eval_data_path: str | None = field(
         default=None, metadata={"help": "Validated data for evaluation during training."}
     )
+    data_version: str | None = field(
+        default=None,
+        metadata={"help": "Text that changes when the videos do; a run goes on only with the same."},
+    )
     exp_name: str | None = field(
         default=None,
         metadata={"help": "Checkpoints go to checkpoints/EXP_NAME; else the environment's EXP_NAME."},
@@ -208,8 +212,12 @@ def _read_yaml(text: str, source: str) -> dict[str, Any]:
     return values
 
 
-def preset(name: str) -> dict[str, Any]:
+def preset(name: str, anywhere: bool = False) -> dict[str, Any]:
     """The settings of a packaged preset.
+
+    Args:
+        name: of the preset.
+        anywhere: also where this run does not have the machines that it is for.
 
     Raises:
         InputError: no preset of that name, or one for other machines than this run has.
@@ -219,7 +227,7 @@ def preset(name: str) -> dict[str, Any]:
     file = resources.files("rarft.grpo").joinpath("presets", f"{name}.yaml")
     settings = _read_yaml(file.read_text(encoding="utf-8"), f"preset {name}")
     gpus = settings.pop("gpus", 1)
-    if world_size() % gpus:
+    if not anywhere and world_size() % gpus:
         raise InputError(
             f"--preset {name}: is for machines of {gpus} GPUs, and this run has {world_size()} process(es); "
             f"start it by torchrun --nproc_per_node {gpus}, or choose another preset"
@@ -273,8 +281,12 @@ def _renamed(arguments: list[str]) -> list[str]:
     return result
 
 
-def parse(arguments: list[str]) -> dict[str, Any]:
+def parse(arguments: list[str], anywhere: bool = False) -> dict[str, Any]:
     """Settings from preset, YAML file and command line, checked one by one and not yet as a whole.
+
+    Args:
+        arguments: of the command line.
+        anywhere: also where this run does not have the machines that its preset is for.
 
     Raises:
         InputError: an unknown setting or a value that does not fit it, with the setting's name.
@@ -285,7 +297,7 @@ def parse(arguments: list[str]) -> dict[str, Any]:
     named, _ = sources.parse_known_args(arguments)
     collected: list[str] = []
     if named.preset:
-        collected += yaml_arguments(preset(named.preset), f"preset {named.preset}")
+        collected += yaml_arguments(preset(named.preset, anywhere), f"preset {named.preset}")
     if named.config:
         path = existing_file(named.config, "--config")
         try:

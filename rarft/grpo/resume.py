@@ -61,6 +61,7 @@ def identity(args: TrainingConfig, model: str, samples: list[Sample], template: 
         "curriculum",
         "use_peft",
         "fix_vit",
+        "data_version",
     )
     return {
         "model": model, "data": data_hash(samples), "template": template,

@@ -103,6 +103,12 @@ class VideoIndex:
         status = Path(path).stat()
         return f"{path}|{status.st_size}|{status.st_mtime_ns}"
 
+    def _fingerprint_of(self, path: str) -> str:
+        try:
+            return self._key(path)
+        except OSError as error:  # a link to nowhere, which validation will tell
+            return f"{path}|{error.strerror}"
+
     def find(self, video: str) -> tuple[list[str], bool]:
         """The file that `video` means; and whether only its base name led there.
 
@@ -130,7 +136,22 @@ class VideoIndex:
 
     def fingerprint(self) -> str:
         """What changes when a video under the root does, or when one comes or goes."""
-        return fingerprint(self._key(path) for name in sorted(self._by_name) for path in self._by_name[name])
+        return fingerprint(self._fingerprint_of(path) for path in self._paths())
+
+    def content(self) -> str:
+        """What changes when a video under the root gets another name or size, wherever the root lies."""
+        return fingerprint(sorted(f"{path.rpartition('/')[2]} {self._size(path)}" for path in self._paths()))
+
+    def _size(self, path: str) -> str:
+        if is_object_uri(path):
+            return self._objects[path].partition(" ")[0]
+        try:
+            return str(Path(path).stat().st_size)
+        except OSError as error:
+            return str(error.strerror)
+
+    def _paths(self) -> Iterator[str]:
+        return (path for name in sorted(self._by_name) for path in self._by_name[name])
 
     def identity(self, video: str) -> str:
         """What two names of one file have in common."""

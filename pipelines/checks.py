@@ -1,0 +1,40 @@
+"""Whether a run's parameters can be right, before anything is started: a mistake must not cost hours of GPUs."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rarft.errors import InputError
+from rarft.evaluation.gates import gates_of
+from rarft.grpo import config
+from rarft.steps import quarantine_limit
+
+_CPU = re.compile(r"\d+(\.\d+)?m?")
+_MEMORY = re.compile(r"\d+([KMGTPE]i?)?")
+_COUNT = re.compile(r"\d+")
+_QUANTITIES = {"cpu": _CPU, "train_cpu": _CPU, "memory": _MEMORY, "train_memory": _MEMORY, "accelerators": _COUNT}
+# Kubeflow takes a pod's `affinity.nodeAffinity`, and drops without a word what is not in it.
+_NODE_AFFINITY = {
+    "requiredDuringSchedulingIgnoredDuringExecution", "preferredDuringSchedulingIgnoredDuringExecution"
+}  # fmt: skip
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Look at the values of the pipeline's parameters that were given.
+
+    Raises:
+        InputError: one of them cannot be right; the message names it.
+    """
+    for name, form in _QUANTITIES.items():
+        if name in values and not form.fullmatch(values[name]):
+            raise InputError(f"-p {name}={values[name]}: is no quantity that Kubernetes takes")
+    if values.get("processes", 0) < 0:
+        raise InputError(f"-p processes={values['processes']}: must be at least 0")
+    if foreign := sorted(set(values.get("affinity", {})) - _NODE_AFFINITY):
+        raise InputError(
+            f"-p affinity: has {foreign[0]}; give a node affinity, with {' or '.join(sorted(_NODE_AFFINITY))}"
+        )
+    if values.get("max_quarantine"):
+        quarantine_limit(values["max_quarantine"], queries=0)
+    gates_of(values.get("gates", ""))
+    config.parse(config.yaml_arguments(values.get("training", ""), "-p training"), anywhere=True)

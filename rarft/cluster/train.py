@@ -1,0 +1,68 @@
+"""Training by a job on the cluster, from the data of this machine to the final checkpoint in a store."""
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from rarft.cluster.api import connect, own_namespace
+from rarft.cluster.launcher import Launcher
+from rarft.cluster.pytorchjob import pytorchjob
+from rarft.cluster.settings import Job
+from rarft.errors import InputError
+from rarft.grpo.checkpoints import FINAL
+from rarft.grpo.config import parse, yaml_arguments
+from rarft.grpo.preflight import experiment_name
+from rarft.objects import is_object_uri
+from rarft.storage import existing_folder, member, write_files
+
+# Of each input, the file that is written last.
+_LAST = {"train_data_path": "riq.jsonl", "embeddings": "index.json"}
+_SCRATCH = "/work"
+
+
+def _hand_over(folder: str, place: str, last: str) -> str:
+    """Copy a folder of files to where every machine reaches it; returns where that is."""
+    if is_object_uri(folder):
+        return folder
+    source = existing_folder(folder, "data")
+    with write_files(place, last) as temporary:
+        for file in source.iterdir():
+            if file.is_file():
+                shutil.copyfile(file, temporary / file.name)
+    return place
+
+
+def train_by_job(
+    training: str, inputs: Mapping[str, str | None], out: str, settings: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Train with the flags of one YAML text, and with `inputs`, which win over it, by a PyTorchJob.
+
+    Args:
+        training: flags of `rarft train`.
+        inputs: flags too; what they name by a local path is copied under `out`.
+        out: URI that all machines reach.
+        settings: fields of `rarft.cluster.settings.Job`, but for its arguments.
+
+    Returns:
+        The final checkpoint's URI, and the run's settings.
+
+    Raises:
+        InputError: settings are wrong, or the job ended for what the user can mend.
+        ElsewhereError: the job failed; its cause.
+    """
+    if not is_object_uri(out):
+        raise InputError(f"output_uri {out}: the job's machines share no disk; give an s3:// URI")
+    shared = dict(inputs)
+    for name, last in _LAST.items():
+        if folder := shared.get(name):
+            shared[name] = _hand_over(folder, member(out, f"inputs/{settings['name']}/{name}"), last)
+    arguments = [
+        *yaml_arguments({"resume_from_checkpoint": "auto", "scratch": _SCRATCH}, "inputs"),
+        *yaml_arguments(training, "training"),
+        *yaml_arguments({**shared, "out": out}, "inputs"),
+    ]
+    flags = parse(arguments, anywhere=True)
+    run = f"checkpoints/{experiment_name(flags)}"
+    job = Job(arguments=arguments, **settings)
+    Launcher(connect(), own_namespace(), pytorchjob(job)).run()
+    return member(out, f"{run}/{FINAL}"), flags
