@@ -8,7 +8,7 @@ DEMO := out/demo
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint pipeline locks clean
+.PHONY: demo test lint pipeline manifests locks clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.11 ...")'
@@ -31,6 +31,9 @@ lint: $(VENV)/installed
 
 pipeline: $(VENV)/installed  ## compile the pipeline after a change
 	$(BIN)/rarft compile --out pipelines/rarft.yaml
+
+manifests: $(VENV)/installed  ## render k8s/ after a change
+	$(BIN)/python -m rarft.cluster.manifests
 
 # Images install what the tests ran with: versions of .venv, resolved for the image's Python.
 LOCK = $(BIN)/python -m uv pip compile pyproject.toml --quiet --no-header --no-annotate \

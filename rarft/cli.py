@@ -155,6 +155,26 @@ def _submit(options: argparse.Namespace) -> None:
     print(submit(options.endpoint, options.parameter, **{name: getattr(options, name) for name in names}))
 
 
+def _cancel(options: argparse.Namespace) -> None:
+    from rarft.cluster.api import connect, own_namespace
+    from rarft.cluster.cancel import cancel
+
+    namespace = options.namespace or own_namespace()
+    cancel(connect(), namespace, options.job)
+    print(f"job {options.job} in namespace {namespace}: deleted; its pods save a checkpoint, and end")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from rarft.cluster.doctor import FAILS, Asked, examine, table
+    from rarft.errors import DataRefusedError
+
+    names = ("data", "out", "gpus", "cluster", "namespace", "image", "queue")
+    findings = examine(Asked(**{name: getattr(options, name) for name in names}))
+    print(table(findings))
+    if failing := [finding.what for finding in findings if finding.verdict == FAILS]:
+        raise DataRefusedError(f"would fail: {', '.join(failing)}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="rarft",
@@ -293,6 +313,19 @@ def _pipeline_commands(command: Callable[[str, Any, str], argparse.ArgumentParse
     submit.add_argument("--name", help="of the run (default: with the time)")
     submit.add_argument("--namespace", help="where Kubeflow has several users")
     submit.add_argument("--pipeline-root", metavar="URI", help="where artifacts go (default: as the endpoint has it)")
+    cancel = command("cancel", _cancel, "End a PyTorchJob on the cluster.")
+    cancel.add_argument("job", help="its name; of a pipeline's run, rarft-RUN_ID")
+    cancel.add_argument("--namespace", help="where it runs (default: one's own)")
+
+    doctor = command("doctor", _doctor, "Look at what would fail later; exit code 1 if something would.")
+    doctor.add_argument("--data", help="annotations or validated data that should be there")
+    doctor.add_argument("--out", help="folder or s3:// URI that should be writable")
+    doctor.add_argument("--gpus", type=_count, help="how many this machine should show")
+    doctor.add_argument("--cluster", action="store_true", help="look at the cluster, too")
+    doctor.add_argument("--namespace", help="on the cluster (default: one's own)")
+    doctor.add_argument("--image", help="that the job will use")
+    doctor.add_argument("--queue", help="Kueue's local queue that the job will wait in")
+
     for each in (run, submit):
         each.add_argument(
             "-p",

@@ -16,6 +16,7 @@ from kubernetes import client
 JOBS = re.compile(r"/apis/kubeflow\.org/v1/namespaces/([^/]+)/pytorchjobs(?:/([^/]+))?")
 PODS = re.compile(r"/api/v1/namespaces/([^/]+)/pods(?:/([^/]+)/log)?")
 EVENTS = re.compile(r"/api/v1/namespaces/([^/]+)/events")
+QUOTAS = re.compile(r"/api/v1/namespaces/([^/]+)/resourcequotas")
 REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
@@ -24,6 +25,7 @@ class Cluster:
 
     def __init__(self):
         self.jobs, self.pods, self.events, self.logs = {}, [], [], {}
+        self.quotas, self.nodes = [], []
         self.calls = []  # (verb, resource) of every request, as a Role names them
         self.faults = []  # status of the next answers, in place of theirs; "cut" closes the connection
         self.cut_watches = 0
@@ -75,6 +77,12 @@ class Cluster:
                     self.get_jobs(found[2], query)
                 elif found := PODS.fullmatch(url.path):
                     self.get_pods(found[2])
+                elif QUOTAS.fullmatch(url.path):
+                    self.answer({"kind": "ResourceQuotaList", "metadata": {}, "items": outer.quotas})
+                elif url.path == "/api/v1/nodes":
+                    self.answer({"kind": "NodeList", "metadata": {}, "items": outer.nodes})
+                elif url.path.endswith("/localqueues/gpus"):
+                    self.answer({"status": {"pendingWorkloads": 3, "admittedWorkloads": 1}})
                 elif EVENTS.fullmatch(url.path):
                     if not self.stands_in_the_way("list", "events"):
                         self.answer({"kind": "EventList", "metadata": {}, "items": outer.events})
@@ -159,6 +167,22 @@ class Cluster:
         self.server.daemon_threads = True
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def kubeconfig(self, path):
+        """Write a kubeconfig that leads here."""
+        path.write_text(
+            json.dumps(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "current-context": "c",
+                    "clusters": [{"name": "c", "cluster": {"server": self.url}}],
+                    "users": [{"name": "u", "user": {}}],
+                    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "lab"}}],
+                }
+            )
+        )
+        return path
 
     def close(self):
         self.server.shutdown()

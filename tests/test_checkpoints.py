@@ -23,7 +23,7 @@ from rarft.storage import exclusive
 
 SETTINGS = {
     "model": "tiny", "data": "abc", "template": "{query}", "num_generations": 4, "seed": 42,
-    "prompts_per_generation": 2, "num_iterations": 1, "curriculum": False, "use_peft": False, "fix_vit": False,
+    "prompts_per_generation": 2, "num_iterations": 1, "curriculum": False, "use_peft": False, "fix_vit": False, "data_version": "a",
 }  # fmt: skip
 
 
@@ -113,6 +113,7 @@ def test_rotation_counts_complete_ones_and_keeps_the_one_in_use(tmp_path):
         ("num_generations", 8, "another --num_generations: 4, now 8"),
         ("seed", 1, "another --seed: 42, now 1"),
         ("fix_vit", True, "another --fix_vit: False, now True"),
+        ("data_version", "b", "another --data_version: a, now b"),
     ],
 )
 def test_a_setting_that_must_not_change_is_named(tmp_path, name, value, message):

@@ -23,8 +23,22 @@ def test_help_and_validation_import_nothing_heavy(sample_set, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["sample", "validate", "embed", "train", "evaluate", "promote", "score", "run", "compile", "submit"]
-)
+    "command",
+    [
+        "sample",
+        "validate",
+        "embed",
+        "train",
+        "evaluate",
+        "promote",
+        "score",
+        "run",
+        "compile",
+        "submit",
+        "cancel",
+        "doctor",
+    ],
+)  # fmt: skip
 def test_every_command_has_help(main, command):
     code, output, _ = main(command, "--help")
     assert code == 0

@@ -61,6 +61,7 @@ def training(validated, tmp_path):
     return start
 
 
+@pytest.mark.long
 def test_training_told_to_stop_saves_and_says_so(training, tmp_path):
     process, log = training(500)
     process.send_signal(signal.SIGTERM)

@@ -81,6 +81,36 @@ def network_policy() -> dict[str, Any]:
     }
 
 
+def object_store() -> dict[str, Any]:
+    """Where Kubeflow's own launcher keeps artifacts: any S3 server, by the keys of the secret `rarft-store`."""
+    providers = {
+        "s3": {
+            "default": {
+                "endpoint": "seaweedfs.kubeflow:8333",
+                "region": "us-east-1",
+                "disableSSL": True,
+                "credentials": {
+                    "fromEnv": False,
+                    "secretRef": {
+                        "secretName": EXAMPLE.store_secret,
+                        "accessKeyKey": "AWS_ACCESS_KEY_ID",
+                        "secretKeyKey": "AWS_SECRET_ACCESS_KEY",
+                    },
+                },
+            }
+        }
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "kfp-launcher"},
+        "data": {
+            "defaultPipelineRoot": "s3://rarft/pipeline",
+            "providers": yaml.safe_dump(providers, sort_keys=False),
+        },
+    }
+
+
 def _kustomization(*resources: str) -> dict[str, Any]:
     return {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": list(resources)}
 
@@ -99,6 +129,8 @@ def manifests() -> dict[str, list[dict[str, Any]]]:
         "trainjob.yaml": [training_runtime(two), trainjob(two)],
         **{f"base/{name}": [document] for name, document in base.items()},
         "base/kustomization.yaml": [_kustomization(*base)],
+        # Apart from the base: it replaces what the namespace has.
+        "kfp-launcher.yaml": [object_store()],
         "overlays/1x8/pytorchjob.yaml": [pytorchjob(EXAMPLE)],
         "overlays/1x8/kustomization.yaml": [_kustomization("../../base", "pytorchjob.yaml")],
         "overlays/2x8/pytorchjob.yaml": [pytorchjob(two)],

@@ -32,7 +32,7 @@ def training_runtime(job: Job) -> dict[str, Any]:
         "kind": "TrainingRuntime",
         "metadata": {"name": job.name, "labels": {**labels(job), "trainer.kubeflow.org/framework": "torch"}},
         "spec": {
-            "mlPolicy": {"numNodes": job.nodes, "torch": {"numProcPerNode": job.processes_a_node}},
+            "mlPolicy": {"numNodes": job.nodes, "torch": {}},
             "template": {
                 "spec": {
                     "replicatedJobs": [replicated],
