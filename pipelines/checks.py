@@ -6,7 +6,6 @@ from typing import Any
 
 from rarft.errors import InputError
 from rarft.evaluation.gates import gates_of
-from rarft.grpo import config
 from rarft.steps import quarantine_limit
 
 _CPU = re.compile(r"\d+(\.\d+)?m?")
@@ -37,4 +36,7 @@ def check(values: Mapping[str, Any]) -> None:
     if values.get("max_quarantine"):
         quarantine_limit(values["max_quarantine"], queries=0)
     gates_of(values.get("gates", ""))
-    config.parse(config.yaml_arguments(values.get("training", ""), "-p training"), anywhere=True)
+    if "training" in values:
+        from rarft.grpo import config  # takes seconds
+
+        config.parse(config.yaml_arguments(values["training"], "-p training"), anywhere=True)

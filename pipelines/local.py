@@ -133,7 +133,8 @@ def _values(asked: LocalRun, work: Path) -> dict[str, Any]:
         if name in given and (name != "encoder" or Path(given[name]).exists()):
             given[name] = _where(given[name], name, local_path)
     check_complete({**values, **given}, spec)
-    check({**values, **given})
+    chosen = asked.preset or asked.training_flags or "training" in given
+    check({name: value for name, value in {**values, **given}.items() if chosen or name != "training"})
     return {**values, **given}
 
 

@@ -23,7 +23,8 @@ from rarft.storage import exclusive
 
 SETTINGS = {
     "model": "tiny", "data": "abc", "template": "{query}", "num_generations": 4, "seed": 42,
-    "prompts_per_generation": 2, "num_iterations": 1, "curriculum": False, "use_peft": False, "fix_vit": False, "data_version": "a",
+    "prompts_per_generation": 2, "num_iterations": 1, "curriculum": False, "use_peft": False, "fix_vit": False,
+    "data_version": "a",
 }  # fmt: skip
 
 

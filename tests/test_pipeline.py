@@ -3,10 +3,12 @@
 import io
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import boto3
 import psutil
@@ -21,6 +23,7 @@ from rarft.qwen.loading import CHECKPOINT_JSON
 from rarft.references.encoder import default_encoder
 from rarft.references.store import ReferenceStore
 
+PAGE = (Path(__file__).parents[1] / "docs" / "kubeflow.md").read_text()
 QUICK = ["--", "--max_steps", "2", "--per_device_train_batch_size", "2", "--num_generations", "4"]
 
 
@@ -31,18 +34,25 @@ def store(tmp_path):
         yield boto3.client("s3")
 
 
+def page_lines(kind):
+    """Commands of docs/kubeflow.md, of the blocks marked so."""
+    blocks = re.findall(rf"^```bash {kind}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    return [line for block in blocks for line in block.strip().splitlines()]
+
+
 def content(store, key):
     return store.get_object(Bucket="runs", Key=key)["Body"].read()
 
 
 def test_a_run_in_a_store_that_failed_is_gone_on_with(cli, store, tmp_path):
     cli("sample", "--out", "s3://riq/sample", "--train", "8", "--eval", "4", "--seed", "3")
+    for line in page_lines("commands"):
+        done = cli(*shlex.split(line)[1:])
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
     store.put_object(Bucket="runs", Key="notes/plan.txt", Body=b"of somebody else")
-    arguments = [
-        *("--annotations", "s3://riq/sample/train.json", "--eval-annotations", "s3://riq/sample/eval.json"),
-        *("--out", "s3://runs/one", "--scratch", tmp_path / "scratch", "-p", "gates=ra_iou.mean>=base"),
-    ]
-    failed = cli("run", *arguments, "-p", "final_uri=s3://runs/notes", *QUICK)
+    command = shlex.split(page_lines("here")[1])[1:]
+    arguments = [*command, "--scratch", tmp_path / "scratch", "-p", "gates=ra_iou.mean>=base"]
+    failed = cli(*arguments, "-p", "final_uri=s3://runs/notes", *QUICK)
     assert failed.returncode == 2, failed.stdout
     last = failed.stderr.strip().splitlines()[-1]
     assert last.startswith("rarft run: promote: --to s3://runs/notes: ")
@@ -51,7 +61,7 @@ def test_a_run_in_a_store_that_failed_is_gone_on_with(cli, store, tmp_path):
         assert f"[{number}/6] {step}\n" in failed.stdout
     assert b"Got executor_input" in content(store, "one/run.log")
 
-    done = cli("run", *arguments, "-p", "final_uri=s3://runs/shipped", *QUICK)
+    done = cli(*arguments, "-p", "final_uri=s3://runs/shipped", *QUICK)
     assert done.returncode == 0, done.stderr + done.stdout
     again = [
         line.split(":")[0] for line in done.stdout.splitlines() if "nothing that it depends on has changed" in line
@@ -79,9 +89,10 @@ def test_a_run_without_evaluation_data_is_labelled_in_sample(cli, sample_set, tm
     items = json.loads((sample_set / "train.json").read_text())[:2]
     # An annotation from elsewhere whose video is not here, as in a real file.
     items.append({**items[0], "video": "/data/somebody/ABCDE.mp4"})
-    (tmp_path / "own.json").write_text(json.dumps(items))
-    out = tmp_path / "out"
-    done = cli("run", "--annotations", tmp_path / "own.json", "--video-root", sample_set, "--out", out, *QUICK)
+    (tmp_path / "train.json").write_text(json.dumps(items))
+    (tmp_path / "videos").symlink_to(sample_set / "videos")
+    out = tmp_path / "out" / "mine"
+    done = cli(*shlex.split(page_lines("here")[0])[1:], *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
     table = [line for line in done.stdout.splitlines() if "RA-IoU" in line or "Refusal" in line]
     assert table

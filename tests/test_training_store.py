@@ -155,6 +155,7 @@ def test_a_damaged_checkpoint_of_the_store_is_set_aside_and_the_one_before_taken
     fetch_folder(f"{RUN}/checkpoint-6", tmp_path / "six", CHECKPOINT_JSON, "run")  # made anew
 
 
+@pytest.mark.long
 def test_machines_that_share_no_disk_keep_their_checkpoints_in_the_store(store, validated, tmp_path):
     """Two launchers with folders of their own, on loopback; killed, wiped, and gone on with."""
     port = free_port()

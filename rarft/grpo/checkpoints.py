@@ -29,6 +29,7 @@ _FLAGS = {
     "curriculum": "--curriculum",
     "use_peft": "--use_peft",
     "fix_vit": "--fix_vit",
+    "data_version": "--data_version",
 }
 
 
