@@ -14,11 +14,11 @@ COPY pyproject.toml README.md LICENSE /opt/rarft/
 COPY rarft /opt/rarft/rarft
 COPY components /opt/rarft/components
 COPY pipelines /opt/rarft/pipelines
-RUN python -m pip install --no-cache-dir --no-deps /opt/rarft && mkdir -p /work && chmod 1777 /work
+RUN python -m pip install --no-cache-dir --no-deps /opt/rarft && mkdir -p /scratch && chmod 1777 /scratch
 # Numeric, so that Kubernetes can tell it is not root; libraries ask for a name and a home.
 USER 10001
 ENV HOME=/tmp USER=rarft LOGNAME=rarft PYTHONUNBUFFERED=1
-WORKDIR /work
+WORKDIR /scratch
 CMD ["rarft", "--help"]
 
 FROM validate-packages AS steps-packages
@@ -35,8 +35,8 @@ COPY rarft /opt/rarft/rarft
 COPY components /opt/rarft/components
 COPY pipelines /opt/rarft/pipelines
 COPY docker/demo.sh docker/with_store.sh /opt/rarft/
-RUN python -m pip install --no-cache-dir --no-deps /opt/rarft && mkdir -p /work && chmod 1777 /work
+RUN python -m pip install --no-cache-dir --no-deps /opt/rarft && mkdir -p /scratch && chmod 1777 /scratch
 USER 10001
 ENV HOME=/tmp USER=rarft LOGNAME=rarft PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
-WORKDIR /work
+WORKDIR /scratch
 CMD ["rarft", "--help"]

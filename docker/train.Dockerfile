@@ -36,8 +36,8 @@ COPY rarft /opt/rarft/rarft
 COPY components /opt/rarft/components
 COPY pipelines /opt/rarft/pipelines
 COPY docker/with_store.sh /opt/rarft/
-RUN python -m pip install --no-cache-dir --no-deps /opt/rarft && mkdir -p /work && chmod 1777 /work
+RUN python -m pip install --no-cache-dir --no-deps /opt/rarft && mkdir -p /scratch && chmod 1777 /scratch
 USER 10001
 ENV HOME=/tmp USER=rarft LOGNAME=rarft PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
-WORKDIR /work
+WORKDIR /scratch
 CMD ["rarft", "--help"]

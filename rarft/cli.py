@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from rarft import __version__
+from rarft.arguments import count, fraction, positive, seconds, share_or_number
 from rarft.errors import EXIT_BAD_INPUT, reported
 
 _EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 bad usage or bad input."
@@ -191,17 +192,17 @@ def _parser() -> argparse.ArgumentParser:
 
     sample = command("sample", _sample, "Render a synthetic RIQ data set with its videos.")
     sample.add_argument("--out", required=True, help="folder to write {train,dev,eval}.json and videos/ into")
-    sample.add_argument("--train", type=_count, default=300, help="videos of the training split (default 300)")
-    sample.add_argument("--dev", type=_count, default=0, help="videos of the development split (default 0)")
-    sample.add_argument("--eval", type=_count, default=60, help="videos of the held-out split (default 60)")
-    sample.add_argument("--seed", type=_count, default=0, help="of everything that is drawn (default 0)")
+    sample.add_argument("--train", type=count, default=300, help="videos of the training split (default 300)")
+    sample.add_argument("--dev", type=count, default=0, help="videos of the development split (default 0)")
+    sample.add_argument("--eval", type=count, default=60, help="videos of the held-out split (default 60)")
+    sample.add_argument("--seed", type=count, default=0, help="of everything that is drawn (default 0)")
 
     validate = command("validate", _validate, "Check and repair RIQ annotations; lose no query.")
     validate.add_argument("annotations", help="JSON list or JSON Lines, plain or gzipped")
     validate.add_argument("--out", required=True, help="folder for riq.jsonl, quarantine.jsonl and the reports")
     validate.add_argument("--video-root", help="where the videos lie (default: beside the annotations)")
     validate.add_argument(
-        "--tolerance", type=_seconds, default=1.0, help="seconds past the end that are clamped (default 1.0)"
+        "--tolerance", type=seconds, default=1.0, help="seconds past the end that are clamped (default 1.0)"
     )
     validate.add_argument("--no-probe-videos", action="store_true", help="do not look at the videos at all")
     validate.add_argument(
@@ -215,13 +216,13 @@ def _parser() -> argparse.ArgumentParser:
         help="turn a repair off (docs/checks.md); repeatable",
     )
     validate.add_argument(
-        "--split", type=_fraction, help="share of the queries to train on, split by video, such as 0.9"
+        "--split", type=fraction, help="share of the queries to train on, split by video, such as 0.9"
     )
-    validate.add_argument("--seed", type=_count, default=0, help="of the split (default 0)")
+    validate.add_argument("--seed", type=count, default=0, help="of the split (default 0)")
     validate.add_argument("--against", help="annotations that must share no video with these")
     validate.add_argument(
         "--max-quarantine",
-        type=_share_or_number,
+        type=share_or_number,
         metavar="SHARE",
         help="exit with 1 if more is quarantined: 5%% or 120",
     )
@@ -245,7 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--base", help="a checkpoint to compare with")
     evaluate.add_argument("--base-predictions", help="finished predictions to compare with")
     evaluate.add_argument("--backend", choices=["transformers", "vllm"], default="transformers", help="what completes")
-    evaluate.add_argument("--batch-size", type=_positive, default=16, help="prompts per batch (default 16)")
+    evaluate.add_argument("--batch-size", type=positive, default=16, help="prompts per batch (default 16)")
     evaluate.add_argument("--categories", choices=["rules"], help="read mismatch categories by rules (rough)")
     evaluate.add_argument("--judge-url", help="OpenAI-compatible endpoint; its key: OPENAI_API_KEY")
     evaluate.add_argument("--judge-model", help="model that judges")
@@ -320,7 +321,7 @@ def _pipeline_commands(command: Callable[[str, Any, str], argparse.ArgumentParse
     doctor = command("doctor", _doctor, "Look at what would fail later; exit code 1 if something would.")
     doctor.add_argument("--data", help="annotations or validated data that should be there")
     doctor.add_argument("--out", help="folder or s3:// URI that should be writable")
-    doctor.add_argument("--gpus", type=_count, help="how many this machine should show")
+    doctor.add_argument("--gpus", type=count, help="how many this machine should show")
     doctor.add_argument("--cluster", action="store_true", help="look at the cluster, too")
     doctor.add_argument("--namespace", help="on the cluster (default: one's own)")
     doctor.add_argument("--image", help="that the job will use")
@@ -338,49 +339,6 @@ def _pipeline_commands(command: Callable[[str, Any, str], argparse.ArgumentParse
     decided = f"what is decided when compiling: {', '.join(PROFILES)} (default {DEFAULT_PROFILE})"
     compiled.add_argument("--profile", default=DEFAULT_PROFILE, help=decided)
     submit.add_argument("--profile", help=decided)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
-    return int(text)
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 1")
-    return value
-
-
-def _share_or_number(text: str) -> str:
-    from rarft.errors import InputError
-    from rarft.steps import quarantine_limit
-
-    try:
-        quarantine_limit(text, queries=0)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds of at least 0")
-    return value
 
 
 def _quiet_libraries() -> None:

@@ -7,9 +7,9 @@ PACKAGE = Path(__file__).parents[1] / "rarft"
 
 # From the top down; `cli` alone may reach up to `pipelines`.
 ROOMS = [
-    "cli", "processes", "steps", "cluster", "grpo", "evaluation", "rewards", "references", "qwen", "samples", "riq",
-    "video", "html", "progress", "remembered", "mirror", "manifest", "fingerprint", "storage", "objects", "response",
-    "segments", "errors",
+    "cli", "arguments", "processes", "steps", "cluster", "grpo", "evaluation", "rewards", "references", "qwen",
+    "samples", "riq", "video", "html", "progress", "remembered", "mirror", "manifest", "fingerprint", "storage",
+    "objects", "response", "segments", "errors",
 ]  # fmt: skip
 
 

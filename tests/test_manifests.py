@@ -114,7 +114,7 @@ def test_pods_are_valid_and_keep_to_the_restricted_profile(job):
         assert all("hostPort" not in port for port in container.get("ports", []))
         # What is written lies on a volume, and secrets come by reference.
         mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
-        assert {"/work", "/tmp", "/dev/shm"} <= mounted
+        assert {"/scratch", "/tmp", "/dev/shm"} <= mounted
         assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
         for variable in container["env"]:
             is_secret = re.search("KEY|TOKEN|SECRET", variable["name"])
@@ -162,7 +162,7 @@ def test_a_trainjob_names_its_runtime_and_the_container_that_the_trainer_looks_f
 def test_the_example_trains_with_flags_that_there_are(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")
     flags = parse([part for argument in EXAMPLE.arguments for part in argument.split("=", 1)])
-    assert (flags["resume_from_checkpoint"], flags["scratch"]) == ("auto", "/work")
+    assert (flags["resume_from_checkpoint"], flags["scratch"]) == ("auto", "/scratch")
 
 
 @pytest.mark.parametrize(

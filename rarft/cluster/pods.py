@@ -35,9 +35,9 @@ def environment(job: Job, more: Mapping[str, str] | None = None) -> list[dict[st
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(job.grace_s - _SPARE_S),
         # A restart of the ranks must not meet the store of the start before.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-        "HF_HOME": "/work/huggingface",
-        "XDG_CACHE_HOME": "/work/cache",
-        "TMPDIR": "/work/tmp",
+        "HF_HOME": "/scratch/huggingface",
+        "XDG_CACHE_HOME": "/scratch/cache",
+        "TMPDIR": "/scratch/tmp",
         **(more or {}),
         **job.environment,
     }
@@ -71,11 +71,11 @@ def container(job: Job, name: str, more: Mapping[str, str] | None = None) -> dic
         name: that the operator looks for.
         more: further variables.
     """
-    mounts = {"work": "/work", "tmp": "/tmp", "shm": "/dev/shm", **({"data": "/data"} if job.claim else {})}
+    mounts = {"work": "/scratch", "tmp": "/tmp", "shm": "/dev/shm", **({"data": "/data"} if job.claim else {})}
     return {
         "name": name,
         "image": job.image,
-        "workingDir": "/work",
+        "workingDir": "/scratch",
         "command": ["sh", "-c", 'mkdir -p "$TMPDIR" && exec "$@"', "sh", *COMMAND],
         "args": list(job.arguments),
         "env": environment(job, more),

@@ -17,7 +17,7 @@ from rarft.storage import existing_folder, member, write_files
 
 # Of each input, the file that is written last.
 _LAST = {"train_data_path": "riq.jsonl", "embeddings": "index.json"}
-_SCRATCH = "/work"
+_SCRATCH = "/scratch"
 
 
 def _hand_over(folder: str, place: str, last: str) -> str:
