@@ -25,11 +25,16 @@ def place(
         kubernetes.mount_pvc(task, pvc_name=claim, mount_path="/data")
 
 
+def with_time_limit(task: PipelineTask, seconds: int) -> None:
+    """A step that may take so many seconds."""
+    kubernetes.set_timeout(task, seconds)
+
+
 def without_accelerator(task: PipelineTask, profile: Profile, seconds: int) -> None:
     """A step that is cheap to try again, and may take so many seconds."""
     if profile.retries:
         task.set_retry(profile.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
-    kubernetes.set_timeout(task, seconds)
+    with_time_limit(task, seconds)
 
 
 def with_accelerators(
@@ -55,7 +60,7 @@ def with_accelerators(
     kubernetes.empty_dir_mount(
         task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=profile.shared_memory
     )
-    kubernetes.set_timeout(task, seconds)
+    with_time_limit(task, seconds)
 
 
 def with_hub(task: PipelineTask, secret: Any) -> None:

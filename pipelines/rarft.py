@@ -12,7 +12,7 @@ from components.launch_pytorchjob.component import launch_pytorchjob
 from components.promote.component import promote
 from components.train.component import train
 from components.validate.component import validate
-from pipelines.placement import place, with_accelerators, with_hub, with_tracking, without_accelerator
+from pipelines.placement import place, with_accelerators, with_hub, with_time_limit, with_tracking, without_accelerator
 from pipelines.profiles import DEFAULT_PROFILE, PROFILES, Profile
 
 
@@ -183,7 +183,7 @@ def build(profile: Profile) -> Any:
         on_accelerators = [(evaluated, profile.evaluation_seconds)]
         if profile.job:
             place(trained, profile, steps_image, cpu, memory, store_secret, claim)
-            without_accelerator(trained, profile, profile.training_seconds)
+            with_time_limit(trained, profile.training_seconds)
         else:
             on_accelerators.append((trained, profile.training_seconds))
             with_tracking(trained, tracking_secret)

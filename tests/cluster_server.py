@@ -29,6 +29,7 @@ class Cluster:
         self.calls = []  # (verb, resource) of every request, as a Role names them
         self.faults = []  # status of the next answers, in place of theirs; "cut" closes the connection
         self.cut_watches = 0
+        self.version, self.changes = 0, []  # of pods: (version, kind, pod)
         self.denied = set()  # (verb, resource) that this account may not do
         self.create_takes = self.delete_takes = 0.0  # seconds
         self.created = 0
@@ -76,7 +77,7 @@ class Cluster:
                 if found := JOBS.fullmatch(url.path):
                     self.get_jobs(found[2], query)
                 elif found := PODS.fullmatch(url.path):
-                    self.get_pods(found[2])
+                    self.get_pods(found[2], query)
                 elif QUOTAS.fullmatch(url.path):
                     self.answer({"kind": "ResourceQuotaList", "metadata": {}, "items": outer.quotas})
                 elif url.path == "/api/v1/nodes":
@@ -85,29 +86,34 @@ class Cluster:
                     self.answer({"status": {"pendingWorkloads": 3, "admittedWorkloads": 1}})
                 elif EVENTS.fullmatch(url.path):
                     if not self.stands_in_the_way("list", "events"):
+                        assert query["fieldSelector"] == "type=Warning"
                         self.answer({"kind": "EventList", "metadata": {}, "items": outer.events})
                 else:
                     self.refuse(404, f"no such thing: {url.path}")
 
             def get_jobs(self, name, query):
-                if query.get("watch"):
-                    if not self.stands_in_the_way("watch", "pytorchjobs"):
-                        self.watch(float(query["timeoutSeconds"]))
-                elif name is None:
+                if name is None:
                     if not self.stands_in_the_way("list", "pytorchjobs"):
                         self.answer({"kind": "PyTorchJobList", "metadata": {}, "items": list(outer.jobs.values())})
                 elif not self.stands_in_the_way("get", "pytorchjobs"):
                     job = outer.jobs.get(name)
-                    self.answer(job) if job else self.refuse(404, f'pytorchjobs "{name}" not found')
+                    self.answer(job) if job else self.refuse(404, f'pytorchjobs.kubeflow.org "{name}" not found')
 
-            def get_pods(self, log_of):
-                if log_of is None:
-                    if not self.stands_in_the_way("list", "pods"):
-                        self.answer({"kind": "PodList", "metadata": {}, "items": outer.pods})
-                elif not self.stands_in_the_way("get", "pods/log"):
-                    self.answer(outer.logs.get(log_of, ""))
+            def get_pods(self, log_of, query):
+                if log_of is not None:
+                    if not self.stands_in_the_way("get", "pods/log"):
+                        assert query["container"] == "pytorch"
+                        self.answer(outer.logs.get(log_of, ""))
+                elif query.get("watch"):
+                    if not self.stands_in_the_way("watch", "pods"):
+                        self.watch(float(query["timeoutSeconds"]), int(query.get("resourceVersion") or 0))
+                elif not self.stands_in_the_way("list", "pods"):
+                    key, _, value = query["labelSelector"].partition("=")
+                    items = [pod for pod in outer.pods if pod["metadata"]["labels"].get(key) == value]
+                    version = {"resourceVersion": str(outer.version)}
+                    self.answer({"kind": "PodList", "metadata": version, "items": items})
 
-            def watch(self, seconds):
+            def watch(self, seconds, version):
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Transfer-Encoding", "chunked")
@@ -115,15 +121,17 @@ class Cluster:
                 ends = time.monotonic() + seconds
                 with contextlib.suppress(OSError), outer.changed:
                     while (left := ends - time.monotonic()) > 0:
-                        for job in outer.jobs.values():
-                            line = (json.dumps({"type": "MODIFIED", "object": job}) + "\n").encode()
+                        for number, kind, pod in [change for change in outer.changes if change[0] > version]:
+                            line = (json.dumps({"type": kind, "object": pod}) + "\n").encode()
                             self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
+                            self.wfile.flush()
+                            version = number
                         if outer.cut_watches:
                             outer.cut_watches -= 1
                             self.close_connection = True
                             self.connection.close()
                             return
-                        outer.changed.wait(left)
+                        outer.changed.wait(min(left, 0.1))
                     self.wfile.write(b"0\r\n\r\n")
 
             def do_POST(self):
@@ -150,6 +158,16 @@ class Cluster:
                     outer.changed.notify_all()
                 self.answer(body, 201)
 
+            def do_PATCH(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if self.stands_in_the_way("patch", "pytorchjobs"):
+                    return
+                name = JOBS.fullmatch(urlsplit(self.path).path)[2]
+                with outer.changed:
+                    if name in outer.jobs:
+                        outer.jobs[name]["spec"]["runPolicy"].update(body["spec"]["runPolicy"])
+                self.answer(outer.jobs[name]) if name in outer.jobs else self.refuse(404, f"{name} not found")
+
             def do_DELETE(self):
                 length = int(self.headers.get("Content-Length") or 0)
                 self.rfile.read(length)
@@ -159,7 +177,8 @@ class Cluster:
                 name = JOBS.fullmatch(urlsplit(self.path).path)[2]
                 with outer.changed:
                     gone = outer.jobs.pop(name, None)
-                    outer.pods = [] if gone else outer.pods
+                    if gone:
+                        outer.remove_pods()
                     outer.changed.notify_all()
                 self.answer({"kind": "Status", "status": "Success"}) if gone else self.refuse(404, f"{name} not found")
 
@@ -205,8 +224,32 @@ class Cluster:
     def pod(self, name, phase="Running", **status):
         """Let there be a pod, or let it be so."""
         with self.changed:
+            known = any(pod["metadata"]["name"] == name for pod in self.pods)
             self.pods = [pod for pod in self.pods if pod["metadata"]["name"] != name]
-            self.pods.append({"metadata": {"name": name, "uid": name}, "status": {"phase": phase, **status}})
+            self.version += 1
+            pod = {
+                "metadata": {
+                    "name": name,
+                    "uid": name,
+                    "resourceVersion": str(self.version),
+                    "creationTimestamp": "2026-01-01T00:00:00Z",
+                    "labels": {"rarft.io/job": name.split("-")[0]},
+                },
+                "status": {"phase": phase, **status},
+            }
+            self.pods.append(pod)
+            self.changes.append((self.version, "MODIFIED" if known else "ADDED", pod))
+            self.changed.notify_all()
+
+    def remove_pods(self):
+        """Remove all pods, as the operator does before it says that a job failed."""
+        with self.changed:
+            for pod in self.pods:
+                self.version += 1
+                gone = {**pod, "metadata": {**pod["metadata"], "resourceVersion": str(self.version)}}
+                self.changes.append((self.version, "DELETED", gone))
+            self.pods = []
+            self.changed.notify_all()
 
     def event(self, name, reason, message):
         """Let there be a warning about an object."""

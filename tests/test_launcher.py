@@ -20,12 +20,21 @@ from rarft.cluster.settings import Job
 from rarft.errors import ElsewhereError, InputError
 
 REPOSITORY = Path(__file__).parents[1]
+ACCOUNT = """
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-01-01_00:00:00
+  rank      : 3 (local_rank: 1)
+  exitcode  : -9 (pid: 77)
+  traceback : Signal 9 (SIGKILL) received by PID 77
+============================================================
+"""
 JOB = Job(name="first", image="i", arguments=["--preset=tiny"], nodes=2, gpus=1)
 
 
 @pytest.fixture
 def cluster(monkeypatch):
-    monkeypatch.setattr(module, "_LOOK_EVERY", 1)
+    monkeypatch.setattr(module, "_LOOK_EVERY", 0.2)
     monkeypatch.setattr(module, "_LOOK_AT_MOST_EVERY", 0.1)
     monkeypatch.setattr(cluster_api, "_FIRST_WAIT", 0.05)
     served = Cluster()
@@ -71,6 +80,7 @@ def test_a_job_is_created_watched_and_ends(cluster, capsys):
 def test_a_job_that_is_there_is_adopted(cluster, capsys):
     launched = Launcher(cluster.api(), "lab", pytorchjob(JOB))
     cluster.jobs["first"] = launched._manifest
+    cluster.jobs["first"]["spec"]["runPolicy"]["suspend"] = False
     cluster.set("first", "Running")
     play(cluster, lambda: None, succeeds(cluster))
     assert "job first: is there and Running; watching it" in capsys.readouterr().out
@@ -146,7 +156,11 @@ def test_warnings_about_the_job_and_its_pods_are_shown_once(cluster, capsys):
     ("status", "told"),
     [
         (terminated(137, "OOMKilled"), r"first-worker-0 ended with exit code 137 \(OOMKilled\)$"),
-        (terminated(1, "Error", "1 train: CUDA error"), r"exit code 1 \(Error\): train: CUDA error$"),
+        (terminated(1, "Error", "1 train: CUDA error\n1 train: peer"), r"exit code 1 \(Error\): train: CUDA error$"),
+        (
+            terminated(1, "Error", ACCOUNT),
+            r"exit code 1 \(Error\): rank 3 ended by signal 9$",
+        ),
         (
             {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: ephemeral-storage."},
             r"exit code 137 \(Evicted\): The node was low on resource: ephemeral-storage\.$",
@@ -154,21 +168,24 @@ def test_warnings_about_the_job_and_its_pods_are_shown_once(cluster, capsys):
     ],
 )  # fmt: skip
 def test_a_failure_ends_with_its_cause_after_the_last_lines_of_the_log(cluster, capsys, status, told):
-    cluster.logs["first-worker-0"] = "step 41\nstep 42\n"
+    account = "E torch.distributed.elastic.multiprocessing.errors: FAILED\n" + "=====\n" * 50
+    cluster.logs["first-worker-0"] = f"step 41\nstep 42\n{account}"
     with pytest.raises(ElsewhereError, match=f"job first failed: .*{told}"):
         play(
             cluster,
             lambda: cluster.pod("first-worker-0", **{"phase": "Failed", **status}),
-            lambda: cluster.set("first", "Failed"),
+            lambda: (cluster.remove_pods(), cluster.set("first", "Failed", "has reached the backoff limit")),
         )
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-2:] == ["    first-worker-0 | step 41", "    first-worker-0 | step 42"]
+    output = capsys.readouterr().out
+    assert "    first-worker-0 | step 41\n    first-worker-0 | step 42\npod first-worker-0 ended with" in output
+    assert "torch.distributed.elastic" not in output
 
 
 def test_of_several_containers_that_failed_the_first_is_told(cluster):
     with pytest.raises(ElsewhereError, match=r"first-worker-0 ended .*OOMKilled"):
         play(
             cluster,
+            lambda: cluster.pod("first-master-1", "Failed", **terminated(1, "Error", "old", "2025-12-31T00:00:00Z")),
             lambda: cluster.pod("first-master-0", "Failed", **terminated(1, "Error", "peer", "2026-01-01T00:00:09Z")),
             lambda: cluster.pod(
                 "first-worker-0", "Failed", **terminated(137, "OOMKilled", "", "2026-01-01T00:00:01Z")
@@ -179,8 +196,13 @@ def test_of_several_containers_that_failed_the_first_is_told(cluster):
 
 def test_bad_input_ends_the_job_at_once(cluster):
     ended = terminated(1, "Error", "2 train: --beta: must be at least 0", restarts=1, last=True)
+    peer = terminated(1, "Error", "1 train: connection closed by peer", "2026-01-01T00:00:04Z")
     with pytest.raises(InputError, match="job first: train: --beta: must be at least 0"):
-        play(cluster, lambda: cluster.set("first", "Running"), lambda: cluster.pod("first-master-0", **ended))
+        play(
+            cluster,
+            lambda: cluster.set("first", "Running"),
+            lambda: (cluster.pod("first-master-0", **ended), cluster.pod("first-worker-0", **peer)),
+        )
     assert cluster.jobs == {}
 
 
@@ -219,19 +241,56 @@ def test_errors_that_pass_are_waited_out(cluster, capsys):
 
     play(cluster, more_trouble, lambda: cluster.set("first", "Running"), more_trouble, succeeds(cluster))
     output = capsys.readouterr().out
-    assert "creating job first: 503 the API server is being upgraded; trying again" in output
+    assert "503 the API server is being upgraded; trying again" in output
     assert output.splitlines()[-1] == "job first: Succeeded"
     assert cluster.created == 1
 
 
-@pytest.mark.parametrize("right", [("create", "pytorchjobs"), ("list", "pods"), ("list", "events")])
-def test_a_missing_right_is_named(cluster, right):
+RIGHTS = [
+    ("create", "pytorchjobs"), ("get", "pytorchjobs"), ("patch", "pytorchjobs"), ("list", "pods"), ("watch", "pods"),
+    ("list", "events"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("right", RIGHTS)
+def test_a_missing_right_is_named_and_no_job_is_left(cluster, right):
     cluster.denied = {right}
     with pytest.raises(InputError, match=f'cannot {right[0]} resource "{right[1]}"; grant it by'):
         play(cluster)
+    assert cluster.jobs == {}
+
+
+def test_a_log_that_cannot_be_read_does_not_hide_the_cause(cluster, capsys):
+    cluster.denied = {("get", "pods/log")}
+    with pytest.raises(ElsewhereError, match=r"job first failed: .*exit code 137 \(OOMKilled\)$"):
+        play(
+            cluster,
+            lambda: cluster.pod("first-worker-0", "Failed", **terminated(137, "OOMKilled")),
+            lambda: cluster.set("first", "Failed"),
+        )
+    assert "its log cannot be read: " in capsys.readouterr().out
+
+
+def test_a_job_whose_launcher_died_while_creating_it_holds_nothing(cluster):
+    queued = Job(name="first", image="i", arguments=[], queue="gpus")
+    for job in (JOB, queued):
+        assert Launcher(cluster.api(), "lab", pytorchjob(job))._manifest["spec"]["runPolicy"]["suspend"] is True
+    play(cluster, lambda: None, succeeds(cluster))
+    assert cluster.jobs["first"]["spec"]["runPolicy"]["suspend"] is False
 
 
 def test_the_role_holds_the_rights_that_the_launcher_uses_and_no_other(cluster):
+    cluster.jobs["first"] = pytorchjob(JOB)
+    cluster.set("first", "Failed")
+
+    def operator():
+        while not cluster.created:
+            time.sleep(0.02)
+        cluster.set("first", "Succeeded")
+
+    threading.Thread(target=operator, daemon=True).start()
+    Launcher(cluster.api(), "lab", pytorchjob(JOB)).run()
+    cluster.jobs.clear()
     play(
         cluster,
         lambda: cluster.pod("first-master-0", "Failed", **terminated(1, "Error", last=True, restarts=1)),
@@ -247,6 +306,7 @@ def test_the_role_holds_the_rights_that_the_launcher_uses_and_no_other(cluster):
         )
     bad = terminated(1, "Error", "2 train: no")
     cluster.jobs.clear()
+    cluster.remove_pods()
     with pytest.raises(InputError):
         play(cluster, lambda: cluster.pod("first-master-0", "Failed", **bad))
     role = yaml.safe_load((REPOSITORY / "k8s" / "base" / "role.yaml").read_text())

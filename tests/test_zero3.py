@@ -125,6 +125,7 @@ def test_losses_on_two_ranks_equal_those_on_one(on_two_ranks, validated, tmp_pat
     same_figures(one, on_two_ranks[1], [1, 2, 3])
 
 
+@pytest.mark.long
 def test_with_the_fused_head_they_do_too(validated, tmp_path):
     # For completions so long that their logits would not be kept.
     flags = ("--max_completion_length", "200000", "--fix_vit", "true", "--max_steps", "2")
@@ -172,6 +173,7 @@ def dies(completions, **columns):
 """
 
 
+@pytest.mark.long
 def test_torchrun_starts_a_run_again_that_lost_a_rank(validated, tmp_path):
     (tmp_path / "own.py").write_text(DIES)
     command = [

@@ -12,11 +12,15 @@ from urllib3.exceptions import HTTPError
 from rarft.errors import InputError
 
 _T = TypeVar("_T")
-_PATIENCE = 300.0  # seconds that an API server may be away, as while it is upgraded
+PATIENCE = 300.0  # seconds that an API server may be away, as while it is upgraded
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 20.0
 _TIMEOUT = (10, 60)  # seconds to connect, and for an answer
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # in a pod
 _PASSES = {408, 429, 500, 502, 503, 504}
+
+
+class DeniedError(InputError):
+    """This account may not make a call; the message names the missing right."""
 
 
 def connect(context: str | None = None) -> client.ApiClient:
@@ -27,13 +31,10 @@ def connect(context: str | None = None) -> client.ApiClient:
     """
     configuration = client.Configuration()
     try:
-        if context is None:
-            try:
-                config.load_incluster_config(configuration)
-                return client.ApiClient(configuration)
-            except config.ConfigException:
-                pass  # not in a pod
-        config.load_kube_config(context=context, client_configuration=configuration)
+        if context is None and _NAMESPACE.exists():
+            config.load_incluster_config(configuration)
+        else:
+            config.load_kube_config(context=context, client_configuration=configuration)
     except (config.ConfigException, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"no cluster is known here ({reason}); set KUBECONFIG, or run in the cluster") from error
@@ -60,33 +61,46 @@ def message_of(error: client.ApiException) -> str:
     return " ".join(str(text).split())
 
 
-def patiently(what: str, call: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
-    """Make a call; errors that pass are waited out, for minutes, and each is told.
+def denied(what: str, error: client.ApiException) -> DeniedError:
+    """The error that a refused call is."""
+    return DeniedError(f"{what}: {message_of(error)}; grant it by `kubectl apply -k k8s/base`, or use another account")
+
+
+def patiently(
+    what: str,
+    call: Callable[..., _T],
+    *arguments: Any,
+    patience: float = PATIENCE,
+    keep_on: Callable[[], bool] = lambda: True,
+    **options: Any,
+) -> _T:
+    """Make a call; errors that pass are waited out, and each is told.
 
     Args:
         what: what the call does, for messages.
         call: of the kubernetes client.
         arguments: its arguments.
-        options: more of them.
+        patience: seconds that the server may be away.
+        keep_on: asked before each further try; without it the error is raised.
+        options: more of the call's arguments.
 
     Raises:
-        InputError: this account may not do it; the message names the missing right.
+        DeniedError: this account may not do it.
+        InputError: the server does not answer.
         ApiException: the server refuses it for another reason, or does not come back.
     """
-    wait, ends = _FIRST_WAIT, time.monotonic() + _PATIENCE
+    wait, ends = _FIRST_WAIT, time.monotonic() + patience
     while True:
         try:
             return call(*arguments, _request_timeout=_TIMEOUT, **options)
         except client.ApiException as error:
             if error.status in (401, 403):
-                raise InputError(
-                    f"{what}: {message_of(error)}; grant it by `kubectl apply -k k8s/base`, or use an account that may"
-                ) from error
-            if error.status not in _PASSES or time.monotonic() > ends:
+                raise denied(what, error) from error
+            if error.status not in _PASSES or time.monotonic() > ends or not keep_on():
                 raise
             reason = f"{error.status} {message_of(error)}"
         except (HTTPError, OSError) as error:
-            if time.monotonic() > ends:
+            if time.monotonic() > ends or not keep_on():
                 raise InputError(f"{what}: the cluster does not answer ({error}); check the network") from error
             reason = str(error)
         print(f"{what}: {reason}; trying again in {wait:.0f} s", flush=True)

@@ -1,5 +1,7 @@
 """`rarft cancel`: end a training job, with all that it holds."""
 
+from typing import Any
+
 from kubernetes import client
 
 from rarft.cluster.api import patiently
@@ -19,7 +21,7 @@ def cancel(api: client.ApiClient, namespace: str, name: str) -> None:
         InputError: there is no such job, or this account may not delete it.
     """
     jobs = client.CustomObjectsApi(api)
-    where = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
+    where: dict[str, Any] = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
     try:
         patiently(
             f"deleting job {name}",

@@ -14,8 +14,9 @@ from rarft.storage import existing_file, make_folder, place_of
 
 # What the launcher asks of the cluster, as its Role grants it.
 RIGHTS = (
-    *((verb, GROUP, PLURAL, "") for verb in ("create", "delete", "get", "watch")),
+    *((verb, GROUP, PLURAL, "") for verb in ("create", "delete", "get", "patch")),
     ("list", "", "pods", ""),
+    ("watch", "", "pods", ""),
     ("list", "", "events", ""),
     ("get", "", "pods", "log"),
 )

@@ -2,7 +2,8 @@
 
 Started again, it adopts the job that it finds, or replaces one that failed, which then goes on from its newest
 complete checkpoint. Told to stop, it deletes the job before anything else: whoever ends a step must not leave
-a job behind that holds sixteen GPUs.
+a job behind that holds sixteen GPUs. A job is made suspended and released once it is known to be there, so that
+one whose launcher died in between holds nothing.
 """
 
 import hashlib
@@ -16,18 +17,21 @@ from kubernetes import client, watch
 from urllib3.exceptions import HTTPError
 
 from rarft.cluster import sightings
-from rarft.cluster.api import message_of, patiently
-from rarft.cluster.pods import JOB_LABEL
+from rarft.cluster.api import denied, message_of, patiently
+from rarft.cluster.pods import CONTAINER, JOB_LABEL
 from rarft.cluster.pytorchjob import GROUP, PLURAL, VERSION
 from rarft.errors import ElsewhereError, InputError
 
 HASH = "rarft.io/settings"  # annotation: what the job was rendered from
 _TERMINATED = 128 + signal.SIGTERM
-_LOOK_EVERY = 15  # seconds; a change of the job is seen sooner
+_LOOK_EVERY = 15  # seconds; a change of a pod is seen at once
 _LOOK_AT_MOST_EVERY = 2.0  # seconds
-_PARTS = ("spec", "status")  # of a job
 _REMIND_EVERY = 600.0  # seconds between two lines on what a job still waits for
-_LOG_LINES = 30  # of the container that failed
+_LOG_LINES = 30  # of the container that ended, without torchrun's own account, which may be long
+_LOG_LINES_READ = 400
+_LOG_PATIENCE = 10.0  # seconds: a lost node's log must not keep the cause waiting
+_AWAY = 24 * 3600.0  # seconds that the API may be away while a job runs: the step has a time limit of its own
+_EVENTS = 500  # that are looked at
 _STOP_TRIES = 5  # of deleting the job when told to stop
 _GONE_WITHIN = 1800.0  # seconds that pods of a deleted job may take to end
 
@@ -45,63 +49,92 @@ class Launcher:
         self._jobs, self._core = client.CustomObjectsApi(api), client.CoreV1Api(api)
         # Of its own: the signal may come while the other one is in the middle of a call.
         self._jobs_when_told_to_stop = client.CustomObjectsApi(client.ApiClient(api.configuration))
-        self._where = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
+        self._where: dict[str, Any] = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
         self._name, self._namespace = str(manifest["metadata"]["name"]), namespace
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-        metadata = {**manifest["metadata"], "annotations": {HASH: digest}}
-        self._manifest, self._hash = {**manifest, "metadata": metadata}, digest
+        # Where Kueue has the say, it releases the job.
+        self._releases = not manifest["spec"]["runPolicy"].get("suspend", False)
+        policy = {**manifest["spec"]["runPolicy"], "suspend": True}
+        self._manifest = {
+            **manifest,
+            "metadata": {**manifest["metadata"], "annotations": {HASH: digest}},
+            "spec": {**manifest["spec"], "runPolicy": policy},
+        }
+        self._hash = digest
         self._told: dict[str, str] = {}  # what was said last of each pod and of the job
         self._told_at = time.monotonic()
         self._events: set[str] = set()
-        self._creating = self._stopped = False
+        self._endings: list[sightings.Ending] = []  # of the job's pods, also of those that have gone
+        self._seen: set[tuple[str, Any]] = set()
+        self._version: str | None = None  # of the pods, from which they are watched
+        self._creating = self._stopped = self._ours = False
 
     def run(self) -> None:
         """Run the job to its end.
 
         Raises:
             InputError: it ended for what the user can mend, or this account may not run it.
-            ElsewhereError: it failed, or was deleted; the line says which container, and what it said last.
+            ElsewhereError: it failed, or was deleted; the line says which container, and what it said.
             SystemExit: with code 143, after SIGTERM; the job is deleted.
         """
         before = signal.signal(signal.SIGTERM, self._stop)
         try:
+            # What will be asked later is asked before there is a job that would be left alone.
+            self._look_at_events(self._look_at_pods())
             self._start()
-            while True:
-                job = self._get()
-                if job is None:
-                    raise ElsewhereError(
-                        f"job {self._name} was deleted while it ran; start again to go on from its last checkpoint"
-                    )
-                pods = self._pods()
-                self._tell(job, pods)
-                if (state := sightings.state_of(job)) == "Succeeded":
-                    return
-                endings = sightings.endings(pods)
-                if state == "Failed":
-                    raise self._failure(job, endings)
-                if endings and endings[-1].is_bad_input:
-                    self._delete()  # every further start would end in the same way
-                    raise InputError(f"job {self._name}: {endings[-1].cause}")
-                self._wait_for_a_change(job)
+            self._watch_to_the_end()
+        except Exception:
+            if self._ours:
+                self._delete_quietly()
+            raise
         finally:
             signal.signal(signal.SIGTERM, before)
+
+    def is_there(self) -> bool:
+        """Whether the job has been started before and has not failed."""
+        job = self._get()
+        return job is not None and sightings.state_of(job) != "Failed"
+
+    def _watch_to_the_end(self) -> None:
+        while True:
+            job = self._get()
+            if job is None:
+                self._ours = False
+                raise ElsewhereError(
+                    f"job {self._name} was deleted while it ran; start again to go on from its last checkpoint"
+                )
+            pods = self._look_at_pods()
+            self._tell(job, pods)
+            self._look_at_events(pods)
+            state = sightings.state_of(job)
+            if state == "Succeeded":
+                return
+            if state == "Failed":
+                self._ours = False  # it stays, to be looked at
+                raise self._failure(job)
+            if bad := [ending for ending in self._endings if ending.is_bad_input]:
+                raise InputError(f"job {self._name}: {bad[0].cause}")  # every further start would end in the same way
+            self._wait_for_a_change()
 
     def _stop(self, _signal: int, _frame: Any) -> None:
         """Delete the job, and say nothing: there is under a second."""
         self._stopped = True
+        self._delete_quietly()
+        if not self._creating:  # else the call goes on, and its job is deleted once it is there
+            os._exit(_TERMINATED)
+
+    def _delete_quietly(self) -> None:
         for _ in range(_STOP_TRIES):
             try:
                 self._jobs_when_told_to_stop.delete_namespaced_custom_object(
                     **self._where, name=self._name, propagation_policy="Background", _request_timeout=5
                 )
-                break
+                return
             except client.ApiException as error:
                 if error.status == 404:
-                    break
+                    return
             except (HTTPError, OSError):
                 continue
-        if not self._creating:  # else the call goes on, and its job is deleted once it is there
-            os._exit(_TERMINATED)
 
     def _start(self) -> None:
         """Create the job, or adopt the one that is there.
@@ -125,7 +158,10 @@ class Launcher:
                     f"end it by `rarft cancel {self._name}`, or give this one another name"
                 )
             print(f"job {self._name}: is there and {state}; watching it", flush=True)
-            return
+            break
+        self._ours = True
+        if self._releases:
+            self._release()
 
     def _create(self) -> bool:
         """Create the job; returns whether there was none of its name."""
@@ -137,6 +173,7 @@ class Launcher:
                 **self._where,
                 body=self._manifest,
                 field_validation="Strict",
+                keep_on=lambda: not self._stopped,
             )
         except client.ApiException as error:
             if error.status == 409:
@@ -152,6 +189,19 @@ class Launcher:
         print(f"job {self._name}: created in namespace {self._namespace}", flush=True)
         return True
 
+    def _release(self) -> None:
+        try:
+            patiently(
+                f"releasing job {self._name}",
+                self._jobs.patch_namespaced_custom_object,
+                **self._where,
+                name=self._name,
+                body={"spec": {"runPolicy": {"suspend": False}}},
+            )
+        except client.ApiException as error:
+            if error.status != 404:  # it has gone since, which the next look tells
+                raise
+
     def _get(self) -> dict[str, Any] | None:
         try:
             job: dict[str, Any] = patiently(
@@ -159,6 +209,7 @@ class Launcher:
                 self._jobs.get_namespaced_custom_object,
                 **self._where,
                 name=self._name,
+                patience=_AWAY,
             )
         except client.ApiException as error:
             if error.status == 404:
@@ -167,7 +218,7 @@ class Launcher:
         return job
 
     def _delete(self) -> None:
-        """Delete the job and wait until it is gone.
+        """Delete the job and wait until it and its pods are gone.
 
         Raises:
             ElsewhereError: it does not go.
@@ -184,19 +235,38 @@ class Launcher:
             if error.status != 404:
                 raise
         ends = time.monotonic() + _GONE_WITHIN
-        while self._get() is not None:
+        while self._get() is not None or self._look_at_pods():
             if time.monotonic() > ends:
                 raise ElsewhereError(f"job {self._name} is deleted and does not go; its pods' nodes may be lost")
             time.sleep(1)
 
-    def _pods(self) -> list[Any]:
-        pods = patiently(
+    def _look_at_pods(self) -> list[Any]:
+        listed = patiently(
             f"looking at the pods of job {self._name}",
             self._core.list_namespaced_pod,
             self._namespace,
             label_selector=f"{JOB_LABEL}={self._name}",
+            patience=_AWAY,
         )
-        return list(pods.items)
+        if self._version is None:
+            self._version = listed.metadata.resource_version
+        for pod in listed.items:
+            self._note_endings(pod)
+        return list(listed.items)
+
+    def _note_endings(self, pod: Any) -> None:
+        """Keep how the pod's container ended, and show it at once: the operator removes pods that failed."""
+        for ending in sightings.endings(pod, CONTAINER):
+            key = (pod.metadata.uid, ending.at)
+            if key in self._seen:
+                continue
+            self._seen.add(key)
+            if not self._ours:
+                continue  # of a job before
+            self._endings.append(ending)
+            for line in self._log(ending):
+                print(f"    {ending.pod} | {line}", flush=True)
+            print(f"pod {ending}", flush=True)
 
     def _tell(self, job: dict[str, Any], pods: list[Any]) -> None:
         """Say what has changed, and from time to time what has not."""
@@ -210,57 +280,73 @@ class Launcher:
                 print(f"{subject}: {'still ' if self._told.get(subject) == line else ''}{line}", flush=True)
                 self._told_at = time.monotonic()
         self._told = lines
-        names = [self._name, *(pod.metadata.name for pod in pods)]
-        events = patiently(
-            f"looking at the events of job {self._name}", self._core.list_namespaced_event, self._namespace
+
+    def _look_at_events(self, pods: list[Any]) -> None:
+        listed = patiently(
+            f"looking at the events of job {self._name}",
+            self._core.list_namespaced_event,
+            self._namespace,
+            field_selector="type=Warning",
+            limit=_EVENTS,
+            patience=_AWAY,
         )
-        for key, line in sightings.event_lines(events.items, names).items():
-            if key not in self._events:
-                self._events.add(key)
+        for line in sightings.event_lines(listed.items, [self._name, *(pod.metadata.name for pod in pods)]):
+            if line not in self._events:
+                self._events.add(line)
                 print(f"event: {line}", flush=True)
 
-    def _wait_for_a_change(self, seen: dict[str, Any]) -> None:
-        """Return when the job is not as it was seen, or after some seconds: pods and events change by themselves."""
+    def _wait_for_a_change(self) -> None:
+        """Return when a pod changes, or after some seconds: events and queues change by themselves.
+
+        Raises:
+            DeniedError: this account may not watch pods.
+        """
         began = time.monotonic()
         try:
             for event in watch.Watch().stream(
-                self._jobs.list_namespaced_custom_object,
-                **self._where,
-                field_selector=f"metadata.name={self._name}",
+                self._core.list_namespaced_pod,
+                self._namespace,
+                label_selector=f"{JOB_LABEL}={self._name}",
+                resource_version=self._version,
                 timeout_seconds=_LOOK_EVERY,
                 _request_timeout=(10, _LOOK_EVERY + 10),
             ):
-                now = event["object"]
-                if event["type"] == "DELETED" or [now.get(part) for part in _PARTS] != [
-                    seen.get(part) for part in _PARTS
-                ]:
-                    break
-        except (client.ApiException, HTTPError, OSError) as error:
+                # The next watch goes on from here: a pod that fails and is removed in between is not missed.
+                self._version = event["object"].metadata.resource_version
+                self._note_endings(event["object"])
+                break
+        except client.ApiException as error:
+            if error.status in (401, 403):
+                raise denied(f"watching the pods of job {self._name}", error) from error
+            self._version = None  # too old, for instance: the pods are listed anew
+        except (HTTPError, OSError) as error:
             print(f"watching job {self._name} was cut off ({type(error).__name__}); looking again", flush=True)
         time.sleep(max(0.0, _LOOK_AT_MOST_EVERY - (time.monotonic() - began)))
 
-    def _failure(self, job: dict[str, Any], endings: list[sightings.Ending]) -> Exception:
-        """The error that a failed job is, after the log's last lines of the container that failed first."""
-        if not endings:
+    def _failure(self, job: dict[str, Any]) -> Exception:
+        """The error that a failed job is: the container that failed first of those that failed last."""
+        first = sightings.first_of_the_last(self._endings)
+        if first is None:
             return ElsewhereError(f"job {self._name} failed: {sightings.message_of_state(job) or 'no pod says why'}")
-        # Of the last start of all: the first to fail; the others died of its death.
-        last = [ending for ending in endings if not ending.before] or endings
-        first = last[0]
-        for line in self._log(first):
-            print(f"    {first.pod} | {line}", flush=True)
         text = f"job {self._name} failed: {first}"
         return InputError(text) if first.is_bad_input else ElsewhereError(text)
 
     def _log(self, ending: sightings.Ending) -> list[str]:
+        """The last lines of a container's log, up to where torchrun gives its account of it."""
         try:
             log = patiently(
                 f"reading the log of {ending.pod}",
                 self._core.read_namespaced_pod_log,
                 ending.pod,
                 self._namespace,
-                tail_lines=_LOG_LINES,
+                container=CONTAINER,
+                tail_lines=_LOG_LINES_READ,
                 previous=ending.before,
+                patience=_LOG_PATIENCE,
             )
-        except client.ApiException as error:
-            return [f"(its log cannot be read: {message_of(error)})"]
-        return str(log).splitlines()
+        except (client.ApiException, InputError) as error:
+            reason = message_of(error) if isinstance(error, client.ApiException) else str(error)
+            return [f"(its log cannot be read: {reason})"]
+        lines = str(log).splitlines()
+        accounts = [index for index, line in enumerate(lines) if "torch.distributed.elastic" in line]
+        return (lines[: accounts[0]] if accounts and accounts[0] else lines)[-_LOG_LINES:]

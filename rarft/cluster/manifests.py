@@ -45,8 +45,9 @@ def role() -> dict[str, Any]:
         "kind": "Role",
         "metadata": {"name": LAUNCHER},
         "rules": [
-            {"apiGroups": [GROUP], "resources": [PLURAL], "verbs": ["create", "delete", "get", "watch"]},
-            {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["list"]},
+            {"apiGroups": [GROUP], "resources": [PLURAL], "verbs": ["create", "delete", "get", "patch"]},
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+            {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
             {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
         ],
     }
@@ -65,7 +66,7 @@ def role_binding() -> dict[str, Any]:
 
 
 def network_policy() -> dict[str, Any]:
-    """Only a job's own pods reach its pods; what these reach is not limited, since stores and hubs are anywhere."""
+    """Only pods that train reach pods that train; what these reach is not limited: stores and hubs are anywhere."""
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

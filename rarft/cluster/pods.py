@@ -7,6 +7,7 @@ from rarft.cluster.secrets import HUB_KEYS, STORE_KEYS, TRACKING_KEYS
 from rarft.cluster.settings import Job
 
 USER = 10001  # of the image
+CONTAINER = "pytorch"  # that the training operator looks for
 # Torch's agents meet here; the service that the operator makes for the master has no address of its own, and any port.
 RENDEZVOUS_PORT = 29400
 _SPARE_S = 60  # of the grace period, for what is left to do once the ranks have ended
@@ -94,6 +95,12 @@ def container(job: Job, name: str, more: Mapping[str, str] | None = None) -> dic
 def labels(job: Job) -> dict[str, str]:
     """Of the job and of its pods."""
     return {LABEL: "rarft", JOB_LABEL: job.name}
+
+
+def pod_metadata(job: Job) -> dict[str, Any]:
+    """Of the pods. A mesh's proxy would stand between the ranks, and keep a pod alive that is done."""
+    outside = {"sidecar.istio.io/inject": "false"}
+    return {"labels": {**labels(job), **outside}, "annotations": outside}
 
 
 def pod_spec(job: Job, container_: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rarft.cluster.pods import RENDEZVOUS_PORT, container, labels, pod_spec
+from rarft.cluster.pods import CONTAINER, RENDEZVOUS_PORT, container, labels, pod_metadata, pod_spec
 from rarft.cluster.settings import Job
 
 GROUP, VERSION, PLURAL = "kubeflow.org", "v1", "pytorchjobs"
@@ -14,12 +14,13 @@ def _replica(job: Job, role: str, number: int) -> dict[str, Any]:
         # Agents that meet by c10d start all ranks again when one dies, also on other machines.
         "PET_RDZV_BACKEND": "c10d",
         "PET_RDZV_ENDPOINT": f"{job.name}-master-0:{RENDEZVOUS_PORT}",
-        "PET_RDZV_CONF": f"is_host={int(role == 'Master')},timeout=1800",
+        # Half an hour for the slowest pod to be scheduled and to pull its image.
+        "PET_RDZV_CONF": f"is_host={int(role == 'Master')},join_timeout=1800,read_timeout=300",
         "PET_RDZV_ID": job.name,
         "PET_MAX_RESTARTS": str(job.restarts),
     }
-    spec = pod_spec(job, container(job, "pytorch", rendezvous))
-    template = {"metadata": {"labels": labels(job)}, "spec": spec}
+    spec = pod_spec(job, container(job, CONTAINER, rendezvous))
+    template = {"metadata": pod_metadata(job), "spec": spec}
     return {"replicas": number, "restartPolicy": "OnFailure", "template": template}
 
 
@@ -32,8 +33,10 @@ def pytorchjob(job: Job) -> dict[str, Any]:
     if job.nodes > 1:
         replicas["Worker"] = _replica(job, "Worker", job.nodes - 1)
     policy: dict[str, Any] = {
-        "cleanPodPolicy": "Running",  # pods that failed stay, with their logs
-        "backoffLimit": job.backoff,
+        "cleanPodPolicy": "Running",
+        # Restarts of all pods together count, and one that is lost restarts the others, too.
+        "backoffLimit": job.backoff * job.nodes,
+        "activeDeadlineSeconds": job.deadline_s,
         "ttlSecondsAfterFinished": job.ttl_s,
     }
     if job.queue:

@@ -40,7 +40,8 @@ class Job:
         environment: further variables of the containers.
         grace_s: seconds that a pod gets to end: more than a step, a save and its upload take.
         restarts: how often the ranks are started again within their pods.
-        backoff: how often pods are started again.
+        backoff: how often the pods of a node are started again, on average.
+        deadline_s: seconds after which the job is ended, whatever has become of who started it.
         ttl_s: seconds after which a finished job is removed.
 
     Raises:
@@ -72,6 +73,7 @@ class Job:
     grace_s: int = 1200
     restarts: int = 3
     backoff: int = 10
+    deadline_s: int = 15 * 24 * 3600
     ttl_s: int = 7 * 24 * 3600
 
     def __post_init__(self) -> None:

@@ -1,15 +1,20 @@
 """What can be seen of a job, its pods and their events, as lines for a person."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from rarft.errors import EXIT_BAD_INPUT
 
-# Kueue suspends a job until there is room; the operator then says so as a condition.
 _FINAL = {"Succeeded", "Failed"}
-_WAITING_IS_NEWS = {"ContainerCreating", "PodInitializing"}  # on the way; everything else that a container waits for
-# is a problem
+_ON_THE_WAY = {"ContainerCreating", "PodInitializing"}  # all else that a container waits for is a problem
+# What `rarft` leaves as the termination message: exit code, command, cause.
+_LEFT = re.compile(r"(?P<code>\d+) (?P<cause>[a-z_-]+: .+)")
+# torchrun's account of the process that failed first, where that could say nothing itself.
+_ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*:\s*(?P<rank>\d+).*?exitcode\s*:\s*(?P<code>-?\d+)", re.DOTALL)
+_BURST_S = 120.0  # containers that end within so many seconds of each other died of one cause
 
 
 def state_of(job: dict[str, Any]) -> str:
@@ -34,15 +39,15 @@ class Ending:
 
     Args:
         pod: its pod's name.
-        at: when, as the API says it.
+        at: when.
         code: exit code.
         reason: such as Error, OOMKilled, Evicted.
-        message: termination message.
+        message: termination message: what `rarft` left, else the end of the log.
         before: whether another start of the container has followed.
     """
 
     pod: str
-    at: str
+    at: datetime
     code: int
     reason: str
     message: str
@@ -51,34 +56,46 @@ class Ending:
     @property
     def is_bad_input(self) -> bool:
         """Whether it ended for what only the user can mend."""
-        return self.message.startswith(f"{EXIT_BAD_INPUT} ")
+        left = _LEFT.match(self.message)
+        return left is not None and int(left["code"]) == EXIT_BAD_INPUT
 
     @property
     def cause(self) -> str:
-        """What it said last, without the exit code in front that `rarft` writes there."""
-        lines = self.message.strip().splitlines()
-        last = lines[-1].strip() if lines else ""
-        head, _, rest = last.partition(" ")
-        return rest if head.isdecimal() else last
+        """What it died of, as it said itself, or as torchrun says of the rank that failed first."""
+        if (left := _LEFT.match(self.message)) is not None:
+            return left["cause"].splitlines()[0].strip()
+        if (root := _ROOT_CAUSE.search(self.message)) is not None:
+            code = int(root["code"])
+            return f"rank {root['rank']} ended {f'by signal {-code}' if code < 0 else f'with exit code {code}'}"
+        lines = [line.strip() for line in self.message.splitlines() if re.search(r"\w", line)]
+        return lines[-1] if lines else ""
 
     def __str__(self) -> str:
         return f"{self.pod} ended with exit code {self.code} ({self.reason}){': ' if self.cause else ''}{self.cause}"
 
 
-def endings(pods: Sequence[Any]) -> list[Ending]:
-    """All containers that ended badly, the first one first."""
-    found: list[Ending] = []
-    for pod in pods:
-        name = pod.metadata.name
-        if pod.status.reason:  # of the pod as a whole, such as Evicted
-            at = str(pod.metadata.creation_timestamp or "")
-            found.append(Ending(name, at, 137, pod.status.reason, pod.status.message or "", before=False))
-        for status in pod.status.container_statuses or []:
-            for state, before in ((status.last_state, True), (status.state, False)):
-                if state is not None and (end := state.terminated) is not None and end.exit_code:
-                    at = str(end.finished_at or "")
-                    found.append(Ending(name, at, end.exit_code, end.reason or "Error", end.message or "", before))
-    return sorted(found, key=lambda ending: ending.at)
+def endings(pod: Any, container: str) -> Iterator[Ending]:
+    """How a pod's container has ended badly, so far as the pod remembers."""
+    name, made = pod.metadata.name, pod.metadata.creation_timestamp
+    if pod.status.reason:  # of the pod as a whole, such as Evicted
+        yield Ending(name, made, 137, pod.status.reason, pod.status.message or "", before=False)
+    for status in pod.status.container_statuses or []:
+        if status.name != container:
+            continue
+        for state, before in ((status.last_state, True), (status.state, False)):
+            if state is not None and (end := state.terminated) is not None and end.exit_code:
+                at = end.finished_at or made
+                yield Ending(name, at, end.exit_code, end.reason or "Error", end.message or "", before)
+
+
+def first_of_the_last(found: Iterable[Ending]) -> Ending | None:
+    """Of the containers that ended last together, the first: the others died of its death."""
+    chosen = None
+    for ending in sorted(found, key=lambda each: each.at, reverse=True):
+        if chosen is not None and (chosen.at - ending.at).total_seconds() > _BURST_S:
+            break
+        chosen = ending
+    return chosen
 
 
 def _waits(pod: Any) -> Iterator[str]:
@@ -88,7 +105,7 @@ def _waits(pod: Any) -> Iterator[str]:
     statuses = [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]
     for status in statuses:
         waiting = status.state.waiting if status.state is not None else None
-        if waiting is not None and waiting.reason and waiting.reason not in _WAITING_IS_NEWS:
+        if waiting is not None and waiting.reason and waiting.reason not in _ON_THE_WAY:
             yield f"{waiting.reason}: {waiting.message or 'no more is said'}"
 
 
@@ -103,12 +120,12 @@ def pod_lines(pods: Sequence[Any]) -> dict[str, str]:
     return lines
 
 
-def event_lines(events: Sequence[Any], names: Sequence[str]) -> dict[str, str]:
-    """A line a warning about the job or its pods, by the event's identity and count."""
-    return {
-        f"{event.metadata.uid} {event.count}": (
+def event_lines(events: Sequence[Any], names: Sequence[str]) -> list[str]:
+    """A line for each kind of event about the job or its pods."""
+    return list(
+        dict.fromkeys(
             f"{event.involved_object.name}: {event.reason}: {' '.join((event.message or '').split())}"
+            for event in events
+            if event.involved_object.name in names
         )
-        for event in events
-        if event.type == "Warning" and event.involved_object.name in names
-    }
+    )

@@ -5,7 +5,7 @@ A TrainJob is short and names a runtime; the runtime holds the pods. Both are re
 
 from typing import Any
 
-from rarft.cluster.pods import container, labels, pod_spec
+from rarft.cluster.pods import container, labels, pod_metadata, pod_spec
 from rarft.cluster.pytorchjob import QUEUE_LABEL
 from rarft.cluster.settings import Job
 
@@ -23,7 +23,7 @@ def training_runtime(job: Job) -> dict[str, Any]:
             "metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}},
             "spec": {
                 "backoffLimit": job.backoff,
-                "template": {"metadata": {"labels": labels(job)}, "spec": pod},
+                "template": {"metadata": pod_metadata(job), "spec": pod},
             },
         },
     }
