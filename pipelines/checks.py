@@ -6,6 +6,7 @@ from typing import Any
 
 from rarft.errors import InputError
 from rarft.evaluation.gates import gates_of
+from rarft.objects import is_object_uri
 from rarft.steps import quarantine_limit
 
 _CPU = re.compile(r"\d+(\.\d+)?m?")
@@ -18,8 +19,12 @@ _NODE_AFFINITY = {
 }  # fmt: skip
 
 
-def check(values: Mapping[str, Any]) -> None:
+def check(values: Mapping[str, Any], job: bool = False) -> None:
     """Look at the values of the pipeline's parameters that were given.
+
+    Args:
+        values: by name.
+        job: whether training is a job over several machines.
 
     Raises:
         InputError: one of them cannot be right; the message names it.
@@ -27,6 +32,10 @@ def check(values: Mapping[str, Any]) -> None:
     for name, form in _QUANTITIES.items():
         if name in values and not form.fullmatch(values[name]):
             raise InputError(f"-p {name}={values[name]}: is no quantity that Kubernetes takes")
+    if job and not is_object_uri(values["output_uri"]):
+        raise InputError(f"-p output_uri={values['output_uri']}: the machines share no disk; give an s3:// URI")
+    if values.get("nodes", 1) < 1:
+        raise InputError(f"-p nodes={values['nodes']}: must be at least 1")
     if values.get("processes", 0) < 0:
         raise InputError(f"-p processes={values['processes']}: must be at least 0")
     if foreign := sorted(set(values.get("affinity", {})) - _NODE_AFFINITY):

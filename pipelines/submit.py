@@ -106,7 +106,7 @@ def submit(
         spec = read_compiled(file)
         values = parse(assignments, spec)
         check_complete(values, spec)
-        check(values)
+        check(values, job="launch-pytorchjob" in spec.root.dag.tasks)
         token = os.environ.get(TOKEN)
         _check_endpoint(endpoint, token)
         return _create_run(

@@ -79,9 +79,11 @@ class Cluster:
                 elif found := PODS.fullmatch(url.path):
                     self.get_pods(found[2], query)
                 elif QUOTAS.fullmatch(url.path):
-                    self.answer({"kind": "ResourceQuotaList", "metadata": {}, "items": outer.quotas})
+                    if not self.stands_in_the_way("list", "resourcequotas"):
+                        self.answer({"kind": "ResourceQuotaList", "metadata": {}, "items": outer.quotas})
                 elif url.path == "/api/v1/nodes":
-                    self.answer({"kind": "NodeList", "metadata": {}, "items": outer.nodes})
+                    if not self.stands_in_the_way("list", "nodes"):
+                        self.answer({"kind": "NodeList", "metadata": {}, "items": outer.nodes})
                 elif url.path.endswith("/localqueues/gpus"):
                     self.answer({"status": {"pendingWorkloads": 3, "admittedWorkloads": 1}})
                 elif EVENTS.fullmatch(url.path):

@@ -218,7 +218,9 @@ class Nodes:
             environment["PET_RDZV_ENDPOINT"] = f"127.0.0.1:{port}"
             environment |= {"PET_NNODES": str(job.nodes), "PET_NPROC_PER_NODE": manifest["spec"]["nprocPerNode"]}
             environment |= {"PET_NODE_RANK": str(len(self.containers))}
-            environment |= {name: str(folder / name) for name in ("TMPDIR", "XDG_CACHE_HOME", "HF_HOME")}
+            environment |= {
+                name: str(folder / name) for name in ("TMPDIR", "XDG_CACHE_HOME", "HF_HOME", "SHARED_MEMORY")
+            }
             environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
             self.containers.append(([*template["command"], *template["args"]], environment))
 

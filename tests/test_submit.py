@@ -168,6 +168,11 @@ def test_kfps_own_command_takes_the_compiled_file(endpoint):
         ([*DATA, "-p", "gates=f1>=lots"], "--gate 'f1>=lots'"),
         ([*DATA, "-p", "gates=no.such>=1"], "no metric no.such"),
         ([*DATA, "-p", "processes=-1"], "must be at least 0"),
+        ([*DATA, "-p", "nodes=0"], "-p nodes=0: must be at least 1"),
+        (
+            ["-p", "annotations=a.json", "-p", "output_uri=/data/out", "--profile", "pytorchjob"],
+            "-p output_uri=/data/out: the machines share no disk",
+        ),
         ([*DATA, "-p", "accelerators=eight"], "-p accelerators=eight: is no quantity"),
         ([*DATA, "-p", "train_memory=lots"], "-p train_memory=lots: is no quantity"),
         ([*DATA, "-p", 'affinity={"nodeAffinity": {}}'], "-p affinity: has nodeAffinity; give a node affinity"),

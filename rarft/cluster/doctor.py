@@ -21,6 +21,7 @@ RIGHTS = (
     ("get", "", "pods", "log"),
 )
 _PACKAGES = ("torch", "transformers", "trl", "deepspeed", "flash-attn", "vllm", "kfp")
+_PATIENCE = 5.0  # seconds that the API may be away
 _LEAST_DISK = 50e9  # bytes for checkpoints on their way, and for a model of 7 billion parameters
 
 OK, FAILS, SKIPPED = "ok", "fails", "not asked"
@@ -65,8 +66,12 @@ class Asked:
 
 
 def _looked(what: str, look: Callable[[], str]) -> Finding:
+    from rarft.cluster.api import DeniedError
+
     try:
         return Finding(what, OK, look())
+    except DeniedError as error:  # this account may not look, which the launcher need not either
+        return Finding(what, SKIPPED, one_line(error).partition("; grant it")[0])
     except Exception as error:  # each look stands for itself: all that is wrong is to be seen at once
         return Finding(what, FAILS, one_line(error))
 
@@ -111,10 +116,27 @@ def _out(uri: str) -> str:
     return f"{uri}: can be written to"
 
 
-def _on_cluster(asked: Asked) -> Iterator[Finding]:
+def _ask(what: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Make a call that a person waits for.
+
+    Raises:
+        InputError: what is asked for is not there, or the cluster does not answer; what it says.
+    """
     from kubernetes import client
 
-    from rarft.cluster.api import connect, own_namespace, patiently
+    from rarft.cluster.api import message_of, patiently
+
+    try:
+        return patiently(what, call, *arguments, patience=_PATIENCE, **options)
+    except client.ApiException as error:
+        raise InputError(f"{what}: {error.status} {message_of(error)}") from error
+
+
+def _on_cluster(asked: Asked) -> Iterator[Finding]:
+    from kubernetes import client
+    from kubernetes.utils.quantity import parse_quantity
+
+    from rarft.cluster.api import connect, own_namespace
 
     try:
         api = connect()
@@ -133,7 +155,7 @@ def _on_cluster(asked: Asked) -> Iterator[Finding]:
             review = client.V1SelfSubjectAccessReview(
                 spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
             )
-            answer = patiently("asking for rights", reviews.create_self_subject_access_review, review)
+            answer = _ask("asking for rights", reviews.create_self_subject_access_review, review)
             if not answer.status.allowed:
                 missing.append(f"{verb} {resource}{f'/{part}' if part else ''}")
         if missing:
@@ -142,22 +164,24 @@ def _on_cluster(asked: Asked) -> Iterator[Finding]:
 
     def operator() -> str:
         jobs = client.CustomObjectsApi(api)
-        listed = patiently(
-            "looking for PyTorchJobs", jobs.list_namespaced_custom_object, GROUP, "v1", namespace, PLURAL
-        )
-        return f"installed; {len(listed['items'])} PyTorchJobs in {namespace}"
+        try:
+            _ask("looking for PyTorchJobs", jobs.get_namespaced_custom_object, GROUP, "v1", namespace, PLURAL, "none")
+        except InputError as error:
+            if '"none" not found' not in str(error):  # else the kind is known, and no job of that name there
+                raise InputError(f"{error}; is the training operator installed?") from error
+        return "installed"
 
     def quota() -> str:
-        quotas = patiently("looking at quotas", client.CoreV1Api(api).list_namespaced_resource_quota, namespace)
-        full = [
-            f"{name} {quota.status.used[name]} of {hard}"
+        quotas = _ask("looking at quotas", client.CoreV1Api(api).list_namespaced_resource_quota, namespace)
+        used = {
+            name: ((quota.status.used or {}).get(name, "0"), hard)
             for quota in quotas.items
             for name, hard in (quota.status.hard or {}).items()
-            if (quota.status.used or {}).get(name) == hard
-        ]
+        }
+        full = [name for name, (now, hard) in used.items() if parse_quantity(now) >= parse_quantity(hard)]
         if full:
-            raise InputError(f"used up: {', '.join(full)}; wait, or ask for more")
-        return f"{len(quotas.items)} quotas, none used up"
+            raise InputError(f"used up: {', '.join(f'{n} {used[n][0]} of {used[n][1]}' for n in full)}; ask for more")
+        return ", ".join(f"{name} {now} of {hard}" for name, (now, hard) in used.items()) or "none"
 
     yield _looked("rights", rights)
     yield _looked("training operator", operator)
@@ -169,9 +193,7 @@ def _on_cluster(asked: Asked) -> Iterator[Finding]:
 
 
 def _queue(objects: Any, namespace: str, name: str) -> str:
-    from rarft.cluster.api import patiently
-
-    queue = patiently(
+    queue = _ask(
         "looking at the queue",
         objects.get_namespaced_custom_object,
         "kueue.x-k8s.io",
@@ -181,13 +203,14 @@ def _queue(objects: Any, namespace: str, name: str) -> str:
         name,
     )
     status = queue.get("status", {})
+    for condition in status.get("conditions", []):
+        if condition["type"] == "Active" and condition["status"] == "False":
+            raise InputError(f"{name} is not active: {condition.get('message', '')}")
     return f"{name}: {status.get('pendingWorkloads', 0)} wait, {status.get('admittedWorkloads', 0)} run"
 
 
 def _image(core: Any, image: str) -> str:
-    from rarft.cluster.api import patiently
-
-    nodes = patiently("looking at the nodes", core.list_node).items
+    nodes = _ask("looking at the nodes", core.list_node).items
     having = [node for node in nodes if any(image in (each.names or []) for each in node.status.images or [])]
     return f"{image}: on {len(having)} of {len(nodes)} nodes already; the others pull it"
 

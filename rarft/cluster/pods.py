@@ -39,6 +39,7 @@ def environment(job: Job, more: Mapping[str, str] | None = None) -> list[dict[st
         "HF_HOME": "/scratch/huggingface",
         "XDG_CACHE_HOME": "/scratch/cache",
         "TMPDIR": "/scratch/tmp",
+        "SHARED_MEMORY": "/dev/shm",
         **(more or {}),
         **job.environment,
     }
@@ -77,7 +78,8 @@ def container(job: Job, name: str, more: Mapping[str, str] | None = None) -> dic
         "name": name,
         "image": job.image,
         "workingDir": "/scratch",
-        "command": ["sh", "-c", 'mkdir -p "$TMPDIR" && exec "$@"', "sh", *COMMAND],
+        # What ranks that were killed left in shared memory is there until the pod goes.
+        "command": ["sh", "-c", 'rm -rf "${SHARED_MEMORY:?}"/* && mkdir -p "$TMPDIR" && exec "$@"', "sh", *COMMAND],
         "args": list(job.arguments),
         "env": environment(job, more),
         "resources": _resources(job),

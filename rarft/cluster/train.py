@@ -20,16 +20,13 @@ _LAST = {"train_data_path": "riq.jsonl", "embeddings": "index.json"}
 _SCRATCH = "/scratch"
 
 
-def _hand_over(folder: str, place: str, last: str) -> str:
-    """Copy a folder of files to where every machine reaches it; returns where that is."""
-    if is_object_uri(folder):
-        return folder
+def _hand_over(folder: str, place: str, last: str) -> None:
+    """Copy a folder of files to where every machine reaches it."""
     source = existing_folder(folder, "data")
     with write_files(place, last) as temporary:
         for file in source.iterdir():
             if file.is_file():
                 shutil.copyfile(file, temporary / file.name)
-    return place
 
 
 def train_by_job(
@@ -52,10 +49,9 @@ def train_by_job(
     """
     if not is_object_uri(out):
         raise InputError(f"output_uri {out}: the job's machines share no disk; give an s3:// URI")
-    shared = dict(inputs)
-    for name, last in _LAST.items():
-        if folder := shared.get(name):
-            shared[name] = _hand_over(folder, member(out, f"inputs/{settings['name']}/{name}"), last)
+    places = {name: member(out, f"inputs/{settings['name']}/{name}") for name in _LAST if inputs.get(name)}
+    local = {name: str(inputs[name]) for name in places if not is_object_uri(str(inputs[name]))}
+    shared = {**inputs, **{name: places[name] for name in local}}
     arguments = [
         *yaml_arguments({"resume_from_checkpoint": "auto", "scratch": _SCRATCH}, "inputs"),
         *yaml_arguments(training, "training"),
@@ -63,6 +59,9 @@ def train_by_job(
     ]
     flags = parse(arguments, anywhere=True)
     run = f"checkpoints/{experiment_name(flags)}"
-    job = Job(arguments=arguments, **settings)
-    Launcher(connect(), own_namespace(), pytorchjob(job)).run()
+    launcher = Launcher(connect(), own_namespace(), pytorchjob(Job(arguments=arguments, **settings)))
+    if not launcher.is_there():  # else it reads what was handed over before
+        for name, folder in local.items():
+            _hand_over(folder, places[name], _LAST[name])
+    launcher.run()
     return member(out, f"{run}/{FINAL}"), flags
