@@ -29,7 +29,7 @@ def secret_environment(job: Job) -> list[dict[str, Any]]:
 def environment(job: Job, more: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
     """The containers' variables; a job's own win."""
     values = {
-        "NCCL_DEBUG": "WARN",
+        "NCCL_DEBUG": "INFO",
         # NCCL ends its waiting when a peer is gone, in place of hanging until its time-out.
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
         "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
