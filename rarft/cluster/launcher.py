@@ -271,6 +271,8 @@ class Launcher:
     def _tell(self, job: dict[str, Any], pods: list[Any]) -> None:
         """Say what has changed, and from time to time what has not."""
         state = sightings.state_of(job)
+        if state == "Queued" and self._releases:
+            state = "Released"  # and the operator has not taken note yet
         detail = "waits for room in its queue" if state == "Queued" else sightings.message_of_state(job)
         lines = {f"job {self._name}": f"{state}{f': {detail}' if detail else ''}"}
         lines |= {f"pod {name}": line for name, line in sightings.pod_lines(pods).items()}
