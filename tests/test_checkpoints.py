@@ -179,6 +179,7 @@ def test_sigterm_leaves_a_complete_checkpoint_and_the_resumed_run_ends_with_the_
     validated, tmp_path, uninterrupted, monkeypatch
 ):
     monkeypatch.setenv("TELL_TO_STOP", "1")
+    before = signal.getsignal(signal.SIGTERM)
     (tmp_path / "told.py").write_text(TERMINATES)
     flags = (*SAVING, "--reward_funcs", "format", "refuse_iou", "explain_correction", f"{tmp_path}/told.py:told")
     with pytest.raises(SystemExit) as stopped:
@@ -188,7 +189,7 @@ def test_sigterm_leaves_a_complete_checkpoint_and_the_resumed_run_ends_with_the_
     assert [folder.name for folder in checkpoints_of(run)] == ["checkpoint-3", "checkpoint-2"]
     verified(run / "checkpoint-3")
     assert not (run / "DONE").exists()
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
     _, entries = train(validated, tmp_path, *flags)
     same_state(run / "checkpoint-6", uninterrupted / "checkpoint-6")
     assert [entry["step"] for entry in entries if "reward" in entry] == [1, 2, 3, 4, 5, 6]
