@@ -97,7 +97,8 @@ def test_a_job_of_the_name_with_other_settings_is_an_error(cluster):
     )
 
 
-def test_a_job_that_failed_before_is_made_anew(cluster, capsys):
+def replace_a_failed_job(cluster):
+    """Run the launcher where a job of its name has failed; the one that it makes succeeds."""
     cluster.jobs["first"] = pytorchjob(JOB)
     cluster.set("first", "Failed")
 
@@ -108,6 +109,10 @@ def test_a_job_that_failed_before_is_made_anew(cluster, capsys):
 
     threading.Thread(target=operator, daemon=True).start()
     Launcher(cluster.api(), "lab", pytorchjob(JOB)).run()
+
+
+def test_a_job_that_failed_before_is_made_anew(cluster, capsys):
+    replace_a_failed_job(cluster)
     assert "the one before failed; starting anew" in capsys.readouterr().out
     assert cluster.created == 1
 
@@ -280,16 +285,7 @@ def test_a_job_whose_launcher_died_while_creating_it_holds_nothing(cluster):
 
 
 def test_the_role_holds_the_rights_that_the_launcher_uses_and_no_other(cluster):
-    cluster.jobs["first"] = pytorchjob(JOB)
-    cluster.set("first", "Failed")
-
-    def operator():
-        while not cluster.created:
-            time.sleep(0.02)
-        cluster.set("first", "Succeeded")
-
-    threading.Thread(target=operator, daemon=True).start()
-    Launcher(cluster.api(), "lab", pytorchjob(JOB)).run()
+    replace_a_failed_job(cluster)
     cluster.jobs.clear()
     play(
         cluster,

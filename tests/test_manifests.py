@@ -94,17 +94,7 @@ def test_pods_are_valid_and_keep_to_the_restricted_profile(job):
         assert spec["securityContext"]["runAsUser"] > 0
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
-        allowed = {
-            "configMap",
-            "csi",
-            "downwardAPI",
-            "emptyDir",
-            "ephemeral",
-            "persistentVolumeClaim",
-            "projected",
-            "secret",
-        }
-        assert all(set(volume) - {"name"} <= allowed for volume in spec["volumes"])
+        assert all(set(volume) - {"name"} <= RESTRICTED_VOLUMES for volume in spec["volumes"])
         (container,) = spec["containers"]
         security = container["securityContext"]
         assert security["allowPrivilegeEscalation"] is False
