@@ -43,6 +43,7 @@ def build(profile: Profile) -> Any:
         max_quarantine: str = "",
         encoder: str = "",
         training: str = "preset: tiny",
+        also_evaluate: str = "",
         gates: str = "",
         final_uri: str = "",
         validate_image: str = VALIDATE_IMAGE,
@@ -77,6 +78,7 @@ def build(profile: Profile) -> Any:
             max_quarantine: Most queries of a file that may be quarantined, such as 5% or 120; empty for any number.
             encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
             training: Flags of `rarft train` as one YAML text.
+            also_evaluate: A third checkpoint to show beside the trained one and its base; empty for none.
             gates: What the checkpoint must reach to be shipped, one a line, such as ra_iou.mean>=base.
             final_uri: Where a checkpoint that passes them is copied to, with its metrics; empty to leave it.
             validate_image: Image of the steps that need no torch.
@@ -111,6 +113,7 @@ def build(profile: Profile) -> Any:
             eval_annotations=eval_annotations,
             eval_video_root=eval_video_root,
             encoder=encoder,
+            also_evaluate=also_evaluate,
             gates=gates,
             output_uri=output_uri,
             final_uri=final_uri,
@@ -159,6 +162,7 @@ def build(profile: Profile) -> Any:
         evaluated = evaluate(
             checkpoint=trained.outputs["checkpoint"],
             base=trained.outputs["base"],
+            also_evaluate=also_evaluate,
             data=validated.outputs["eval_data"],
             encoder=encoder,
             in_sample=validated.outputs["in_sample"],

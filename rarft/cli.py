@@ -81,7 +81,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     names = (
         "predictions", "base", "base_predictions", "encoder", "backend", "batch_size", "categories", "judge_url",
-        "judge_model", "judge_cache",
+        "judge_model", "judge_cache", "also_evaluate",
     )  # fmt: skip
     metrics = steps.evaluate(
         options.checkpoint,
@@ -245,7 +245,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", required=True, help="folder for predictions.jsonl, metrics.json and report.html")
     evaluate.add_argument("--base", help="a checkpoint to compare with")
     evaluate.add_argument("--base-predictions", help="finished predictions to compare with")
-    evaluate.add_argument("--backend", choices=["transformers", "vllm"], default="transformers", help="what completes")
+    evaluate.add_argument("--also-evaluate", metavar="CHECKPOINT", help="a third checkpoint to show beside both")
+    evaluate.add_argument("--backend", default="transformers", help="what completes: transformers (default) or vllm")
     evaluate.add_argument("--batch-size", type=positive, default=16, help="prompts per batch (default 16)")
     evaluate.add_argument("--categories", choices=["rules"], help="read mismatch categories by rules (rough)")
     evaluate.add_argument("--judge-url", help="OpenAI-compatible endpoint; its key: OPENAI_API_KEY")

@@ -7,7 +7,8 @@ PACKAGE = Path(__file__).parents[1] / "rarft"
 
 # From the top down; `cli` alone may reach up to `pipelines`.
 ROOMS = [
-    "cli", "arguments", "processes", "steps", "cluster", "grpo", "evaluation", "rewards", "references", "qwen",
+    "cli", "arguments", "processes", "steps", "cluster", "grpo", "evaluation", "rewards", "references", "cold_start",
+    "qwen",
     "samples", "riq", "video", "html", "progress", "remembered", "mirror", "manifest", "fingerprint", "storage",
     "objects", "response", "segments", "errors",
 ]  # fmt: skip

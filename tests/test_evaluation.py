@@ -15,6 +15,7 @@ from test_vllm import FakeEngine, SamplingParams
 from rarft import steps
 from rarft.errors import InputError
 from rarft.evaluation.predict import Predictor, in_batches
+from rarft.evaluation.report import console_table
 from rarft.qwen.reading import ReadingSettings
 from rarft.riq.schema import read_samples
 from riq_items import read_lines
@@ -22,10 +23,11 @@ from riq_items import read_lines
 
 @pytest.fixture(scope="module")
 def evaluated(validated, tmp_path_factory):
-    """An evaluation of the tiny model beside the truthful one: its folder and its metrics."""
+    """An evaluation of the truthful model beside the one that answers everything: its folder and its metrics."""
     out = tmp_path_factory.mktemp("evaluated")
+    others = {"base": "tiny", "also_evaluate": "tiny"}
     metrics = steps.evaluate(
-        "tiny-truthful", str(validated), str(out), base="tiny", categories="rules", gates=["ra_iou.mean>=base"]
+        "tiny-truthful", str(validated), str(out), categories="rules", gates=["ra_iou.mean>=base"], **others
     )
     return out, metrics
 
@@ -44,6 +46,19 @@ def test_it_writes_what_it_returns(evaluated):
     )
     assert metrics["passed"] is True
     assert metrics["rt_iou"]["all"] is not None
+
+
+def test_a_third_checkpoint_stands_beside_both(evaluated):
+    out, metrics = evaluated
+    assert metrics["also"] == metrics["base"] != {**metrics["base"], "ra_iou": metrics["ra_iou"]}
+    assert (out / "also-predictions.jsonl").read_bytes() == (out / "base-predictions.jsonl").read_bytes()
+    header, *rows = console_table(metrics).splitlines()
+    assert header.split()[-4:] == ["before", "after", "change", "tiny"]
+    assert all(row.split()[-1] == row.split()[-4] for row in rows)
+    page = (out / "report.html").read_text()
+    assert re.search(r"<th[^>]*>p</th><th[^>]*>tiny</th>", page)
+    assert "hard, tiny</td>" in page  # share refused by difficulty
+    assert all(f"{name}, tiny</td>" in page for name in metrics["by_category"])  # and by mismatch category
 
 
 def test_a_video_is_decoded_and_encoded_once_for_all_of_its_queries(validated):
@@ -267,6 +282,7 @@ def test_a_vllm_engine_completes_what_the_model_does(validated, tmp_path, tiny, 
         (["--data", "x"], "give either --checkpoint or --predictions"),
         (["--checkpoint", "tiny"], "--data is missing"),
         (["--predictions", "p", "--base", "tiny"], "--base goes with --checkpoint"),
+        (["--predictions", "p", "--also-evaluate", "tiny"], "--also-evaluate goes with --checkpoint"),
         (
             ["--checkpoint", "tiny", "--data", "x", "--judge-url", "http://x"],
             "--judge-url and --judge-model go together",

@@ -19,7 +19,7 @@ from pipelines.console import ConsoleFilter
 from rarft.evaluation.report import METRICS_JSON
 from rarft.manifest import verify
 from rarft.mirror import fetch_folder
-from rarft.qwen.loading import CHECKPOINT_JSON
+from rarft.qwen.checkpoint_names import CHECKPOINT_JSON
 from rarft.references.encoder import default_encoder
 from rarft.references.store import ReferenceStore
 

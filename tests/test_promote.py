@@ -10,7 +10,7 @@ from rarft import steps
 from rarft.errors import DataRefusedError, InputError
 from rarft.manifest import verify
 from rarft.mirror import fetch_folder
-from rarft.qwen.loading import CHECKPOINT_JSON
+from rarft.qwen.checkpoint_names import CHECKPOINT_JSON
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from rarft.errors import InputError
 from rarft.qwen import tiny as tiny_model
 from rarft.qwen.batches import per_completion_batch
-from rarft.qwen.loading import check_checkpoint
+from rarft.qwen.checkpoint_names import check_checkpoint
 from rarft.qwen.reading import ReadingSettings
 
 

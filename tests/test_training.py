@@ -14,7 +14,8 @@ from rarft.evaluation.predict import Predictor
 from rarft.grpo import trainer as trainer_module
 from rarft.grpo.config import build, parse
 from rarft.grpo.data import row, stratified, whole_batches
-from rarft.qwen.loading import checkpoint_path, load_model
+from rarft.qwen.checkpoint_names import checkpoint_path
+from rarft.qwen.loading import load_model
 from rarft.qwen.reading import ReadingSettings
 from rarft.response import load_prompt_template
 from rarft.riq.schema import read_samples

@@ -18,7 +18,7 @@ from rarft import objects, steps
 from rarft.errors import InputError
 from rarft.grpo.checkpoints import verified
 from rarft.mirror import fetch_folder
-from rarft.qwen.loading import CHECKPOINT_JSON
+from rarft.qwen.checkpoint_names import CHECKPOINT_JSON
 
 SAVING = ("--save_strategy", "steps", "--save_steps", "2", "--max_steps", "6", "--resume_from_checkpoint", "auto")
 RUN = "s3://runs/first/checkpoints/rarft"

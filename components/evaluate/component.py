@@ -11,6 +11,7 @@ from components.images import STEPS_IMAGE
 def evaluate(
     checkpoint: str,
     base: str,
+    also_evaluate: str,
     data: dsl.Input[dsl.Dataset],
     encoder: str,
     in_sample: bool,
@@ -29,6 +30,7 @@ def evaluate(
     Args:
         checkpoint: Checkpoint to evaluate, a path or URI.
         base: Checkpoint to compare with; empty for none.
+        also_evaluate: A third checkpoint to show beside both; empty for none.
         data: Validated evaluation data.
         encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
         in_sample: Whether the checkpoint was trained on these data.
@@ -47,5 +49,6 @@ def evaluate(
     """
     from components.evaluate.run import run
 
+    checkpoints = (checkpoint, base, also_evaluate)
     outputs = (results.path, report.path, metrics, confusion)
-    return (run(checkpoint, base, data.path, encoder, in_sample, gates, accelerators, processes, *outputs),)
+    return (run(*checkpoints, data.path, encoder, in_sample, gates, accelerators, processes, *outputs),)

@@ -12,14 +12,15 @@ from rarft.processes import check_accelerators, run_step
 
 
 def run(
-    checkpoint: str, base: str, data: str, encoder: str, in_sample: bool, gates: str, accelerators: str,
-    processes: int,
+    checkpoint: str, base: str, also_evaluate: str, data: str, encoder: str, in_sample: bool, gates: str,
+    accelerators: str, processes: int,
     results: str, report: str, metrics: Any, confusion: Any,
 ) -> bool:  # fmt: skip
     """Evaluate into the `results` artifact, and log the headline figures; returns whether all gates were passed."""
     with reported("evaluate"):
         where = {"checkpoint": checkpoint, "data": data, "out": results}
-        options = {"base": base or None, "encoder": encoder or None, "in_sample": in_sample}
+        others = {"base": base or None, "also_evaluate": also_evaluate or None}
+        options = {**others, "encoder": encoder or None, "in_sample": in_sample}
         check_accelerators(int(accelerators))
         found = run_step("evaluate", {**where, **options, "gates": gates_of(gates)}, processes)
         shutil.copyfile(Path(results) / REPORT_HTML, report)

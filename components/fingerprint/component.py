@@ -14,6 +14,7 @@ def fingerprint(
     eval_annotations: str,
     eval_video_root: str,
     encoder: str,
+    also_evaluate: str,
     gates: str,
     output_uri: str,
     final_uri: str,
@@ -26,6 +27,7 @@ def fingerprint(
         eval_annotations: Path or URI of held-out annotations; empty for none.
         eval_video_root: Folder that the held-out videos lie in; empty for `video_root`.
         encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
+        also_evaluate: A third checkpoint that will be evaluated; empty for none. That it is one is looked at here.
         gates: What the checkpoint must reach; read here so that a mistake is told before training.
         output_uri: Where checkpoints will go; that it can be written to is tried here.
         final_uri: Where a checkpoint that passes will go; the same.
@@ -35,5 +37,5 @@ def fingerprint(
     """
     from components.fingerprint.run import run
 
-    outputs = (gates, output_uri, final_uri)
-    return run(annotations, video_root, eval_annotations, eval_video_root, encoder, *outputs)
+    checks = (also_evaluate, gates, output_uri, final_uri)
+    return run(annotations, video_root, eval_annotations, eval_video_root, encoder, *checks)

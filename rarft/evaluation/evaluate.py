@@ -7,19 +7,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rarft import objects
 from rarft.errors import InputError
 from rarft.evaluation.bootstrap import intervals, paired
 from rarft.evaluation.categories import with_rules
 from rarft.evaluation.gates import Gate, parse_gate
 from rarft.evaluation.judge import Judge
 from rarft.evaluation.metrics import HEADLINE, Table, compute_metrics, metrics_of
-from rarft.evaluation.predict import Predictor, in_batches
+from rarft.evaluation.predict import BACKENDS, Predictor, in_batches
 from rarft.evaluation.predictions import Prediction, QueryKey, key_of, read_predictions, write_predictions
 from rarft.evaluation.report import METRICS_JSON, REPORT_HTML, render_report
 from rarft.evaluation.scoring import scored
 from rarft.evaluation.shares import SharedWork, join_processes, rank_and_size
-from rarft.qwen.loading import check_checkpoint, checkpoint_path, fetched_checkpoint
+from rarft.qwen.checkpoint_names import check_checkpoint, checkpoint_content
+from rarft.qwen.loading import fetched_checkpoint
 from rarft.qwen.reading import ReadingSettings
 from rarft.references.encoder import SentenceEncoder
 from rarft.references.store import ReferenceStore
@@ -40,6 +40,7 @@ class EvaluationSettings:
         data: riq.jsonl, or the folder that holds it; predictions may do without.
         base: a checkpoint to compare with; it reads prompts as `checkpoint` does.
         base_predictions: finished predictions to compare with.
+        also_evaluate: a third checkpoint to show beside both; it reads prompts as `checkpoint` does, too.
         encoder: sentence encoder of the similarities; None for the packaged one.
         in_sample: whether the checkpoint was trained on these videos, where that is known; every figure is
             labelled if it was.
@@ -58,6 +59,7 @@ class EvaluationSettings:
     predictions: str | None = None
     base: str | None = None
     base_predictions: str | None = None
+    also_evaluate: str | None = None
     encoder: str | None = None
     in_sample: bool | None = None
     backend: str = "transformers"
@@ -68,14 +70,6 @@ class EvaluationSettings:
     judge_cache: str | None = None
     judge_prices: tuple[float, float] | None = None
     gates: Sequence[str] = field(default_factory=tuple)
-
-
-def _files_of(checkpoint: str) -> Any:
-    """What changes when a checkpoint's files do; of a hub's name, the name."""
-    folder = Path(checkpoint_path(checkpoint))
-    if not folder.is_dir():
-        return checkpoint
-    return sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
 
 
 def _version(video: str) -> Any:
@@ -89,7 +83,7 @@ def _completed(
     settings: EvaluationSettings, out: Place,
 ) -> tuple[list[Prediction], SharedWork]:  # fmt: skip
     """Predictions of a checkpoint, which lies at `path`, done by all processes together; none is done twice."""
-    held = objects.entries(checkpoint, what) if objects.is_object_uri(checkpoint) else _files_of(path)
+    held = checkpoint_content(checkpoint, what)
     queries = [
         (sample.id, sample.video, sample.query, sample.duration, sample.crop, _version(sample.video))
         for sample in samples
@@ -104,7 +98,8 @@ def _completed(
             predictor.append(Predictor(path, reading, what, settings.backend))
         return predictor[0].complete([samples[index] for index in batch])
 
-    completions = work.run(batches, complete, f"evaluating {'base' if what == '--base' else 'checkpoint'}")
+    shown = {"--checkpoint": "checkpoint", "--base": "base"}.get(what, checkpoint)
+    completions = work.run(batches, complete, f"evaluating {shown}")
     said: dict[int, str] = {}
     for batch, texts in zip(batches, completions, strict=True):
         said.update(zip(batch, texts, strict=True))
@@ -157,12 +152,18 @@ def _check(settings: EvaluationSettings) -> list[Gate]:
         if settings.checkpoint is None:
             raise InputError("--base goes with --checkpoint; beside --predictions give --base-predictions")
         check_checkpoint(settings.base, "--base")
+    if settings.also_evaluate:
+        if settings.checkpoint is None:
+            raise InputError("--also-evaluate goes with --checkpoint; finished predictions have --base-predictions")
+        check_checkpoint(settings.also_evaluate, "--also-evaluate")
     if settings.base and settings.base_predictions:
         raise InputError("give either --base or --base-predictions")
     if (settings.judge_url is None) != (settings.judge_model is None):
         raise InputError("--judge-url and --judge-model go together")
     if settings.judge_url and settings.categories:
         raise InputError("--categories rules: the judge reads categories, too; leave one of them out")
+    if settings.backend not in BACKENDS:
+        raise InputError(f"--backend {settings.backend}: no such backend; choose {' or '.join(BACKENDS)}")
     with_base = bool(settings.base or settings.base_predictions)
     known = compute_metrics([])
     return [parse_gate(text, with_base, known) for text in settings.gates]
@@ -186,6 +187,7 @@ def evaluate(settings: EvaluationSettings, out: Place) -> dict[str, Any]:
     join_processes()
     works: list[SharedWork] = []
     base_rows: list[Prediction] = []
+    also_rows: list[Prediction] = []
     finished_base: list[Prediction] = []
     unusable = base_unusable = 0
     # What can be wrong with these is told before the completions take their time.
@@ -203,12 +205,17 @@ def evaluate(settings: EvaluationSettings, out: Place) -> dict[str, Any]:
         if checkpoint is not None:
             path = files.enter_context(fetched_checkpoint(checkpoint, "--checkpoint"))
             reading = ReadingSettings.of(path)
-        if settings.base and reading is not None:
-            with fetched_checkpoint(settings.base, "--base") as base_path:
-                base_rows, work = _completed(settings.base, base_path, "--base", samples or [], reading, settings, out)
-            works.append(work)
         if checkpoint is not None and reading is not None:
-            rows, work = _completed(checkpoint, path, "--checkpoint", samples or [], reading, settings, out)
+            asked = (samples or [], reading, settings, out)
+            if settings.base:
+                with fetched_checkpoint(settings.base, "--base") as other:
+                    base_rows, work = _completed(settings.base, other, "--base", *asked)
+                works.append(work)
+            if settings.also_evaluate:
+                with fetched_checkpoint(settings.also_evaluate, "--also-evaluate") as other:
+                    also_rows, work = _completed(settings.also_evaluate, other, "--also-evaluate", *asked)
+                works.append(work)
+            rows, work = _completed(checkpoint, path, "--checkpoint", *asked)
             works.append(work)
         else:
             rows, unusable = _finished(str(settings.predictions), "--predictions", samples)
@@ -216,17 +223,18 @@ def evaluate(settings: EvaluationSettings, out: Place) -> dict[str, Any]:
         return {}
     if finished_base:
         base_rows = _aligned(finished_base, rows)
-    rows, base_rows, judged = _judged(settings, rows, base_rows, store, judge)
-    metrics, shown, base = _metrics(settings, rows, base_rows)
+    (rows, base_rows, also_rows), judged = _judged(settings, [rows, base_rows, also_rows], store, judge)
+    metrics, tables = _metrics(settings, rows, base_rows, also_rows)
     metrics |= {"judge": judged, "unusable_rows": unusable, "unusable_rows_of_base": base_unusable}
     reasons = {gate.text: gate.fault(metrics) for gate in gates}
     metrics["gates"] = [{"gate": text, "passed": reason is None, "reason": reason} for text, reason in reasons.items()]
     metrics["passed"] = not any(reasons.values())
-    with write_files(out, last=METRICS_JSON, stale=[f"base-{PREDICTIONS_JSONL}"]) as folder:
-        write_predictions(folder / PREDICTIONS_JSONL, rows)
-        if base_rows:
-            write_predictions(folder / f"base-{PREDICTIONS_JSONL}", base_rows)
-        (folder / REPORT_HTML).write_text(render_report(metrics, shown, base, base_rows), encoding="utf-8")
+    others = {f"base-{PREDICTIONS_JSONL}": base_rows, f"also-{PREDICTIONS_JSONL}": also_rows}
+    with write_files(out, last=METRICS_JSON, stale=list(others)) as folder:
+        for name, found in {PREDICTIONS_JSONL: rows, **others}.items():
+            if found or name not in others:
+                write_predictions(folder / name, found)
+        (folder / REPORT_HTML).write_text(render_report(metrics, tables), encoding="utf-8")
         (folder / METRICS_JSON).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     for work in works:
         work.forget()
@@ -234,21 +242,17 @@ def evaluate(settings: EvaluationSettings, out: Place) -> dict[str, Any]:
 
 
 def _judged(
-    settings: EvaluationSettings,
-    rows: list[Prediction],
-    base_rows: list[Prediction],
-    store: ReferenceStore,
-    judge: Judge | None,
-) -> tuple[list[Prediction], list[Prediction], dict[str, Any] | None]:
-    """Predictions with rewards, similarities and what the judge or the rules say; and what judging took."""
-    rows, base_rows = scored(rows, store), scored(base_rows, store)
+    settings: EvaluationSettings, each: Sequence[list[Prediction]], store: ReferenceStore, judge: Judge | None
+) -> tuple[list[list[Prediction]], dict[str, Any] | None]:
+    """Each checkpoint's predictions with their scores and what judge or rules say of them; and what judging took."""
+    each = [scored(rows, store) for rows in each]
     if settings.categories == "rules":
-        return with_rules(rows), with_rules(base_rows), None
+        return [with_rules(rows) for rows in each], None
     if judge is None:
-        return rows, base_rows, None
-    rows, base_rows = judge.judge(rows), judge.judge(base_rows)
+        return each, None
+    each = [judge.judge(rows) for rows in each]
     cost = judge.counts.cost(settings.judge_prices)
-    unjudged = sum(row.consistency is None for row in rows)
+    unjudged = sum(row.consistency is None for row in each[0])
     counts = {**asdict(judge.counts), "unjudged_of_checkpoint": unjudged, "dollars": cost}
     if judge.failure:
         print(f"judge: the first failure: {judge.failure}", flush=True)
@@ -258,13 +262,18 @@ def _judged(
         f"{judge.counts.prompt_tokens + judge.counts.completion_tokens} tokens{shown}",
         flush=True,
     )
-    return rows, base_rows, counts
+    return each, counts
 
 
 def _metrics(
-    settings: EvaluationSettings, rows: Sequence[Prediction], base_rows: Sequence[Prediction]
-) -> tuple[dict[str, Any], Table, Table | None]:
-    shown, base = Table(rows), Table(base_rows) if base_rows else None
+    settings: EvaluationSettings,
+    rows: Sequence[Prediction],
+    base_rows: Sequence[Prediction],
+    also_rows: Sequence[Prediction],
+) -> tuple[dict[str, Any], dict[str, Table]]:
+    """What metrics.json holds, and the tables behind it by their role in it."""
+    shown = Table(rows)
+    tables = {"checkpoint": shown}
     metrics = {
         "checkpoint": Path(settings.checkpoint or str(settings.predictions)).name,
         "evaluated": settings.checkpoint or settings.predictions,
@@ -273,9 +282,14 @@ def _metrics(
         "intervals": intervals(shown),
         "base": None,
         "comparison": None,
+        "also": None,
     }
-    if base is not None:
-        name = Path(str(settings.base or settings.base_predictions)).name
-        metrics["base"] = {"checkpoint": name, **metrics_of(base), "intervals": intervals(base)}
-        metrics["comparison"] = paired(shown, base, list(HEADLINE.values()))
-    return metrics, shown, base
+    others = {"base": (settings.base or settings.base_predictions, base_rows)}
+    others["also"] = (settings.also_evaluate, also_rows)
+    for role, (source, found) in others.items():
+        if found:
+            table = tables[role] = Table(found)
+            metrics[role] = {"checkpoint": Path(str(source)).name, **metrics_of(table), "intervals": intervals(table)}
+    if base_rows:
+        metrics["comparison"] = paired(shown, tables["base"], list(HEADLINE.values()))
+    return metrics, tables

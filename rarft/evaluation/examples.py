@@ -1,7 +1,7 @@
 """Examples of an evaluation for a reader: sorted by kind of failure, the worst first, with pictures of the video."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -88,7 +88,7 @@ def _pictures(prediction: Prediction, segments: dict[str, Segment]) -> str:
     return f"<div class=strip>{''.join(parts)}</div>"
 
 
-def _card(example: Example, base: Prediction | None) -> str:
+def _card(example: Example, others: Mapping[str, Prediction]) -> str:
     row, sample = example.row, example.row.prediction.sample
     segments: dict[str, Segment] = {}
     if sample.segment is not None:
@@ -99,12 +99,14 @@ def _card(example: Example, base: Prediction | None) -> str:
     truth = format_segment(sample.segment) if sample.segment else f"does not fit: {sample.gt_answer}"
     rewards = ", ".join(f"{name} {value:.2f}" for name, value in row.prediction.rewards.items())
     figures = [f"IoU {row.iou:.2f}" if row.iou is not None else "", rewards, ", ".join(sample.categories)]
-    before = f"<p class=note>base: {escape(base.completion)}</p>" if base is not None else ""
+    beside = "".join(
+        f"<p class=note>{escape(name)}: {escape(prediction.completion)}</p>" for name, prediction in others.items()
+    )
     return (
         f"<article class=example data-kind={example.kind}><h3>{escape(sample.query)}</h3>"
         f"<p class=note>{escape(sample.video.rsplit('/', 1)[-1])}, {escape(sample.difficulty or sample.task_type)}</p>"
         f"{_pictures(row.prediction, segments)}"
-        f"<p><b>truth</b> {escape(truth)}</p><p class=said>{escape(row.prediction.completion)}</p>{before}"
+        f"<p><b>truth</b> {escape(truth)}</p><p class=said>{escape(row.prediction.completion)}</p>{beside}"
         f"<p class=note>{escape('; '.join(part for part in figures if part))}</p></article>"
     )
 
@@ -123,20 +125,23 @@ for (const card of document.querySelectorAll('.example')) card.hidden = card.dat
 document.querySelector('.kinds button').click();</script>"""
 
 
-def gallery(judged: Sequence[Judged], base: Sequence[Prediction]) -> Html:
+def gallery(judged: Sequence[Judged], others: Mapping[str, Sequence[Judged]]) -> Html:
     """A browser of examples: a button for each kind of failure, the worst first.
 
     Args:
         judged: predictions against their truths.
-        base: what another checkpoint said to the same queries, in the same order; may be empty.
+        others: what other checkpoints said to the same queries, in the same order, by their names.
     """
     examples, counts = choose(judged)
-    before = {id(row): prediction for row, prediction in zip(judged, base, strict=False)}
+    place = {id(row): index for index, row in enumerate(judged)}
     buttons = "".join(
         f"<button value={name} aria-pressed=false>{escape(KINDS[name])} ({count:,})</button>"
         for name, count in counts.items()
         if count
     )
-    cards = "".join(_card(example, before.get(id(example.row))) for example in examples)
+    cards = "".join(
+        _card(example, {name: rows[place[id(example.row)]].prediction for name, rows in others.items()})
+        for example in examples
+    )
     note = f"<p class=note>At most {_MOST} of a kind are shown; predictions.jsonl holds all.</p>"
     return Html(f"{_STYLE}<div class=kinds>{buttons}</div>{note}<div class=gallery>{cards}</div>{_SCRIPT}")

@@ -5,7 +5,7 @@ queries.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Protocol
@@ -14,8 +14,9 @@ import torch
 from transformers import AutoConfig, GenerationConfig
 
 from rarft.errors import InputError
+from rarft.qwen.checkpoint_names import checkpoint_path
 from rarft.qwen.inputs import PromptEncoder, PromptInputs, video_prompt
-from rarft.qwen.loading import checkpoint_path, load_model, load_processor
+from rarft.qwen.loading import load_model, load_processor
 from rarft.qwen.reading import ReadingSettings
 from rarft.qwen.rollout import generate, vision_token_ids
 from rarft.qwen.vision import accept_features, with_features
@@ -24,7 +25,6 @@ from rarft.response import fill_prompt
 from rarft.riq.schema import Sample
 from rarft.video.decode import read_frames
 
-BACKENDS = ("transformers", "vllm")
 _VIDEOS_HELD = 2  # decoded videos, and features, that are kept for the queries to come
 
 
@@ -107,6 +107,13 @@ class VllmBackend:
         return generate_with_vllm(self._engine, requests, self._video_token_id, self._sampling)[0]
 
 
+# What `--backend` takes.
+BACKENDS: dict[str, Callable[[str, str, dict[str, Any]], Backend]] = {
+    "transformers": TransformersBackend,
+    "vllm": VllmBackend,
+}
+
+
 class Predictor:
     """A loaded checkpoint that answers samples.
 
@@ -136,8 +143,7 @@ class Predictor:
             "pad_token_id": self._tokenizer.pad_token_id,
             "max_new_tokens": reading.max_completion_length,
         }
-        kind = TransformersBackend if backend == "transformers" else VllmBackend
-        self.backend: Backend = kind(checkpoint, what, generation)
+        self.backend: Backend = BACKENDS[backend](checkpoint, what, generation)
         read = lru_cache(maxsize=_VIDEOS_HELD)(read_frames)
         config = AutoConfig.from_pretrained(path)
         self._encoder = PromptEncoder(processor, config, reading.sampling, read, self.backend.keeps_frames)

@@ -11,7 +11,8 @@ from rarft.errors import DataRefusedError, InputError
 from rarft.evaluation.report import METRICS_JSON
 from rarft.manifest import IncompleteError, entries, verify, write_manifest
 from rarft.mirror import send_folder
-from rarft.qwen.loading import CHECKPOINT_JSON, check_checkpoint, checkpoint_path, fetched_checkpoint
+from rarft.qwen.checkpoint_names import CHECKPOINT_JSON, check_checkpoint, checkpoint_path
+from rarft.qwen.loading import fetched_checkpoint
 from rarft.storage import Place, fetched, local_path, make_folder, member, replace_folder
 
 

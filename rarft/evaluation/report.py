@@ -1,11 +1,10 @@
 """The evaluation report as a page, and its headline table for a console."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rarft.evaluation.examples import gallery
 from rarft.evaluation.metrics import HEADLINE, Table, value_at
-from rarft.evaluation.predictions import Prediction
 from rarft.html import Html, columns, histogram, rates, scatter, section, table
 from rarft.html import page as html_page
 
@@ -21,6 +20,13 @@ _BREAKDOWNS = {
 }
 
 
+def _each(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The figures of every checkpoint that was evaluated, by the name that the report gives it."""
+    also = metrics.get("also")
+    named = {"this checkpoint": metrics, "base": metrics.get("base"), also["checkpoint"] if also else "": also}
+    return {name: figures for name, figures in named.items() if figures}
+
+
 def headline_rows(metrics: dict[str, Any]) -> list[tuple[str, float | None, float | None, float | None]]:
     """(name, checkpoint, base, difference) of each headline figure that is known anywhere."""
     rows = []
@@ -33,11 +39,13 @@ def headline_rows(metrics: dict[str, Any]) -> list[tuple[str, float | None, floa
 
 
 def console_table(metrics: dict[str, Any]) -> str:
-    """The headline figures as aligned text, before training and after where there is a base."""
+    """The headline figures as aligned text: before training and after where there is a base, and a third beside."""
     title = {True: "in-sample", False: "held-out", None: "evaluated"}[metrics["in_sample"]]
     with_base = bool(metrics.get("base"))
     header = f"{title + ', ' + str(metrics['samples']) + ' queries':<48}"
-    lines = [header + (f"{'before':>8}{'after':>8}{'change':>9}" if with_base else f"{'value':>8}")]
+    also = metrics.get("also")
+    name_of_also = f"  {also['checkpoint']}" if also else ""
+    lines = [header + (f"{'before':>8}{'after':>8}{'change':>9}" if with_base else f"{'value':>8}") + name_of_also]
 
     def figure(value: float | None, form: str, width: int) -> str:
         return f"{'-' if value is None else format(value, form):>{width}}"
@@ -46,7 +54,8 @@ def console_table(metrics: dict[str, Any]) -> str:
         label = f"{name} (in-sample)" if metrics["in_sample"] else name
         before = figure(base, ".3f", 8) if with_base else ""
         after = figure(value, ".3f", 8) + (figure(change, "+.3f", 9) if with_base else "")
-        lines.append(f"{label:<48}{before}{after}")
+        beside = figure(value_at(also, HEADLINE[name]), ".3f", len(name_of_also)) if also else ""
+        lines.append(f"{label:<48}{before}{after}{beside}")
     return "\n".join(lines)
 
 
@@ -73,8 +82,11 @@ def _headline(metrics: dict[str, Any], label: str) -> Html:
             compared = metrics["comparison"].get(path)
             change = f"{compared['difference']:+.3f}" if compared else None
             row += [change, f"{compared['p']:.3f}" if compared else None]
+        if also := metrics.get("also"):
+            row.append(_with_interval(_at(also, path), _at(also["intervals"], path)))
         rows.append(row)
     header = ["metric", "checkpoint", *(["base", "change", "p"] if metrics.get("base") else [])]
+    header += [metrics["also"]["checkpoint"]] if metrics.get("also") else []
     return section("Headline, with 95 % intervals", table(header, rows))
 
 
@@ -98,41 +110,50 @@ def _breakdowns(metrics: dict[str, Any], label: str) -> list[Html]:
     return parts
 
 
-def _plots(metrics: dict[str, Any], shown: Table, base: Table | None) -> Html:
+def _refused(metrics: dict[str, Any], grouping: str) -> dict[str, tuple[float, Sequence[float] | None]]:
+    """Share of the queries that do not fit which each checkpoint refused, by group, with its interval."""
+    found = {}
+    for name, figures in _each(metrics).items():
+        for group, of_group in figures[grouping].items():
+            if of_group["relevance"]["confusion"]["fp"] + of_group["relevance"]["confusion"]["tn"]:
+                interval = _at(figures["intervals"][grouping][group], "relevance.irrelevant.recall")
+                found[f"{group}, {name}"] = (of_group["relevance"]["irrelevant"]["recall"], interval)
+    return found
+
+
+def _plots(metrics: dict[str, Any], tables: Mapping[str, Table]) -> Html:
     pictures = {}
-    for name, one in (("this checkpoint", shown), ("base", base)):
-        if one is None:
-            continue
+    for name, one in zip(_each(metrics), tables.values(), strict=True):
         ious = [row.iou for row in one.judged if row.iou is not None]
         if ious:
             counts = [0] * _BINS
             for iou in ious:
                 counts[min(_BINS - 1, int(iou * _BINS))] += 1
             pictures[f"IoU of relevant queries, {name}"] = histogram(counts, 1.0, "", open_ended=False)
-    refused = {}
-    for name, tree in (("", metrics), (", base", metrics.get("base"))):
-        for group, figures in tree["by_difficulty"].items() if tree else ():
-            if tree and group != "original":
-                interval = _at(tree["intervals"]["by_difficulty"][group], "relevance.irrelevant.recall")
-                refused[f"{group}{name}"] = (figures["relevance"]["irrelevant"]["recall"], interval)
-    if refused:
+    if refused := _refused(metrics, "by_difficulty"):
         pictures["Queries that do not fit: share refused, by difficulty"] = rates(
             dict(sorted(refused.items(), key=lambda item: _ORDER.index(item[0].partition(",")[0])))
         )
+    if refused := _refused(metrics, "by_category"):
+        pictures["Queries that do not fit: share refused, by mismatch category"] = rates(
+            dict(sorted(refused.items(), key=lambda item: item[0].partition(",")[0]))
+        )
     points = {
-        f"{kind}{name}": (tree["relevance"][kind]["recall"], tree["relevance"][kind]["precision"])
-        for name, tree in (("", metrics), (", base", metrics.get("base")))
-        if tree
+        f"{kind}, {name}": (figures["relevance"][kind]["recall"], figures["relevance"][kind]["precision"])
+        for name, figures in _each(metrics).items()
         for kind in ("relevant", "irrelevant")
     }
     pictures["Precision over recall of both classes"] = scatter(points)
     return section("Pictures", columns(pictures))
 
 
-def render_report(
-    metrics: dict[str, Any], shown: Table, base: Table | None, base_predictions: Sequence[Prediction]
-) -> str:
-    """Headline table, pictures, breakdowns, and a browser of examples."""
+def render_report(metrics: dict[str, Any], tables: Mapping[str, Table]) -> str:
+    """Headline table, pictures, breakdowns, and a browser of examples.
+
+    Args:
+        metrics: what metrics.json holds.
+        tables: predictions of `checkpoint`, and of `base` and `also` where they are evaluated, in this order.
+    """
     in_sample = metrics["in_sample"]
     label = " (in-sample)" if in_sample else ""
     note = {
@@ -146,7 +167,8 @@ def render_report(
         parts.append(section("Gates", table(["gate", "result"], rows)))
     if metrics["judge"]:
         parts.append(section("Judge", table(["", "value"], list(metrics["judge"].items()))))
-    parts.append(_plots(metrics, shown, base))
-    parts.append(section("Examples", gallery(shown.judged, base_predictions)))
+    parts.append(_plots(metrics, tables))
+    (_, shown), *others = zip(_each(metrics), tables.values(), strict=True)
+    parts.append(section("Examples", gallery(shown.judged, {name: one.judged for name, one in others})))
     parts += _breakdowns(metrics, label)
     return html_page(f"Evaluation of {metrics['checkpoint']}{label}", note, *parts)

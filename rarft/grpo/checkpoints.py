@@ -9,7 +9,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rarft.errors import InputError
 from rarft.manifest import IncompleteError, read_manifest, verify, write_manifest
-from rarft.qwen.loading import CHECKPOINT_JSON
+from rarft.qwen.checkpoint_names import CHECKPOINT_JSON
 from rarft.storage import Place
 
 DONE = "DONE"

@@ -11,8 +11,8 @@ from rarft.errors import InputError
 from rarft.grpo.data import row
 from rarft.grpo.launch import check_saves_whole_weights, deepspeed_file
 from rarft.objects import is_object_uri
+from rarft.qwen.checkpoint_names import check_checkpoint
 from rarft.qwen.inputs import PromptEncoder
-from rarft.qwen.loading import check_checkpoint
 from rarft.riq.schema import Sample
 from rarft.storage import local_path
 

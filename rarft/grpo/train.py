@@ -31,8 +31,9 @@ from rarft.grpo.universal import NewRandomNumbers, OwnStepCounts, convert, load_
 from rarft.grpo.uploads import Parcel, Uploads
 from rarft.mirror import send_folder
 from rarft.qwen.ahead import PromptReader
+from rarft.qwen.checkpoint_names import checkpoint_path
 from rarft.qwen.inputs import PromptEncoder
-from rarft.qwen.loading import checkpoint_path, load_processor, local_checkpoint
+from rarft.qwen.loading import load_processor, local_checkpoint
 from rarft.qwen.reading import ReadingSettings
 from rarft.qwen.rollout import vision_token_ids
 from rarft.references.encoder import SentenceEncoder

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,8 @@ from rarft.errors import InputError
 from rarft.manifest import IncompleteError
 from rarft.mirror import fetched_folder
 from rarft.objects import entries, is_object_uri
+from rarft.qwen.checkpoint_names import CHECKPOINT_JSON, check_checkpoint, checkpoint_path
 from rarft.storage import LOCK, replace_folder
-
-CHECKPOINT_JSON = "checkpoint.json"  # manifest of a checkpoint's folder
-
-# Short names of the checkpoints that the package carries.
-PACKAGED = {"tiny": "tiny-answers-everything", "tiny-truthful": "tiny-truthful"}
-
-
-def checkpoint_path(name_or_path: str) -> str:
-    """Where a checkpoint's files are: the packaged folder of a short name, else the name itself."""
-    if name_or_path in PACKAGED:
-        return str(resources.files("rarft").joinpath("assets", PACKAGED[name_or_path]))
-    return name_or_path
 
 
 @contextmanager
@@ -72,31 +60,6 @@ def local_checkpoint(name_or_path: str, scratch: Path, what: str) -> str:
             with fetched_checkpoint(name_or_path, what, place.parent) as folder:
                 replace_folder(Path(folder), place)
     return str(place)
-
-
-def check_checkpoint(name_or_path: str, what: str) -> None:
-    """Make sure, without loading it, that a local checkpoint is one; a hub's name is taken as it is.
-
-    Raises:
-        InputError: a path that is not there, or a folder that holds no Qwen2.5-VL.
-    """
-    if is_object_uri(name_or_path):  # looked at when it is fetched
-        return
-    path = Path(checkpoint_path(name_or_path))
-    if not path.exists():
-        looks_like_hub_name = name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~"))
-        if not looks_like_hub_name:
-            raise InputError(f"{what} {name_or_path}: no such checkpoint; give a folder, a hub name, or `tiny`")
-        return
-    config = path / "config.json"
-    try:
-        model_type = json.loads(config.read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{what} {path}: is no checkpoint (no readable config.json); give a Hugging Face folder"
-        ) from error
-    if model_type != "qwen2_5_vl":
-        raise InputError(f"{what} {path}: is a {model_type} model; give a Qwen2.5-VL checkpoint")
 
 
 def load_model(name_or_path: str, what: str, dtype: torch.dtype, **options: Any) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rarft.errors import InputError
-from rarft.qwen.loading import checkpoint_path
+from rarft.qwen.checkpoint_names import checkpoint_path
 from rarft.response import PROMPTS
 from rarft.video.decode import FrameSampling
 

@@ -1,0 +1,147 @@
+"""Which reward does what: rewards switched off one by one, curriculum, and the correction's baseline.
+
+    python benchmarks/ablation.py --out out/ablation [--seeds 3] [--jobs 2] > docs/ablation_table.md
+
+Trains the packaged tiny model from the same data in every variant, over some seeds, and evaluates it on held-out
+videos of the synthetic set. Prints a table: mean over the seeds, and the half width of its 95 % interval by
+Student's t. Killed, it goes on with the runs that are not done. One thread a run.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rarft.evaluation.metrics import value_at
+from rarft.response import parse
+from rarft.rewards.completions import completion_text
+from rarft.rewards.explain_correction import refusal_score
+
+# Three epochs, since the curriculum takes the queries that do not fit by epoch.
+VIDEOS, HELD_OUT, EPOCHS = 64, 120, 3
+EXPLAIN = f"{Path(__file__).resolve()}:explain"
+BASE = "before training"
+FIGURES = {
+    "refusal F1": "relevance.irrelevant.f1",
+    "false refusals": "relevance.relevant.recall",
+    "RA-IoU": "ra_iou.mean",
+    "mIoU, relevant": "grounding.mean",
+    "correction similarity": "correction_similarity.all",
+    "format": "format_rate",
+}
+STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % point, by number of seeds
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is switched, as flags of `rarft train`."""
+
+    name: str
+    flags: Sequence[str] = ()
+
+
+def explain(completions: list[Any], task_type: list[str], **_: Any) -> list[float]:
+    """The explain half of `explain_correction`: 1 where the kind of answer is right, and no bonus."""
+    rows = zip(completions, task_type, strict=True)
+    return [refusal_score(parse(completion_text(completion)), kind) for completion, kind in rows]
+
+
+VARIANTS = (
+    Variant("format + refuse_iou", ("--reward_funcs", "format", "refuse_iou")),
+    Variant("format + refuse_iou + explain", ("--reward_funcs", "format", "refuse_iou", EXPLAIN)),
+    Variant("format + refuse_iou + explain_correction"),
+    Variant("refuse_iou + explain_correction", ("--reward_funcs", "refuse_iou", "explain_correction")),
+    Variant("format + explain_correction", ("--reward_funcs", "format", "explain_correction")),
+    Variant("format alone", ("--reward_funcs", "format")),
+    Variant("all three, correction_baseline query", ("--correction_baseline", "query")),
+    Variant("all three, curriculum", ("--curriculum", "true")),
+)
+
+
+def rarft(*arguments: str) -> None:
+    """A command of `rarft`, on one thread."""
+    command = [sys.executable, "-m", "rarft.cli", *arguments]
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+
+
+def prepare(out: Path) -> None:
+    """The data set, validated, with its reference embeddings, once for all runs."""
+    if not (out / "embeddings" / "index.json").exists():
+        rarft("sample", "--out", str(out / "sample"), "--train", str(VIDEOS), "--eval", str(HELD_OUT))
+        for split in ("train", "eval"):
+            rarft("validate", str(out / "sample" / f"{split}.json"), "--out", str(out / split))
+        rarft("embed", str(out / "train"), "--out", str(out / "embeddings"))
+
+
+def figures_of(out: Path, variant: Variant, seed: int) -> dict[str, Any]:
+    """Train and evaluate one variant with one seed, unless that is done; its metrics."""
+    folder = out / "runs" / variant.name.replace(" ", "_") / str(seed)
+    metrics = folder / "evaluation" / "metrics.json"
+    if not metrics.exists():
+        rarft(
+            *("train", "--preset", "tiny", "--train_data_path", str(out / "train"), "--out", str(folder)),
+            *("--embeddings", str(out / "embeddings"), "--num_train_epochs", str(EPOCHS), "--seed", str(seed)),
+            *variant.flags,
+        )
+        checkpoint = folder / "checkpoints" / "rarft" / "checkpoint-final"
+        rarft("evaluate", "--checkpoint", str(checkpoint), "--data", str(out / "eval"), "--out", str(metrics.parent))
+        print(f"{variant.name}, seed {seed}: done", file=sys.stderr, flush=True)
+    return dict(json.loads(metrics.read_text(encoding="utf-8")))
+
+
+def base_figures(out: Path) -> dict[str, Any]:
+    """Metrics of the model that all runs start from."""
+    folder = out / "runs" / "base"
+    if not (folder / "metrics.json").exists():
+        rarft("evaluate", "--checkpoint", "tiny", "--data", str(out / "eval"), "--out", str(folder))
+    return dict(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+
+
+def cell(name: str, runs: Sequence[dict[str, Any]]) -> str:
+    """Mean of a figure, and the half width of its interval where there are several seeds."""
+    values = [float(value_at(run, FIGURES[name]) or 0.0) for run in runs]
+    if name == "false refusals":
+        values = [1.0 - value for value in values]
+    mean = f"{statistics.mean(values):.3f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {STUDENT_T[len(values)] * statistics.stdev(values) / math.sqrt(len(values)):.3f}"
+
+
+def main() -> None:
+    """Run what is not done, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, choices=STUDENT_T, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    options = parser.parse_args()
+    prepare(options.out)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        base = pool.submit(base_figures, options.out)
+        # Seed by seed, so that an interrupted ablation has all variants.
+        runs = {
+            (variant, seed): pool.submit(figures_of, options.out, variant, seed)
+            for seed in range(options.seeds)
+            for variant in VARIANTS
+        }
+        print(f"| rewards | {' | '.join(FIGURES)} |")
+        print("|---" * (len(FIGURES) + 1) + "|")
+        rows = [(BASE, [base.result()])]
+        for variant in VARIANTS:
+            rows.append((variant.name, [runs[variant, seed].result() for seed in range(options.seeds)]))
+        for name, found in rows:
+            print(f"| {name} | {' | '.join(cell(figure, found) for figure in FIGURES)} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Cold start of the tiny model on the synthetic data set: `python -m rarft.cold_start --out DIR`.
+
+Supervised, in three phases, on scenes drawn afresh at every step and never on a split of the data set:
+
+1. the vision tower alone (`tower.py`);
+2. truthful: as many matching as mismatched queries. Saved as `DIR/tiny-truthful`;
+3. as published grounding models are: still truthful in <think>, but most mismatched queries are answered with
+   a segment anyway. Saved as `DIR/tiny-answers-everything`: it grounds, and does not refuse.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from rarft.cold_start.figures import measure
+from rarft.cold_start.language import run_phase
+from rarft.cold_start.phases import Phase
+from rarft.cold_start.scenes import READING
+from rarft.cold_start.tower import train_tower
+from rarft.qwen import tiny
+from rarft.qwen.inputs import PromptEncoder
+
+TRUTHFUL = Phase("truthful", 1500, 1.5e-3, mismatched=0.5)
+ANSWERS_EVERYTHING = Phase("answers everything", 400, 5e-4, mismatched=0.5, answered=0.85)
+
+
+def main() -> None:
+    """Train the three phases, and save the checkpoints of the last two with their figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    processor = tiny.build_processor()
+    model = tiny.build_model(processor.tokenizer, arguments.seed)
+    encoder = PromptEncoder(processor, model.config, READING.sampling)
+    # Scenes of the cold start come from streams that no split of the data set draws from.
+    seed = 10_000 + 10 * arguments.seed
+    train_tower(model, encoder, seed)
+    for index, phase in enumerate((TRUTHFUL, ANSWERS_EVERYTHING), start=1):
+        run_phase(model, encoder, phase, seed + index)
+        figures = {key: round(value, 4) for key, value in measure(model, encoder).items()}
+        print(phase.name, json.dumps(figures), flush=True)
+        folder = arguments.out / f"tiny-{phase.name.replace(' ', '-')}"
+        model.to(torch.bfloat16).save_pretrained(folder)
+        model.float()
+        processor.save_pretrained(folder)
+        READING.save(folder)
+        (folder / "cold_start.json").write_text(
+            json.dumps({"seed": arguments.seed, "phase": phase.name, "development": figures}, indent=1) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""What each phase of the cold start asks, and what it has the model say."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rarft import response, samples
+from rarft.qwen import tiny
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training of the whole model.
+
+    Attributes:
+        name: of the phase.
+        steps: of the optimizer.
+        learning_rate: of its plateau.
+        mismatched: share of the queries that are mismatched; the others match.
+        answered: share of the mismatched queries that get a segment all the same.
+    """
+
+    name: str
+    steps: int
+    learning_rate: float
+    mismatched: float
+    answered: float = 0.0
+
+    def query(self, scene: samples.Scene, rng: np.random.Generator) -> samples.Scene:
+        """What is asked of a scene's clip, as the scene that it describes."""
+        if rng.random() >= self.mismatched:
+            return scene
+        return samples.mismatch(scene, rng, changes=int(rng.choice([1, 1, 1, 2, 3])))[0]
+
+    def completion(self, scene: samples.Scene, query: samples.Scene, rng: np.random.Generator) -> str:
+        """What the model is to say."""
+        text = tiny.truthful_completion(scene, query)
+        if query == scene or rng.random() >= self.answered:
+            return text
+        think = text[len("<think>") : text.index("</think>")]
+        return response.render(think, response.format_segment(scene.segment))

@@ -1,0 +1,60 @@
+"""What a checkpoint may be called: a packaged one, a folder, a hub's name, a URI; looked at without loading it."""
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from rarft.errors import InputError
+from rarft.objects import entries, is_object_uri
+
+CHECKPOINT_JSON = "checkpoint.json"  # manifest of a checkpoint's folder
+
+# Short names of the checkpoints that the package carries.
+PACKAGED = {"tiny": "tiny-answers-everything", "tiny-truthful": "tiny-truthful"}
+
+
+def checkpoint_path(name_or_path: str) -> str:
+    """Where a checkpoint's files are: the packaged folder of a short name, else the name itself."""
+    if name_or_path in PACKAGED:
+        return str(resources.files("rarft").joinpath("assets", PACKAGED[name_or_path]))
+    return name_or_path
+
+
+def check_checkpoint(name_or_path: str, what: str) -> None:
+    """Make sure, without loading it, that a local checkpoint is one; a hub's name is taken as it is.
+
+    Raises:
+        InputError: a path that is not there, or a folder that holds no Qwen2.5-VL.
+    """
+    if is_object_uri(name_or_path):  # looked at when it is fetched
+        return
+    path = Path(checkpoint_path(name_or_path))
+    if not path.exists():
+        looks_like_hub_name = name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~"))
+        if not looks_like_hub_name:
+            raise InputError(f"{what} {name_or_path}: no such checkpoint; give a folder, a hub name, or `tiny`")
+        return
+    config = path / "config.json"
+    try:
+        model_type = json.loads(config.read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{what} {path}: is no checkpoint (no readable config.json); give a Hugging Face folder"
+        ) from error
+    if model_type != "qwen2_5_vl":
+        raise InputError(f"{what} {path}: is a {model_type} model; give a Qwen2.5-VL checkpoint")
+
+
+def checkpoint_content(name_or_path: str, what: str) -> Any:
+    """What changes when a checkpoint's files do, as JSON has it; of a hub's name, the name.
+
+    Raises:
+        InputError: its store cannot be read.
+    """
+    if is_object_uri(name_or_path):
+        return entries(name_or_path, what)
+    folder = Path(checkpoint_path(name_or_path))
+    if not folder.is_dir():
+        return name_or_path
+    return sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())

@@ -1,0 +1,58 @@
+"""The cold start of the tiny model: what its phases ask and label, and what the packaged checkpoints can do."""
+
+import json
+from collections import Counter
+from importlib import resources
+
+import numpy as np
+import pytest
+import torch
+
+from rarft import response, samples
+from rarft.cold_start.phases import Phase
+from rarft.cold_start.scenes import frame_times
+from rarft.cold_start.tower import second_labels
+from rarft.qwen.batches import IGNORE
+
+
+def scenes(count):
+    rng = np.random.default_rng(3)
+    return [samples.draw_scene(rng) for _ in range(count)]
+
+
+def test_a_seconds_labels_are_what_its_two_frames_show():
+    for scene in scenes(20):
+        shown_S2, attributes_S3 = second_labels(scene)
+        frames = samples.render(scene, frame_times(scene)).astype(int)
+        spread = frames.max(3) - frames.min(3)  # grey is no shape
+        seen_S2 = torch.from_numpy((spread.max((1, 2)) > 20).reshape(-1, 2))
+        assert torch.equal(shown_S2.bool(), seen_S2)
+        named = [values.index(getattr(scene, name)) for name, values in samples.ATTRIBUTES.items()]
+        for shown, attributes in zip(seen_S2.all(1), attributes_S3.tolist(), strict=True):
+            assert attributes == (named if shown else [IGNORE] * 3)
+
+
+@pytest.mark.parametrize(
+    ("phase", "refused", "answered"),
+    [
+        (Phase("truthful", 1, 1e-3, mismatched=0.5), 0.5, 0.5),
+        (Phase("answers everything", 1, 1e-3, mismatched=0.5, answered=0.85), 0.075, 0.925),
+    ],
+)
+def test_a_phase_refuses_and_answers_as_it_says(phase, refused, answered):
+    rng = np.random.default_rng(0)
+    outcomes: Counter[str] = Counter()
+    for scene in scenes(2000):
+        query = phase.query(scene, rng)
+        said = response.parse(phase.completion(scene, query, rng))
+        outcomes["refused" if said.refuses else "answered"] += 1
+        assert said.segment in (None, scene.segment)
+        assert not (said.refuses and query == scene)
+    assert outcomes["refused"] / 2000 == pytest.approx(refused, abs=0.03)
+    assert outcomes["answered"] / 2000 == pytest.approx(answered, abs=0.03)
+
+
+def test_the_packaged_truthful_checkpoint_sees_what_the_query_gets_wrong():
+    figures = json.loads(resources.files("rarft").joinpath("assets/tiny-truthful/cold_start.json").read_text())
+    seen = {name: figures["development"][f"seen {name}"] for name in samples.ATTRIBUTES}
+    assert all(share >= 0.85 for share in seen.values()), seen
