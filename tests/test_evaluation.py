@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from rarft import steps
 from rarft.errors import InputError
 from rarft.evaluation.predict import Predictor, in_batches
 from rarft.evaluation.report import console_table
+from rarft.evaluation.training_log import read_training_log
+from rarft.qwen.checkpoint_names import checkpoint_path
 from rarft.qwen.reading import ReadingSettings
 from rarft.riq.schema import read_samples
 from riq_items import read_lines
@@ -25,9 +28,15 @@ from riq_items import read_lines
 def evaluated(validated, tmp_path_factory):
     """An evaluation of the truthful model beside the one that answers everything: its folder and its metrics."""
     out = tmp_path_factory.mktemp("evaluated")
+    # As if training had led to it in two of three steps.
+    checkpoint = tmp_path_factory.mktemp("run") / "checkpoint-2"
+    shutil.copytree(checkpoint_path("tiny-truthful"), checkpoint)
+    rewards = [{"step": step, "reward": 1.0 + step / 8, "rewards/format_reward": 1.0, "kl": 0.0} for step in (1, 2, 3)]
+    log = "".join(f"{json.dumps(entry)}\n" for entry in rewards)
+    (checkpoint.parent / "training.jsonl").write_text(log + '{"step": 4, "rew')
     others = {"base": "tiny", "also_evaluate": "tiny"}
     metrics = steps.evaluate(
-        "tiny-truthful", str(validated), str(out), categories="rules", gates=["ra_iou.mean>=base"], **others
+        str(checkpoint), str(validated), str(out), categories="rules", gates=["ra_iou.mean>=base"], **others
     )
     return out, metrics
 
@@ -59,6 +68,23 @@ def test_a_third_checkpoint_stands_beside_both(evaluated):
     assert re.search(r"<th[^>]*>p</th><th[^>]*>tiny</th>", page)
     assert "hard, tiny</td>" in page  # share refused by difficulty
     assert all(f"{name}, tiny</td>" in page for name in metrics["by_category"])  # and by mismatch category
+
+
+def test_the_report_shows_the_training_that_led_to_the_checkpoint(evaluated):
+    page = (evaluated[0] / "report.html").read_text()
+    assert "<h2>Training</h2>" in page
+    assert ">reward 1.25<" in page  # at its own step, and not at the run's last
+    assert ">format_reward 1<" in page
+
+
+def test_a_log_that_cannot_be_read_is_told_before_the_completions(tmp_path, validated):
+    checkpoint = tmp_path / "checkpoint-2"
+    shutil.copytree(checkpoint_path("tiny"), checkpoint)
+    (tmp_path / "training.jsonl").write_text('{"reward": 1.0}\n')
+    with pytest.raises(InputError, match=r"the log beside it cannot be read \(training.jsonl: 'step'\); remove it"):
+        steps.evaluate(str(checkpoint), str(validated), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    assert read_training_log("Qwen/Qwen2.5-VL-7B-Instruct", "--checkpoint") == {}
 
 
 def test_a_video_is_decoded_and_encoded_once_for_all_of_its_queries(validated):

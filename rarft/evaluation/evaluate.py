@@ -18,6 +18,7 @@ from rarft.evaluation.predictions import Prediction, QueryKey, key_of, read_pred
 from rarft.evaluation.report import METRICS_JSON, REPORT_HTML, render_report
 from rarft.evaluation.scoring import scored
 from rarft.evaluation.shares import SharedWork, join_processes, rank_and_size
+from rarft.evaluation.training_log import read_training_log
 from rarft.qwen.checkpoint_names import check_checkpoint, checkpoint_content
 from rarft.qwen.loading import fetched_checkpoint
 from rarft.qwen.reading import ReadingSettings
@@ -183,6 +184,7 @@ def evaluate(settings: EvaluationSettings, out: Place) -> dict[str, Any]:
     """
     gates = _check(settings)
     samples = read_samples(settings.data, "--data") if settings.data else None
+    log = read_training_log(settings.checkpoint, "--checkpoint") if settings.checkpoint else {}
     make_folder(out)
     join_processes()
     works: list[SharedWork] = []
@@ -234,7 +236,7 @@ def evaluate(settings: EvaluationSettings, out: Place) -> dict[str, Any]:
         for name, found in {PREDICTIONS_JSONL: rows, **others}.items():
             if found or name not in others:
                 write_predictions(folder / name, found)
-        (folder / REPORT_HTML).write_text(render_report(metrics, tables), encoding="utf-8")
+        (folder / REPORT_HTML).write_text(render_report(metrics, tables, log), encoding="utf-8")
         (folder / METRICS_JSON).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     for work in works:
         work.forget()

@@ -5,6 +5,7 @@ from typing import Any
 
 from rarft.evaluation.examples import gallery
 from rarft.evaluation.metrics import HEADLINE, Table, value_at
+from rarft.evaluation.training_log import Line, render_training
 from rarft.html import Html, columns, histogram, rates, scatter, section, table
 from rarft.html import page as html_page
 
@@ -147,12 +148,13 @@ def _plots(metrics: dict[str, Any], tables: Mapping[str, Table]) -> Html:
     return section("Pictures", columns(pictures))
 
 
-def render_report(metrics: dict[str, Any], tables: Mapping[str, Table]) -> str:
+def render_report(metrics: dict[str, Any], tables: Mapping[str, Table], log: Mapping[str, Line]) -> str:
     """Headline table, pictures, breakdowns, and a browser of examples.
 
     Args:
         metrics: what metrics.json holds.
         tables: predictions of `checkpoint`, and of `base` and `also` where they are evaluated, in this order.
+        log: of the training that led to it, as `read_training_log` gives it.
     """
     in_sample = metrics["in_sample"]
     label = " (in-sample)" if in_sample else ""
@@ -168,6 +170,8 @@ def render_report(metrics: dict[str, Any], tables: Mapping[str, Table]) -> str:
     if metrics["judge"]:
         parts.append(section("Judge", table(["", "value"], list(metrics["judge"].items()))))
     parts.append(_plots(metrics, tables))
+    if log:
+        parts.append(render_training(log))
     (_, shown), *others = zip(_each(metrics), tables.values(), strict=True)
     parts.append(section("Examples", gallery(shown.judged, {name: one.judged for name, one in others})))
     parts += _breakdowns(metrics, label)

@@ -18,10 +18,9 @@ from rarft.grpo.nodes import from_all, from_main, leads_node, listing, meet, wai
 from rarft.grpo.space import bytes_needed, check_space
 from rarft.grpo.uploads import Parcel, Uploads
 from rarft.manifest import entries
+from rarft.qwen.checkpoint_names import TRAINING_JSONL
 from rarft.qwen.reading import ReadingSettings
 from rarft.storage import write_atomically
-
-METRICS_JSONL = "training.jsonl"
 
 _INTERVAL = 5.0  # seconds between two lines
 _DRAW_INTERVAL = 10.0  # seconds between two drawings of the curves
@@ -166,7 +165,7 @@ class TrainingLog(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        log = self._folder / METRICS_JSONL
+        log = self._folder / TRAINING_JSONL
         if state.global_step and log.exists():
             # The last line may have been cut off by a kill.
             lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
@@ -181,7 +180,7 @@ class TrainingLog(TrainerCallback):
             return
         entry = {"step": state.global_step, **logs}
         self._entries.append(entry)
-        with (self._folder / METRICS_JSONL).open("a", encoding="utf-8") as file:
+        with (self._folder / TRAINING_JSONL).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         if time.monotonic() - self._drawn > _DRAW_INTERVAL:
             self._draw(state.max_steps)

@@ -12,7 +12,6 @@ from accelerate import PartialState
 from rarft import objects
 from rarft.errors import InputError
 from rarft.grpo import remote
-from rarft.grpo.callbacks import METRICS_JSONL
 from rarft.grpo.checkpoints import (
     CHECKPOINT_JSON,
     DONE,
@@ -28,6 +27,7 @@ from rarft.grpo.checkpoints import (
 from rarft.grpo.config import TrainingConfig
 from rarft.grpo.nodes import from_main, leads_node, meet
 from rarft.manifest import IncompleteError, parse_manifest, read_manifest
+from rarft.qwen.checkpoint_names import TRAINING_JSONL
 from rarft.riq.schema import Sample
 from rarft.storage import Place, local_path, member, write_atomically
 
@@ -179,8 +179,8 @@ class Resume:
 
     def _fetch_log(self) -> None:
         assert self._store is not None
-        if METRICS_JSONL in objects.sizes(self._store, remote.WHAT) and not (self._run / METRICS_JSONL).exists():
-            objects.download([(member(self._store, METRICS_JSONL), self._run / METRICS_JSONL)], remote.WHAT)
+        if TRAINING_JSONL in objects.sizes(self._store, remote.WHAT) and not (self._run / TRAINING_JSONL).exists():
+            objects.download([(member(self._store, TRAINING_JSONL), self._run / TRAINING_JSONL)], remote.WHAT)
 
     def _named(self, asked: str) -> tuple[Path, str | None]:
         try:

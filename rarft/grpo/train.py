@@ -12,7 +12,7 @@ from transformers import AutoConfig, PrinterCallback, TrainerCallback, set_seed
 from rarft import objects
 from rarft.errors import EXIT_PREEMPTED, InputError
 from rarft.grpo import config as configuration
-from rarft.grpo.callbacks import METRICS_JSONL, CompleteCheckpoints, Epochs, ProgressLine, TrainingLog
+from rarft.grpo.callbacks import CompleteCheckpoints, Epochs, ProgressLine, TrainingLog
 from rarft.grpo.checkpoints import CHECKPOINT_JSON, DONE, FINAL, checkpoints_of, is_complete, sweep
 from rarft.grpo.config import TrainingConfig
 from rarft.grpo.curriculum import Curriculum
@@ -31,7 +31,7 @@ from rarft.grpo.universal import NewRandomNumbers, OwnStepCounts, convert, load_
 from rarft.grpo.uploads import Parcel, Uploads
 from rarft.mirror import send_folder
 from rarft.qwen.ahead import PromptReader
-from rarft.qwen.checkpoint_names import checkpoint_path
+from rarft.qwen.checkpoint_names import TRAINING_JSONL, checkpoint_path
 from rarft.qwen.inputs import PromptEncoder
 from rarft.qwen.loading import load_processor, local_checkpoint
 from rarft.qwen.reading import ReadingSettings
@@ -175,7 +175,7 @@ def _send_the_end(places: _Places) -> None:
 def _send_files_of_the_end(places: _Places) -> None:
     assert places.store is not None
     send_folder(places.run / FINAL, member(places.store, FINAL), CHECKPOINT_JSON, WHAT)
-    names = (METRICS_JSONL, TRAINING_HTML, "completions/*")
+    names = (TRAINING_JSONL, TRAINING_HTML, "completions/*")
     files = [path for name in names for path in sorted(places.run.glob(name)) if path.is_file()]
     objects.upload([(member(places.store, path.relative_to(places.run).as_posix()), path) for path in files], WHAT)
     objects.upload([(member(places.store, DONE), places.run / DONE)], WHAT)
@@ -243,7 +243,7 @@ def _uploads(places: _Places, shared: bool, most: int | None) -> Uploads | None:
     """Sends checkpoints, on one process of each machine that holds some; first what a killed run had not sent."""
     if places.store is None or not (leads_node() if not shared else PartialState().is_main_process):
         return None
-    uploads = Uploads(places.store, most, [places.run / METRICS_JSONL, places.run / TRAINING_HTML])
+    uploads = Uploads(places.store, most, [places.run / TRAINING_JSONL, places.run / TRAINING_HTML])
     for left in reversed(checkpoints_of(places.run)) if shared else ():
         if is_complete(left):
             uploads.send(Parcel(left))

@@ -9,6 +9,7 @@ from rarft.errors import InputError
 from rarft.objects import entries, is_object_uri
 
 CHECKPOINT_JSON = "checkpoint.json"  # manifest of a checkpoint's folder
+TRAINING_JSONL = "training.jsonl"  # log of a run, beside its checkpoints
 
 # Short names of the checkpoints that the package carries.
 PACKAGED = {"tiny": "tiny-answers-everything", "tiny-truthful": "tiny-truthful"}
