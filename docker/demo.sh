@@ -4,4 +4,4 @@
 set -eu
 rarft sample --out s3://rarft/sample --train "${TRAIN_VIDEOS}" --eval "${EVAL_VIDEOS}"
 exec rarft run --annotations s3://rarft/sample/train.json --eval-annotations s3://rarft/sample/eval.json \
-    --out s3://rarft/demo --scratch /scratch/demo ${TRAINING_FLAGS:+-- $TRAINING_FLAGS}
+    --out s3://rarft/demo --scratch /scratch/demo -p also_evaluate=tiny-truthful ${TRAINING_FLAGS:+-- $TRAINING_FLAGS}
