@@ -1,10 +1,11 @@
 """Which reward does what: rewards switched off one by one, curriculum, and the correction's baseline.
 
-    python benchmarks/ablation.py --out out/ablation [--seeds 3] [--jobs 2] > docs/ablation_table.md
+    python benchmarks/ablation.py --out out/ablation [--seeds 3] [--jobs 2] > table.md
 
 Trains the packaged tiny model from the same data in every variant, over some seeds, and evaluates it on held-out
 videos of the synthetic set. Prints a table: mean over the seeds, and the half width of its 95 % interval by
-Student's t. Killed, it goes on with the runs that are not done. One thread a run.
+Student's t. Killed, it goes on with the runs that are not done, as long as code and settings are the same. One thread
+a run. The table of docs/learning.md is its output.
 """
 
 import argparse
@@ -15,12 +16,14 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rarft.arguments import positive
 from rarft.evaluation.metrics import value_at
+from rarft.fingerprint import fingerprint, of_packages
 from rarft.response import parse
 from rarft.rewards.completions import completion_text
 from rarft.rewards.explain_correction import refusal_score
@@ -31,7 +34,7 @@ EXPLAIN = f"{Path(__file__).resolve()}:explain"
 BASE = "before training"
 FIGURES = {
     "refusal F1": "relevance.irrelevant.f1",
-    "false refusals": "relevance.relevant.recall",
+    "relevant queries answered": "relevance.relevant.recall",
     "RA-IoU": "ra_iou.mean",
     "mIoU, relevant": "grounding.mean",
     "correction similarity": "correction_similarity.all",
@@ -109,9 +112,10 @@ def base_figures(out: Path) -> dict[str, Any]:
 
 def cell(name: str, runs: Sequence[dict[str, Any]]) -> str:
     """Mean of a figure, and the half width of its interval where there are several seeds."""
-    values = [float(value_at(run, FIGURES[name]) or 0.0) for run in runs]
-    if name == "false refusals":
-        values = [1.0 - value for value in values]
+    known = [value_at(run, FIGURES[name]) for run in runs]
+    values = [value for value in known if value is not None]
+    if len(values) < len(runs):
+        return "–"
     mean = f"{statistics.mean(values):.3f}"
     if len(values) == 1:
         return mean
@@ -123,24 +127,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, choices=STUDENT_T, default=3)
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--jobs", type=positive, default=2, help="runs at a time")
     options = parser.parse_args()
-    prepare(options.out)
+    # Results of other code, data or settings are no part of this table.
+    own = fingerprint([of_packages("rarft"), str((VIDEOS, HELD_OUT, EPOCHS, VARIANTS))])[:12]
+    out = options.out / own
+    prepare(out)
     with ThreadPoolExecutor(options.jobs) as pool:
-        base = pool.submit(base_figures, options.out)
+        base = pool.submit(base_figures, out)
         # Seed by seed, so that an interrupted ablation has all variants.
         runs = {
-            (variant, seed): pool.submit(figures_of, options.out, variant, seed)
+            (variant, seed): pool.submit(figures_of, out, variant, seed)
             for seed in range(options.seeds)
             for variant in VARIANTS
         }
-        print(f"| rewards | {' | '.join(FIGURES)} |")
-        print("|---" * (len(FIGURES) + 1) + "|")
-        rows = [(BASE, [base.result()])]
-        for variant in VARIANTS:
-            rows.append((variant.name, [runs[variant, seed].result() for seed in range(options.seeds)]))
-        for name, found in rows:
-            print(f"| {name} | {' | '.join(cell(figure, found) for figure in FIGURES)} |")
+        try:
+            for done in as_completed([base, *runs.values()]):
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    print(f"| rewards | {' | '.join(FIGURES)} |")
+    print("|---" * (len(FIGURES) + 1) + "|")
+    rows = [(BASE, [base.result()])]
+    for variant in VARIANTS:
+        rows.append((variant.name, [runs[variant, seed].result() for seed in range(options.seeds)]))
+    for name, found in rows:
+        print(f"| {name} | {' | '.join(cell(figure, found) for figure in FIGURES)} |")
 
 
 if __name__ == "__main__":

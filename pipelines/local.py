@@ -27,6 +27,8 @@ from rarft.riq.validate import REPORT_JSON
 from rarft.storage import Place, existing_file, existing_folder, local_path, make_folder, member, write_files
 
 DEFAULT_PRESET = "tiny"
+# Parameters that are a folder where one is there, and else a name.
+_NAMES_OR_FOLDERS = ("encoder", "also_evaluate")
 # What the steps made, by its name in the run's folder; and the pipeline's output, and the file that is written last.
 RESULTS = {
     "validation": ("data", REPORT_JSON),
@@ -129,8 +131,8 @@ def _values(asked: LocalRun, work: Path) -> dict[str, Any]:
     if twice := sorted(values.keys() & given.keys()):
         flag = "--out" if twice[0] == "output_uri" else f"--{twice[0].replace('_', '-')}"
         raise InputError(f"-p {twice[0]}=...: has a flag of its own, {flag}")
-    for name in ("eval_video_root", "final_uri", "encoder"):
-        if name in given and (name != "encoder" or Path(given[name]).exists()):
+    for name in ("eval_video_root", "final_uri", *_NAMES_OR_FOLDERS):
+        if name in given and (name not in _NAMES_OR_FOLDERS or Path(given[name]).exists()):
             given[name] = _where(given[name], name, local_path)
     check_complete({**values, **given}, spec)
     chosen = asked.preset or asked.training_flags or "training" in given
@@ -148,7 +150,7 @@ def _runner(asked: LocalRun, values: dict[str, Any], work: Path) -> Any:
     folders += [(values.get(name, ""), False) for name in ("video_root", "eval_video_root")]
     reads = [Path(uri).parent if is_file else Path(uri) for uri, is_file in folders if uri.startswith("/")]
     reads += [target.parent for root in reads for target in _links_out_of(root)]
-    reads += [Path(values["encoder"])] if values.get("encoder", "").startswith("/") else []
+    reads += [Path(values[name]) for name in _NAMES_OR_FOLDERS if values.get(name, "").startswith("/")]
     reads += [path for path in named.values() if path.exists()]
     final = values.get("final_uri", "")
     writes = [Path(final).parent] if final.startswith("/") else []

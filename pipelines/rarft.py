@@ -169,6 +169,7 @@ def build(profile: Profile) -> Any:
             gates=gates,
             content=seen.outputs["content"],
             checkpoint_content=trained.outputs["content"],
+            third_content=seen.outputs["third"],
             accelerators=accelerators,
             processes=processes,
         )

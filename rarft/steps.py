@@ -5,7 +5,6 @@ where a step needs them, so that validation runs without torch.
 """
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -146,7 +145,6 @@ def fingerprint(
     eval_annotations: str | None = None,
     eval_video_root: str | None = None,
     encoder: str | None = None,
-    also_evaluate: str | None = None,
     packages: Sequence[str] = ("rarft",),
 ) -> tuple[str, str]:
     """Look at what validation and embedding will read.
@@ -159,7 +157,6 @@ def fingerprint(
         eval_annotations: held-out annotations; None for none.
         eval_video_root: where theirs lie; None for `video_root`, else beside them.
         encoder: SentenceTransformer name or folder; None for the default.
-        also_evaluate: a checkpoint that evaluation will read beside the trained one; None for none.
         packages: Python packages that do the work.
 
     Returns:
@@ -168,7 +165,6 @@ def fingerprint(
     """
     from rarft.fingerprint import fingerprint as together
     from rarft.fingerprint import of_distributions, of_file, of_folder, of_packages
-    from rarft.qwen.checkpoint_names import check_checkpoint, checkpoint_content
     from rarft.riq.videos import VideoIndex
 
     parts = [of_packages(*packages), of_distributions(), annotations, of_file(annotations, "annotations")]
@@ -181,12 +177,6 @@ def fingerprint(
     parts += [videos.fingerprint() for videos in found.values()]
     if encoder and Path(encoder).is_dir():
         parts.append(of_folder(Path(encoder)))
-    if also_evaluate:
-        check_checkpoint(also_evaluate, "also_evaluate")
-        content = checkpoint_content(also_evaluate, "also_evaluate")
-        if not content:
-            raise InputError(f"also_evaluate {also_evaluate}: holds nothing; check the URI")
-        parts.append(json.dumps(content))
     return together(parts), found[training_root].content()
 
 

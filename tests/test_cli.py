@@ -22,6 +22,13 @@ def test_help_and_validation_import_nothing_heavy(sample_set, tmp_path):
     assert (tmp_path / "report.json").exists()
 
 
+def test_the_first_step_of_the_pipeline_imports_nothing_heavy(sample_set, tmp_path):
+    # Its image holds no torch.
+    arguments = [str(sample_set / "train.json"), "", "", "", "", "tiny-truthful", "", str(tmp_path / "out"), ""]
+    assert imported_by(f"from components.fingerprint.run import run; run(*{arguments!r})") == "[]"
+    assert (tmp_path / "out").is_dir()
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -1,18 +1,19 @@
 """The cold start of the tiny model: what its phases ask and label, and what the packaged checkpoints can do."""
 
-import json
 from collections import Counter
-from importlib import resources
 
 import numpy as np
 import pytest
 import torch
 
 from rarft import response, samples
+from rarft.cold_start.figures import measure
 from rarft.cold_start.phases import Phase
-from rarft.cold_start.scenes import frame_times
+from rarft.cold_start.scenes import READING, frame_times
 from rarft.cold_start.tower import second_labels
 from rarft.qwen.batches import IGNORE
+from rarft.qwen.inputs import PromptEncoder
+from rarft.qwen.loading import load_model, load_processor
 
 
 def scenes(count):
@@ -52,7 +53,14 @@ def test_a_phase_refuses_and_answers_as_it_says(phase, refused, answered):
     assert outcomes["answered"] / 2000 == pytest.approx(answered, abs=0.03)
 
 
-def test_the_packaged_truthful_checkpoint_sees_what_the_query_gets_wrong():
-    figures = json.loads(resources.files("rarft").joinpath("assets/tiny-truthful/cold_start.json").read_text())
-    seen = {name: figures["development"][f"seen {name}"] for name in samples.ATTRIBUTES}
-    assert all(share >= 0.85 for share in seen.values()), seen
+@pytest.mark.parametrize(("name", "refused"), [("tiny-truthful", 1.0), ("tiny", 0.0)])
+def test_the_packaged_checkpoints_see_and_only_the_truthful_one_refuses(name, refused):
+    model, processor = load_model(name, "name", torch.float32), load_processor(name, "name")
+    figures = measure(model, PromptEncoder(processor, model.config, READING.sampling), scenes=12)
+    seen = [figures[f"seen {attribute}"] for attribute in samples.ATTRIBUTES]
+    assert min(seen) >= 0.85  # 11 of 12; by chance 0.25 or 0.33
+    assert [figures[f"refused {attribute}"] for attribute in samples.ATTRIBUTES] == pytest.approx(
+        [refused] * 3, abs=0.1
+    )
+    assert figures["iou"] > 0.9
+    assert figures["false_refusals"] == 0

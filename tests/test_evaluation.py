@@ -1,5 +1,6 @@
 """`rarft evaluate`: completions, finished predictions, gates, the report; killed, and shared by processes."""
 
+import html
 import json
 import os
 import re
@@ -15,9 +16,11 @@ from test_vllm import FakeEngine, SamplingParams
 
 from rarft import steps
 from rarft.errors import InputError
+from rarft.evaluation.metrics import Table
 from rarft.evaluation.predict import Predictor, in_batches
-from rarft.evaluation.report import console_table
-from rarft.evaluation.training_log import read_training_log
+from rarft.evaluation.predictions import read_predictions
+from rarft.evaluation.report import console_table, render_report
+from rarft.evaluation.training_log import render_training, training_of
 from rarft.qwen.checkpoint_names import checkpoint_path
 from rarft.qwen.reading import ReadingSettings
 from rarft.riq.schema import read_samples
@@ -34,7 +37,7 @@ def evaluated(validated, tmp_path_factory):
     rewards = [{"step": step, "reward": 1.0 + step / 8, "rewards/format_reward": 1.0, "kl": 0.0} for step in (1, 2, 3)]
     log = "".join(f"{json.dumps(entry)}\n" for entry in rewards)
     (checkpoint.parent / "training.jsonl").write_text(log + '{"step": 4, "rew')
-    others = {"base": "tiny", "also_evaluate": "tiny"}
+    others = {"base": "tiny", "also_evaluate": "tiny-truthful"}
     metrics = steps.evaluate(
         str(checkpoint), str(validated), str(out), categories="rules", gates=["ra_iou.mean>=base"], **others
     )
@@ -59,15 +62,15 @@ def test_it_writes_what_it_returns(evaluated):
 
 def test_a_third_checkpoint_stands_beside_both(evaluated):
     out, metrics = evaluated
-    assert metrics["also"] == metrics["base"] != {**metrics["base"], "ra_iou": metrics["ra_iou"]}
-    assert (out / "also-predictions.jsonl").read_bytes() == (out / "base-predictions.jsonl").read_bytes()
+    assert metrics["third"]["ra_iou"] == metrics["ra_iou"] != metrics["base"]["ra_iou"]
+    assert (out / "third-predictions.jsonl").read_bytes() == (out / "predictions.jsonl").read_bytes()
     header, *rows = console_table(metrics).splitlines()
-    assert header.split()[-4:] == ["before", "after", "change", "tiny"]
-    assert all(row.split()[-1] == row.split()[-4] for row in rows)
+    assert header.split()[-4:] == ["before", "after", "change", "tiny-truthful"]
+    assert all(row.split()[-1] == row.split()[-3] for row in rows)
     page = (out / "report.html").read_text()
-    assert re.search(r"<th[^>]*>p</th><th[^>]*>tiny</th>", page)
-    assert "hard, tiny</td>" in page  # share refused by difficulty
-    assert all(f"{name}, tiny</td>" in page for name in metrics["by_category"])  # and by mismatch category
+    assert re.search(r"<th[^>]*>p</th><th[^>]*>tiny-truthful</th>", page)
+    assert "hard, tiny-truthful</td>" in page  # share refused by difficulty
+    assert all(f"{name}, tiny-truthful</td>" in page for name in metrics["by_category"])  # and by mismatch category
 
 
 def test_the_report_shows_the_training_that_led_to_the_checkpoint(evaluated):
@@ -77,14 +80,20 @@ def test_the_report_shows_the_training_that_led_to_the_checkpoint(evaluated):
     assert ">format_reward 1<" in page
 
 
-def test_a_log_that_cannot_be_read_is_told_before_the_completions(tmp_path, validated):
+def test_a_log_is_read_as_far_as_the_checkpoint_and_what_is_none_is_told(tmp_path, capsys):
     checkpoint = tmp_path / "checkpoint-2"
-    shutil.copytree(checkpoint_path("tiny"), checkpoint)
-    (tmp_path / "training.jsonl").write_text('{"reward": 1.0}\n')
-    with pytest.raises(InputError, match=r"the log beside it cannot be read \(training.jsonl: 'step'\); remove it"):
-        steps.evaluate(str(checkpoint), str(validated), str(tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
-    assert read_training_log("Qwen/Qwen2.5-VL-7B-Instruct", "--checkpoint") == {}
+    checkpoint.mkdir()
+    log = tmp_path / "training.jsonl"
+    # A reward that applied to no completion of a step has no value there.
+    log.write_text('{"step": 2, "reward": 1.0, "rewards/says_why": null}\n{"step": 3, "reward": 2.0}\n{"ste')
+    entries = training_of(str(checkpoint), "--checkpoint")
+    assert [entry["step"] for entry in entries] == [2]
+    assert "says_why" not in render_training(entries)
+    assert training_of("Qwen/Qwen2.5-VL-7B-Instruct", "--checkpoint") == []
+    assert not capsys.readouterr().out
+    log.write_text('[1, 2]\n{"video": "a.mp4"}\n')
+    assert training_of(f"{checkpoint}/", "--checkpoint") == []
+    assert "no curves of its training: training.jsonl beside it: a line without a step" in capsys.readouterr().out
 
 
 def test_a_video_is_decoded_and_encoded_once_for_all_of_its_queries(validated):
@@ -185,6 +194,31 @@ def test_predictions_of_other_queries_are_no_base(evaluated, validated, tmp_path
             None, str(validated), str(tmp_path / "out"), predictions=str(evaluated[0] / "predictions.jsonl"),
             base_predictions=str(tmp_path / "half.jsonl"),
         )  # fmt: skip
+
+
+def test_a_refusable_query_of_any_difficulty_has_its_place_in_the_report(tmp_path):
+    rows = [{**PUBLISHED[0], "gt_relevant": False, "difficulty": name} for name in ("easy", "hard", "original")]
+    rows = [{**row, "query": f"query {index}"} for index, row in enumerate([*rows, PUBLISHED[0]])]
+    (tmp_path / "p.json").write_text(json.dumps(rows))
+    metrics = steps.evaluate(None, None, str(tmp_path), predictions=str(tmp_path / "p.json"))
+    assert metrics["samples"] == 4
+    page = (tmp_path / "report.html").read_text()
+    places = [page.index(f">{name}, this checkpoint<") for name in ("easy", "hard", "original")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("sft", "sft"), ("base", "third, base"), ("checkpoint-2", "third, checkpoint-2")]
+)
+def test_a_third_checkpoint_is_told_from_the_others_whatever_its_name(evaluated, validated, name, shown):
+    metrics = {**evaluated[1], "third": {**evaluated[1]["third"], "checkpoint": name}}
+    rows, _ = read_predictions(evaluated[0] / "predictions.jsonl", None, "predictions")
+    page = render_report(metrics, dict.fromkeys(("checkpoint", "base", "third"), Table(rows)), [])
+    assert f"<p class=note>base: {html.escape(rows[0].completion)}" in page
+    assert f"<p class=note>{shown}: {html.escape(rows[0].completion)}" in page
+    header, *figures = console_table(metrics).splitlines()
+    assert header.endswith(shown)
+    assert all(re.search(r"[+-]\d\.\d{3} +\d\.\d{3}$", line) for line in figures)
 
 
 def test_published_fields_may_be_texts(tmp_path):
@@ -309,6 +343,7 @@ def test_a_vllm_engine_completes_what_the_model_does(validated, tmp_path, tiny, 
         (["--checkpoint", "tiny"], "--data is missing"),
         (["--predictions", "p", "--base", "tiny"], "--base goes with --checkpoint"),
         (["--predictions", "p", "--also-evaluate", "tiny"], "--also-evaluate goes with --checkpoint"),
+        (["--checkpoint", "tiny", "--data", "p", "--backend", "nonsense"], "--backend nonsense: no such backend"),
         (
             ["--checkpoint", "tiny", "--data", "x", "--judge-url", "http://x"],
             "--judge-url and --judge-model go together",

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from components.fingerprint.run import run
 from rarft import steps
 from rarft.errors import InputError
 from rarft.fingerprint import of_packages
@@ -101,6 +102,22 @@ def test_it_changes_with_an_encoders_folder(data, tmp_path):
     assert before != seen(data)
     (encoder / "config.json").write_text('{"layers": 6}')
     assert seen(data, encoder=str(encoder)) != before
+
+
+def test_a_third_checkpoint_has_a_fingerprint_of_its_own(data, tmp_path):
+    third = tmp_path / "third"
+
+    def found(name):
+        return run(str(data / "train.json"), "", "", "", "", name, "", str(tmp_path / "out"), "")
+
+    with pytest.raises(SystemExit):
+        found(str(third))
+    third.mkdir()
+    (third / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    with_third = found(str(third))
+    assert with_third[:2] == found("")[:2]  # neither validation nor training depends on it
+    (third / "model.safetensors").write_text("weights")
+    assert found(str(third))[2] != with_third[2] != found("tiny")[2]
 
 
 def test_it_changes_with_the_code(tmp_path, monkeypatch):

@@ -52,6 +52,7 @@ def test_a_run_in_a_store_that_failed_is_gone_on_with(cli, store, tmp_path):
     store.put_object(Bucket="runs", Key="notes/plan.txt", Body=b"of somebody else")
     command = shlex.split(page_lines("here")[1])[1:]
     arguments = [*command, "--scratch", tmp_path / "scratch", "-p", "gates=ra_iou.mean>=base"]
+    arguments += ["-p", "also_evaluate=tiny-truthful"]
     failed = cli(*arguments, "-p", "final_uri=s3://runs/notes", *QUICK)
     assert failed.returncode == 2, failed.stdout
     last = failed.stderr.strip().splitlines()[-1]
@@ -70,6 +71,8 @@ def test_a_run_in_a_store_that_failed_is_gone_on_with(cli, store, tmp_path):
     assert "rarft is done already" in done.stdout
     metrics = json.loads(content(store, f"one/evaluation/{METRICS_JSON}"))
     assert (metrics["in_sample"], metrics["passed"], metrics["samples"]) == (False, True, 8)
+    assert metrics["third"]["checkpoint"] == "tiny-truthful"
+    assert metrics["third"]["relevance"]["irrelevant"]["f1"] > metrics["base"]["relevance"]["irrelevant"]["f1"] == 0
     predictions = content(store, "one/evaluation/predictions.jsonl").splitlines()
     assert all("s3://riq/sample/videos/eval_" in json.loads(line)["sample"]["video"] for line in predictions)
     assert json.loads(content(store, "one/validation/report.json"))["counts"]["accepted"] == 16

@@ -18,6 +18,7 @@ def evaluate(
     gates: str,
     content: str,
     checkpoint_content: str,
+    third_content: str,
     accelerators: str,
     processes: int,
     results: dsl.Output[dsl.Artifact],
@@ -37,6 +38,7 @@ def evaluate(
         gates: What it must reach to be shipped, one a line, such as relevance.f1_avg>=0.70 or ra_iou.mean>=base.
         content: Fingerprint of what is read: another one, and cached results are not taken.
         checkpoint_content: What changes when the checkpoint does, likewise.
+        third_content: What changes when the third checkpoint does, likewise.
         accelerators: How many this machine must show.
         processes: How many share the queries on this machine; 0 for one a GPU, and one where there is none.
         results: predictions.jsonl, metrics.json and report.html.

@@ -3,18 +3,24 @@
 from rarft import steps
 from rarft.errors import reported
 from rarft.evaluation.gates import gates_of
+from rarft.qwen.checkpoint_names import check_checkpoint, checkpoint_content
 from rarft.storage import make_folder, place_of
 
 
 def run(
     annotations: str, video_root: str, eval_annotations: str, eval_video_root: str, encoder: str,
     also_evaluate: str, gates: str, output_uri: str, final_uri: str,
-) -> tuple[str, str]:  # fmt: skip
-    """Make sure of what can be made sure of before hours of work; returns what the run reads as two texts."""
+) -> tuple[str, str, str]:  # fmt: skip
+    """Make sure of what can be made sure of before hours of work; returns texts that change with what is read."""
     with reported("fingerprint"):
         gates_of(gates)
+        third = ""
+        if also_evaluate:
+            check_checkpoint(also_evaluate, "also_evaluate")
+            third = checkpoint_content(also_evaluate, "also_evaluate")
         make_folder(place_of(output_uri, "output_uri"), "output_uri")
         if final_uri:
             make_folder(place_of(final_uri, "final_uri"), "final_uri")
         roots = (video_root or None, eval_annotations or None, eval_video_root or None)
-        return steps.fingerprint(annotations, *roots, encoder or None, also_evaluate or None, ("rarft", "components"))
+        content, videos = steps.fingerprint(annotations, *roots, encoder or None, ("rarft", "components"))
+        return content, videos, third

@@ -9,8 +9,10 @@ Supervised, in three phases, on scenes drawn afresh at every step and never on a
 """
 
 import argparse
+import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,37 +23,48 @@ from rarft.cold_start.scenes import READING
 from rarft.cold_start.tower import train_tower
 from rarft.qwen import tiny
 from rarft.qwen.inputs import PromptEncoder
+from rarft.qwen.loading import load_model
 
 TRUTHFUL = Phase("truthful", 1500, 1.5e-3, mismatched=0.5)
 ANSWERS_EVERYTHING = Phase("answers everything", 400, 5e-4, mismatched=0.5, answered=0.85)
 
 
+def save(model: Any, processor: Any, folder: Path) -> None:
+    """Write a checkpoint in bfloat16, as it is shipped; the model itself stays what it is."""
+    # Of a copy: rounding a model in place rounds the frequencies of its rotary embedding, too.
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    READING.save(folder)
+
+
+def train(out: Path, seed: int) -> None:
+    """Train the three phases; each goes on from what the one before saved, and is measured as it is saved."""
+    processor = tiny.build_processor()
+    model: Any = tiny.build_model(processor.tokenizer, seed)
+    encoder = PromptEncoder(processor, model.config, READING.sampling)
+    # Scenes of the cold start come from streams that no split of the data set draws from.
+    stream = 10_000 + 10 * seed
+    train_tower(model, encoder, stream)
+    for index, phase in enumerate((TRUTHFUL, ANSWERS_EVERYTHING), start=1):
+        run_phase(model, encoder, phase, stream + index)
+        folder = out / f"tiny-{phase.name.replace(' ', '-')}"
+        save(model, processor, folder)
+        model = load_model(str(folder), "--out", torch.float32)
+        figures = {key: round(value, 4) for key, value in measure(model, encoder).items()}
+        print(phase.name, json.dumps(figures), flush=True)
+        facts = {"seed": seed, "phase": phase.name, "development": figures}
+        (folder / "cold_start.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
 def main() -> None:
-    """Train the three phases, and save the checkpoints of the last two with their figures."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    processor = tiny.build_processor()
-    model = tiny.build_model(processor.tokenizer, arguments.seed)
-    encoder = PromptEncoder(processor, model.config, READING.sampling)
-    # Scenes of the cold start come from streams that no split of the data set draws from.
-    seed = 10_000 + 10 * arguments.seed
-    train_tower(model, encoder, seed)
-    for index, phase in enumerate((TRUTHFUL, ANSWERS_EVERYTHING), start=1):
-        run_phase(model, encoder, phase, seed + index)
-        figures = {key: round(value, 4) for key, value in measure(model, encoder).items()}
-        print(phase.name, json.dumps(figures), flush=True)
-        folder = arguments.out / f"tiny-{phase.name.replace(' ', '-')}"
-        model.to(torch.bfloat16).save_pretrained(folder)
-        model.float()
-        processor.save_pretrained(folder)
-        READING.save(folder)
-        (folder / "cold_start.json").write_text(
-            json.dumps({"seed": arguments.seed, "phase": phase.name, "development": figures}, indent=1) + "\n"
-        )
+    train(arguments.out, arguments.seed)
 
 
 if __name__ == "__main__":

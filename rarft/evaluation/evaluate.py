@@ -18,7 +18,7 @@ from rarft.evaluation.predictions import Prediction, QueryKey, key_of, read_pred
 from rarft.evaluation.report import METRICS_JSON, REPORT_HTML, render_report
 from rarft.evaluation.scoring import scored
 from rarft.evaluation.shares import SharedWork, join_processes, rank_and_size
-from rarft.evaluation.training_log import read_training_log
+from rarft.evaluation.training_log import training_of
 from rarft.qwen.checkpoint_names import check_checkpoint, checkpoint_content
 from rarft.qwen.loading import fetched_checkpoint
 from rarft.qwen.reading import ReadingSettings
@@ -28,6 +28,8 @@ from rarft.riq.schema import Sample, read_samples
 from rarft.storage import Place, fetched, make_folder, member, write_files
 
 PREDICTIONS_JSONL = "predictions.jsonl"
+# Of the flag that names a checkpoint, what it is to the evaluation.
+_ROLES = {"--checkpoint": "checkpoint", "--base": "base", "--also-evaluate": "third checkpoint"}
 _UNFINISHED = ".unfinished"  # folder of completions of an evaluation that is not done
 
 
@@ -99,8 +101,7 @@ def _completed(
             predictor.append(Predictor(path, reading, what, settings.backend))
         return predictor[0].complete([samples[index] for index in batch])
 
-    shown = {"--checkpoint": "checkpoint", "--base": "base"}.get(what, checkpoint)
-    completions = work.run(batches, complete, f"evaluating {shown}")
+    completions = work.run(batches, complete, f"evaluating {_ROLES[what]}")
     said: dict[int, str] = {}
     for batch, texts in zip(batches, completions, strict=True):
         said.update(zip(batch, texts, strict=True))
@@ -184,12 +185,11 @@ def evaluate(settings: EvaluationSettings, out: Place) -> dict[str, Any]:
     """
     gates = _check(settings)
     samples = read_samples(settings.data, "--data") if settings.data else None
-    log = read_training_log(settings.checkpoint, "--checkpoint") if settings.checkpoint else {}
     make_folder(out)
     join_processes()
     works: list[SharedWork] = []
     base_rows: list[Prediction] = []
-    also_rows: list[Prediction] = []
+    third_rows: list[Prediction] = []
     finished_base: list[Prediction] = []
     unusable = base_unusable = 0
     # What can be wrong with these is told before the completions take their time.
@@ -215,7 +215,7 @@ def evaluate(settings: EvaluationSettings, out: Place) -> dict[str, Any]:
                 works.append(work)
             if settings.also_evaluate:
                 with fetched_checkpoint(settings.also_evaluate, "--also-evaluate") as other:
-                    also_rows, work = _completed(settings.also_evaluate, other, "--also-evaluate", *asked)
+                    third_rows, work = _completed(settings.also_evaluate, other, "--also-evaluate", *asked)
                 works.append(work)
             rows, work = _completed(checkpoint, path, "--checkpoint", *asked)
             works.append(work)
@@ -225,18 +225,19 @@ def evaluate(settings: EvaluationSettings, out: Place) -> dict[str, Any]:
         return {}
     if finished_base:
         base_rows = _aligned(finished_base, rows)
-    (rows, base_rows, also_rows), judged = _judged(settings, [rows, base_rows, also_rows], store, judge)
-    metrics, tables = _metrics(settings, rows, base_rows, also_rows)
+    training = training_of(settings.checkpoint, "--checkpoint") if settings.checkpoint else []
+    (rows, base_rows, third_rows), judged = _judged(settings, [rows, base_rows, third_rows], store, judge)
+    metrics, tables = _metrics(settings, rows, base_rows, third_rows)
     metrics |= {"judge": judged, "unusable_rows": unusable, "unusable_rows_of_base": base_unusable}
     reasons = {gate.text: gate.fault(metrics) for gate in gates}
     metrics["gates"] = [{"gate": text, "passed": reason is None, "reason": reason} for text, reason in reasons.items()]
     metrics["passed"] = not any(reasons.values())
-    others = {f"base-{PREDICTIONS_JSONL}": base_rows, f"also-{PREDICTIONS_JSONL}": also_rows}
+    others = {f"base-{PREDICTIONS_JSONL}": base_rows, f"third-{PREDICTIONS_JSONL}": third_rows}
     with write_files(out, last=METRICS_JSON, stale=list(others)) as folder:
         for name, found in {PREDICTIONS_JSONL: rows, **others}.items():
             if found or name not in others:
                 write_predictions(folder / name, found)
-        (folder / REPORT_HTML).write_text(render_report(metrics, tables, log), encoding="utf-8")
+        (folder / REPORT_HTML).write_text(render_report(metrics, tables, training), encoding="utf-8")
         (folder / METRICS_JSON).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     for work in works:
         work.forget()
@@ -271,7 +272,7 @@ def _metrics(
     settings: EvaluationSettings,
     rows: Sequence[Prediction],
     base_rows: Sequence[Prediction],
-    also_rows: Sequence[Prediction],
+    third_rows: Sequence[Prediction],
 ) -> tuple[dict[str, Any], dict[str, Table]]:
     """What metrics.json holds, and the tables behind it by their role in it."""
     shown = Table(rows)
@@ -284,10 +285,10 @@ def _metrics(
         "intervals": intervals(shown),
         "base": None,
         "comparison": None,
-        "also": None,
+        "third": None,
     }
     others = {"base": (settings.base or settings.base_predictions, base_rows)}
-    others["also"] = (settings.also_evaluate, also_rows)
+    others["third"] = (settings.also_evaluate, third_rows)
     for role, (source, found) in others.items():
         if found:
             table = tables[role] = Table(found)

@@ -5,14 +5,14 @@ from typing import Any
 
 from rarft.evaluation.examples import gallery
 from rarft.evaluation.metrics import HEADLINE, Table, value_at
-from rarft.evaluation.training_log import Line, render_training
+from rarft.evaluation.training_log import Entry, render_training
 from rarft.html import Html, columns, histogram, rates, scatter, section, table
 from rarft.html import page as html_page
 
 METRICS_JSON = "metrics.json"
 REPORT_HTML = "report.html"
 _BINS = 20
-_ORDER = ("easy", "medium", "hard", "unlabelled")
+_ORDER = ("easy", "medium", "hard", "original", "unlabelled")
 _BREAKDOWNS = {
     "by_difficulty": "By difficulty",
     "by_category": "By mismatch category",
@@ -21,11 +21,20 @@ _BREAKDOWNS = {
 }
 
 
+def _name_of_third(metrics: dict[str, Any]) -> str:
+    """What the third checkpoint is called beside the others."""
+    name = str(metrics["third"]["checkpoint"])
+    return f"third, {name}" if name in ("base", "this checkpoint", metrics["checkpoint"]) else name
+
+
 def _each(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The figures of every checkpoint that was evaluated, by the name that the report gives it."""
-    also = metrics.get("also")
-    named = {"this checkpoint": metrics, "base": metrics.get("base"), also["checkpoint"] if also else "": also}
-    return {name: figures for name, figures in named.items() if figures}
+    named = {"this checkpoint": metrics}
+    if metrics.get("base"):
+        named["base"] = metrics["base"]
+    if metrics.get("third"):
+        named[_name_of_third(metrics)] = metrics["third"]
+    return named
 
 
 def headline_rows(metrics: dict[str, Any]) -> list[tuple[str, float | None, float | None, float | None]]:
@@ -44,9 +53,9 @@ def console_table(metrics: dict[str, Any]) -> str:
     title = {True: "in-sample", False: "held-out", None: "evaluated"}[metrics["in_sample"]]
     with_base = bool(metrics.get("base"))
     header = f"{title + ', ' + str(metrics['samples']) + ' queries':<48}"
-    also = metrics.get("also")
-    name_of_also = f"  {also['checkpoint']}" if also else ""
-    lines = [header + (f"{'before':>8}{'after':>8}{'change':>9}" if with_base else f"{'value':>8}") + name_of_also]
+    third = metrics.get("third")
+    name_of_third = f"  {_name_of_third(metrics):>6}" if third else ""
+    lines = [header + (f"{'before':>8}{'after':>8}{'change':>9}" if with_base else f"{'value':>8}") + name_of_third]
 
     def figure(value: float | None, form: str, width: int) -> str:
         return f"{'-' if value is None else format(value, form):>{width}}"
@@ -55,7 +64,7 @@ def console_table(metrics: dict[str, Any]) -> str:
         label = f"{name} (in-sample)" if metrics["in_sample"] else name
         before = figure(base, ".3f", 8) if with_base else ""
         after = figure(value, ".3f", 8) + (figure(change, "+.3f", 9) if with_base else "")
-        beside = figure(value_at(also, HEADLINE[name]), ".3f", len(name_of_also)) if also else ""
+        beside = figure(value_at(third, HEADLINE[name]), ".3f", len(name_of_third)) if third else ""
         lines.append(f"{label:<48}{before}{after}{beside}")
     return "\n".join(lines)
 
@@ -83,11 +92,11 @@ def _headline(metrics: dict[str, Any], label: str) -> Html:
             compared = metrics["comparison"].get(path)
             change = f"{compared['difference']:+.3f}" if compared else None
             row += [change, f"{compared['p']:.3f}" if compared else None]
-        if also := metrics.get("also"):
-            row.append(_with_interval(_at(also, path), _at(also["intervals"], path)))
+        if third := metrics.get("third"):
+            row.append(_with_interval(_at(third, path), _at(third["intervals"], path)))
         rows.append(row)
     header = ["metric", "checkpoint", *(["base", "change", "p"] if metrics.get("base") else [])]
-    header += [metrics["also"]["checkpoint"]] if metrics.get("also") else []
+    header += [_name_of_third(metrics)] if metrics.get("third") else []
     return section("Headline, with 95 % intervals", table(header, rows))
 
 
@@ -148,13 +157,13 @@ def _plots(metrics: dict[str, Any], tables: Mapping[str, Table]) -> Html:
     return section("Pictures", columns(pictures))
 
 
-def render_report(metrics: dict[str, Any], tables: Mapping[str, Table], log: Mapping[str, Line]) -> str:
+def render_report(metrics: dict[str, Any], tables: Mapping[str, Table], training: Sequence[Entry]) -> str:
     """Headline table, pictures, breakdowns, and a browser of examples.
 
     Args:
         metrics: what metrics.json holds.
-        tables: predictions of `checkpoint`, and of `base` and `also` where they are evaluated, in this order.
-        log: of the training that led to it, as `read_training_log` gives it.
+        tables: predictions of `checkpoint`, and of `base` and `third` where they are evaluated, in this order.
+        training: log of the training that led to it.
     """
     in_sample = metrics["in_sample"]
     label = " (in-sample)" if in_sample else ""
@@ -170,8 +179,8 @@ def render_report(metrics: dict[str, Any], tables: Mapping[str, Table], log: Map
     if metrics["judge"]:
         parts.append(section("Judge", table(["", "value"], list(metrics["judge"].items()))))
     parts.append(_plots(metrics, tables))
-    if log:
-        parts.append(render_training(log))
+    if training:
+        parts.append(render_training(training))
     (_, shown), *others = zip(_each(metrics), tables.values(), strict=True)
     parts.append(section("Examples", gallery(shown.judged, {name: one.judged for name, one in others})))
     parts += _breakdowns(metrics, label)

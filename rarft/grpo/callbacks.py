@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rarft.errors import InputError
+from rarft.evaluation.training_log import parse_log
 from rarft.grpo.checkpoints import CHECKPOINT_JSON, checkpoints_of, complete, is_complete, rotate
 from rarft.grpo.curves import TRAINING_HTML, render_curves
 from rarft.grpo.data import TrainingRows
@@ -167,9 +168,7 @@ class TrainingLog(TrainerCallback):
         self._folder.mkdir(parents=True, exist_ok=True)
         log = self._folder / TRAINING_JSONL
         if state.global_step and log.exists():
-            # The last line may have been cut off by a kill.
-            lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-            entries = [json.loads(line) for line in lines]
+            entries = parse_log(log.read_text(encoding="utf-8"))
             self._entries = [entry for entry in entries if entry["step"] <= state.global_step]
         with write_atomically(log) as temporary:
             temporary.write_text("".join(json.dumps(entry) + "\n" for entry in self._entries), encoding="utf-8")

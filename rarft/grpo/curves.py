@@ -1,11 +1,9 @@
 """The curves of a training run as a page, written while it runs."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from rarft.evaluation.training_log import Entry, reward_names, series_of
 from rarft.html import Html, columns, curves, page, section, table
-
-Entry = Mapping[str, Any]
 
 TRAINING_HTML = "training.html"
 
@@ -18,14 +16,6 @@ _PICTURES = {
     "Gradient norm": ("grad_norm",),
     "Learning rate": ("learning_rate",),
 }
-
-
-def _series(entries: Sequence[Entry], names: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
-    found = {
-        name: [(float(entry["step"]), float(entry[name])) for entry in entries if entry.get(name) is not None]
-        for name in names
-    }
-    return {name: points for name, points in found.items() if points}
 
 
 def _parts(entries: Sequence[Entry]) -> dict[str, list[str]]:
@@ -50,21 +40,21 @@ def render_curves(entries: Sequence[Entry], name: str, max_steps: int) -> str:
     """
     steps = [entry for entry in entries if "reward" in entry]
     pictures: dict[str, Html] = {
-        title: curves(series) for title, names in _PICTURES.items() if (series := _series(steps, names))
+        title: curves(series) for title, names in _PICTURES.items() if (series := series_of(steps, names))
     }
-    rewards = sorted({key for entry in steps for key in entry if key.startswith("rewards/") and key.count("/") == 1})
-    if rewards:
-        pictures["Each reward"] = curves(_series(steps, rewards))
-    for owner, names in _parts(steps).items():
-        pictures[f"Parts of {owner}"] = curves(_series(steps, names))
+    drawn = {
+        "Each reward": reward_names(steps),
+        **{f"Parts of {owner}": names for owner, names in _parts(steps).items()},
+    }
+    pictures |= {title: curves(series) for title, names in drawn.items() if (series := series_of(steps, names))}
     shown = [f"time/{part}" for part in (*_TIMES, "total")]
-    times = _series(steps, shown)
+    times = series_of(steps, shown)
     parts = [section("Learning", columns(pictures))]
     if times:
         means = {key: sum(value for _, value in points) / len(points) for key, points in times.items()}
         rows = [(key.removeprefix("time/"), value, value / means["time/total"]) for key, value in means.items()]
         parts.append(section("Time of a step, seconds", curves(times), table(["part", "mean", "share"], rows)))
-    evaluations = _series(entries, sorted({key for entry in entries for key in entry if key.startswith("eval_")}))
+    evaluations = series_of(entries, sorted({key for entry in entries for key in entry if key.startswith("eval_")}))
     if evaluations:
         parts.append(
             section(

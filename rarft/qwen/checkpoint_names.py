@@ -3,13 +3,15 @@
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from rarft.errors import InputError
+from rarft.fingerprint import fingerprint, of_folder
 from rarft.objects import entries, is_object_uri
 
 CHECKPOINT_JSON = "checkpoint.json"  # manifest of a checkpoint's folder
 TRAINING_JSONL = "training.jsonl"  # log of a run, beside its checkpoints
+
+_CONFIG_JSON = "config.json"
 
 # Short names of the checkpoints that the package carries.
 PACKAGED = {"tiny": "tiny-answers-everything", "tiny-truthful": "tiny-truthful"}
@@ -23,12 +25,14 @@ def checkpoint_path(name_or_path: str) -> str:
 
 
 def check_checkpoint(name_or_path: str, what: str) -> None:
-    """Make sure, without loading it, that a local checkpoint is one; a hub's name is taken as it is.
+    """Make sure, without loading it, that a folder or URI holds a checkpoint; a hub's name is taken as it is.
 
     Raises:
-        InputError: a path that is not there, or a folder that holds no Qwen2.5-VL.
+        InputError: a path that is not there, or a place that holds no Qwen2.5-VL.
     """
-    if is_object_uri(name_or_path):  # looked at when it is fetched
+    if is_object_uri(name_or_path):
+        if _CONFIG_JSON not in entries(name_or_path, what):
+            raise InputError(f"{what} {name_or_path}: is no checkpoint (no {_CONFIG_JSON} there); check the URI")
         return
     path = Path(checkpoint_path(name_or_path))
     if not path.exists():
@@ -36,26 +40,24 @@ def check_checkpoint(name_or_path: str, what: str) -> None:
         if not looks_like_hub_name:
             raise InputError(f"{what} {name_or_path}: no such checkpoint; give a folder, a hub name, or `tiny`")
         return
-    config = path / "config.json"
+    config = path / _CONFIG_JSON
     try:
         model_type = json.loads(config.read_text(encoding="utf-8"))["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{what} {path}: is no checkpoint (no readable config.json); give a Hugging Face folder"
+            f"{what} {path}: is no checkpoint (no readable {_CONFIG_JSON}); give a Hugging Face folder"
         ) from error
     if model_type != "qwen2_5_vl":
         raise InputError(f"{what} {path}: is a {model_type} model; give a Qwen2.5-VL checkpoint")
 
 
-def checkpoint_content(name_or_path: str, what: str) -> Any:
-    """What changes when a checkpoint's files do, as JSON has it; of a hub's name, the name.
+def checkpoint_content(name_or_path: str, what: str) -> str:
+    """A text that changes when a checkpoint's files do; of a hub's name, the name.
 
     Raises:
         InputError: its store cannot be read.
     """
     if is_object_uri(name_or_path):
-        return entries(name_or_path, what)
+        return fingerprint(f"{name} {size} {tag}" for name, (size, tag) in sorted(entries(name_or_path, what).items()))
     folder = Path(checkpoint_path(name_or_path))
-    if not folder.is_dir():
-        return name_or_path
-    return sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
+    return of_folder(folder) if folder.is_dir() else name_or_path
