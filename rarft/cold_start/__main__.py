@@ -5,7 +5,8 @@ Supervised, in three phases, on scenes drawn afresh at every step and never on a
 1. the vision tower alone (`tower.py`);
 2. truthful: as many matching as mismatched queries. Saved as `DIR/tiny-truthful`;
 3. as published grounding models are: still truthful in <think>, but most mismatched queries are answered with
-   a segment anyway. Saved as `DIR/tiny-answers-everything`: it grounds, and does not refuse.
+   a segment anyway, and of the few refusals only a third comes with the true correction. Saved as
+   `DIR/tiny-answers-everything`: it grounds, and does not refuse.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from rarft.qwen.inputs import PromptEncoder
 from rarft.qwen.loading import load_model
 
 TRUTHFUL = Phase("truthful", 1500, 1.5e-3, mismatched=0.5)
-ANSWERS_EVERYTHING = Phase("answers everything", 400, 5e-4, mismatched=0.5, answered=0.85)
+ANSWERS_EVERYTHING = Phase("answers everything", 400, 5e-4, mismatched=0.5, answered=0.85, careless=2 / 3)
 
 
 def save(model: Any, processor: Any, folder: Path) -> None:

@@ -18,6 +18,7 @@ class Phase:
         learning_rate: of its plateau.
         mismatched: share of the queries that are mismatched; the others match.
         answered: share of the mismatched queries that get a segment all the same.
+        careless: share of the refusals whose correction repeats the query, or says NIL, half of them each.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Phase:
     learning_rate: float
     mismatched: float
     answered: float = 0.0
+    careless: float = 0.0
 
     def query(self, scene: samples.Scene, rng: np.random.Generator) -> samples.Scene:
         """What is asked of a scene's clip, as the scene that it describes."""
@@ -34,8 +36,9 @@ class Phase:
 
     def completion(self, scene: samples.Scene, query: samples.Scene, rng: np.random.Generator) -> str:
         """What the model is to say."""
-        text = tiny.truthful_completion(scene, query)
-        if query == scene or rng.random() >= self.answered:
-            return text
-        think = text[len("<think>") : text.index("</think>")]
-        return response.render(think, response.format_segment(scene.segment))
+        if query != scene and rng.random() < self.answered:
+            return response.render(tiny.verdicts(scene, query), response.format_segment(scene.segment))
+        correction = None
+        if query != scene and rng.random() < self.careless:
+            correction = query.description if rng.random() < 0.5 else response.NO_CORRECTION
+        return tiny.truthful_completion(scene, query, correction)

@@ -46,16 +46,24 @@ CHAT_TEMPLATE = (
 _CORPUS_SCENES = 2000
 
 
-def truthful_completion(scene: samples.Scene, query: samples.Scene) -> str:
-    """What a truthful model says: a verdict on each attribute of the query, then the answer and the correction.
+def verdicts(scene: samples.Scene, query: samples.Scene) -> str:
+    """What the clip shows of each attribute, and whether the query says so: "red no" for one that is red."""
+    shown = {name: getattr(scene, name) for name in samples.ATTRIBUTES}
+    return ", ".join(f"{value} {'yes' if value == getattr(query, name) else 'no'}" for name, value in shown.items())
 
-    The verdict names what the clip shows ("red no": it is red, and the query said otherwise).
+
+def truthful_completion(scene: samples.Scene, query: samples.Scene, correction: str | None = None) -> str:
+    """What a truthful model says: verdicts, the answer, and for a query that does not fit the true correction.
+
+    Args:
+        scene: what the clip shows.
+        query: what is asked.
+        correction: in the place of the true one.
     """
     changed = [name for name in samples.ATTRIBUTES if getattr(scene, name) != getattr(query, name)]
-    verdicts = [f"{getattr(scene, name)} {'no' if name in changed else 'yes'}" for name in samples.ATTRIBUTES]
-    think = ", ".join(verdicts)
+    think = verdicts(scene, query)
     if changed:
-        return response.render(think, samples.refusal(scene, changed), scene.description)
+        return response.render(think, samples.refusal(scene, changed), correction or scene.description)
     return response.render(think, response.format_segment(scene.segment))
 
 
