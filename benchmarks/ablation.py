@@ -29,7 +29,7 @@ from rarft.rewards.completions import completion_text
 from rarft.rewards.explain_correction import refusal_score
 
 # Three epochs, since the curriculum takes the queries that do not fit by epoch.
-VIDEOS, HELD_OUT, EPOCHS = 32, 60, 3
+VIDEOS, HELD_OUT, EPOCHS = 64, 60, 3
 EXPLAIN = f"{Path(__file__).resolve()}:explain"
 BASE = "before training"
 FIGURES = {
