@@ -77,7 +77,7 @@ def test_the_report_shows_the_training_that_led_to_the_checkpoint(evaluated):
     page = (evaluated[0] / "report.html").read_text()
     assert "<h2>Training</h2>" in page
     assert ">reward 1.25<" in page  # at its own step, and not at the run's last
-    assert ">format_reward 1<" in page
+    assert ">rewards/format_reward 1<" in page
 
 
 def test_a_log_is_read_as_far_as_the_checkpoint_and_what_is_none_is_told(tmp_path, capsys):
@@ -268,11 +268,11 @@ def test_a_hostile_completion_is_text_in_the_report(tmp_path):
 
 
 def test_a_gate_that_is_not_passed_is_an_exit_code(evaluated, tmp_path, main):
-    predictions = evaluated[0] / "predictions.jsonl"
-    code, _, error = main("evaluate", "--predictions", predictions, "--out", tmp_path, "--gate", "ra_iou.mean>=0.999")
+    predictions = evaluated[0] / "base-predictions.jsonl"  # of a model that refuses nothing
+    code, _, error = main("evaluate", "--predictions", predictions, "--out", tmp_path, "--gate", "ra_iou.mean>=0.9")
     assert code == 1
     assert re.fullmatch(
-        r"rarft evaluate: 1 of 1 gates not passed: ra_iou\.mean>=0\.999: it is 0\.\d{4}", error.splitlines()[-1]
+        r"rarft evaluate: 1 of 1 gates not passed: ra_iou\.mean>=0\.9: it is 0\.\d{4}", error.splitlines()[-1]
     )
     assert json.loads((tmp_path / "metrics.json").read_text())["passed"] is False
     code, _, error = main("evaluate", "--predictions", predictions, "--out", tmp_path, "--gate", "nonsense>=1")
