@@ -10,6 +10,7 @@ from typing import TextIO
 _RECORD = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} - (\w+) - (.*)$")
 _COLOUR = re.compile(r"\x1b\[\d+m")
 _STARTED = re.compile(r"Executing task '(.+)'")
+_ENDED = re.compile(r"(Task|Pipeline) '.+' finished with status")  # the step's own line says why
 _CACHED = re.compile(r"Task (.+) cache hit ")
 _INDENT = "    "  # Kubeflow's local runner indents what a step prints
 
@@ -53,7 +54,7 @@ class ConsoleFilter(io.TextIOBase):
                 self._started += 1
                 before = ": nothing that it depends on has changed since it was done" if cached else ""
                 return f"[{self._started}/{self._steps}] {started[1]}{before}"
-            return message if level == "ERROR" else None
+            return message if level == "ERROR" and not _ENDED.search(message) else None
         if not line.startswith(_INDENT) or "[KFP Executor" in line:
             self._in_dump = "Got executor_input" in line
             return None

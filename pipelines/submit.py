@@ -69,6 +69,21 @@ def _check_endpoint(endpoint: str, token: str | None) -> None:
         raise InputError(f"--endpoint {endpoint}: answered something else than its health; {is_it}")
 
 
+def _check_places(values: dict[str, Any]) -> None:
+    """Make sure that data and outputs are named by URIs, or by paths that can be those of a mounted volume.
+
+    Raises:
+        InputError: one is a path of this machine's working folder.
+    """
+    for name in ("annotations", "video_root", "eval_annotations", "eval_video_root", "output_uri", "final_uri"):
+        where = values.get(name, "")
+        if where and not where.startswith(("s3://", "/")):
+            raise InputError(
+                f"-p {name}={where}: a cluster does not see this machine's files; give an s3:// URI, or with the "
+                "profile `claim` a path under /data"
+            )
+
+
 def submit(
     endpoint: str,
     assignments: Sequence[str],
@@ -107,6 +122,7 @@ def submit(
         values = parse(assignments, spec)
         check_complete(values, spec)
         check(values, job="launch-pytorchjob" in spec.root.dag.tasks)
+        _check_places(values)
         token = os.environ.get(TOKEN)
         _check_endpoint(endpoint, token)
         return _create_run(

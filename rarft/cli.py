@@ -6,19 +6,22 @@ Nothing heavy is imported before a command is known, so that `rarft --help` answ
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from rarft import __version__
-from rarft.arguments import count, fraction, positive, seconds, share_or_number
+from rarft.arguments import count, fraction, positive, seconds, share_or_number, suggestion
 from rarft.errors import EXIT_BAD_INPUT, reported
 
 _EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 bad usage or bad input."
 
 
 class _Parser(argparse.ArgumentParser):
+    commands: Mapping[str, argparse.ArgumentParser]
+
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message}; see `{self.prog} --help`", file=sys.stderr)
+        hint = suggestion(message, self._option_string_actions)
+        print(f"{self.prog}: {message}{hint}; see `{self.prog} --help`", file=sys.stderr)
         raise SystemExit(EXIT_BAD_INPUT)
 
 
@@ -119,11 +122,12 @@ def _score(options: argparse.Namespace) -> None:
         options.correction_baseline,
     )
     for name, value in means.items():
-        print(f"{name:<40}{value:8.3f}")
+        print(f"{name:<40}" + (f"{value:8.3f}" if value is not None else f"{'-':>8}"))
     print(f"report: {options.out}/report.html")
 
 
 def _run(options: argparse.Namespace) -> None:
+    print("rarft run: looking at what was asked for", flush=True)
     from pipelines.local import LocalRun, run
 
     asked = LocalRun(
@@ -176,7 +180,7 @@ def _doctor(options: argparse.Namespace) -> None:
         raise DataRefusedError(f"would fail: {', '.join(failing)}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     parser = _Parser(
         prog="rarft",
         description="Refusal-aware reinforcement fine-tuning of Qwen2.5-VL for video temporal grounding.",
@@ -286,6 +290,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--embeddings", help="precomputed reference embeddings of `rarft embed`")
 
     _pipeline_commands(command)
+    parser.commands = commands.choices
     return parser
 
 
@@ -367,10 +372,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     parser = _parser()
     options, unknown = parser.parse_known_args(given)
-    if unknown and options.command == "run":
-        parser.error(f"run: {unknown[0]} is no flag of `rarft run`; put flags of `rarft train` last, after `--`")
     if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        command = parser.commands[options.command]
+        behind = "; flags of `rarft train` stand last, after `--`" if options.command == "run" else ""
+        command.error(f"unrecognized arguments: {' '.join(unknown)}{behind}")
     with reported(options.command):
         options.run(options)
 

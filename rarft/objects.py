@@ -83,7 +83,7 @@ def _told(uri: str, what: str, deed: str) -> Iterator[None]:
         StoreError: the store refused, has not got it, or cannot be reached after the retries.
     """
     from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
     from botocore.parsers import ResponseParserError
     from s3transfer.exceptions import RetriesExceededError
 
@@ -95,6 +95,8 @@ def _told(uri: str, what: str, deed: str) -> Iterator[None]:
     ) as error:  # fmt: skip
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
         reason = _MENDS.get(code) or " ".join(str(error).split())
+        if isinstance(error, NoCredentialsError):
+            reason = "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         kind = NotThereError if code in ("404", "NoSuchKey") else StoreError
         raise kind(f"{what} {uri}: cannot be {deed} ({reason})") from error
 

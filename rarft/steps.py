@@ -242,7 +242,7 @@ def score(
     encoder: str | None = None,
     embeddings: str | None = None,
     correction_baseline: str = "none",
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Replay rewards on finished completions into `out`; returns their means."""
     from rarft.references.encoder import SentenceEncoder
     from rarft.references.store import ReferenceStore

@@ -114,7 +114,11 @@ def test_a_run_without_evaluation_data_is_labelled_in_sample(cli, sample_set, tm
 
 @pytest.mark.parametrize(
     ("content", "cause"),
-    [('[{"video": "a.mp4", "GR', "is no complete JSON list"), ('[{"video": "a.mp4"}]', "every query was quarantined")],
+    [
+        ('[{"video": "a.mp4", "GR', "is no complete JSON list"),
+        ('[{"video": "a.mp4"}]', "every query was quarantined"),
+        ('[{"video": "a.mp4", "GRPO": [{"q": "a", "r": false, "a": "b"}]}]', "videos were looked for under"),
+    ],
 )
 def test_a_failing_step_ends_the_run_with_its_one_line_cause(cli, tmp_path, sample_set, content, cause):
     (tmp_path / "bad.json").write_text(content)
@@ -124,6 +128,7 @@ def test_a_failing_step_ends_the_run_with_its_one_line_cause(cli, tmp_path, samp
     assert line.startswith("rarft run: validate: ")
     assert cause in line
     assert "Traceback" not in done.stdout
+    assert "finished with status" not in done.stdout
     assert not (tmp_path / "out" / "evaluation").exists()
 
 

@@ -41,27 +41,18 @@ def test_every_term_of_every_completion(main, predictions, validated, tmp_path):
 
 
 def test_weights_and_rewards_of_ones_own(main, predictions, validated, tmp_path):
-    (tmp_path / "own.py").write_text("def two(completions, **_): return [2.0 for _ in completions]")
-    flags = ["--reward_funcs", "format", "own.py:two", "--reward_weights", "1", "0.25"]
-    code, output, error = main("score", predictions, "--data", validated, "--out", "scores", *flags)
-    assert code == 0, error
-    means = dict(line.split() for line in output.splitlines() if not line.startswith("report"))
-    assert {name: float(value) for name, value in means.items()} == pytest.approx(
-        {"reward": 15 / 16 + 0.5, "format": 15 / 16, "own.py:two": 2.0}, abs=1e-3
+    (tmp_path / "own.py").write_text(
+        "def easy(completions, task_type, **columns):\n"
+        "    return [1.0 if kind == 'refusable' else None for kind in task_type]\n"
+        "def never(completions, **columns):\n"
+        "    return [None] * len(completions)\n"
     )
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "holds no completion"),
-        ("{", "line 1: is no"),
-        ('{"id": "nope", "completion": "x"}', "id nope is not in the data"),
-        ('{"completion": "x"}', "line 1: is no"),
-    ],
-)
-def test_predictions_that_do_not_fit_are_told(main, validated, tmp_path, content, message):
-    (tmp_path / "predictions.jsonl").write_text(content)
-    code, _, error = main("score", "predictions.jsonl", "--data", validated, "--out", "scores")
-    assert code == 2
-    assert message in error.splitlines()[-1]
+    rewards = [f"{tmp_path}/own.py:easy", f"{tmp_path}/own.py:never"]
+    code, output, error = main(
+        "score", predictions, "--data", validated, "--out", "scores", "--reward_funcs", *rewards
+    )
+    assert code == 0, error
+    means = {line.split()[0].rpartition(":")[2]: line.split()[1] for line in output.splitlines() if ":" in line}
+    assert (means["easy"], means["never"]) == ("1.000", "-")
+    page = (tmp_path / "scores" / "report.html").read_text()
+    assert f"<td>{rewards[0]}</td><td class=number>–</td><td class=number>1.000</td>" in page  # answerable, refusable

@@ -165,6 +165,7 @@ def test_kfps_own_command_takes_the_compiled_file(endpoint):
         ([*DATA, "-p", "annotations=other.json"], "-p annotations: is given twice"),
         ([*DATA, "-p", "training=preset: nope"], "no such preset"),
         ([*DATA, "-p", "training=nonsense: 3"], "unrecognized arguments: --nonsense"),
+        ([*DATA, "-p", "training=max_step: 3"], "--max_step 3; did you mean --max_steps?"),
         ([*DATA, "-p", "gates=f1>=lots"], "--gate 'f1>=lots'"),
         ([*DATA, "-p", "gates=no.such>=1"], "no metric no.such"),
         ([*DATA, "-p", "processes=-1"], "must be at least 0"),
@@ -176,6 +177,7 @@ def test_kfps_own_command_takes_the_compiled_file(endpoint):
         ([*DATA, "-p", "accelerators=eight"], "-p accelerators=eight: is no quantity"),
         ([*DATA, "-p", "train_memory=lots"], "-p train_memory=lots: is no quantity"),
         ([*DATA, "-p", 'affinity={"nodeAffinity": {}}'], "-p affinity: has nodeAffinity; give a node affinity"),
+        ([*DATA, "-p", "video_root=videos"], "-p video_root=videos: a cluster does not see this machine's files"),
     ],
 )
 def test_a_mistake_is_told_and_nothing_is_started(main, endpoint, arguments, told):

@@ -49,6 +49,10 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(InputError, match="is a llama model"):
         check_checkpoint(str(tmp_path), "--checkpoint")
+    (tmp_path / "checkpoint-final").mkdir()
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(InputError, match=r"did you mean .*/checkpoint-final\?"):
+        check_checkpoint(str(tmp_path), "--checkpoint")
     with pytest.raises(InputError, match="no such checkpoint"):
         check_checkpoint(str(tmp_path / "none"), "--checkpoint")
     check_checkpoint("Qwen/Qwen2.5-VL-7B-Instruct", "--checkpoint")

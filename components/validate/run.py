@@ -24,8 +24,11 @@ def _validate(annotations: str, out: str, video_root: str, max_quarantine: str) 
     counts: dict[str, Any] = report["counts"]
     if not counts["accepted"] + counts["repaired"]:
         reasons = ", ".join(f"{number} {name.replace('-', ' ')}" for name, number in report["reasons"].items())
+        looked = video_root or annotations.rpartition("/")[0] or "."
+        missing = "video-not-found" in report["reasons"]
+        hint = f"videos were looked for under {looked}: give the video root; " if missing else ""
         raise InputError(
-            f"annotations {annotations}: every query was quarantined ({reasons}); see {out}/{REPORT_HTML}"
+            f"annotations {annotations}: every query was quarantined ({reasons}); {hint}see {out}/{REPORT_HTML}"
         )
     steps.check_quarantine(counts, max_quarantine)
     return counts

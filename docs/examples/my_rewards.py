@@ -8,7 +8,8 @@ def brevity(completions, completion_ids, **columns):
     """1 for a completion of no more than 40 tokens, less for a longer one, 0 from 80 tokens on.
 
     Args:
-        completions: the group's completions, plain text or conversations.
+        completions: plain text or conversations; in training the whole batch, the completions of a prompt side by
+            side, and in `rarft score` one at a time.
         completion_ids: their token ids.
         columns: the data set's columns (`task_type`, `solution`, `durations`, `query`, `reference_queries`,
             `gt_answers`, `contrast_answers`), and `prompts`, `log_metric`, `log_extra`, `trainer_state`.

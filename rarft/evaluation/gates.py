@@ -99,7 +99,7 @@ def parse_gate(text: str, with_base: bool, known: dict[str, Any]) -> Gate:
     if match is None or not (match["base"] or match["number"]):
         raise InputError(f"--gate {text!r}: write METRIC>=NUMBER or METRIC>=base, such as relevance.f1_avg>=0.70")
     if match["base"] and not with_base:
-        raise InputError(f"--gate {text!r}: needs a base to compare with; give --base")
+        raise InputError(f"--gate {text!r}: needs a base to compare with; give --base, or --base-predictions")
     if not _is_known(match["path"], known):
         raise InputError(f"--gate {text!r}: no metric {match['path']}; docs/evaluation.md names them")
     number = (match["number"] or "0").replace(" ", "")

@@ -43,6 +43,8 @@ def promote(checkpoint: str, evaluation: Place, destination: Place) -> str:
     if not passed:
         reasons = "; ".join(gate["reason"] for gate in gates if not gate["passed"])
         raise DataRefusedError(f"{checkpoint} is not promoted: {reasons}")
+    if not gates:
+        print(f"{checkpoint}: was evaluated without gates", flush=True)
     if not _same(evaluated, checkpoint):
         raise InputError(
             f"--evaluation {evaluation}: is of {evaluated}, not of {checkpoint}; give the one of the other"

@@ -16,6 +16,7 @@ import yaml
 from transformers import HfArgumentParser
 from trl import GRPOConfig
 
+from rarft.arguments import suggestion
 from rarft.errors import InputError
 from rarft.grpo.launch import deepspeed_file, world_size
 from rarft.grpo.tracking import trackers
@@ -253,7 +254,7 @@ def yaml_arguments(settings: str | Mapping[str, Any], source: str) -> list[str]:
 
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> Any:
-        raise InputError(f"{message}; see `rarft train --help`")
+        raise InputError(f"{message}{suggestion(message, self._option_string_actions)}; see `rarft train --help`")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,5 +1,6 @@
 """The block that training prints now and then: one query, its completions, and what each was given and why."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 _WIDTH = 80
@@ -7,7 +8,7 @@ _SHOWN = 160  # characters of a completion
 
 
 def _numbers(values: Sequence[float | None]) -> str:
-    return "[" + ", ".join("-" if value is None else f"{value:.2f}" for value in values) + "]"
+    return "[" + ", ".join("-" if value is None or math.isnan(value) else f"{value:.2f}" for value in values) + "]"
 
 
 def completions_block(

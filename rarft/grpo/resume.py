@@ -29,7 +29,7 @@ from rarft.grpo.nodes import from_main, leads_node, meet
 from rarft.manifest import IncompleteError, parse_manifest, read_manifest
 from rarft.qwen.checkpoint_names import TRAINING_JSONL
 from rarft.riq.schema import Sample
-from rarft.storage import Place, local_path, member, write_atomically
+from rarft.storage import Place, exists, local_path, member, write_atomically
 
 AUTO, NONE = "auto", "none"
 
@@ -137,7 +137,7 @@ class Resume:
         if state.is_main_process:
             try:
                 chosen, source = self._choose()
-                self._forget_the_end()
+                self._forget_the_end(anew=chosen is None)
             except InputError as error:
                 refusal = str(error)
         meet()
@@ -229,8 +229,15 @@ class Resume:
                 "another --exp_name begins anew"
             )
 
-    def _forget_the_end(self) -> None:
+    def _forget_the_end(self, anew: bool) -> None:
         """Remove the mark of another run's end; a refused run changes nothing."""
+        where: Place = self._store or self._run
+        if anew and (objects.is_object_uri(where) or self._run.is_dir()) and exists(where, DONE):
+            print(
+                f"training: begins anew; {where} holds a run that is done, of which {FINAL} will be replaced; "
+                "another --exp_name keeps both",
+                flush=True,
+            )
         (self._run / DONE).unlink(missing_ok=True)
         if self._store:
             objects.delete(member(self._store, DONE), remote.WHAT)

@@ -281,6 +281,8 @@ class VideoGRPOTrainer(GRPOTrainer):
             {name: first(values) for name, values in self._logs["rewards"].items()},
             {name: first(values) for name, values in self._logs["extra"].items()},
         )
+        step = self.state.global_step + 1
+        print(f"step {step}: the completions of one of its queries, and what each was given", flush=True)
         print(block, flush=True)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:

@@ -44,9 +44,9 @@ def check_checkpoint(name_or_path: str, what: str) -> None:
     try:
         model_type = json.loads(config.read_text(encoding="utf-8"))["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{what} {path}: is no checkpoint (no readable {_CONFIG_JSON}); give a Hugging Face folder"
-        ) from error
+        final = path / "checkpoint-final"
+        meant = f"did you mean {final}?" if final.is_dir() else "give a Hugging Face folder"
+        raise InputError(f"{what} {path}: is no checkpoint (no readable {_CONFIG_JSON}); {meant}") from error
     if model_type != "qwen2_5_vl":
         raise InputError(f"{what} {path}: is a {model_type} model; give a Qwen2.5-VL checkpoint")
 

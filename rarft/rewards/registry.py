@@ -54,7 +54,8 @@ def _load(name: str) -> RewardFunction:
         raise InputError(f"--reward_funcs {name}: cannot be imported ({type(error).__name__}: {error})") from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        public = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+        public = sorted(key for key in own if callable(getattr(module, key)) and not key.startswith("_"))
         raise InputError(
             f"--reward_funcs {name}: {source} has no function {function_name}; it has {', '.join(public)}"
         )

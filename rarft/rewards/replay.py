@@ -79,7 +79,7 @@ def score_completion(sample: Sample, completion: str, rewards: dict[str, RewardF
 
 def replay(
     rows: list[tuple[Sample, str]], rewards: dict[str, RewardFunction], weights: list[float], out: Place
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Score completions into `out`: scores.csv and, last, report.html.
 
     Args:
@@ -89,7 +89,7 @@ def replay(
         out: folder to write into.
 
     Returns:
-        The mean of each reward, and of their weighted sum as `reward`.
+        The mean of each reward, None where it applies to no completion, and of their weighted sum as `reward`.
 
     Raises:
         InputError: a sample without a duration, or a reward that fails.
@@ -119,9 +119,9 @@ def replay(
     return {name: _mean([row[name] for row in table_rows]) for name in ("reward", *rewards)}
 
 
-def _mean(values: list[float | None]) -> float:
+def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else 0.0
+    return sum(known) / len(known) if known else None
 
 
 def _distribution(values: list[float]) -> Html:
