@@ -19,8 +19,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
+from rarft import samples
 from rarft.arguments import positive
 from rarft.evaluation.metrics import value_at
 from rarft.fingerprint import fingerprint, of_packages
@@ -45,10 +49,11 @@ STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % point, by number
 
 @dataclass(frozen=True)
 class Variant:
-    """What is switched, as flags of `rarft train`."""
+    """What is switched, as flags of `rarft train`, and which of the prepared data it is trained on."""
 
     name: str
     flags: Sequence[str] = ()
+    data: str = "train"
 
 
 def explain(completions: list[Any], task_type: list[str], **_: Any) -> list[float]:
@@ -65,7 +70,8 @@ VARIANTS = (
     Variant("format + explain_correction", ("--reward_funcs", "format", "explain_correction")),
     Variant("format alone", ("--reward_funcs", "format")),
     Variant("all three, correction_baseline query", ("--correction_baseline", "query")),
-    Variant("all three, curriculum", ("--curriculum", "true")),
+    Variant("all three, graded queries", data="graded"),
+    Variant("all three, graded queries, curriculum", ("--curriculum", "true"), data="graded"),
 )
 
 
@@ -77,11 +83,34 @@ def rarft(*arguments: str) -> None:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
 
 
+def graded(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Items with an easy, a medium and a hard query that do not fit, in the place of one: a curriculum chooses."""
+    rng = np.random.default_rng(0)
+    for item in items:
+        _, *shown = item["query_text"].split()
+        scene = SimpleNamespace(**dict(zip(samples.ATTRIBUTES, shown, strict=True)))
+        item["GRPO"] = item["GRPO"][:1]
+        for changes, difficulty in samples.DIFFICULTY_OF_CHANGES.items():
+            changed = sorted(rng.choice(list(samples.ATTRIBUTES), size=changes, replace=False).tolist())
+            asked = [
+                rng.choice([other for other in values if other != value]) if name in changed else value
+                for (name, values), value in zip(samples.ATTRIBUTES.items(), shown, strict=True)
+            ]
+            query = {"q": f"a {' '.join(asked)}", "r": False, "difficulty": difficulty}
+            categories = [samples.CATEGORIES[name] for name in changed]
+            answer = f"<answer>{samples.refusal(scene, changed)}</answer>"  # type: ignore[arg-type]
+            item["GRPO"].append({**query, "a": answer, "c": categories})
+    return items
+
+
 def prepare(out: Path) -> None:
-    """The data set, validated, with its reference embeddings, once for all runs."""
+    """The data, validated, with their reference embeddings, once for all runs."""
     if not (out / "embeddings" / "index.json").exists():
         rarft("sample", "--out", str(out / "sample"), "--train", str(VIDEOS), "--eval", str(HELD_OUT))
-        for split in ("train", "eval"):
+        items = json.loads((out / "sample" / "train.json").read_text(encoding="utf-8"))
+        # Half of the videos, with twice the queries each: as many steps.
+        (out / "sample" / "graded.json").write_text(json.dumps(graded(items[: VIDEOS // 2])), encoding="utf-8")
+        for split in ("train", "graded", "eval"):
             rarft("validate", str(out / "sample" / f"{split}.json"), "--out", str(out / split))
         rarft("embed", str(out / "train"), "--out", str(out / "embeddings"))
 
@@ -92,7 +121,7 @@ def figures_of(out: Path, variant: Variant, seed: int) -> dict[str, Any]:
     metrics = folder / "evaluation" / "metrics.json"
     if not metrics.exists():
         rarft(
-            *("train", "--preset", "tiny", "--train_data_path", str(out / "train"), "--out", str(folder)),
+            *("train", "--preset", "tiny", "--train_data_path", str(out / variant.data), "--out", str(folder)),
             *("--embeddings", str(out / "embeddings"), "--num_train_epochs", str(EPOCHS), "--seed", str(seed)),
             *variant.flags,
         )
@@ -128,7 +157,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, choices=STUDENT_T, default=3)
     parser.add_argument("--jobs", type=positive, default=2, help="runs at a time")
+    parser.add_argument("--only", default="", metavar="TEXT", help="variants whose name holds this text")
     options = parser.parse_args()
+    variants = [variant for variant in VARIANTS if options.only in variant.name]
     # Results of other code, data or settings are no part of this table.
     own = fingerprint([of_packages("rarft"), str((VIDEOS, HELD_OUT, EPOCHS, VARIANTS))])[:12]
     out = options.out / own
@@ -139,7 +170,7 @@ def main() -> None:
         runs = {
             (variant, seed): pool.submit(figures_of, out, variant, seed)
             for seed in range(options.seeds)
-            for variant in VARIANTS
+            for variant in variants
         }
         try:
             for done in as_completed([base, *runs.values()]):
@@ -150,7 +181,7 @@ def main() -> None:
     print(f"| rewards | {' | '.join(FIGURES)} |")
     print("|---" * (len(FIGURES) + 1) + "|")
     rows = [(BASE, [base.result()])]
-    for variant in VARIANTS:
+    for variant in variants:
         rows.append((variant.name, [runs[variant, seed].result() for seed in range(options.seeds)]))
     for name, found in rows:
         print(f"| {name} | {' | '.join(cell(figure, found) for figure in FIGURES)} |")
