@@ -17,7 +17,7 @@ th { font-weight: 600; } td.number, th.number { text-align: right; white-space: 
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem 2rem; }
 figure { margin: 0; } figcaption { font-weight: 600; margin-bottom: .3rem; }
 svg { width: 100%; } svg rect { fill: var(--accent); } svg text { font-size: 11px; fill: #888; }
-.bars td { border: 0; padding: .12rem .4rem; white-space: nowrap; } .bars .bar { width: 60%; }
+.bars td { border: 0; padding: .12rem .4rem; } .bars .bar { width: 45%; min-width: 7rem; }
 .bar i { display: block; height: .8rem; background: var(--accent); border-radius: 2px; min-width: 1px; }
 .rate { position: relative; } .rate u { position: absolute; top: 50%; border-top: 2px solid currentColor; }
 svg.square { max-width: 16rem; } svg rect.frame { fill: none; stroke: #8886; }
