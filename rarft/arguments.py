@@ -1,9 +1,6 @@
 """What flags take, checked as they are read: each raises argparse's own error, which names the flag."""
 
 import argparse
-import difflib
-import re
-from collections.abc import Iterable
 
 
 def count(text: str) -> int:
@@ -52,10 +49,3 @@ def seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds of at least 0")
     return value
-
-
-def suggestion(message: str, known: Iterable[str]) -> str:
-    """What argparse's error about an unknown flag goes on with: the flag that was perhaps meant, or nothing."""
-    unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
-    near = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.8) if unknown else []
-    return f"; did you mean {near[0]}?" if near else ""

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from rarft import __version__
-from rarft.arguments import count, fraction, positive, seconds, share_or_number, suggestion
-from rarft.errors import EXIT_BAD_INPUT, reported
+from rarft.arguments import count, fraction, positive, seconds, share_or_number
+from rarft.errors import EXIT_BAD_INPUT, reported, suggestion
 
 _EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 bad usage or bad input."
 

@@ -6,11 +6,13 @@
 whoever started the process sees the cause without reading its log.
 """
 
+import difflib
 import os
+import re
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,3 +92,10 @@ def reported(name: str) -> Iterator[None]:
         if STARTER_TELLS not in os.environ:
             print(f"rarft {line}", file=sys.stderr, flush=True)
         raise SystemExit(code) from None
+
+
+def suggestion(message: str, known: Iterable[str]) -> str:
+    """What argparse's error about an unknown flag goes on with: the flag that was perhaps meant, or nothing."""
+    unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
+    near = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.8) if unknown else []
+    return f"; did you mean {near[0]}?" if near else ""

@@ -108,7 +108,7 @@ def test_a_checkpoint_of_the_store_is_evaluated_and_trained_from(killed_and_wipe
         load_file(final / "model.safetensors"),
         load_file(next((tmp_path / ".models").glob("*/model.safetensors"))),
     )
-    with pytest.raises(InputError, match="no such folder in the store"):
+    with pytest.raises(InputError, match=r"is no checkpoint \(no config\.json there\); check the URI"):
         train(validated, tmp_path, "--model_name_or_path", "s3://runs/nothing", "--scratch", str(tmp_path))
     objects.write("s3://runs/other/checkpoint-2/config.json", b"{}", "run")
     with pytest.raises(InputError, match=r"checkpoint\.json is missing"):

@@ -16,8 +16,7 @@ import yaml
 from transformers import HfArgumentParser
 from trl import GRPOConfig
 
-from rarft.arguments import suggestion
-from rarft.errors import InputError
+from rarft.errors import InputError, suggestion
 from rarft.grpo.launch import deepspeed_file, world_size
 from rarft.grpo.tracking import trackers
 from rarft.references.encoder import DEFAULT_ENCODER
