@@ -21,6 +21,7 @@ from rarft.evaluation.predict import Predictor, in_batches
 from rarft.evaluation.predictions import read_predictions
 from rarft.evaluation.report import console_table, render_report
 from rarft.evaluation.training_log import render_training, training_of
+from rarft.grpo.curves import render_curves
 from rarft.qwen.checkpoint_names import checkpoint_path
 from rarft.qwen.reading import ReadingSettings
 from rarft.riq.schema import read_samples
@@ -94,6 +95,12 @@ def test_a_log_is_read_as_far_as_the_checkpoint_and_what_is_none_is_told(tmp_pat
     log.write_text('[1, 2]\n{"video": "a.mp4"}\n')
     assert training_of(f"{checkpoint}/", "--checkpoint") == []
     assert "no curves of its training: training.jsonl beside it: a line without a step" in capsys.readouterr().out
+
+
+def test_a_reward_that_never_applied_has_no_curve():
+    entry = {"step": 1, "reward": 1.0, "rewards/says_why": None}
+    assert "says_why" not in render_curves([entry], "run", 1)
+    assert "rewards/says_why 0.5<" in render_curves([{**entry, "rewards/says_why": 0.5}], "run", 1)
 
 
 def test_a_video_is_decoded_and_encoded_once_for_all_of_its_queries(validated):
