@@ -122,7 +122,7 @@ def test_announced_prompts_are_read_by_other_threads_and_taken_once(encoder, vid
         encoder, "encode", lambda messages: seen.append(threading.current_thread().name) or original(messages)
     )
     reader = PromptReader(encoder, workers=2, most=4)
-    prompts = [video_prompt(f"Find: {name}", name) for name in videos[:3]]
+    prompts = [video_prompt("", f"Find: {name}", name) for name in videos[:3]]
     for prompt in prompts:
         reader.announce(prompt)
         reader.announce(prompt)
@@ -142,6 +142,6 @@ def test_a_video_that_fails_ahead_fails_when_it_is_taken(encoder, tmp_path):
     broken.write_bytes(b"not a video")
     for workers in (0, 1):
         reader = PromptReader(encoder, workers, most=2)
-        reader.announce(video_prompt("Find: x", str(broken)))
+        reader.announce(video_prompt("", "Find: x", str(broken)))
         with pytest.raises(VideoError, match=r"broken\.mp4"):
-            reader.take(video_prompt("Find: x", str(broken)))
+            reader.take(video_prompt("", "Find: x", str(broken)))

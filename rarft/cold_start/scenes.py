@@ -31,5 +31,5 @@ def lay_out_scene(encoder: PromptEncoder, scene: samples.Scene, query: samples.S
         float(samples.FPS),
         scene.duration * samples.FPS,
     )
-    text = response.fill_prompt(READING.prompt, query.description, None)
-    return encoder.lay_out(video_prompt(text, "rendered"), frames)
+    texts = response.fill_prompt(READING.prompt, query.description, None)
+    return encoder.lay_out(video_prompt(*texts, "rendered"), frames)

@@ -54,9 +54,9 @@ def whole_batches(samples: list[Sample], prompts: int) -> list[Sample]:
 
 def row(sample: Sample, template: str) -> dict[str, Any]:
     """One row of the trainer's data set: the conversation, and the columns that rewards read."""
-    text = fill_prompt(template, sample.query, sample.duration, sample.crop)
+    texts = fill_prompt(template, sample.query, sample.duration, sample.crop)
     return {
-        "prompt": video_prompt(text, sample.video, sample.crop),
+        "prompt": video_prompt(*texts, sample.video, sample.crop),
         "task_type": sample.task_type,
         "solution": sample.segment,
         "durations": sample.duration,

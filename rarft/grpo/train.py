@@ -34,6 +34,7 @@ from rarft.qwen.ahead import PromptReader
 from rarft.qwen.checkpoint_names import TRAINING_JSONL, checkpoint_path
 from rarft.qwen.inputs import PromptEncoder
 from rarft.qwen.loading import load_processor, local_checkpoint
+from rarft.qwen.prompt_check import check_prompts
 from rarft.qwen.reading import ReadingSettings
 from rarft.qwen.rollout import vision_token_ids
 from rarft.references.encoder import SentenceEncoder
@@ -89,6 +90,7 @@ def _build_trainer(
     processor = load_processor(args.model_name_or_path, "--model_name_or_path")
     model_config = AutoConfig.from_pretrained(checkpoint_path(args.model_name_or_path))
     encoder = _prompt_encoder(args, processor, model_config, reading)
+    check_prompts(rows.all_samples, encoder, reading.prompt, f"--model_name_or_path {args.model_name_or_path}")
     check_prompt_lengths([*rows.all_samples, *eval_samples], encoder, reading.prompt, args.max_prompt_length)
     # This rank's prompts of the steps that are drawn at a time, and those of the next.
     batches = max(args.steps_per_generation, args.gradient_accumulation_steps)
