@@ -301,7 +301,10 @@ def train(arguments: list[str]) -> str:
         uploads = _uploads(places, shared, args.save_total_limit)
         if uploads:
             held.push(uploads.close_after)
-        reading = ReadingSettings(template, args.video_fps, args.max_pixels, args.max_completion_length)
+        sampling = args.sampling
+        reading = ReadingSettings(
+            template, sampling.fps, sampling.total_pixels, sampling.min_frame_pixels, args.max_completion_length
+        )
         curriculum = Curriculum(samples, args.seed, references.similarities) if args.curriculum else None
         rows = TrainingRows(samples, template, args.seed, args.prompts_per_generation, curriculum)
         if more := len(rows.samples()) - len(samples):
