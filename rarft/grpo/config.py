@@ -38,6 +38,7 @@ _LEAST = {
     "decode_workers": 0,
     "frame_cache_gb": 0.0,
     "max_skipped_videos": 0,
+    "refusable_pool": 1,
 }
 # The guide's `--max_pixels`: its default stands for the published budget, and half of it for half of that (D22).
 _DEFAULT_MAX_PIXELS = 12_845_056
@@ -135,8 +136,21 @@ class TrainingConfig(GRPOConfig):
     merge_lora: bool = field(
         default=True, metadata={"help": "checkpoint-final holds the merged model; false: the adapters alone."}
     )
+    queries_per_item: str = field(
+        default="pair",
+        metadata={
+            "help": "pair: each epoch asks one answerable and one refusable query per item, drawn anew; "
+            "all: it asks every query.",
+            "choices": ["pair", "all"],
+        },
+    )
+    refusable_pool: int | None = field(
+        default=None,
+        metadata={"help": "Draw the refusable query from so many of an item's, the first; default: from all of them."},
+    )
     curriculum: bool = field(
-        default=False, metadata={"help": "Refusable queries: the easy first, then also medium, then all; by epoch."}
+        default=False,
+        metadata={"help": "Draw easy refusable queries in the first epoch, also medium ones in the second, then all."},
     )
     decode_workers: int = field(default=2, metadata={"help": "Threads per rank that read videos ahead; 0: none."})
     frame_cache: str | None = field(default=None, metadata={"help": "Folder that keeps decoded frames."})
