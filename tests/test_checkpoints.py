@@ -33,7 +33,8 @@ from rarft.storage import exclusive
 
 SETTINGS = {
     "model": "tiny", "data": "abc", "template": "{query}", "num_generations": 4, "seed": 42,
-    "prompts_per_generation": 2, "num_iterations": 1, "curriculum": False, "use_peft": False, "fix_vit": False,
+    "prompts_per_generation": 2, "num_iterations": 1, "curriculum": False,
+    "queries_per_item": "pair", "refusable_pool": None, "use_peft": False, "fix_vit": False,
     "data_version": "a",
 }  # fmt: skip
 
@@ -126,6 +127,8 @@ def test_rotation_counts_complete_ones_and_keeps_the_one_in_use(tmp_path):
         ("model", "other", "another --model_name_or_path: tiny, now other"),
         ("data", "def", "another --train_data_path"),
         ("num_generations", 8, "another --num_generations: 4, now 8"),
+        ("queries_per_item", "all", "another --queries_per_item: pair, now all"),
+        ("refusable_pool", 3, "another --refusable_pool: None, now 3"),
         ("seed", 1, "another --seed: 42, now 1"),
         ("fix_vit", True, "another --fix_vit: False, now True"),
         ("data_version", "b", "another --data_version: a, now b"),

@@ -16,7 +16,7 @@ from rarft.video.cache import FrameCache
 from rarft.video.decode import FrameSampling, read_frames
 from rarft.video.probe import VideoError
 
-SAMPLING = FrameSampling(fps=2.0, max_pixels=200_704)
+SAMPLING = FrameSampling(2.0, 200_704, 3136)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_content_and_sampling_are_the_key_and_the_name_is_not(videos, tmp_path):
     assert cache.hits == 1
     moved.write_bytes(Path(videos[1]).read_bytes())  # another video under the same name
     assert_same(cache.read(str(moved), SAMPLING), read_frames(videos[1], SAMPLING))
-    cache.read(videos[0], FrameSampling(fps=1.0, max_pixels=200_704))
+    cache.read(videos[0], FrameSampling(1.0, 200_704, 3136))
     assert cache.hits == 1
 
 

@@ -36,7 +36,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="session")
 def encoder(checkpoint):
     processor = load_processor(str(checkpoint), "model")
-    return PromptEncoder(processor, AutoConfig.from_pretrained(checkpoint), FrameSampling(fps=1.0))
+    return PromptEncoder(processor, AutoConfig.from_pretrained(checkpoint), FrameSampling(1.0, min_frame_pixels=3136))
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ def flags(checkpoint, validated, tmp_path_factory):
     return [
         "--model_name_or_path", str(checkpoint), "--train_data_path", str(folder), "--use_cpu", "true",
         "--bf16", "false", "--num_generations", "2", "--max_completion_length", "6", "--report_to", "none",
-        "--log_completions_steps", "0", "--reward_funcs", "format", f"{folder / 'own.py'}:varied",
+        "--log_completions_steps", "0", "--video_min_frame_pixels", "3136", "--reward_funcs", "format", f"{folder / 'own.py'}:varied",
         "--learning_rate", "1e-4", "--lr_scheduler_type", "constant",
     ]  # fmt: skip
 
@@ -133,7 +133,7 @@ def test_inspect_prompt_shows_query_and_video(main, checkpoint, samples, validat
     wanted = samples[3]
     code, out, _ = main(
         "inspect-prompt", "--model_name_or_path", checkpoint, "--train_data_path", validated, "--prompt_type", name,
-        "--id", wanted.id, "--video_fps", "1",
+        "--id", wanted.id, "--video_fps", "1", "--video_min_frame_pixels", "3136",
     )  # fmt: skip
     assert code == 0
     head, _, prompt = out.partition("prompt:\n")

@@ -30,6 +30,8 @@ _FLAGS = {
     "seed": "--seed",
     "prompts_per_generation": "the prompts of a generation (batch size, accumulation or number of ranks)",
     "num_iterations": "--num_iterations",
+    "queries_per_item": "--queries_per_item",
+    "refusable_pool": "--refusable_pool",
     "curriculum": "--curriculum",
     "use_peft": "--use_peft",
     "fix_vit": "--fix_vit",

@@ -17,7 +17,7 @@ from rarft.qwen.prompt_check import check_prompts
 from rarft.response import load_prompt_template
 from rarft.riq.schema import Sample, read_samples
 from rarft.storage import local_path
-from rarft.video.decode import Frames, FrameSampling
+from rarft.video.decode import Frames
 
 _EDGE = 4  # times shown at either end of a long list
 
@@ -69,7 +69,7 @@ def inspect_prompt(arguments: list[str]) -> str:
     sample = _choose(read_samples(settings["train_data_path"], "--train_data_path"), options.id)
     model = local_checkpoint(name, local_path(settings["scratch"], "--scratch"), "--model_name_or_path")
     processor = load_processor(model, "--model_name_or_path")
-    sampling = FrameSampling(fps=settings["video_fps"], max_pixels=settings["max_pixels"])
+    sampling = configuration.frame_sampling(settings)
     encoder = PromptEncoder(processor, AutoConfig.from_pretrained(checkpoint_path(model)), sampling)
     check_prompts([sample], encoder, template, f"--model_name_or_path {name}")
     messages = row(sample, template)["prompt"]

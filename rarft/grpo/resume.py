@@ -63,6 +63,8 @@ def identity(args: TrainingConfig, model: str, samples: list[Sample], template: 
         "seed",
         "prompts_per_generation",
         "num_iterations",
+        "queries_per_item",
+        "refusable_pool",
         "curriculum",
         "use_peft",
         "fix_vit",

@@ -18,7 +18,7 @@ from rarft.grpo.checkpoints import CHECKPOINT_JSON, DONE, FINAL, checkpoints_of,
 from rarft.grpo.config import TrainingConfig
 from rarft.grpo.curriculum import Curriculum
 from rarft.grpo.curves import TRAINING_HTML
-from rarft.grpo.data import TrainingRows, dataset, trainable
+from rarft.grpo.data import TrainingRows, dataset, pools_of, trainable
 from rarft.grpo.divergence import StepGuard, check_weights, leave_good_checkpoints
 from rarft.grpo.launch import prepare_deepspeed
 from rarft.grpo.model import load_policy, lora_config, save_final
@@ -312,11 +312,15 @@ def train(arguments: list[str]) -> str:
         uploads = _uploads(places, shared, args.save_total_limit)
         if uploads:
             held.push(uploads.close_after)
-        reading = ReadingSettings(template, args.video_fps, args.max_pixels, args.max_completion_length)
-        curriculum = Curriculum(samples, args.seed, references.similarities) if args.curriculum else None
-        rows = TrainingRows(samples, template, args.seed, args.prompts_per_generation, curriculum)
-        if more := len(rows.samples()) - len(samples):
-            print(f"training: {more} of {len(samples)} queries drawn once more, to fill the last batch", flush=True)
+        sampling = args.sampling
+        reading = ReadingSettings(
+            template, sampling.fps, sampling.total_pixels, sampling.min_frame_pixels, args.max_completion_length
+        )
+        pools = pools_of(samples, args.queries_per_item, args.refusable_pool)
+        curriculum = Curriculum(pools, references.similarities) if args.curriculum else None
+        rows = TrainingRows(pools, template, args.seed, args.prompts_per_generation, curriculum)
+        if PartialState().is_main_process:
+            print(f"training: {rows.summary()}", flush=True)
         guard = StepGuard(args.fp16)
         checkpoints = CompleteCheckpoints(reading, common, args.save_total_limit, resumed, shared, uploads, guard)
         args.save_total_limit, args.resume_from_checkpoint = None, None  # ours count complete checkpoints alone
