@@ -54,7 +54,8 @@ def flags(checkpoint, validated, tmp_path_factory):
     return [
         "--model_name_or_path", str(checkpoint), "--train_data_path", str(folder), "--use_cpu", "true",
         "--bf16", "false", "--num_generations", "2", "--max_completion_length", "6", "--report_to", "none",
-        "--log_completions_steps", "0", "--video_min_frame_pixels", "3136", "--reward_funcs", "format", f"{folder / 'own.py'}:varied",
+        "--log_completions_steps", "0", "--video_min_frame_pixels", "3136",
+        "--reward_funcs", "format", f"{folder / 'own.py'}:varied",
         "--learning_rate", "1e-4", "--lr_scheduler_type", "constant",
     ]  # fmt: skip
 
