@@ -337,7 +337,7 @@ def train(arguments: list[str]) -> str:
         except DivergedError as error:
             log.on_train_end(args, trainer.state, trainer.control)  # curves up to the last finite step
             left = leave_good_checkpoints(places.run, places.store, shared, uploads)
-            raise DivergedError(f"{error}; {left}, but first lower --learning_rate or check the data") from error
+            raise DivergedError(f"{error}; lower --learning_rate or check the data, then {left}") from error
         if not boundaries.stopped:
             checkpoints.confirm(places.run)  # no step comes after the last: its weights were finite
             save_final(trainer, reading, common, places.run)
