@@ -84,7 +84,7 @@ def rarft(*arguments: str) -> None:
 
 
 def graded(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Items with an easy, a medium and a hard query that do not fit, in the place of one: a curriculum chooses."""
+    """Give each item an easy, a medium and a hard refusable query instead of one, so that a curriculum can choose."""
     rng = np.random.default_rng(0)
     for item in items:
         _, *shown = item["query_text"].split()
@@ -108,8 +108,8 @@ def prepare(out: Path) -> None:
     if not (out / "embeddings" / "index.json").exists():
         rarft("sample", "--out", str(out / "sample"), "--train", str(VIDEOS), "--eval", str(HELD_OUT))
         items = json.loads((out / "sample" / "train.json").read_text(encoding="utf-8"))
-        # Half of the videos, with twice the queries each: as many steps.
-        (out / "sample" / "graded.json").write_text(json.dumps(graded(items[: VIDEOS // 2])), encoding="utf-8")
+        # Training asks one of them per item and epoch, so the number of steps stays the same.
+        (out / "sample" / "graded.json").write_text(json.dumps(graded(items)), encoding="utf-8")
         for split in ("train", "graded", "eval"):
             rarft("validate", str(out / "sample" / f"{split}.json"), "--out", str(out / split))
         rarft("embed", str(out / "train"), "--out", str(out / "embeddings"))
