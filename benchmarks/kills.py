@@ -164,7 +164,7 @@ def main() -> None:
     different = [key for key in expected if not torch.equal(expected[key], got[key])]
     moments = sum("exp_avg" in key for key in expected)
     print(
-        f"{kills} kills, {done} runs to the end between them; set aside: {len(list(run.glob('damaged-*')))}; "
+        f"{kills} kills, {done} runs to the end between them; set aside: {len(list(run.glob('corrupt-*')))}; "
         f"{len(expected)} tensors compared ({moments} of moments), {len(different)} differ"
     )
     losses = [losses_of(place) for place in (whole / "checkpoints" / "rarft", run)]

@@ -79,6 +79,12 @@ def _cache_videos(arguments: list[str]) -> None:
     print(steps.cache_videos(arguments))
 
 
+def _inspect_prompt(arguments: list[str]) -> None:
+    from rarft import steps
+
+    print(steps.inspect_prompt(arguments))
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from rarft import steps
     from rarft.evaluation.report import console_table
@@ -242,6 +248,9 @@ def _parser() -> _Parser:
     commands.add_parser(
         "cache-videos", add_help=False, help="Decode a training run's videos into --frame_cache; flags as of train."
     )
+    commands.add_parser(
+        "inspect-prompt", add_help=False, help="Show what the model reads for one query; --id, and flags of train."
+    )
 
     evaluate = command("evaluate", _evaluate, "Evaluate a checkpoint on validated data, or finished predictions.")
     evaluate.add_argument("--checkpoint", help="a folder, a hub name, an s3:// URI, or `tiny`")
@@ -377,7 +386,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _without_local_rank(list(sys.argv[1:] if arguments is None else arguments))
     _quiet_libraries()
     # Their parser is made from the trainer's configuration, and lives there.
-    if run := {"train": _train, "cache-videos": _cache_videos}.get(given[0] if given else ""):
+    from_training_flags = {"train": _train, "cache-videos": _cache_videos, "inspect-prompt": _inspect_prompt}
+    if run := from_training_flags.get(given[0] if given else ""):
         with reported(given[0]):
             run(given[1:])
         return

@@ -34,11 +34,15 @@ class DataRefusedError(Exception):
     """The work was done and its result is not good enough for what the user asked: one line that says so."""
 
 
+class DivergedError(Exception):
+    """Training stopped because a loss, a gradient norm or weights were not finite: one line that says where."""
+
+
 class ElsewhereError(Exception):
     """A process that this one started failed, and said why: its line."""
 
 
-_WRITTEN_FOR_USERS = (InputError, DataRefusedError, ElsewhereError)
+_WRITTEN_FOR_USERS = (InputError, DataRefusedError, DivergedError, ElsewhereError)
 
 
 def one_line(error: BaseException) -> str:

@@ -194,6 +194,13 @@ def cache_videos(arguments: list[str]) -> str:
     return run(arguments)
 
 
+def inspect_prompt(arguments: list[str]) -> str:
+    """Describe what the model reads for one query of a training run with these flags, and `--id`."""
+    from rarft.grpo.inspect_prompt import inspect_prompt as run
+
+    return run(arguments)
+
+
 def _trained(checkpoint: str, settings: dict[str, Any]) -> dict[str, str]:
     """What is handed on of a training run.
 

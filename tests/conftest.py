@@ -88,7 +88,7 @@ def prompts(tiny, sample_set):
     model, processor = tiny
     encoder = PromptEncoder(processor, model.config, ReadingSettings.of("tiny").sampling)
     encoded = [
-        encoder.encode(video_prompt(f"Find: a {colour} ring slides", str(path)))
+        encoder.encode(video_prompt("", f"Find: a {colour} ring slides", str(path)))
         for colour, path in zip(["red", "blue"] * 4, sorted((sample_set / "videos").glob("train_*.mp4")), strict=True)
     ]
     first = encoded[0]

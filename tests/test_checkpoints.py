@@ -15,7 +15,17 @@ from test_training import FLAGS, train
 from transformers import AutoModelForImageTextToText
 
 from rarft.errors import EXIT_PREEMPTED, InputError
-from rarft.grpo.checkpoints import CHECKPOINT_JSON, checkpoints_of, complete, newest_complete, rotate, sweep, verified
+from rarft.grpo.checkpoints import (
+    CHECKPOINT_JSON,
+    checkpoints_of,
+    complete,
+    good_step,
+    mark_good,
+    newest_complete,
+    rotate,
+    sweep,
+    verified,
+)
 from rarft.grpo.resume import Resume
 from rarft.manifest import IncompleteError, entries, verify
 from rarft.qwen.loading import load_model
@@ -23,7 +33,8 @@ from rarft.storage import exclusive
 
 SETTINGS = {
     "model": "tiny", "data": "abc", "template": "{query}", "num_generations": 4, "seed": 42,
-    "prompts_per_generation": 2, "num_iterations": 1, "curriculum": False, "use_peft": False, "fix_vit": False,
+    "prompts_per_generation": 2, "num_iterations": 1, "curriculum": False,
+    "queries_per_item": "pair", "refusable_pool": None, "use_peft": False, "fix_vit": False,
     "data_version": "a",
 }  # fmt: skip
 
@@ -58,13 +69,13 @@ def test_a_damaged_checkpoint_is_set_aside_with_its_reason_and_the_one_before_is
     DAMAGE[damage](broken)
     assert newest_complete(tmp_path) == whole
     assert not broken.exists()
-    aside = tmp_path / "damaged-checkpoint-10"
+    aside = tmp_path / "corrupt-checkpoint-10"
     assert (aside / "reason.txt").read_text().strip()
     assert "checkpoint-10 is not complete" in capfd.readouterr().out
     checkpoint(tmp_path, 10)  # the run comes by there again, and dies there again
     DAMAGE[damage](tmp_path / "checkpoint-10")
     assert newest_complete(tmp_path) == whole
-    assert (tmp_path / "damaged-checkpoint-10-2").exists()
+    assert (tmp_path / "corrupt-checkpoint-10-2").exists()
 
 
 def test_one_from_elsewhere_sets_later_ones_aside_and_the_first_that_is_saved_stays(tmp_path):
@@ -74,9 +85,10 @@ def test_one_from_elsewhere_sets_later_ones_aside_and_the_first_that_is_saved_st
     elsewhere = checkpoint(tmp_path / "backup", 50)
     assert resumed(str(elsewhere), run) == elsewhere
     checkpoint(run, 60)
+    mark_good(run, 60)
     rotate(run, 2)
     assert [folder.name for folder in checkpoints_of(run)] == ["checkpoint-60", "checkpoint-50"]
-    assert (run / "damaged-checkpoint-100").exists()
+    assert (run / "superseded-checkpoint-100").exists()
 
 
 def test_what_killed_processes_were_about_to_make_is_swept(tmp_path):
@@ -101,6 +113,9 @@ def test_rotation_counts_complete_ones_and_keeps_the_one_in_use(tmp_path):
     DAMAGE["no manifest"](tmp_path / "checkpoint-8")
     DAMAGE["no manifest"](tmp_path / "checkpoint-4")  # its removal was cut short
     rotate(tmp_path, 2, in_use=[tmp_path / "checkpoint-2"])
+    assert len(checkpoints_of(tmp_path)) == 5  # none is known to be good
+    mark_good(tmp_path, 10)
+    rotate(tmp_path, 2, in_use=[tmp_path / "checkpoint-2"])
     assert [folder.name for folder in checkpoints_of(tmp_path)] == [
         "checkpoint-10", "checkpoint-8", "checkpoint-6", "checkpoint-2"
     ]  # fmt: skip
@@ -112,6 +127,8 @@ def test_rotation_counts_complete_ones_and_keeps_the_one_in_use(tmp_path):
         ("model", "other", "another --model_name_or_path: tiny, now other"),
         ("data", "def", "another --train_data_path"),
         ("num_generations", 8, "another --num_generations: 4, now 8"),
+        ("queries_per_item", "all", "another --queries_per_item: pair, now all"),
+        ("refusable_pool", 3, "another --refusable_pool: None, now 3"),
         ("seed", 1, "another --seed: 42, now 1"),
         ("fix_vit", True, "another --fix_vit: False, now True"),
         ("data_version", "b", "another --data_version: a, now b"),
@@ -133,9 +150,35 @@ def test_a_run_that_begins_anew_does_not_write_among_anothers_checkpoints(tmp_pa
 def test_going_on_from_an_earlier_one_sets_the_later_aside(tmp_path):
     first = checkpoint(tmp_path, 2)
     checkpoint(tmp_path, 4)
+    DAMAGE["no manifest"](checkpoint(tmp_path, 6))
+    mark_good(tmp_path, 4)
     assert resumed(str(first), tmp_path) == first
     assert [folder.name for folder in checkpoints_of(tmp_path)] == ["checkpoint-2"]
-    assert (tmp_path / "damaged-checkpoint-4" / "reason.txt").read_text() == "the run went on from checkpoint-2\n"
+    for name in ("superseded-checkpoint-4", "corrupt-checkpoint-6"):
+        assert (tmp_path / name / "reason.txt").read_text() == "the run was resumed from checkpoint-2\n"
+    assert good_step(tmp_path) == 2  # nothing is known of the checkpoint-4 to come
+
+
+def test_goodness_does_not_outlive_checkpoints(tmp_path):
+    checkpoint(tmp_path, 2)
+    DAMAGE["a bit turned"](checkpoint(tmp_path, 4))
+    mark_good(tmp_path, 4)
+    assert resumed("auto", tmp_path) == tmp_path / "checkpoint-2"
+    assert good_step(tmp_path) == 2
+    shutil.rmtree(tmp_path / "checkpoint-2")
+    assert resumed("auto", tmp_path) is None
+    assert good_step(tmp_path) == 0
+
+
+def test_newest_good_checkpoint_is_not_rotated_for_one_that_is_not_known(tmp_path):
+    for step in (2, 4, 6):
+        checkpoint(tmp_path, step)
+    mark_good(tmp_path, 4)
+    rotate(tmp_path, 1)
+    assert [folder.name for folder in checkpoints_of(tmp_path)] == ["checkpoint-6", "checkpoint-4"]
+    mark_good(tmp_path, 6)
+    rotate(tmp_path, 1)
+    assert [folder.name for folder in checkpoints_of(tmp_path)] == ["checkpoint-6"]
 
 
 def weights(path):

@@ -1,85 +1,201 @@
-"""Which refusable query is asked in which epoch, and in which order."""
+"""Which queries an epoch asks, and in which order."""
 
 from collections import Counter
+from itertools import pairwise
 
 import msgspec
 import pytest
 
 from rarft.grpo.curriculum import Curriculum
-from rarft.grpo.data import TrainingRows
+from rarft.grpo.data import TrainingRows, draw, pools_of
 from rarft.riq.schema import read_samples
 
+LEVELS = ("easy", "medium", "hard")
 
-@pytest.fixture
-def samples(validated):
-    """Three items of one answerable and three refusable queries: easy, medium, hard."""
-    template = read_samples(str(validated), "data")
-    answerable = next(sample for sample in template if sample.task_type == "answerable")
-    refusable = next(sample for sample in template if sample.task_type == "refusable")
-    made = []
-    for item in range(3):
-        source = msgspec.structs.replace(answerable.source, item=item)
-        made.append(msgspec.structs.replace(answerable, id=f"{item}-true", source=source))
-        made += [
-            msgspec.structs.replace(refusable, id=f"{item}-{level}", query=level, difficulty=level, source=source)
-            for level in ("easy", "medium", "hard")
+
+@pytest.fixture(scope="module")
+def make_item(validated):
+    """Make the samples of one item from the queries of each task type; a refusable query is its own difficulty."""
+    template = {sample.task_type: sample for sample in read_samples(str(validated), "data")}
+
+    def make(item, answerable=("true",), refusable=LEVELS):
+        queries = [("answerable", query) for query in answerable] + [("refusable", query) for query in refusable]
+        return [
+            msgspec.structs.replace(
+                template[kind],
+                id=f"{item}-{query}",
+                query=query,
+                difficulty=query if query in LEVELS else None,
+                source=msgspec.structs.replace(template[kind].source, item=item, query=number),
+            )
+            for number, (kind, query) in enumerate(queries)
         ]
-    return made
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def samples(make_item):
+    """Three items of one answerable and three refusable queries: easy, medium, hard."""
+    return [sample for item in range(3) for sample in make_item(item)]
 
 
 def never(pairs):
-    raise AssertionError("labels are there, nothing is to be compared")
+    raise AssertionError("labels exist, nothing is to be compared")
 
 
-def drawn(samples, epoch, seed=0, curriculum=True):
-    rows = TrainingRows(samples, "{query}", seed, 4, Curriculum(samples, seed, never) if curriculum else None)
+def drawn(samples, epoch=0, seed=0, queries_per_item="pair", refusable_pool=None, curriculum=None, prompts=1):
+    pools = pools_of(samples, queries_per_item, refusable_pool)
+    rows = TrainingRows(pools, "{query}", seed, prompts, Curriculum(pools, curriculum) if curriculum else None)
     rows.epoch = epoch
     return rows.samples()
 
 
+def refusable(samples):
+    return [sample for sample in samples if sample.task_type == "refusable"]
+
+
+def chi_square(counts):
+    expected = sum(counts) / len(counts)
+    return sum((count - expected) ** 2 / expected for count in counts)
+
+
+def test_pair_asks_one_query_of_each_type(samples):
+    for epoch in range(5):
+        asked = Counter((sample.source.item, sample.task_type) for sample in drawn(samples, epoch))
+        assert asked == {(item, kind): 1 for item in range(3) for kind in ("answerable", "refusable")}
+
+
+def test_pair_of_incomplete_items(make_item):
+    """An item with one task type gives one row; of several answerable queries one is drawn."""
+    samples = [*make_item(0, answerable=()), *make_item(1, refusable=()), *make_item(2, answerable=("a", "b"))]
+    seen = set()
+    for epoch in range(50):
+        asked = drawn(samples, epoch)
+        kinds = sorted((sample.source.item, sample.task_type) for sample in asked)
+        assert kinds == [(0, "refusable"), (1, "answerable"), (2, "answerable"), (2, "refusable")]
+        seen |= {sample.id for sample in asked}
+    assert seen == {sample.id for sample in samples}
+
+
+def test_all_asks_every_query_once(samples):
+    for epoch in range(3):
+        asked = drawn(samples, epoch, queries_per_item="all")
+        assert sorted(sample.id for sample in asked) == sorted(sample.id for sample in samples)
+
+
+def test_pair_equals_all_for_items_of_two_queries(validated):
+    """The synthetic items have one query of each type, so this setting does not change what is trained on them."""
+    samples = read_samples(str(validated), "data")
+    for epoch in range(3):
+        assert drawn(samples, epoch) == drawn(samples, epoch, queries_per_item="all")
+
+
+def test_draw_is_uniform_and_independent(samples):
+    """Chi-square at the 0.1 % level, over epochs, seeds, pairs of items and pairs of consecutive epochs."""
+    pools = [pool for pool in pools_of(samples, "pair", None) if pool[0].task_type == "refusable"]
+    epochs = [[draw(pool, 0, epoch).query for pool in pools] for epoch in range(3000)]
+    seeds = [draw(pools[0], seed, 0).query for seed in range(3000)]
+    for queries in (*zip(*epochs, strict=True), seeds):
+        assert chi_square([queries.count(level) for level in LEVELS]) < 13.8  # 2 degrees of freedom
+    first = [queries[0] for queries in epochs]
+    for pairs in (Counter((queries[0], queries[1]) for queries in epochs), Counter(pairwise(first))):
+        assert chi_square([pairs[one, two] for one in LEVELS for two in LEVELS]) < 26.1  # 8 degrees of freedom
+
+
+def test_draw_is_independent_of_other_items(samples, make_item):
+    def of_first_item(data, epoch):
+        return sorted(sample.id for sample in drawn(data, epoch) if sample.source.item == 0)
+
+    for epoch in range(20):
+        expected = of_first_item(samples, epoch)
+        assert of_first_item(samples[:4], epoch) == expected
+        assert of_first_item([*make_item(9), *reversed(samples)], epoch) == expected
+
+
+def test_rows_are_the_same_after_a_resume_and_for_any_number_of_ranks(samples):
+    rows = TrainingRows(pools_of(samples, "pair", None), "{query}", 0, 1)
+    for epoch in range(6):
+        rows.epoch = epoch
+        uninterrupted = rows.samples()
+        for prompts in (1, 2, 5, 16):
+            assert drawn(samples, epoch, prompts=prompts)[: len(uninterrupted)] == uninterrupted
+    assert drawn(samples, 5, seed=1) != uninterrupted
+
+
+def test_each_epoch_has_its_own_order(samples):
+    first, second = (drawn(samples, epoch, queries_per_item="all") for epoch in (0, 1))
+    assert first != second
+
+
+def test_refusable_pool_takes_the_first_queries_of_an_item(make_item):
+    samples = make_item(0, refusable=("a", "b", "c", "d", "e"))
+    for data in (samples, samples[::-1]):
+        asked = {sample.query for epoch in range(50) for sample in refusable(drawn(data, epoch, refusable_pool=3))}
+        assert asked == {"a", "b", "c"}
+    assert {sample.query for epoch in range(50) for sample in refusable(drawn(samples, epoch))} == set("abcde")
+
+
+def test_all_samples_are_those_that_may_be_drawn(make_item):
+    """What the prompt lengths are checked for."""
+    samples = make_item(0, answerable=("x", "y"), refusable=("a", "b", "c", "d"))
+    rows = TrainingRows(pools_of(samples, "pair", 3), "{query}", 0, 1)
+    asked = set()
+    for epoch in range(100):
+        rows.epoch = epoch
+        asked |= {sample.id for sample in rows.samples()}
+    assert asked == {sample.id for sample in rows.all_samples}
+
+
 @pytest.mark.parametrize(
-    ("epoch", "levels"), [(0, {"easy"}), (1, {"easy", "medium"}), (2, {"easy", "medium", "hard"}), (3, None)]
+    ("epoch", "levels"), [(0, {"easy"}), (1, {"easy", "medium"}), (2, set(LEVELS)), (3, set(LEVELS))]
 )
-def test_the_easy_first_then_also_medium_then_all(samples, epoch, levels):
-    asked = [sample for seed in range(20) for sample in drawn(samples, epoch, seed)]
-    found = {sample.difficulty for sample in asked if sample.task_type == "refusable"}
-    assert found == (levels or {"easy", "medium", "hard"})
-    # As many refusable queries of each item as there are, whichever they are.
-    assert Counter(sample.task_type for sample in asked) == {"answerable": 20 * 3, "refusable": 20 * 9}
-    assert Counter(sample.source.item for sample in asked) == dict.fromkeys(range(3), 20 * 4)
+def test_curriculum_levels(samples, epoch, levels):
+    asked = [sample for seed in range(20) for sample in drawn(samples, epoch, seed, curriculum=never)]
+    assert {sample.difficulty for sample in refusable(asked)} == levels
+    assert Counter(sample.task_type for sample in asked) == {"answerable": 20 * 3, "refusable": 20 * 3}
 
 
-def test_from_the_third_epoch_on_each_query_is_asked_once(samples):
-    assert sorted(sample.id for sample in drawn(samples, 2)) == sorted(sample.id for sample in samples)
+def test_curriculum_only_filters(samples):
+    """Once it admits every query, it draws what is drawn without it."""
+    for epoch in range(2, 10):
+        assert drawn(samples, epoch, curriculum=never) == drawn(samples, epoch)
 
 
-def test_the_choice_is_a_function_of_seed_epoch_and_query(samples):
-    assert drawn(samples, 1) == drawn(samples, 1)
-    assert drawn(samples, 1) != drawn(samples, 1, seed=1)
-
-
-def test_without_labels_what_resembles_the_truth_least_is_easiest(samples):
+def test_curriculum_without_labels(samples):
+    """The query that is least similar to the true one is the easiest."""
     cosine = {"easy": 0.2, "medium": 0.5, "hard": 0.9}
     bare = [msgspec.structs.replace(sample, difficulty=None) for sample in samples]
-    curriculum = Curriculum(bare, 0, lambda pairs: [[cosine[query]] for query, _ in pairs])
-    for sample in bare:
-        if sample.task_type == "refusable":
-            assert curriculum.pick(sample, 0).query == "easy"
+    for seed in range(20):
+        asked = drawn(bare, 0, seed, curriculum=lambda pairs: [[cosine[query]] for query, _ in pairs])
+        assert {sample.query for sample in refusable(asked)} == {"easy"}
 
 
-def test_an_item_without_easy_queries_gives_its_easiest(samples):
-    hard = [sample for sample in samples if sample.difficulty != "easy"]
-    curriculum = Curriculum(hard, 0, never)
-    asked = {curriculum.pick(sample, 0).difficulty for sample in hard if sample.task_type == "refusable"}
+def test_curriculum_without_easy_queries(make_item):
+    samples = make_item(0, refusable=("hard", "medium"))
+    asked = {sample.query for seed in range(20) for sample in refusable(drawn(samples, 0, seed, curriculum=never))}
     assert asked == {"medium"}
 
 
-def test_each_epoch_has_an_order_of_its_own_and_the_same_queries(samples):
-    first, second = drawn(samples, 0, curriculum=False), drawn(samples, 1, curriculum=False)
-    assert first != second
-    assert sorted(sample.id for sample in first) == sorted(sample.id for sample in second)
+def test_curriculum_and_refusable_pool(make_item):
+    """The curriculum sees the first queries only."""
+    samples = make_item(0, refusable=("hard", "medium", "easy"))
+    for epoch, expected in ((0, {"medium"}), (2, {"medium", "hard"})):
+        asked = [drawn(samples, epoch, seed, refusable_pool=2, curriculum=never) for seed in range(20)]
+        assert {sample.query for each in asked for sample in refusable(each)} == expected
 
 
-def test_the_order_is_the_same_for_any_number_of_ranks(samples):
-    orders = [TrainingRows(samples, "{query}", 0, prompts).samples()[: len(samples)] for prompts in (2, 5, 16)]
-    assert orders[0] == orders[1] == orders[2]
+def test_summary(samples):
+    rows = TrainingRows(pools_of(samples, "pair", None), "{query}", 0, 4)
+    assert rows.summary() == ("3 items, 6 rows per epoch, 50% refusable; 2 more rows, repeated to fill the last batch")
+    rows = TrainingRows(pools_of(samples, "all", None), "{query}", 0, 4)
+    assert rows.summary() == "3 items, 12 rows per epoch, 75% refusable"
+
+
+@pytest.mark.parametrize("flags", [("--curriculum", "true"), ("--refusable_pool", "3")])
+def test_settings_that_select_need_pair(main, validated, flags):
+    code, _, error = main(
+        "train", "--preset", "tiny", "--train_data_path", validated, "--queries_per_item", "all", *flags
+    )
+    assert code == 2
+    assert f"{flags[0]} {flags[1].capitalize()}: selects queries to draw from" in error

@@ -16,7 +16,7 @@ from rarft.video.cache import FrameCache
 from rarft.video.decode import FrameSampling, read_frames
 from rarft.video.probe import VideoError
 
-SAMPLING = FrameSampling(fps=2.0, max_pixels=200_704)
+SAMPLING = FrameSampling(2.0, 200_704, 3136)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_content_and_sampling_are_the_key_and_the_name_is_not(videos, tmp_path):
     assert cache.hits == 1
     moved.write_bytes(Path(videos[1]).read_bytes())  # another video under the same name
     assert_same(cache.read(str(moved), SAMPLING), read_frames(videos[1], SAMPLING))
-    cache.read(videos[0], FrameSampling(fps=1.0, max_pixels=200_704))
+    cache.read(videos[0], FrameSampling(1.0, 200_704, 3136))
     assert cache.hits == 1
 
 
@@ -122,7 +122,7 @@ def test_announced_prompts_are_read_by_other_threads_and_taken_once(encoder, vid
         encoder, "encode", lambda messages: seen.append(threading.current_thread().name) or original(messages)
     )
     reader = PromptReader(encoder, workers=2, most=4)
-    prompts = [video_prompt(f"Find: {name}", name) for name in videos[:3]]
+    prompts = [video_prompt("", f"Find: {name}", name) for name in videos[:3]]
     for prompt in prompts:
         reader.announce(prompt)
         reader.announce(prompt)
@@ -142,6 +142,6 @@ def test_a_video_that_fails_ahead_fails_when_it_is_taken(encoder, tmp_path):
     broken.write_bytes(b"not a video")
     for workers in (0, 1):
         reader = PromptReader(encoder, workers, most=2)
-        reader.announce(video_prompt("Find: x", str(broken)))
+        reader.announce(video_prompt("", "Find: x", str(broken)))
         with pytest.raises(VideoError, match=r"broken\.mp4"):
-            reader.take(video_prompt("Find: x", str(broken)))
+            reader.take(video_prompt("", "Find: x", str(broken)))

@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from rarft.errors import InputError
-from rarft.grpo.config import build, parse, preset, preset_names
+from rarft.grpo.config import build, frame_sampling, parse, preset, preset_names
 from rarft.grpo.launch import check_saves_whole_weights, deepspeed_file, packaged_deepspeed
+from rarft.video.decode import FrameSampling
 
 # Flag lines of the guide, verbatim.
 LINES = """
@@ -90,13 +91,39 @@ def test_defaults_are_the_guides():
         ("8xH100-80", 16, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}),
         ("8xA100-40", 8, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}),
         ("4xA100-80", 4, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}),
-        ("paper", 1, {"model_name_or_path": "Boshenxx/Time-R1-7B", "num_generations": 8, "max_pixels": 2809856}),
     ],
 )
 def test_presets(monkeypatch, name, world_size, expected):
     monkeypatch.setenv("WORLD_SIZE", str(world_size))
     parsed = parse(["--preset", name])
     assert {key: parsed[key] for key in expected} == expected
+
+
+# The published training: what its script passes, then what its code and its TRL release have as defaults.
+PAPER = {
+    "model_name_or_path": "Boshenxx/Time-R1-7B", "deepspeed": "zero3_offload", "max_prompt_length": 8192,
+    "max_completion_length": 200, "num_generations": 8, "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 1, "logging_steps": 1, "bf16": True, "gradient_checkpointing": True,
+    "attn_implementation": "flash_attention_2", "fix_vit": True, "num_train_epochs": 3, "temperature": 1.0,
+    "curriculum": False, "save_strategy": "steps", "save_steps": 50, "save_total_limit": 3,
+    "reward_funcs": ["format", "refuse_iou", "explain_correction_contrastive"], "reward_weights": None,
+    "prompt_type": "rarft-text-first", "use_grpo": False, "learning_rate": 1e-6, "beta": 0.04, "epsilon": 0.2,
+    "epsilon_high": None, "num_iterations": 1, "lr_scheduler_type": "linear", "warmup_steps": 0, "max_grad_norm": 1.0,
+    "weight_decay": 0.0, "use_peft": False, "queries_per_item": "pair", "refusable_pool": 3, "max_pixels": 12845056,
+    "video_total_pixels": None,
+}  # fmt: skip
+
+
+def test_preset_paper_reproduces_the_published_training(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    parsed = parse(["--preset", "paper"])
+    assert {name: parsed[name] for name in PAPER} == PAPER
+    assert frame_sampling(parsed) == FrameSampling(2.0, 3584 * 28 * 28, 16 * 28 * 28)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(InputError, match="paper: is for machines of 8 GPUs"):
+        parse(["--preset", "paper"])
+    config = build({**parsed, "deepspeed": "none", "bf16": False, "report_to": ["none"]}, tmp_path)
+    assert (config.loss_type, config.prompts_per_device) == ("bnpo", 1)
 
 
 def test_a_preset_for_other_machines_is_told(monkeypatch):

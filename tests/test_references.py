@@ -54,6 +54,13 @@ def test_a_miss_is_encoded_and_counted(encoder):
     assert store.misses == 1
 
 
+def test_encoder_that_returns_nan_is_an_error(encoder, monkeypatch):
+    encode = encoder._model.encode
+    monkeypatch.setattr(encoder._model, "encode", lambda texts, **options: encode(texts, **options) * [[1], [np.nan]])
+    with pytest.raises(InputError, match="--encoder all-MiniLM-L6-v2: the embedding of 'b' is not finite"):
+        encoder.encode(["a", "b"])
+
+
 def test_a_damaged_store_is_an_error(tmp_path, encoder):
     build_store(TEXTS, tmp_path, encoder)
     whole = (tmp_path / EMBEDDINGS).read_bytes()

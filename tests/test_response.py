@@ -82,10 +82,13 @@ def test_time_is_linear_in_the_length(unit):
 def test_templates(tmp_path):
     own = tmp_path / "own.txt"
     own.write_text("Where is {query}? {not_ours}")
-    assert (
-        fill_prompt(load_prompt_template(str(own)), "a {duration} cat", 9.0) == "Where is a {duration} cat? {not_ours}"
-    )
-    assert "7.50 seconds" in fill_prompt(load_prompt_template("rarft"), "q", 7.5)
+    filled = fill_prompt(load_prompt_template(str(own)), "a {duration} cat", 9.0)
+    assert filled == ("", "Where is a {duration} cat? {not_ours}")
+    assert "7.50 seconds" in fill_prompt(load_prompt_template("rarft"), "q", 7.5)[1]
+    assert fill_prompt(load_prompt_template("rarft-text-first"), "q", 7.5)[1] == ""
+    own.write_text("{query} {video} {video}")
+    with pytest.raises(InputError, match=r"has several \{video\}"):
+        load_prompt_template(str(own))
     own.write_text("nothing to fill")
     with pytest.raises(InputError, match=r"has no \{query\}"):
         load_prompt_template(str(own))

@@ -35,7 +35,7 @@ def test_the_packaged_tokenizer_is_what_the_code_builds(tiny):
 
 
 def test_reading_settings_travel_with_the_checkpoint(tmp_path):
-    settings = ReadingSettings("Find {query}", 1.0, 50_000, 7)
+    settings = ReadingSettings("Find {query}", 1.0, 50_000, 1000, 7)
     settings.save(tmp_path)
     assert ReadingSettings.of(str(tmp_path)) == settings
     (tmp_path / "rarft.json").write_text("{")

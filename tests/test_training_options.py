@@ -1,13 +1,17 @@
 """What can be switched on for a training run, each shown at work on the tiny model."""
 
 import json
+import os
 import re
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_training import train
 from transformers import AutoModelForImageTextToText
 
+from rarft.grpo import train as train_module
+from rarft.grpo import trainer as trainer_module
 from rarft.grpo.data import TrainingRows
 from rarft.qwen import inputs
 
@@ -156,3 +160,44 @@ def test_rows_announce_their_prompts_before_they_are_wanted(validated, tmp_path,
     )
     train(validated, tmp_path, "--max_steps", "3", "--decode_workers", "1")
     assert set(threads) == {"rarft-decode_0"}
+
+
+@pytest.fixture
+def undo_determinism(monkeypatch):
+    """Restore what `--full_determinism` sets for the whole process."""
+    for name in ("CUDA_LAUNCH_BLOCKING", "CUBLAS_WORKSPACE_CONFIG", "FLASH_ATTENTION_DETERMINISTIC",
+                 "ASCEND_LAUNCH_BLOCKING", "HCCL_DETERMINISTIC"):  # fmt: skip
+        monkeypatch.setenv(name, "")
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.deterministic = False
+
+
+def test_full_determinism_holds_in_rollout_and_loss(validated, tmp_path, monkeypatch, undo_determinism):
+    """It is on before a model is loaded, stays on, and changes no bit on a CPU."""
+    seen = {}
+
+    def watch(place, name):
+        original = getattr(place, name)
+
+        def watched(*arguments, **options):
+            seen[name] = (torch.are_deterministic_algorithms_enabled(), os.environ["CUBLAS_WORKSPACE_CONFIG"])
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(place, name, watched)
+
+    for place, name in (
+        (train_module, "_load_references"), (trainer_module, "generate"),
+        (trainer_module.VideoGRPOTrainer, "_compute_loss"), (torch.optim.AdamW, "step"),
+    ):  # fmt: skip
+        watch(place, name)
+    runs = {}
+    for flag in ("false", "true"):
+        runs[flag] = train(validated, tmp_path / flag, "--max_steps", "2", "--full_determinism", flag)
+        assert set(seen.values()) == {(True, ":16:8") if flag == "true" else (False, "")}
+        assert len(seen) == 4
+    (plain, entries), (deterministic, deterministic_entries) = runs.values()
+    assert losses(entries) == losses(deterministic_entries)
+    before, after = (load_file(path / "model.safetensors") for path in (plain, deterministic))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())

@@ -155,6 +155,18 @@ def test_a_damaged_checkpoint_of_the_store_is_set_aside_and_the_one_before_taken
     fetch_folder(f"{RUN}/checkpoint-6", tmp_path / "six", CHECKPOINT_JSON, "run")  # made anew
 
 
+def test_rewind_marks_later_checkpoints_of_the_store_as_superseded(killed_and_wiped, validated, tmp_path):
+    objects.delete(f"{RUN}/DONE", "run")
+    flags = ("--resume_from_checkpoint", f"{RUN}/checkpoint-4", "--max_steps", "4")
+    process = start(tmp_path / "disk", validated, "--out", "s3://runs/first", *flags)
+    assert process.wait() == 0, (tmp_path / "disk" / "log").read_text()[-3000:]
+    held = objects.sizes(f"{RUN}/checkpoint-6", "run")
+    assert CHECKPOINT_JSON not in held
+    said = json.loads(objects.read(f"{RUN}/checkpoint-6/superseded-{CHECKPOINT_JSON}", "run"))
+    assert said["reason"] == "the run was resumed from checkpoint-4"
+    assert json.loads(objects.read(f"{RUN}/good.json", "run")) == {"step": 4}
+
+
 @pytest.mark.long
 def test_machines_that_share_no_disk_keep_their_checkpoints_in_the_store(store, validated, tmp_path):
     """Two launchers with folders of their own, on loopback; killed, wiped, and gone on with."""

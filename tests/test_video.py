@@ -1,12 +1,19 @@
+import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from qwen_vl_utils import vision_process
 
+from rarft.cold_start.scenes import READING
+from rarft.grpo.config import frame_sampling, parse
+from rarft.qwen.reading import ReadingSettings
 from rarft.samples import FPS, SIZE
-from rarft.video.decode import FrameSampling, frame_size, read_frames
+from rarft.video.decode import MAX_FRAME_PIXELS, FrameSampling, frame_size, read_frames
 from rarft.video.probe import VideoError, probe
 
-SAMPLING = FrameSampling(max_pixels=64 * 56 * 56)
+SAMPLING = FrameSampling(total_pixels=64 * 56 * 56, min_frame_pixels=56 * 56)
 
 
 @pytest.fixture
@@ -25,17 +32,96 @@ def test_two_frames_a_second_over_the_whole_clip(clip):
 def test_a_crop_takes_its_frames_only(clip):
     frames = read_frames(clip, SAMPLING, crop=(2.0, 6.0))
     assert (frames.indices[0], frames.indices[-1]) == (2 * FPS, 6 * FPS)
-    whole = read_frames(clip, FrameSampling(fps=4.0, max_pixels=SAMPLING.max_pixels))
+    whole = read_frames(clip, replace(SAMPLING, fps=4.0))
     assert all((frames.pixels_TCHW[i] == whole.pixels_TCHW[index]).all() for i, index in enumerate(frames.indices))
 
 
-@pytest.mark.parametrize("frames", [4, 16, 70, 768])
-def test_a_video_stays_within_its_pixel_budget(frames):
-    budget = 3584 * 28 * 28
-    height, width = frame_size(360, 640, frames, FrameSampling(max_pixels=budget))
-    tokens = frames // 2 * (height // 28) * (width // 28)
-    assert height % 28 == width % 28 == 0
-    assert tokens <= max(3584, frames // 2 * 5)  # at least 3136 pixels a frame
+# Video tokens of the published code, by height, width and seconds at 2 frames per second.
+REFERENCE_TOKENS = {
+    (480, 640): {5: 1955, 30: 3240, 60: 2880, 120: 2880, 600: 4608},
+    (480, 854): {5: 2550, 30: 3360, 60: 3000, 120: 3360, 600: 5760},
+    (1080, 1920): {5: 3500, 30: 3360, 60: 3000, 120: 3360, 600: 5760},
+    (56, 56): {5: 80, 30: 480, 60: 960, 120: 1920, 600: 6144},
+}
+
+
+@pytest.mark.parametrize("size", REFERENCE_TOKENS)
+def test_video_tokens_reference(size):
+    found = {}
+    for seconds in REFERENCE_TOKENS[size]:
+        frames = min(2 * seconds, 768)
+        height, width = frame_size(*size, frames, FrameSampling())
+        found[seconds] = frames // 2 * (height // 28) * (width // 28)
+    assert found == REFERENCE_TOKENS[size]
+
+
+def test_frame_size_equals_qwen_vl_utils(monkeypatch):
+    """The library itself reads frames without content, over random sizes, frame counts and budgets."""
+    rng = random.Random(0)
+    published = FrameSampling()
+    assert (published.total_pixels, published.min_frame_pixels, MAX_FRAME_PIXELS) == (2_809_856, 12_544, 602_112)
+    monkeypatch.setattr(vision_process, "get_video_reader_backend", lambda: "fake")
+    for number in range(1000):
+        height, frames = rng.randint(28, 2200), 2 * rng.randint(1, 384)
+        width = max(28, int(height * 6 ** rng.uniform(-1, 1)))
+        sampling = published
+        if number % 2:
+            least = rng.randint(56 * 56 * 2, 100_000)
+            sampling = FrameSampling(2.0, rng.randint(least, 20_000_000), least)
+        empty = torch.empty(frames, 3, height, width, dtype=torch.uint8, device="meta")
+        monkeypatch.setitem(vision_process.VIDEO_READER_BACKENDS, "fake", lambda _, empty=empty: (empty, {}, 2.0))
+        budget = {"total_pixels": sampling.total_pixels, "min_pixels": sampling.min_frame_pixels}
+        expected = vision_process.fetch_video({"video": "none.mp4", **budget}).shape[2:]
+        assert frame_size(height, width, frames, sampling) == tuple(expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 5000), (100, 10_000), (1661, 32)])
+def test_frame_size_of_strips(height, width):
+    with pytest.raises(ValueError, match=r"aspect ratio|a side below 28 pixels"):
+        frame_size(height, width, 768, FrameSampling())
+
+
+def test_tiny_clips_keep_their_size():
+    """Training, the packaged checkpoints and the cold start read the synthetic clips as they are."""
+    sampling = frame_sampling(parse(["--preset", "tiny"]))
+    for seconds in range(8, 17):
+        assert frame_size(SIZE, SIZE, 2 * seconds, sampling) == (SIZE, SIZE)
+    assert sampling == READING.sampling == SAMPLING
+    assert all(ReadingSettings.of(name) == READING for name in ("tiny", "tiny-truthful"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "total"),
+    [
+        ([], 2_809_856),
+        (["--max_pixels", "6422528"], 1_404_928),
+        (["--max_pixels", "6422528", "--video_total_pixels", "50000"], 50_000),
+        (["--max_pixels", "57344"], 12_544),
+    ],
+)
+def test_pixel_budget_flags(flags, total):
+    assert frame_sampling(parse(flags)) == FrameSampling(2.0, total, 12_544)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--max_pixels", "57343"], "--max_pixels 57343: gives a video 12543 pixels, fewer than"),
+        (["--video_total_pixels", "12543"], "--video_total_pixels 12543: gives a video 12543 pixels, fewer than"),
+        (["--video_min_frame_pixels", "783"], "--video_min_frame_pixels 783: must be from 784 to 602112"),
+        (["--video_min_frame_pixels", "602113"], "--video_min_frame_pixels 602113: must be from"),
+        (["--video_fps", "0"], "--video_fps 0.0: must be"),
+        (["--video_fps", "nan"], "--video_fps nan: must be"),
+    ],
+)
+def test_pixel_budget_out_of_range(main, tmp_path, flags, message):
+    for command in (["train", "--preset", "tiny"], ["cache-videos", "--frame_cache", "frames"]):
+        if command[0] == "train":
+            flags = ["--max_pixels", "12845056", "--video_min_frame_pixels", "12544", *flags]
+        code, _, error = main(*command, "--train_data_path", "riq.jsonl", *flags)
+        assert code == 2
+        assert message in error
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unusable_videos_name_themselves(tmp_path, clip):

@@ -64,7 +64,7 @@ def encoder(tiny):
 @pytest.fixture
 def prompts(encoder, sample_set):
     videos = sorted((sample_set / "videos").glob("train_*.mp4"))[:2]
-    return [encoder.encode(video_prompt("Find: a red ring slides", str(video))) for video in videos]
+    return [encoder.encode(video_prompt("", "Find: a red ring slides", str(video))) for video in videos]
 
 
 def test_the_engine_reads_what_training_reads(tiny, prompts):
@@ -102,7 +102,7 @@ def test_frames_must_have_been_kept(tiny, sample_set):
     encoder = PromptEncoder(processor, model.config, ReadingSettings.of("tiny").sampling)
     video = next((sample_set / "videos").glob("train_*.mp4"))
     with pytest.raises(ValueError, match="must keep them"):
-        engine_prompt(encoder.encode(video_prompt("x", str(video))), model.config.video_token_id)
+        engine_prompt(encoder.encode(video_prompt("", "x", str(video))), model.config.video_token_id)
 
 
 def test_a_training_run_takes_its_completions_from_the_engine(validated, tmp_path, tiny, monkeypatch):

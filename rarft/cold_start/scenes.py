@@ -10,7 +10,10 @@ from rarft.qwen.reading import ReadingSettings
 from rarft.response import PROMPTS
 from rarft.video.decode import Frames
 
-READING = ReadingSettings(PROMPTS["brief"], max_pixels=64 * 56 * 56, max_completion_length=64)
+# Clips of 56x56 pixels are read as they are. The preset `tiny` and the packaged checkpoints have the same values.
+READING = ReadingSettings(
+    PROMPTS["brief"], video_total_pixels=64 * 56 * 56, video_min_frame_pixels=56 * 56, max_completion_length=64
+)
 
 
 def _indices(scene: samples.Scene) -> NDArray[np.int64]:
@@ -31,5 +34,5 @@ def lay_out_scene(encoder: PromptEncoder, scene: samples.Scene, query: samples.S
         float(samples.FPS),
         scene.duration * samples.FPS,
     )
-    text = response.fill_prompt(READING.prompt, query.description, None)
-    return encoder.lay_out(video_prompt(text, "rendered"), frames)
+    texts = response.fill_prompt(READING.prompt, query.description, None)
+    return encoder.lay_out(video_prompt(*texts, "rendered"), frames)

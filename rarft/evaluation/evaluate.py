@@ -98,7 +98,7 @@ def _completed(
 
     def complete(batch: list[int]) -> list[str]:
         if not predictor:
-            predictor.append(Predictor(path, reading, what, settings.backend))
+            predictor.append(Predictor(path, reading, what, settings.backend, samples))
         return predictor[0].complete([samples[index] for index in batch])
 
     completions = work.run(batches, complete, f"evaluating {_ROLES[what]}")

@@ -5,7 +5,7 @@ queries.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from rarft.errors import InputError
 from rarft.qwen.checkpoint_names import checkpoint_path
 from rarft.qwen.inputs import PromptEncoder, PromptInputs, video_prompt
 from rarft.qwen.loading import load_model, load_processor
+from rarft.qwen.prompt_check import check_prompts
 from rarft.qwen.reading import ReadingSettings
 from rarft.qwen.rollout import generate, vision_token_ids
 from rarft.qwen.vision import accept_features, with_features
@@ -32,6 +33,8 @@ class Backend(Protocol):
     """Something that completes prompts greedily."""
 
     keeps_frames: bool
+
+    def __init__(self, checkpoint: str, what: str, generation: dict[str, Any]) -> None: ...
 
     def complete(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
         """Token ids of a completion for each prompt; beside it a name that prompts of the same video share."""
@@ -108,7 +111,7 @@ class VllmBackend:
 
 
 # What `--backend` takes.
-BACKENDS: dict[str, Callable[[str, str, dict[str, Any]], Backend]] = {
+BACKENDS: dict[str, type[Backend]] = {
     "transformers": TransformersBackend,
     "vllm": VllmBackend,
 }
@@ -122,7 +125,12 @@ class Predictor:
     """
 
     def __init__(
-        self, checkpoint: str, reading: ReadingSettings, what: str = "--checkpoint", backend: str = "transformers"
+        self,
+        checkpoint: str,
+        reading: ReadingSettings,
+        what: str = "--checkpoint",
+        backend: str = "transformers",
+        samples: Sequence[Sample] = (),
     ) -> None:
         """
         Args:
@@ -130,9 +138,10 @@ class Predictor:
             reading: how it reads prompts.
             what: the flag that named it, for messages.
             backend: one of BACKENDS.
+            samples: the data; prompts of the first are checked before the model is loaded.
 
         Raises:
-            InputError: it cannot be loaded.
+            InputError: it cannot be loaded, or its chat template does not render a prompt's query and video.
         """
         processor = load_processor(checkpoint, what)
         self._tokenizer = processor.tokenizer
@@ -143,15 +152,16 @@ class Predictor:
             "pad_token_id": self._tokenizer.pad_token_id,
             "max_new_tokens": reading.max_completion_length,
         }
-        self.backend: Backend = BACKENDS[backend](checkpoint, what, generation)
         read = lru_cache(maxsize=_VIDEOS_HELD)(read_frames)
         config = AutoConfig.from_pretrained(path)
-        self._encoder = PromptEncoder(processor, config, reading.sampling, read, self.backend.keeps_frames)
+        self._encoder = PromptEncoder(processor, config, reading.sampling, read, BACKENDS[backend].keeps_frames)
         self._reading = reading
+        check_prompts(samples, self._encoder, reading.prompt, f"{what} {checkpoint}")
+        self.backend: Backend = BACKENDS[backend](checkpoint, what, generation)
 
     def _encode(self, sample: Sample) -> tuple[str, PromptInputs]:
-        text = fill_prompt(self._reading.prompt, sample.query, sample.duration, sample.crop)
-        return video_name(sample), self._encoder.encode(video_prompt(text, sample.video, sample.crop))
+        texts = fill_prompt(self._reading.prompt, sample.query, sample.duration, sample.crop)
+        return video_name(sample), self._encoder.encode(video_prompt(*texts, sample.video, sample.crop))
 
     def complete(self, samples: Sequence[Sample]) -> list[str]:
         """One completion per sample, in one batch."""

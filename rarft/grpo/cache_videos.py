@@ -11,7 +11,6 @@ from rarft.progress import progress
 from rarft.riq.schema import read_samples
 from rarft.segments import Segment
 from rarft.video.cache import FrameCache
-from rarft.video.decode import FrameSampling
 from rarft.video.probe import VideoError
 
 
@@ -39,8 +38,8 @@ def cache_videos(arguments: list[str]) -> str:
         raise InputError("--frame_cache is missing; give the folder that training will be given")
     if not settings["train_data_path"]:
         raise InputError("--train_data_path is missing; give the riq.jsonl of `rarft validate`")
+    sampling = configuration.frame_sampling(settings)
     cache = FrameCache(Path(settings["frame_cache"]), settings["frame_cache_gb"] * 1e9)
-    sampling = FrameSampling(fps=settings["video_fps"], max_pixels=settings["max_pixels"])
     videos = _videos(settings)
 
     def read(video: tuple[str, Segment | None]) -> str | None:

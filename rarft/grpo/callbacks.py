@@ -12,9 +12,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rarft.errors import InputError
 from rarft.evaluation.training_log import parse_log
-from rarft.grpo.checkpoints import CHECKPOINT_JSON, checkpoints_of, complete, is_complete, rotate
+from rarft.grpo.checkpoints import CHECKPOINT_JSON, checkpoints_of, complete, is_complete, mark_good, rotate
 from rarft.grpo.curves import TRAINING_HTML, render_curves
 from rarft.grpo.data import TrainingRows
+from rarft.grpo.divergence import StepGuard
 from rarft.grpo.nodes import from_all, from_main, leads_node, listing, meet, wait_until_visible
 from rarft.grpo.space import bytes_needed, check_space
 from rarft.grpo.uploads import Parcel, Uploads
@@ -59,7 +60,11 @@ class ProgressLine(TrainerCallback):
 
 
 class CompleteCheckpoints(TrainerCallback):
-    """Makes a saved checkpoint complete: how it reads prompts, and the manifest; and rotates complete ones."""
+    """Makes a saved checkpoint complete: how it reads prompts, and the manifest; and rotates the good ones.
+
+    A checkpoint is good once a later step had a finite loss and gradient norm. Older ones are removed only then, so
+    that a run that diverges has one to resume from.
+    """
 
     def __init__(
         self,
@@ -69,18 +74,21 @@ class CompleteCheckpoints(TrainerCallback):
         in_use: Path | None,
         shared: bool,
         uploads: Uploads | None,
+        guard: StepGuard,
     ) -> None:
         """
         Args:
             reading: put beside the weights, so that the checkpoint can be evaluated as it was trained.
             settings: what a run that goes on from it must have in common with this one.
-            most: complete checkpoints to keep; None: all.
+            most: good checkpoints to keep; None: all.
             in_use: the one that the run went on from.
             shared: whether all machines see the run's folder.
             uploads: sends checkpoints to a store; on the processes that lead their machine.
+            guard: knows which steps were finite.
         """
         self._reading, self._settings, self._most = reading, settings, most
-        self._in_use, self._shared, self._uploads = in_use, shared, uploads
+        self._in_use, self._shared, self._uploads, self._guard = in_use, shared, uploads, guard
+        self._unconfirmed: int | None = None  # step of the newest checkpoint, while it is not known to be good
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Make sure that the checkpoints fit on the disk.
@@ -88,6 +96,7 @@ class CompleteCheckpoints(TrainerCallback):
         Raises:
             InputError: they do not; on every process alike.
         """
+        self._unconfirmed = state.global_step or None
         refusal = None
         if PartialState().is_main_process:
             try:
@@ -101,7 +110,7 @@ class CompleteCheckpoints(TrainerCallback):
         """How many more checkpoints will lie on the disk at a time; None: all to come."""
         if self._most is None:
             return None
-        # The oldest goes after the newest is complete.
+        # The oldest goes after the newest is known to be good.
         held = sum(map(is_complete, checkpoints_of(Path(args.output_dir))))
         return max(1, self._most + 1 - held)
 
@@ -116,9 +125,28 @@ class CompleteCheckpoints(TrainerCallback):
         parcel = self._complete_together(checkpoint) if self._shared else self._complete_apart(checkpoint)
         if self._uploads is not None and parcel is not None:
             self._uploads.send(parcel)
-        if processes.is_main_process and self._shared:
-            under_way = self._uploads.under_way if self._uploads else []
-            rotate(run, self._most, [checkpoint, *under_way, *([self._in_use] if self._in_use else [])])
+        self._unconfirmed = state.global_step
+        meet()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Confirm the checkpoint before this step, if the step was finite."""
+        if self._unconfirmed is not None and self._guard.last_finite > self._unconfirmed:
+            self.confirm(Path(args.output_dir))
+
+    def confirm(self, run: Path) -> None:
+        """Record that the newest checkpoint is good, and remove those beyond the limit. To be called by all processes.
+
+        Args:
+            run: Folder of the checkpoints.
+        """
+        if self._unconfirmed is None:
+            return
+        if PartialState().is_main_process:
+            mark_good(run, self._unconfirmed)
+            if self._shared:
+                under_way = self._uploads.under_way if self._uploads else []
+                rotate(run, self._most, [*under_way, *([self._in_use] if self._in_use else [])])
+        self._unconfirmed = None
         meet()
 
     def _complete_together(self, checkpoint: Path) -> Parcel | None:

@@ -1,5 +1,6 @@
 """Checkpoints of a run: complete or set aside, rotated, found again, and compared with what goes on from them."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +11,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from rarft.errors import InputError
 from rarft.manifest import IncompleteError, read_manifest, verify, write_manifest
 from rarft.qwen.checkpoint_names import CHECKPOINT_JSON
-from rarft.storage import Place
+from rarft.storage import Place, write_atomically
 
 DONE = "DONE"
 FINAL = "checkpoint-final"
-_SET_ASIDE = "damaged-"
+# File next to the checkpoints: the newest of them that is known to be good. Those before it are, too.
+GOOD = "good.json"
+# Why a checkpoint no longer counts; in front of its name, or of its manifest's in a store.
+CORRUPT, SUPERSEDED, DIVERGED = "corrupt-", "superseded-", "diverged-"
 _REASON = "reason.txt"
 
 # Why a run cannot go on from a checkpoint whose setting differs.
@@ -26,6 +30,8 @@ _FLAGS = {
     "seed": "--seed",
     "prompts_per_generation": "the prompts of a generation (batch size, accumulation or number of ranks)",
     "num_iterations": "--num_iterations",
+    "queries_per_item": "--queries_per_item",
+    "refusable_pool": "--refusable_pool",
     "curriculum": "--curriculum",
     "use_peft": "--use_peft",
     "fix_vit": "--fix_vit",
@@ -67,13 +73,33 @@ def is_complete(checkpoint: Path) -> bool:
     return True
 
 
-def set_aside(checkpoint: Path, reason: str) -> Path:
-    """Give a damaged checkpoint another name, with the reason inside; nothing of it is lost."""
-    place = checkpoint.with_name(_SET_ASIDE + checkpoint.name)
+def good_step(run: Path) -> int:
+    """Return the step up to which a run's checkpoints are known to be good; 0 if none is."""
+    try:
+        return int(json.loads((run / GOOD).read_text(encoding="utf-8"))["step"])
+    except FileNotFoundError:
+        return 0
+
+
+def mark_good(run: Path, step: int) -> None:
+    """Record that the checkpoints up to this step are good, and no later one."""
+    with write_atomically(run / GOOD) as temporary:
+        temporary.write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
+
+
+def set_aside(checkpoint: Path, kind: str, reason: str) -> Path:
+    """Rename a checkpoint that no longer counts, with the reason inside; nothing of it is lost.
+
+    Args:
+        checkpoint: Its folder.
+        kind: Prefix of its new name: CORRUPT, SUPERSEDED or DIVERGED.
+        reason: One line.
+    """
+    place = checkpoint.with_name(kind + checkpoint.name)
     number = 1
     while place.exists():
         number += 1
-        place = checkpoint.with_name(f"{_SET_ASIDE}{checkpoint.name}-{number}")
+        place = checkpoint.with_name(f"{kind}{checkpoint.name}-{number}")
     checkpoint.rename(place)
     (place / _REASON).write_text(reason + "\n", encoding="utf-8")
     return place
@@ -104,19 +130,19 @@ def newest_complete(run: Path) -> Path | None:
         try:
             verified(checkpoint)
         except IncompleteError as error:
-            place = set_aside(checkpoint, str(error))
-            print(f"training: {checkpoint.name} is not complete ({error}); set aside as {place.name}", flush=True)
+            place = set_aside(checkpoint, CORRUPT, str(error))
+            print(f"training: {checkpoint.name} is not complete ({error}); renamed to {place.name}", flush=True)
             continue
         return checkpoint
     return None
 
 
 def rotate(run: Path, most: int | None, in_use: Sequence[Path] = ()) -> None:
-    """Remove the oldest complete checkpoints beyond `most`, never those in use."""
+    """Keep the newest `most` complete checkpoints that are known to be good, newer ones, and those in use."""
     if not most:
         return
-    found = checkpoints_of(run)
-    kept = [checkpoint for checkpoint in found if is_complete(checkpoint)][:most]
+    found, good = checkpoints_of(run), good_step(run)
+    kept = [checkpoint for checkpoint in found if step_of(checkpoint) <= good and is_complete(checkpoint)][:most]
     for checkpoint in found:
         # Older ones that are not complete are what an earlier removal, or a save, was killed in.
         if checkpoint not in in_use and kept and step_of(checkpoint) < step_of(kept[-1]):

@@ -9,6 +9,7 @@ import argparse
 import copy
 import functools
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from rarft.grpo.launch import deepspeed_file, world_size
 from rarft.grpo.tracking import trackers
 from rarft.references.encoder import DEFAULT_ENCODER
 from rarft.storage import existing_file
-from rarft.video.decode import FrameSampling
+from rarft.video.decode import MAX_FRAME_PIXELS, PATCH, FrameSampling
 
 # The least value of settings that take no smaller one.
 _LEAST = {
@@ -36,14 +37,16 @@ _LEAST = {
     "num_generations": 2,
     "max_completion_length": 1,
     "max_prompt_length": 1,
-    "max_pixels": FrameSampling.min_frame_pixels,
     "learning_rate": 0.0,
     "beta": 0.0,
     "lora_r": 1,
     "decode_workers": 0,
     "frame_cache_gb": 0.0,
     "max_skipped_videos": 0,
+    "refusable_pool": 1,
 }
+# The guide's `--max_pixels`: its default stands for the published budget, and half of it for half of that (D22).
+_DEFAULT_MAX_PIXELS = 12_845_056
 # Names that the guide uses and transformers has dropped.
 _RENAMED = {"--evaluation_strategy": "--eval_strategy"}
 _NULL = "null"  # stands for None on the command line
@@ -102,7 +105,19 @@ class TrainingConfig(GRPOConfig):
         metadata={"help": "Precomputed reference embeddings: the folder that `rarft embed` wrote."},
     )
     max_pixels: int = field(
-        default=FrameSampling.max_pixels, metadata={"help": "Pixel budget of a whole video; 784 buy a token."}
+        default=_DEFAULT_MAX_PIXELS,
+        metadata={
+            "help": "Video resolution: a whole video gets "
+            f"{FrameSampling.total_pixels} * max_pixels / {_DEFAULT_MAX_PIXELS} pixels."
+        },
+    )
+    video_total_pixels: int | None = field(
+        default=None,
+        metadata={"help": "Pixel budget of a whole video; overrides --max_pixels. 784 pixels cost one video token."},
+    )
+    video_min_frame_pixels: int = field(
+        default=FrameSampling.min_frame_pixels,
+        metadata={"help": "Smallest size of a frame in pixels; takes precedence over the budget of the video."},
     )
     video_fps: float = field(default=FrameSampling.fps, metadata={"help": "Frames read per second of video."})
     max_prompt_length: int = field(
@@ -129,8 +144,21 @@ class TrainingConfig(GRPOConfig):
     merge_lora: bool = field(
         default=True, metadata={"help": "checkpoint-final holds the merged model; false: the adapters alone."}
     )
+    queries_per_item: str = field(
+        default="pair",
+        metadata={
+            "help": "pair: each epoch asks one answerable and one refusable query per item, drawn anew; "
+            "all: it asks every query.",
+            "choices": ["pair", "all"],
+        },
+    )
+    refusable_pool: int | None = field(
+        default=None,
+        metadata={"help": "Draw the refusable query from so many of an item's, the first; default: from all of them."},
+    )
     curriculum: bool = field(
-        default=False, metadata={"help": "Refusable queries: the easy first, then also medium, then all; by epoch."}
+        default=False,
+        metadata={"help": "Draw easy refusable queries in the first epoch, also medium ones in the second, then all."},
     )
     decode_workers: int = field(default=2, metadata={"help": "Threads per rank that read videos ahead; 0: none."})
     frame_cache: str | None = field(default=None, metadata={"help": "Folder that keeps decoded frames."})
@@ -172,9 +200,8 @@ class TrainingConfig(GRPOConfig):
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise ValueError(f"--{name} {value}: must be at least {least}")
-        for name in ("temperature", "video_fps"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"--{name} {getattr(self, name)}: must be above 0")
+        if not self.temperature > 0:
+            raise ValueError(f"--temperature {self.temperature}: must be above 0")
         if self.loss_type not in _LOSS_TYPES:
             raise ValueError(f"--loss_type {self.loss_type}: use one of {', '.join(_LOSS_TYPES)}")
         if self.reward_weights is not None and len(self.reward_weights) != len(self.reward_funcs):
@@ -199,7 +226,31 @@ class TrainingConfig(GRPOConfig):
     @property
     def sampling(self) -> FrameSampling:
         """Which frames of a video are read."""
-        return FrameSampling(fps=self.video_fps, max_pixels=self.max_pixels)
+        return frame_sampling(vars(self))
+
+
+def frame_sampling(settings: Mapping[str, Any]) -> FrameSampling:
+    """Return which frames of a video the settings of `rarft train` ask for.
+
+    Raises:
+        InputError: A setting is out of its range.
+    """
+    fps, total = settings["video_fps"], settings["video_total_pixels"]
+    max_pixels, least = settings["max_pixels"], settings["video_min_frame_pixels"]
+    if not 0 < fps < math.inf:
+        raise InputError(f"--video_fps {fps}: must be a number above 0")
+    if not PATCH * PATCH <= least <= MAX_FRAME_PIXELS:
+        raise InputError(f"--video_min_frame_pixels {least}: must be from {PATCH * PATCH} to {MAX_FRAME_PIXELS}")
+    flag = f"--video_total_pixels {total}"
+    if total is None:
+        flag = f"--max_pixels {max_pixels}"
+        total = FrameSampling.total_pixels * max_pixels // _DEFAULT_MAX_PIXELS
+    if total < least:
+        raise InputError(
+            f"{flag}: gives a video {total} pixels, fewer than the --video_min_frame_pixels {least} of one frame; "
+            "raise the former or lower the latter"
+        )
+    return FrameSampling(fps, total, least)
 
 
 def preset_names() -> list[str]:

@@ -1,23 +1,16 @@
-"""Which refusable query of an item is asked in which epoch: the easy first, then also medium, then all (D8).
+"""Which refusable queries of an item an epoch may ask: the easy first, then also medium, then all (D8).
 
-The choice is a pure function of seed, epoch and query, so it is the same on every rank and after a resume.
+The curriculum only filters; `rarft.grpo.data.draw` draws from what it admits.
 """
 
-import random
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
-from rarft.riq.schema import Sample
+from rarft.riq.schema import Sample, Source
 
 _LEVELS = {"easy": 0, "medium": 1, "hard": 2}
-_HARDEST = max(_LEVELS.values())
 
 # How alike two texts are, in [-1, 1], for each pair.
 Similarities = Callable[[list[tuple[str, list[str]]]], list[list[float]]]
-
-
-def _item(sample: Sample) -> tuple[str, int]:
-    return sample.source.file, sample.source.item
 
 
 def _levels(pool: list[Sample], similarities: Similarities) -> list[int]:
@@ -37,30 +30,27 @@ def _levels(pool: list[Sample], similarities: Similarities) -> list[int]:
 
 
 class Curriculum:
-    """Picks, for a refusable query, the query of the same item that an epoch asks in its place."""
+    """Filters the refusable queries of an item by the epoch in which they are asked."""
 
-    def __init__(self, samples: Sequence[Sample], seed: int, similarities: Similarities) -> None:
+    def __init__(self, pools: Iterable[list[Sample]], similarities: Similarities) -> None:
         """
         Args:
-            samples: all of the training data.
-            seed: of the choice.
-            similarities: asked only about items of which a query has no difficulty label.
+            pools: Queries to draw from, one list per row of an epoch.
+            similarities: Called only for items with a query that has no difficulty label.
         """
-        self._seed = seed
-        pools: dict[tuple[str, int], list[Sample]] = defaultdict(list)
-        for sample in samples:
-            if sample.task_type == "refusable":
-                pools[_item(sample)].append(sample)
-        self._pools = {item: list(zip(_levels(pool, similarities), pool, strict=True)) for item, pool in pools.items()}
+        self._levels: dict[Source, int] = {}
+        for pool in pools:
+            if pool[0].task_type == "refusable":
+                levels = _levels(pool, similarities)
+                self._levels |= {sample.source: level for sample, level in zip(pool, levels, strict=True)}
 
-    def pick(self, sample: Sample, epoch: int) -> Sample:
-        """The query to ask; answerable ones, and all of them from the third epoch on, are asked as they are.
+    def admitted(self, pool: list[Sample], epoch: int) -> list[Sample]:
+        """Return the queries of a pool that an epoch may ask; the easiest where none is easy enough.
 
-        An item without a query that is easy enough gives its easiest.
+        Answerable queries are always admitted.
         """
-        if sample.task_type != "refusable" or epoch >= _HARDEST:
-            return sample
-        pool = self._pools[_item(sample)]
-        highest = max(epoch, min(level for level, _ in pool))
-        allowed = [other for level, other in pool if level <= highest]
-        return random.Random(f"{self._seed} {epoch} {sample.id}").choice(allowed)
+        if pool[0].task_type != "refusable":
+            return pool
+        levels = [self._levels[sample.source] for sample in pool]
+        highest = max(epoch, min(levels))
+        return [sample for sample, level in zip(pool, levels, strict=True) if level <= highest]

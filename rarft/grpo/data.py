@@ -42,6 +42,42 @@ def trainable(samples: list[Sample]) -> list[Sample]:
     return kept
 
 
+def item_of(sample: Sample) -> tuple[str, int]:
+    """Return what the queries of one annotated item have in common."""
+    return sample.source.file, sample.source.item
+
+
+def pools_of(samples: list[Sample], queries_per_item: str, refusable_pool: int | None) -> list[list[Sample]]:
+    """Group the samples into pools. Each epoch has one row per pool, which asks one query of it (D25).
+
+    Args:
+        samples: All samples of the data.
+        queries_per_item: `pair`: one answerable and one refusable query per item; `all`: each query is a pool.
+        refusable_pool: With `pair`, keep only so many refusable queries of an item, the first; None keeps all.
+
+    Returns:
+        The pools in the order in which they first appear in the data. Their queries are in the order of the item.
+    """
+    if queries_per_item == "all":
+        return [[sample] for sample in samples]
+    grouped: dict[tuple[tuple[str, int], str], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        grouped[item_of(sample), sample.task_type].append(sample)
+    return [
+        sorted(pool, key=lambda sample: sample.source.query)[: refusable_pool if kind == "refusable" else None]
+        for (_, kind), pool in grouped.items()
+    ]
+
+
+def draw(pool: list[Sample], seed: int, epoch: int, curriculum: Curriculum | None = None) -> Sample:
+    """Draw the query that a pool asks in an epoch, uniformly from those that the curriculum admits.
+
+    The result depends on nothing but the arguments, so it is the same on all ranks and after a resume.
+    """
+    admitted = curriculum.admitted(pool, epoch) if curriculum else pool
+    return random.Random(f"{seed} {epoch} {pool[0].source.item} {pool[0].id}").choice(admitted)
+
+
 def whole_batches(samples: list[Sample], prompts: int) -> list[Sample]:
     """The samples, filled up from the beginning to a multiple of `prompts`, which one generation draws.
 
@@ -54,9 +90,9 @@ def whole_batches(samples: list[Sample], prompts: int) -> list[Sample]:
 
 def row(sample: Sample, template: str) -> dict[str, Any]:
     """One row of the trainer's data set: the conversation, and the columns that rewards read."""
-    text = fill_prompt(template, sample.query, sample.duration, sample.crop)
+    texts = fill_prompt(template, sample.query, sample.duration, sample.crop)
     return {
-        "prompt": video_prompt(text, sample.video, sample.crop),
+        "prompt": video_prompt(*texts, sample.video, sample.crop),
         "task_type": sample.task_type,
         "solution": sample.segment,
         "durations": sample.duration,
@@ -76,36 +112,44 @@ class TrainingRows:
     """The rows of a training run, laid out anew for each epoch, the same for any number of ranks.
 
     Attributes:
-        all_samples: of the data, in its order.
+        all_samples: Every sample that some epoch may ask.
         epoch: which epoch's rows are drawn; whoever drives the epochs sets it.
         on_draw: told of each prompt that was drawn, in time for its video to be read ahead.
     """
 
     def __init__(
-        self, samples: list[Sample], template: str, seed: int, prompts: int, curriculum: Curriculum | None = None
+        self, pools: list[list[Sample]], template: str, seed: int, prompts: int, curriculum: Curriculum | None = None
     ) -> None:
         """
         Args:
-            samples: all of them.
-            template: of the prompts.
-            seed: of the order.
-            prompts: how many one generation draws.
-            curriculum: picks which query is asked, or None.
+            pools: Queries of which an epoch asks one each, from `pools_of`.
+            template: Text of the prompt template.
+            seed: Random seed for the order and for the queries that are drawn.
+            prompts: Number of prompts that one generation takes.
+            curriculum: Filters the pools by epoch; None keeps them whole.
         """
-        self._template, self._seed, self._prompts, self._curriculum = template, seed, prompts, curriculum
+        self._pools, self._template, self._seed, self._prompts = pools, template, seed, prompts
+        self._curriculum = curriculum
         self._laid_out: tuple[int, list[Sample]] = (-1, [])
-        self.all_samples = samples
+        self.all_samples = [sample for pool in pools for sample in pool]
         self.epoch = 0
         self.on_draw: Callable[[list[Message]], None] = lambda messages: None
 
     def samples(self) -> list[Sample]:
         """The present epoch's samples in their order, a whole number of generations."""
         if self._laid_out[0] != self.epoch:
-            order = whole_batches(stratified(self.all_samples, self._seed, self.epoch), self._prompts)
-            if self._curriculum:
-                order = [self._curriculum.pick(sample, self.epoch) for sample in order]
-            self._laid_out = (self.epoch, order)
+            asked = [draw(pool, self._seed, self.epoch, self._curriculum) for pool in self._pools]
+            self._laid_out = (self.epoch, whole_batches(stratified(asked, self._seed, self.epoch), self._prompts))
         return self._laid_out[1]
+
+    def summary(self) -> str:
+        """Return a line that counts items and rows."""
+        items, rows = len({item_of(sample) for sample in self.all_samples}), len(self._pools)
+        refusable = sum(pool[0].task_type == "refusable" for pool in self._pools) / rows
+        line = f"{items} items, {rows} rows per epoch, {refusable:.0%} refusable"
+        if more := len(self.samples()) - rows:
+            line += f"; {more} more rows, repeated to fill the last batch"
+        return line
 
     def _draw(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         samples = self.samples()

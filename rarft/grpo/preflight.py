@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from rarft.errors import InputError
+from rarft.grpo.config import frame_sampling
 from rarft.grpo.data import row
 from rarft.grpo.launch import check_saves_whole_weights, deepspeed_file
 from rarft.objects import is_object_uri
@@ -50,6 +51,14 @@ def check_settings(settings: dict[str, Any]) -> None:
         )
     if settings["cast_lm_head_to_fp32"]:
         raise InputError("--cast_lm_head_to_fp32: trl cannot do that with Qwen2.5-VL; leave the flag out")
+    frame_sampling(settings)
+    if settings["queries_per_item"] == "all":
+        for flag in ("curriculum", "refusable_pool"):
+            if settings[flag]:
+                raise InputError(
+                    f"--{flag} {settings[flag]}: selects queries to draw from, and --queries_per_item all draws none; "
+                    "leave one of them out"
+                )
     _check_installed(settings)
     check_saves_whole_weights(deepspeed_file(settings["deepspeed"]))
     resume = settings["resume_from_checkpoint"]

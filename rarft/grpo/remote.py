@@ -6,13 +6,13 @@ from pathlib import Path
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rarft import objects
-from rarft.grpo.checkpoints import CHECKPOINT_JSON, step_of, verified
+from rarft.grpo.checkpoints import CHECKPOINT_JSON, CORRUPT, DIVERGED, SUPERSEDED, step_of, verified
 from rarft.manifest import IncompleteError
 from rarft.mirror import fetch_folder
 from rarft.storage import member
 
 WHAT = "--out"
-_DAMAGED = f"damaged-{CHECKPOINT_JSON}"
+_ASIDE = {f"{kind}{CHECKPOINT_JSON}" for kind in (CORRUPT, SUPERSEDED, DIVERGED)}
 
 
 def steps_held(uri: str) -> list[int]:
@@ -31,8 +31,17 @@ def checkpoint_uri(run: str, step: int) -> str:
     return member(run, f"{PREFIX_CHECKPOINT_DIR}-{step}")
 
 
-def set_aside(checkpoint: str, reason: str) -> None:
-    """Take a checkpoint out of those that count: its manifest gets another name and says why. No file is lost."""
+def set_aside(checkpoint: str, kind: str, reason: str) -> None:
+    """Take a checkpoint out of those that count: its manifest gets another name and says why. No file is lost.
+
+    Args:
+        checkpoint: URI of its folder.
+        kind: Prefix of the manifest's new name: CORRUPT, SUPERSEDED or DIVERGED.
+        reason: One line.
+
+    Raises:
+        StoreError: The store cannot be read or written.
+    """
     manifest = member(checkpoint, CHECKPOINT_JSON)
     content = objects.read(manifest, WHAT)
     try:
@@ -40,7 +49,7 @@ def set_aside(checkpoint: str, reason: str) -> None:
     except ValueError:
         about = content.decode(errors="replace")
     told = json.dumps({"reason": reason, "manifest": about}, indent=1) + "\n"
-    objects.write(member(checkpoint, _DAMAGED), told.encode(), WHAT)
+    objects.write(member(checkpoint, f"{kind}{CHECKPOINT_JSON}"), told.encode(), WHAT)
     objects.delete(manifest, WHAT)
 
 
@@ -82,21 +91,26 @@ def fetch_newest(uri: str, run: Path, after: int) -> Path | None:
         try:
             place = fetch(checkpoint, run)
         except IncompleteError as error:
-            set_aside(checkpoint, str(error))
-            print(f"training: {checkpoint} is not complete ({error}); set aside", flush=True)
+            set_aside(checkpoint, CORRUPT, str(error))
+            print(f"training: {checkpoint} is not complete ({error}); marked as corrupt", flush=True)
             continue
         print(f"training: {checkpoint} fetched", flush=True)
         return place
     return None
 
 
-def rotate(uri: str, most: int | None) -> None:
-    """Remove the oldest complete checkpoints beyond `most`, and what is older than those kept and was never whole.
+def rotate(uri: str, most: int | None, good: int) -> None:
+    """Keep the newest `most` complete checkpoints that are known to be good, newer ones, and those set aside.
+
+    Args:
+        uri: Of the run's folder.
+        most: Good checkpoints to keep; None: all.
+        good: Step up to which checkpoints are good.
 
     Raises:
         StoreError: the store cannot be written to.
     """
-    kept = steps_held(uri)[:most]
+    kept = [step for step in steps_held(uri) if step <= good][:most]
     if not most or not kept:
         return
     found: dict[str, list[str]] = {}
@@ -104,7 +118,7 @@ def rotate(uri: str, most: int | None) -> None:
         folder, _, rest = name.partition("/")
         found.setdefault(folder, []).append(rest)
     for folder, names in found.items():
-        if not 0 <= step_of(Path(folder)) < kept[-1] or _DAMAGED in names:
+        if not 0 <= step_of(Path(folder)) < kept[-1] or _ASIDE & set(names):
             continue
         # Without its manifest it is incomplete at once, should its removal be cut short.
         for name in sorted(names, key=lambda name: name != CHECKPOINT_JSON):

@@ -14,11 +14,16 @@ from rarft.errors import InputError
 from rarft.grpo import remote
 from rarft.grpo.checkpoints import (
     CHECKPOINT_JSON,
+    CORRUPT,
     DONE,
     FINAL,
+    GOOD,
+    SUPERSEDED,
     check_same_run,
     checkpoints_of,
+    good_step,
     is_complete,
+    mark_good,
     newest_complete,
     set_aside,
     step_of,
@@ -58,6 +63,8 @@ def identity(args: TrainingConfig, model: str, samples: list[Sample], template: 
         "seed",
         "prompts_per_generation",
         "num_iterations",
+        "queries_per_item",
+        "refusable_pool",
         "curriculum",
         "use_peft",
         "fix_vit",
@@ -161,9 +168,14 @@ class Resume:
         chosen, source = self._newest() if self._asked == AUTO else self._named(self._asked)
         if chosen is None:
             return None, None
-        check_same_run(source or chosen, read_manifest(chosen, CHECKPOINT_JSON), self._settings)
+        manifest = read_manifest(chosen, CHECKPOINT_JSON)
+        check_same_run(source or chosen, manifest, self._settings)
         if self._asked != AUTO:
-            self._set_later_ones_aside(chosen)
+            if self._store:
+                self._fetch_beside()
+            self._set_later_ones_aside(chosen, manifest["step"])
+        if good_step(self._run) > manifest["step"]:
+            mark_good(self._run, manifest["step"])  # later ones will be made again
         print(f"training: going on from {source or chosen}", flush=True)
         return str(chosen), source
 
@@ -174,13 +186,18 @@ class Resume:
         there = remote.fetch_newest(self._store, self._run, step_of(here) if here else -1)
         if there is None:
             return here, None
-        self._fetch_log()
+        self._fetch_beside()
         return there, member(self._store, there.name)
 
-    def _fetch_log(self) -> None:
+    def _fetch_beside(self) -> None:
+        """Fetch the log, unless there is one here, and what the store says of its checkpoints."""
         assert self._store is not None
-        if TRAINING_JSONL in objects.sizes(self._store, remote.WHAT) and not (self._run / TRAINING_JSONL).exists():
+        held = objects.sizes(self._store, remote.WHAT)
+        if TRAINING_JSONL in held and not (self._run / TRAINING_JSONL).exists():
             objects.download([(member(self._store, TRAINING_JSONL), self._run / TRAINING_JSONL)], remote.WHAT)
+        (self._run / GOOD).unlink(missing_ok=True)  # of an earlier start on this machine
+        if GOOD in held:
+            objects.download([(member(self._store, GOOD), self._run / GOOD)], remote.WHAT)
 
     def _named(self, asked: str) -> tuple[Path, str | None]:
         try:
@@ -205,18 +222,17 @@ class Resume:
             )
         return remote.fetch(asked, self._run)
 
-    def _set_later_ones_aside(self, chosen: Path) -> None:
+    def _set_later_ones_aside(self, chosen: Path, begins: int) -> None:
         """Those that the run made after the one that it goes on from are another future."""
-        reason = f"the run went on from {chosen.name}"
-        begins = read_manifest(chosen, CHECKPOINT_JSON)["step"]
+        reason = f"the run was resumed from {chosen.name}"
         for newer in checkpoints_of(self._run):
             if step_of(newer) > begins:
-                place = set_aside(newer, reason)
-                print(f"training: {newer.name} set aside as {place.name}", flush=True)
+                place = set_aside(newer, SUPERSEDED if is_complete(newer) else CORRUPT, reason)
+                print(f"training: {newer.name} renamed to {place.name}: {reason}", flush=True)
         for step in remote.steps_held(self._store) if self._store else []:
             if step > begins:
-                remote.set_aside(remote.checkpoint_uri(str(self._store), step), reason)
-                print(f"training: {remote.checkpoint_uri(str(self._store), step)} set aside", flush=True)
+                remote.set_aside(remote.checkpoint_uri(str(self._store), step), SUPERSEDED, reason)
+                print(f"training: {remote.checkpoint_uri(str(self._store), step)} marked as superseded", flush=True)
 
     def _refuse_an_earlier_run(self) -> None:
         found = [path.name for path in checkpoints_of(self._run)]
@@ -238,6 +254,7 @@ class Resume:
                 "another --exp_name keeps both",
                 flush=True,
             )
-        (self._run / DONE).unlink(missing_ok=True)
-        if self._store:
-            objects.delete(member(self._store, DONE), remote.WHAT)
+        for name in (DONE, GOOD) if anew else (DONE,):
+            (self._run / name).unlink(missing_ok=True)
+            if self._store:
+                objects.delete(member(self._store, name), remote.WHAT)

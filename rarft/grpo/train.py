@@ -7,23 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import AutoConfig, PrinterCallback, TrainerCallback, set_seed
+from transformers import AutoConfig, PrinterCallback, TrainerCallback, enable_full_determinism, set_seed
 
 from rarft import objects
-from rarft.errors import EXIT_PREEMPTED, InputError
+from rarft.errors import EXIT_PREEMPTED, DivergedError, InputError
 from rarft.grpo import config as configuration
+from rarft.grpo import remote
 from rarft.grpo.callbacks import CompleteCheckpoints, Epochs, ProgressLine, TrainingLog
 from rarft.grpo.checkpoints import CHECKPOINT_JSON, DONE, FINAL, checkpoints_of, is_complete, sweep
 from rarft.grpo.config import TrainingConfig
 from rarft.grpo.curriculum import Curriculum
 from rarft.grpo.curves import TRAINING_HTML
-from rarft.grpo.data import TrainingRows, dataset, trainable
+from rarft.grpo.data import TrainingRows, dataset, pools_of, trainable
+from rarft.grpo.divergence import StepGuard, check_weights, leave_good_checkpoints
 from rarft.grpo.launch import prepare_deepspeed
 from rarft.grpo.model import load_policy, lora_config, save_final
 from rarft.grpo.nodes import folder_is_shared, from_main, leads_node, meet
 from rarft.grpo.preemption import SaveAtBoundaries
 from rarft.grpo.preflight import check_prompt_lengths, check_settings, experiment_name
-from rarft.grpo.remote import WHAT
 from rarft.grpo.resume import AUTO, Resume, identity, is_done, mark_done, whole_identity
 from rarft.grpo.tracking import wandb_run
 from rarft.grpo.trainer import VideoGRPOTrainer
@@ -34,6 +35,7 @@ from rarft.qwen.ahead import PromptReader
 from rarft.qwen.checkpoint_names import TRAINING_JSONL, checkpoint_path
 from rarft.qwen.inputs import PromptEncoder
 from rarft.qwen.loading import load_processor, local_checkpoint
+from rarft.qwen.prompt_check import check_prompts
 from rarft.qwen.reading import ReadingSettings
 from rarft.qwen.rollout import vision_token_ids
 from rarft.references.encoder import SentenceEncoder
@@ -80,6 +82,7 @@ def _build_trainer(
     rewards: list[RewardFunction],
     reading: ReadingSettings,
     callbacks: list[TrainerCallback],
+    guard: StepGuard,
 ) -> VideoGRPOTrainer:
     """Load the model and put the trainer together.
 
@@ -89,6 +92,7 @@ def _build_trainer(
     processor = load_processor(args.model_name_or_path, "--model_name_or_path")
     model_config = AutoConfig.from_pretrained(checkpoint_path(args.model_name_or_path))
     encoder = _prompt_encoder(args, processor, model_config, reading)
+    check_prompts(rows.all_samples, encoder, reading.prompt, f"--model_name_or_path {args.model_name_or_path}")
     check_prompt_lengths([*rows.all_samples, *eval_samples], encoder, reading.prompt, args.max_prompt_length)
     # This rank's prompts of the steps that are drawn at a time, and those of the next.
     batches = max(args.steps_per_generation, args.gradient_accumulation_steps)
@@ -102,6 +106,7 @@ def _build_trainer(
     try:
         trainer = VideoGRPOTrainer(
             prompt_reader=reader,
+            guard=guard,
             model=load_policy(args),
             reward_funcs=rewards,
             args=args,
@@ -174,11 +179,13 @@ def _send_the_end(places: _Places) -> None:
 
 def _send_files_of_the_end(places: _Places) -> None:
     assert places.store is not None
-    send_folder(places.run / FINAL, member(places.store, FINAL), CHECKPOINT_JSON, WHAT)
+    send_folder(places.run / FINAL, member(places.store, FINAL), CHECKPOINT_JSON, remote.WHAT)
     names = (TRAINING_JSONL, TRAINING_HTML, "completions/*")
     files = [path for name in names for path in sorted(places.run.glob(name)) if path.is_file()]
-    objects.upload([(member(places.store, path.relative_to(places.run).as_posix()), path) for path in files], WHAT)
-    objects.upload([(member(places.store, DONE), places.run / DONE)], WHAT)
+    objects.upload(
+        [(member(places.store, path.relative_to(places.run).as_posix()), path) for path in files], remote.WHAT
+    )
+    objects.upload([(member(places.store, DONE), places.run / DONE)], remote.WHAT)
 
 
 def _leave_nothing(places: _Places, kind: type[BaseException] | None, *_: object) -> None:
@@ -243,7 +250,7 @@ def _uploads(places: _Places, shared: bool, most: int | None) -> Uploads | None:
     """Sends checkpoints, on one process of each machine that holds some; first what a killed run had not sent."""
     if places.store is None or not (leads_node() if not shared else PartialState().is_main_process):
         return None
-    uploads = Uploads(places.store, most, [places.run / TRAINING_JSONL, places.run / TRAINING_HTML])
+    uploads = Uploads(places.store, places.run, most)
     for left in reversed(checkpoints_of(places.run)) if shared else ():
         if is_complete(left):
             uploads.send(Parcel(left))
@@ -262,10 +269,14 @@ def train(arguments: list[str]) -> str:
     Raises:
         InputError: settings, data or model that cannot be used, as far as possible before the model is loaded.
         RuntimeError: training failed, or its checkpoints could not be sent to the store.
+        DivergedError: a loss, a gradient norm or weights were not finite; the good checkpoints are left.
         SystemExit: it was told to stop, and stopped with a complete checkpoint.
     """
     settings = configuration.parse(arguments)
     check_settings(settings)
+    if settings["full_determinism"]:
+        # It sets environment variables that CUDA and cuBLAS read once, when they are first used.
+        enable_full_determinism(settings["seed"])
     name = experiment_name(settings)
     template = load_prompt_template(settings["prompt_type"])
     samples, eval_samples = _read_data(settings)
@@ -301,21 +312,34 @@ def train(arguments: list[str]) -> str:
         uploads = _uploads(places, shared, args.save_total_limit)
         if uploads:
             held.push(uploads.close_after)
-        reading = ReadingSettings(template, args.video_fps, args.max_pixels, args.max_completion_length)
-        curriculum = Curriculum(samples, args.seed, references.similarities) if args.curriculum else None
-        rows = TrainingRows(samples, template, args.seed, args.prompts_per_generation, curriculum)
-        if more := len(rows.samples()) - len(samples):
-            print(f"training: {more} of {len(samples)} queries drawn once more, to fill the last batch", flush=True)
-        checkpoints = CompleteCheckpoints(reading, common, args.save_total_limit, resumed, shared, uploads)
+        sampling = args.sampling
+        reading = ReadingSettings(
+            template, sampling.fps, sampling.total_pixels, sampling.min_frame_pixels, args.max_completion_length
+        )
+        pools = pools_of(samples, args.queries_per_item, args.refusable_pool)
+        curriculum = Curriculum(pools, references.similarities) if args.curriculum else None
+        rows = TrainingRows(pools, template, args.seed, args.prompts_per_generation, curriculum)
+        if PartialState().is_main_process:
+            print(f"training: {rows.summary()}", flush=True)
+        guard = StepGuard(args.fp16)
+        checkpoints = CompleteCheckpoints(reading, common, args.save_total_limit, resumed, shared, uploads, guard)
         args.save_total_limit, args.resume_from_checkpoint = None, None  # ours count complete checkpoints alone
         boundaries = SaveAtBoundaries()
         log = TrainingLog(places.run, name)
         callbacks = [*fitting, ProgressLine(), log, Epochs(rows), boundaries, checkpoints]
-        trainer = _build_trainer(args, rows, eval_samples, rewards, reading, callbacks)
+        trainer = _build_trainer(args, rows, eval_samples, rewards, reading, callbacks, guard)
         if "wandb" in args.report_to and trainer.accelerator.is_main_process:
             held.enter_context(wandb_run(places.run, args.run_name or name))
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+            if not boundaries.stopped:
+                check_weights(trainer.model, trainer.state.global_step)
+        except DivergedError as error:
+            log.on_train_end(args, trainer.state, trainer.control)  # curves up to the last finite step
+            left = leave_good_checkpoints(places.run, places.store, shared, uploads)
+            raise DivergedError(f"{error}; {left}, but first lower --learning_rate or check the data") from error
         if not boundaries.stopped:
+            checkpoints.confirm(places.run)  # no step comes after the last: its weights were finite
             save_final(trainer, reading, common, places.run)
             if uploads:
                 uploads.close()

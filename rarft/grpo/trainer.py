@@ -1,10 +1,11 @@
-"""GRPO on video: TRL's trainer with five of its methods taken over, and two of transformers' mended.
+"""GRPO on video: TRL's trainer with five of its methods taken over, two of transformers' mended and two watched.
 
 TRL keeps the loss, the sampler, logging and checkpoints. Taken over is what a video prompt needs: reading it
 (`_tokenize_prompts`), generation with one prefill per prompt (`_generate_single_turn`), log-probabilities with
 one forward per prompt (`_get_per_token_logps_and_entropies`), and two wrappers that carry the videos along and
 keep a prompt's completions together (`_generate_and_score_completions`, `_compute_loss`). Mended is going on from a
-checkpoint: its weights (`_load_from_checkpoint`), and no step beyond the last (`_run_epoch`).
+checkpoint: its weights (`_load_from_checkpoint`), and no step beyond the last (`_run_epoch`). Watched are the gradient
+norm (`_get_grad_norm`) and saves (`_save_checkpoint`): what is not finite is neither applied nor saved.
 """
 
 import functools
@@ -18,6 +19,7 @@ from trl.models import unwrap_model_for_generation
 
 from rarft.grpo.config import TrainingConfig
 from rarft.grpo.console import completions_block
+from rarft.grpo.divergence import StepGuard, check_weights
 from rarft.grpo.skipped import SkippedVideos
 from rarft.grpo.timing import Stopwatch
 from rarft.qwen.ahead import PromptReader
@@ -43,6 +45,7 @@ SEAMS = {
     },
     "_generate_and_score_completions": {"inputs"},
     "_compute_loss": {"model", "inputs"},
+    "_get_grad_norm": {"model", "grad_norm"},
 }
 
 # Files of weights are no larger, so that every store and every loader takes them.
@@ -73,19 +76,22 @@ class VideoGRPOTrainer(GRPOTrainer):
 
     args: TrainingConfig
 
-    def __init__(self, *, prompt_reader: PromptReader, **arguments: Any) -> None:
+    def __init__(self, *, prompt_reader: PromptReader, guard: StepGuard, **arguments: Any) -> None:
         """
         Args:
             prompt_reader: reads conversations into model inputs, ahead of time where it can.
+            guard: checks each step's loss and gradient norm.
             arguments: of `trl.GRPOTrainer`.
         """
         check_seams()
-        self._prompt_reader = prompt_reader
+        self._prompt_reader, self._guard = prompt_reader, guard
         self._stopwatch = Stopwatch()
         self._laps = 0
         # Prompts of the rows in flight, one per group; set by whichever seam hands rows on.
         self._groups: list[PromptInputs] = []
         args = arguments["args"]
+        # It would replace a loss that is not finite in what the guard sees, and costs a transfer per micro-batch.
+        args.logging_nan_inf_filter = False
         self._skipped_videos = SkippedVideos(args.max_skipped_videos)
         self._always_log_completions = args.log_completions
         if args.log_completions_steps and not args.log_completions:
@@ -293,6 +299,15 @@ class VideoGRPOTrainer(GRPOTrainer):
             if name != "video_prompts"
         }
         return super()._compute_loss(model, rows)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self._guard.check(self.state.global_step + 1, self._tr_loss, norm)  # the losses since the last log entry
+        return norm
+
+    def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+        check_weights(self.model, self.state.global_step)
+        super()._save_checkpoint(*arguments, **options)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load the weights that training goes on from, where DeepSpeed does not.

@@ -6,11 +6,11 @@ nor loss is unbounded. What could not be sent is tried again at the end, and the
 
 import hashlib
 import json
+import math
 import queue
 import shutil
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,19 @@ from typing import Any
 from accelerate import PartialState
 
 from rarft import objects
-from rarft.errors import one_line
+from rarft.errors import DivergedError, one_line
 from rarft.grpo import remote
-from rarft.grpo.checkpoints import CHECKPOINT_JSON, step_of
+from rarft.grpo.checkpoints import CHECKPOINT_JSON, GOOD, good_step, step_of
+from rarft.grpo.curves import TRAINING_HTML
 from rarft.manifest import IncompleteError
 from rarft.mirror import finish, send_files, send_folder
+from rarft.qwen.checkpoint_names import TRAINING_JSONL
 from rarft.storage import member
 
 _PATIENCE = 600.0  # seconds that the main process waits for another machine's part
 _LOOK = 1.0  # seconds between two looks
+# Files of a run that are sent before each checkpoint, so that whoever finds it finds them as of then.
+_BESIDE = (TRAINING_JSONL, TRAINING_HTML, GOOD)
 
 
 @dataclass(frozen=True)
@@ -57,14 +61,15 @@ class Uploads:
         waited: seconds that training has waited for it.
     """
 
-    def __init__(self, uri: str, most: int | None, beside: Sequence[Path]) -> None:
+    def __init__(self, uri: str, run: Path, most: int | None) -> None:
         """
         Args:
             uri: of the run's folder in the store.
-            most: complete checkpoints to keep there; None: all.
-            beside: files of the run that are sent before each checkpoint: its log.
+            run: the run's folder on this machine.
+            most: good checkpoints to keep there; None: all.
         """
-        self.uri, self._most, self._beside = uri, most, beside
+        self.uri, self._run, self._most = uri, run, most
+        self._last: float = math.inf  # step of the last checkpoint to send
         self._gives_up = threading.Event()
         self.waited = 0.0
         self._process, self._is_main = PartialState().process_index, PartialState().is_main_process
@@ -91,7 +96,8 @@ class Uploads:
     def _work(self) -> None:
         while (parcel := self._parcels.get()) is not None:
             try:
-                self._send(parcel)
+                if step_of(parcel.folder) <= self._last:
+                    self._send(parcel)
             except Exception as error:  # whatever it is, `close` raises it if it lasts
                 print(f"training: {parcel.folder.name} not sent yet: {one_line(error)}", flush=True)
                 self._failed.append((parcel, error))
@@ -99,9 +105,7 @@ class Uploads:
 
     def _send(self, parcel: Parcel) -> None:
         uri = member(self.uri, parcel.folder.name)
-        if self._is_main:  # first, so that whoever finds the checkpoint finds the log up to it
-            files = [(member(self.uri, path.name), path) for path in self._beside if path.exists()]
-            objects.upload(files, remote.WHAT)
+        self._send_beside()
         if parcel.files is None:
             send_folder(parcel.folder, uri, CHECKPOINT_JSON, remote.WHAT)
         elif self._is_main:
@@ -112,7 +116,12 @@ class Uploads:
         if parcel.files is not None:
             shutil.rmtree(parcel.folder)  # a part of a checkpoint is of no use here
         if self._is_main:
-            remote.rotate(self.uri, self._most)
+            remote.rotate(self.uri, self._most, good_step(self._run))
+
+    def _send_beside(self) -> None:
+        if self._is_main:
+            files = [(member(self.uri, name), self._run / name) for name in _BESIDE if (self._run / name).exists()]
+            objects.upload(files, remote.WHAT)
 
     def _send_with_others(self, parcel: Parcel, uri: str) -> None:
         assert parcel.files is not None
@@ -147,11 +156,28 @@ class Uploads:
                 raise RuntimeError(
                     f"{parcel.folder} could not be sent to {self.uri}{again}: {one_line(error)}"
                 ) from error
+        try:
+            self._send_beside()
+            if self._is_main:  # the last checkpoint is known to be good by now
+                remote.rotate(self.uri, self._most, good_step(self._run))
+        except objects.StoreError as error:
+            raise RuntimeError(f"the end of the run could not be sent to {self.uri}: {error}") from error
 
     def _is_outdated(self, parcel: Parcel) -> bool:
         """Whether rotation would remove it at once."""
-        step = step_of(parcel.folder)
-        return self._most is not None and sum(held > step for held in remote.steps_held(self.uri)) >= self._most
+        step, good = step_of(parcel.folder), good_step(self._run)
+        newer = sum(step < held <= good for held in remote.steps_held(self.uri))
+        return self._most is not None and newer >= self._most
+
+    def abandon(self, good: int) -> None:
+        """Wait for what is under way and begin no checkpoint of a step after `good`; then send the log.
+
+        Raises:
+            StoreError: The log cannot be sent.
+        """
+        self._last = good
+        self.close_after(DivergedError)
+        self._send_beside()
 
     def close_after(self, kind: type[BaseException] | None, *_: object) -> None:
         """As the exit of a `with`: `close`; after an error only let what is under way end, and hide nothing."""

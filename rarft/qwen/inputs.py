@@ -42,31 +42,30 @@ class PromptInputs:
         return replace(self, **tensors)
 
 
-def video_prompt(text: str, video: str, crop: Segment | None = None) -> list[Message]:
-    """A conversation of one user turn: the video (its path, not its frames), then the text."""
-    start, end = crop if crop is not None else (None, None)
-    return [
-        {
-            "role": "user",
-            "content": [
-                {"type": "video", "video": video, "video_start": start, "video_end": end, "text": None},
-                {"type": "text", "video": None, "video_start": None, "video_end": None, "text": text},
-            ],
-        }
-    ]
+def video_prompt(before: str, after: str, video: str, crop: Segment | None = None) -> list[Message]:
+    """Return a conversation of one user turn: the video (its path, not its frames), with text before and after it."""
+    part: dict[str, Any] = {"type": "video", "video": video}
+    if crop is not None:
+        part |= {"video_start": crop[0], "video_end": crop[1]}
+    texts = [[{"type": "text", "text": text}] if text else [] for text in (before, after)]
+    return [{"role": "user", "content": [*texts[0], part, *texts[1]]}]
+
+
+def _video_part(messages: list[Message]) -> dict[str, Any]:
+    return next(part for part in messages[-1]["content"] if part["type"] == "video")
 
 
 def video_of(messages: list[Message]) -> str:
-    """The path of a conversation's video."""
-    return str(next(part["video"] for part in messages[-1]["content"] if part["type"] == "video"))
+    """Return the path of a conversation's video."""
+    return str(_video_part(messages)["video"])
 
 
 def prompt_text(messages: str | list[Message]) -> str:
-    """A conversation of `video_prompt` for people: the video's path and the text; text stays what it is."""
+    """Render a conversation of `video_prompt` for people, the video as its path; text stays what it is."""
     if isinstance(messages, str):
         return messages
-    text = next(part["text"] for part in messages[-1]["content"] if part["type"] == "text")
-    return f"[{video_of(messages)}] {text}"
+    parts = messages[-1]["content"]
+    return " ".join(f"[{part['video']}]" if part["type"] == "video" else part["text"].strip() for part in parts)
 
 
 class PromptEncoder:
@@ -92,15 +91,29 @@ class PromptEncoder:
         self._lock = Lock()  # tokenizers are not made for several threads
         self.processor = processor
         self.sampling = sampling
-        self._video_token_id: int = config.video_token_id
+        self.video_token_id: int = config.video_token_id
         self._tokens_per_second: float = config.vision_config.tokens_per_second
         self._merge: int = config.vision_config.spatial_merge_size
         self._temporal_patch: int = config.vision_config.temporal_patch_size
 
+    def render(self, messages: list[Message]) -> str:
+        """Return the prompt's text by the checkpoint's chat template, the video as one placeholder token."""
+        # Datasets fill the keys that only other parts have with None, and chat templates test for a key: a text part
+        # with the key `video` would become a second video.
+        turns = [
+            {
+                **message,
+                "content": [
+                    {key: value for key, value in part.items() if value is not None} for part in message["content"]
+                ],
+            }
+            for message in messages
+        ]
+        return str(self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
     def text_tokens(self, messages: list[Message]) -> int:
-        """Tokens of the prompt's text, the video left out (decision D21)."""
-        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return len(self.processor.tokenizer(text)["input_ids"])
+        """Return the number of tokens of the prompt's text, without the video (decision D21)."""
+        return len(self.processor.tokenizer(self.render(messages))["input_ids"])
 
     def encode(self, messages: list[Message]) -> PromptInputs:
         """Read the conversation's video and lay out its tokens, patches and positions, on the CPU.
@@ -108,9 +121,17 @@ class PromptEncoder:
         Raises:
             VideoError: the video cannot be read; the message names it.
         """
-        part = next(part for part in messages[-1]["content"] if part["type"] == "video")
-        crop = None if part["video_start"] is None else (part["video_start"], part["video_end"])
-        return self.lay_out(messages, self._read(part["video"], self.sampling, crop))
+        return self.lay_out(messages, self.read_video(messages))
+
+    def read_video(self, messages: list[Message]) -> Frames:
+        """Read the frames of the conversation's video.
+
+        Raises:
+            VideoError: the video cannot be read; the message names it.
+        """
+        part = _video_part(messages)
+        start, end = part.get("video_start"), part.get("video_end")
+        return self._read(part["video"], self.sampling, None if start is None or end is None else (start, end))
 
     def without_video(self, messages: list[Message]) -> PromptInputs:
         """The prompt with a second of grey in the place of its video, for one that cannot be read."""
@@ -119,7 +140,7 @@ class PromptEncoder:
 
     def lay_out(self, messages: list[Message], frames: Frames) -> PromptInputs:
         """Tokens, patches and positions of a conversation whose video's frames are at hand."""
-        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = self.render(messages)
         metadata = {
             "fps": frames.file_fps,
             "frames_indices": frames.indices,
@@ -139,7 +160,7 @@ class PromptEncoder:
         T, H, W = grid_thw_13[0].tolist()
         positions_3L = prompt_positions(
             input_ids_L,
-            self._video_token_id,
+            self.video_token_id,
             [(T, H // self._merge, W // self._merge)],
             [self._temporal_patch / frames.sample_fps],
             self._tokens_per_second,

@@ -14,17 +14,26 @@ _FILE = "rarft.json"
 
 @dataclass(frozen=True)
 class ReadingSettings:
-    """Prompt template, frames per second, pixel budget of a video, and how long a completion may get (tokens)."""
+    """Settings of a training run that evaluation must share. The fields have the names of their training flags.
+
+    Attributes:
+        prompt: Text of the prompt template.
+        video_fps: Frames per second of video.
+        video_total_pixels: Pixel budget of a whole video, also where training derived it from `--max_pixels`.
+        video_min_frame_pixels: Smallest size of a frame in pixels.
+        max_completion_length: Longest completion in tokens.
+    """
 
     prompt: str = PROMPTS["rarft"]
     video_fps: float = FrameSampling.fps
-    max_pixels: int = FrameSampling.max_pixels
+    video_total_pixels: int = FrameSampling.total_pixels
+    video_min_frame_pixels: int = FrameSampling.min_frame_pixels
     max_completion_length: int = 512
 
     @property
     def sampling(self) -> FrameSampling:
         """Which frames of a video are read."""
-        return FrameSampling(fps=self.video_fps, max_pixels=self.max_pixels)
+        return FrameSampling(self.video_fps, self.video_total_pixels, self.video_min_frame_pixels)
 
     def save(self, checkpoint: Path) -> None:
         """Write the settings into a checkpoint's folder."""

@@ -7,6 +7,7 @@ in it, and those sentences briefly.
 
 import json
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,14 @@ SPECIAL_TOKENS = (
     "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
 )  # fmt: skip
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
-    "{% elif part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 _CORPUS_SCENES = 2000
+_SYSTEM_TURN = "system\nYou are a helpful assistant.\n"  # that the template adds
+
+
+def chat_template() -> str:
+    """Return Qwen2.5-VL's own chat template, which TRL ships."""
+    return resources.files("trl").joinpath("chat_templates", "qwen2_5_vl.jinja").read_text(encoding="utf-8")
 
 
 def verdicts(scene: samples.Scene, query: samples.Scene) -> str:
@@ -72,7 +70,8 @@ def _corpus() -> Iterator[str]:
     for _ in range(_CORPUS_SCENES):
         scene = samples.draw_scene(rng)
         query, _ = samples.mismatch(scene, rng, changes=int(rng.integers(1, 4)))
-        yield f"user\n{response.fill_prompt(response.PROMPTS['brief'], query.description, None)}\nassistant\n"
+        _, text = response.fill_prompt(response.PROMPTS["brief"], query.description, None)
+        yield f"{_SYSTEM_TURN}user\n{text}\nassistant\n"
         yield truthful_completion(scene, query)
         yield truthful_completion(scene, scene)
 
@@ -114,7 +113,7 @@ def build_processor() -> Qwen2_5_VLProcessor:
         image_processor=Qwen2VLImageProcessor(),
         tokenizer=build_tokenizer(),
         video_processor=Qwen2VLVideoProcessor(cap_pixels_per_frame=False),
-        chat_template=CHAT_TEMPLATE,
+        chat_template=chat_template(),
     )
 
 

@@ -83,16 +83,24 @@ class SentenceEncoder:
         self.dimension: int = self._model.get_embedding_dimension()
 
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
-        """Unit embeddings of the texts, float32 of shape (N, D)."""
+        """Unit embeddings of the texts, float32 of shape (N, D).
+
+        Raises:
+            InputError: An embedding is not finite: a comparison would hide that from the reward.
+        """
         if not texts:
             return np.zeros((0, self.dimension), np.float32)
-        return self._model.encode(
+        embeddings: NDArray[np.float32] = self._model.encode(
             [normalise(text) for text in texts],
             batch_size=64,
             normalize_embeddings=True,
             convert_to_numpy=True,
             show_progress_bar=False,
         ).astype(np.float32)
+        if not np.isfinite(embeddings).all():
+            text = texts[int(np.argmin(np.isfinite(embeddings).all(axis=1)))]
+            raise InputError(f"--encoder {self.name}: the embedding of {text!r} is not finite; check its weights")
+        return embeddings
 
 
 @cache

@@ -24,7 +24,7 @@ from rarft.video.decode import Frames, FrameSampling, read_frames
 from rarft.video.probe import VideoError
 
 # Changes when decoding or resizing gives other pixels.
-_VERSION = 1
+_VERSION = 2
 _SUFFIX = ".frames"
 _CHUNK = 2**22  # bytes
 # A process looks through the folder after it has written this share of the bound: others write there, too.

@@ -18,21 +18,23 @@ from rarft.segments import Segment
 from rarft.video.probe import VideoError, local_video, probe
 
 PATCH = 28  # pixels: a patch of 14, merged two by two
+MAX_FRAME_PIXELS = 768 * PATCH * PATCH
 
 
 @dataclass(frozen=True)
 class FrameSampling:
-    """Which frames of a video a model sees.
+    """Which frames of a video a model sees, and their size. The defaults are those of the published training code.
 
     Attributes:
-        fps: frames per second of video.
-        max_pixels: budget of a whole video, qwen-vl-utils' total pixels: 28*28 of it buy one video token.
-        min_frame_pixels: least size of a frame in pixels.
+        fps: Frames per second of video.
+        total_pixels: Pixel budget of a whole video. The two frames of a time step count once, so 28 * 28 pixels cost
+            one video token.
+        min_frame_pixels: Smallest size of a frame in pixels. It takes precedence over the budget.
     """
 
     fps: float = 2.0
-    max_pixels: int = 12_845_056
-    min_frame_pixels: int = 3136
+    total_pixels: int = 3584 * PATCH * PATCH
+    min_frame_pixels: int = 16 * PATCH * PATCH
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,24 @@ class Frames:
 
 
 def frame_size(height: int, width: int, frames: int, sampling: FrameSampling) -> tuple[int, int]:
-    """Height and width after resizing, multiples of 28, such that the video stays within its pixel budget."""
-    # Two frames make one time step of the grid, hence the factor 2 of qwen-vl-utils' budget.
-    largest = max(sampling.max_pixels / frames * 2, int(sampling.min_frame_pixels * 1.05))
-    return smart_resize(height, width, PATCH, sampling.min_frame_pixels, largest)
+    """Return the height and width that frames are resized to, multiples of 28, as qwen-vl-utils computes them.
+
+    Args:
+        height: Height of the file's frames in pixels.
+        width: Width of the file's frames in pixels.
+        frames: Number of sampled frames.
+        sampling: The pixel budget.
+
+    Raises:
+        ValueError: The aspect ratio is above 200, or a side would be shorter than 28 pixels.
+    """
+    # Two frames make one time step of the grid, hence the factor 2.
+    budget = min(MAX_FRAME_PIXELS, sampling.total_pixels / frames * 2)
+    largest = max(budget, int(sampling.min_frame_pixels * 1.05))
+    size = smart_resize(height, width, PATCH, sampling.min_frame_pixels, largest)
+    if 0 in size:
+        raise ValueError(f"frames of {width}x{height} have a side below {PATCH} pixels after resizing")
+    return size
 
 
 def read_frames(path: str, sampling: FrameSampling, crop: Segment | None = None) -> Frames:
@@ -85,10 +101,10 @@ def _read_frames(file: str, path: str, sampling: FrameSampling, crop: Segment | 
     try:
         first, last, total = calculate_video_frame_range(window, info.frames, info.fps)
         count = smart_nframes({"fps": sampling.fps}, total, info.fps)
+        size = list(frame_size(info.height, info.width, count, sampling))
     except ValueError as error:
         raise VideoError(f"{path}: cannot be sampled: {error}") from error
     indices = torch.linspace(first, last, count).round().long().tolist()
-    size = list(frame_size(info.height, info.width, count, sampling))
     wanted = set(indices)
     decoded: dict[int, Tensor] = {}
     try:
