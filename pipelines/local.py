@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -69,29 +70,35 @@ class LocalRun:
 
 
 def _flags(given: Sequence[str]) -> dict[str, Any]:
-    """Flags of `rarft train` as a mapping.
+    """Return flags of `rarft train` as a mapping of texts, and of lists where a flag has several values.
 
     Raises:
         InputError: a value without a flag.
     """
-    settings: dict[str, Any] = {}
-    name = ""
+    words: dict[str, list[str]] = {}
+    name, closed = "", "no flag yet"
     for flag in given:
         if flag.startswith("--"):
-            name, _, value = flag.removeprefix("--").partition("=")
-            settings[name] = value or []
-        elif not name or isinstance(settings[name], str):
+            name, closed, value = flag.removeprefix("--").partition("=")
+            words[name] = [value] if closed else []
+        elif closed:
             raise InputError(f"rarft run: {flag!r} after `--` belongs to no flag; write `-- --flag value`")
         else:
-            settings[name].append(flag)
+            words[name].append(flag)
+    settings: dict[str, Any] = {}
+    for name, values in words.items():
+        if values:
+            settings[name] = values if len(values) > 1 else values[0]
+        else:  # a switch: --bf16 or --no_bf16
+            settings[re.sub("^no[-_]", "", name)] = "false" if re.match("no[-_]", name) else "true"
     return settings
 
 
 def _training(asked: LocalRun, scratch: str | None) -> str:
-    """The run's training settings as YAML: the preset, and the flags of `rarft train` given beside it.
+    """Return the run's training settings as YAML: the preset, and the flags of `rarft train` that override it.
 
     Raises:
-        InputError: a value without a flag.
+        InputError: a value without a flag, an unknown flag, or a value that does not fit it.
     """
     if asked.preset is None:
         print(
@@ -101,6 +108,10 @@ def _training(asked: LocalRun, scratch: str | None) -> str:
             flush=True,
         )
     settings = {"preset": asked.preset or DEFAULT_PRESET, **_flags(asked.training_flags)}
+    if asked.preset or asked.training_flags:
+        from rarft.grpo import config  # takes seconds
+
+        config.parse([f"--preset={settings['preset']}", *asked.training_flags], anywhere=True)
     return yaml.safe_dump({**({"scratch": scratch} if scratch else {}), **settings})
 
 
@@ -135,8 +146,7 @@ def _values(asked: LocalRun, work: Path) -> dict[str, Any]:
         if name in given and (name not in _NAMES_OR_FOLDERS or Path(given[name]).exists()):
             given[name] = _where(given[name], name, local_path)
     check_complete({**values, **given}, spec)
-    chosen = asked.preset or asked.training_flags or "training" in given
-    check({name: value for name, value in {**values, **given}.items() if chosen or name != "training"})
+    check({name: value for name, value in {**values, **given}.items() if name != "training" or name in given})
     return {**values, **given}
 
 

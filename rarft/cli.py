@@ -5,6 +5,7 @@ Nothing heavy is imported before a command is known, so that `rarft --help` answ
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -370,9 +371,19 @@ def _quiet_libraries() -> None:
         os.environ.setdefault(name, value)
 
 
+def _without_local_rank(given: list[str]) -> list[str]:
+    """Drop the `--local_rank=N` that DeepSpeed's launcher puts before the command.
+
+    The launcher sets LOCAL_RANK to the same number. `torch.distributed.launch` writes it `--local-rank=N`.
+    """
+    if "LOCAL_RANK" in os.environ and given and re.fullmatch(r"--local[-_]rank=\d+", given[0]):
+        return given[1:]
+    return given
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = _without_local_rank(list(sys.argv[1:] if arguments is None else arguments))
     _quiet_libraries()
     # Their parser is made from the trainer's configuration, and lives there.
     from_training_flags = {"train": _train, "cache-videos": _cache_videos, "inspect-prompt": _inspect_prompt}

@@ -98,8 +98,13 @@ def reported(name: str) -> Iterator[None]:
         raise SystemExit(code) from None
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the name that was perhaps meant, or nothing."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def suggestion(message: str, known: Iterable[str]) -> str:
     """What argparse's error about an unknown flag goes on with: the flag that was perhaps meant, or nothing."""
     unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
-    near = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.8) if unknown else []
-    return f"; did you mean {near[0]}?" if near else ""
+    return did_you_mean(unknown[1], known) if unknown else ""

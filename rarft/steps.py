@@ -222,10 +222,10 @@ def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> d
     Returns:
         As of `_trained`.
     """
-    from rarft.grpo.config import parse, yaml_arguments
+    from rarft.grpo.config import arguments_of, parse, yaml_arguments
 
-    go_on = yaml_arguments({"resume_from_checkpoint": "auto"}, "inputs")
-    arguments = [*go_on, *yaml_arguments(training, "training"), *yaml_arguments({**inputs, "out": out}, "inputs")]
+    resume = arguments_of({"resume_from_checkpoint": "auto"})
+    arguments = [*resume, *yaml_arguments(training, "training"), *arguments_of({**inputs, "out": out})]
     return _trained(train(arguments), parse(arguments))
 
 

@@ -52,7 +52,7 @@ def test_it_hands_over_the_data_starts_the_job_and_hands_on_the_checkpoint(clust
     handed_over = objects.read("s3://runs/a/inputs/run-1/train_data_path/riq.jsonl", "data")
     assert handed_over == (validated / "riq.jsonl").read_bytes()
     (container,) = cluster.jobs["run-1"]["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
-    flags = dict(zip(container["args"][::2], container["args"][1::2], strict=True))
+    flags = dict(argument.split("=", 1) for argument in container["args"])
     assert flags["--train_data_path"] == "s3://runs/a/inputs/run-1/train_data_path"
     assert (flags["--out"], flags["--scratch"], flags["--data_version"]) == ("s3://runs/a", "/scratch", "v1")
     assert (flags["--preset"], flags["--resume_from_checkpoint"]) == ("8xA100-80", "auto")

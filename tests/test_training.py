@@ -233,7 +233,7 @@ def test_a_changed_seam_is_told_at_start_up(monkeypatch):
     [
         (["--no_such_flag", "1"], "unrecognized arguments: --no_such_flag"),
         (["--learning_rate", "fast"], "--learning_rate"),
-        (["--preset", "nope"], "no such preset; use one of 4xA100-80"),
+        (["--preset", "nope"], "--preset: invalid choice: 'nope' (choose from '4xA100-80'"),
         (["--preset", "tiny"], "--train_data_path is missing"),
         (["--preset", "tiny", "--train_data_path", "DATA", "--reward_funcs", "nope"], "no such reward"),
         (["--preset", "tiny", "--train_data_path", "DATA", "--prompt_type", "nope"], "no such template"),

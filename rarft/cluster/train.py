@@ -10,7 +10,7 @@ from rarft.cluster.pytorchjob import pytorchjob
 from rarft.cluster.settings import Job
 from rarft.errors import InputError
 from rarft.grpo.checkpoints import FINAL
-from rarft.grpo.config import parse, yaml_arguments
+from rarft.grpo.config import arguments_of, parse, yaml_arguments
 from rarft.grpo.preflight import experiment_name
 from rarft.objects import is_object_uri
 from rarft.storage import existing_folder, member, write_files
@@ -53,9 +53,9 @@ def train_by_job(
     local = {name: str(inputs[name]) for name in places if not is_object_uri(str(inputs[name]))}
     shared = {**inputs, **{name: places[name] for name in local}}
     arguments = [
-        *yaml_arguments({"resume_from_checkpoint": "auto", "scratch": _SCRATCH}, "inputs"),
+        *arguments_of({"resume_from_checkpoint": "auto", "scratch": _SCRATCH}),
         *yaml_arguments(training, "training"),
-        *yaml_arguments({**shared, "out": out}, "inputs"),
+        *arguments_of({**shared, "out": out}),
     ]
     flags = parse(arguments, anywhere=True)
     run = f"checkpoints/{experiment_name(flags)}"

@@ -6,18 +6,23 @@ and the sentence encoder must be loaded before that.
 """
 
 import argparse
+import copy
+import functools
+import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
 from trl import GRPOConfig
 
-from rarft.errors import InputError, suggestion
+from rarft.errors import InputError, did_you_mean, suggestion
 from rarft.grpo.launch import deepspeed_file, world_size
 from rarft.grpo.tracking import trackers
 from rarft.references.encoder import DEFAULT_ENCODER
@@ -44,6 +49,9 @@ _LEAST = {
 _DEFAULT_MAX_PIXELS = 12_845_056
 # Names that the guide uses and transformers has dropped.
 _RENAMED = {"--evaluation_strategy": "--eval_strategy"}
+_NULL = "null"  # stands for None on the command line
+# Settings that take the path of a JSON file where others take a mapping alone.
+_FILES = {"accelerator_config", "fsdp_config"}
 _LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
 
 
@@ -251,15 +259,47 @@ def preset_names() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
-def _read_yaml(text: str, source: str) -> dict[str, Any]:
+class _YamlLoader(yaml.SafeLoader):
+    """Reads 1e-5 as a number, as YAML 1.2 does; YAML 1.1 wants 1.0e-5."""
+
+
+_YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
+)
+
+
+def _as_written(name: str, node: yaml.Node) -> str:
+    """Return the text of a scalar, so that 1.10 or `no` mean in YAML what they mean on the command line."""
+    if not isinstance(node, yaml.ScalarNode):
+        raise InputError(f"{name}: must be a list of single values")
+    return _NULL if node.tag == "tag:yaml.org,2002:null" else str(node.value)
+
+
+def _read_yaml(text: str) -> dict[str, Any]:
+    """Return settings by name: the text of a scalar, a list of texts, or a mapping.
+
+    Raises:
+        InputError: `text` is not a YAML mapping.
+    """
+    loader = _YamlLoader(text)
     try:
-        values = yaml.safe_load(text)
+        root = loader.get_single_node()
+        if root is None:
+            return {}
+        if not isinstance(root, yaml.MappingNode):
+            raise InputError("must map settings to values, such as `beta: 0.05`")
+        loader.flatten_mapping(root)
+        values: dict[str, Any] = {}
+        for key, node in root.value:
+            name = _as_written("keys", key)
+            if isinstance(node, yaml.SequenceNode):
+                values[name] = [_as_written(name, item) for item in node.value]
+            elif isinstance(node, yaml.MappingNode):
+                values[name] = loader.construct_object(node, deep=True)
+            else:
+                values[name] = _as_written(name, node)
     except yaml.YAMLError as error:
-        raise InputError(f"{source}: is no YAML ({' '.join(str(error).split())})") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise InputError(f"{source}: must map settings to values, such as `beta: 0.05`")
+        raise InputError(f"invalid YAML ({' '.join(str(error).split())})") from error
     return values
 
 
@@ -271,13 +311,11 @@ def preset(name: str, anywhere: bool = False) -> dict[str, Any]:
         anywhere: also where this run does not have the machines that it is for.
 
     Raises:
-        InputError: no preset of that name, or one for other machines than this run has.
+        InputError: one for other machines than this run has.
     """
-    if name not in preset_names():
-        raise InputError(f"--preset {name}: no such preset; use one of {', '.join(preset_names())}")
     file = resources.files("rarft.grpo").joinpath("presets", f"{name}.yaml")
-    settings = _read_yaml(file.read_text(encoding="utf-8"), f"preset {name}")
-    gpus = settings.pop("gpus", 1)
+    settings = _read_yaml(file.read_text(encoding="utf-8"))
+    gpus = int(settings.pop("gpus", 1))
     if not anywhere and world_size() % gpus:
         raise InputError(
             f"--preset {name}: is for machines of {gpus} GPUs, and this run has {world_size()} process(es); "
@@ -286,34 +324,116 @@ def preset(name: str, anywhere: bool = False) -> dict[str, Any]:
     return settings
 
 
-def yaml_arguments(settings: str | Mapping[str, Any], source: str) -> list[str]:
-    """Settings, or a YAML text of them, as command-line arguments, so that one parser checks them all.
-
-    Raises:
-        InputError: the text is no YAML of settings; the message names `source`.
-    """
-    values = _read_yaml(settings, source) if isinstance(settings, str) else settings
+def arguments_of(settings: Mapping[str, Any]) -> list[str]:
+    """Convert settings to command-line arguments: a mapping to JSON; None is left out."""
     arguments: list[str] = []
-    for name, value in values.items():
-        if value is None:
-            continue
-        parts = value if isinstance(value, list) else [value]
-        arguments += [f"--{name}", *(str(part) for part in parts)]
+    for name, value in settings.items():
+        if isinstance(value, list):
+            arguments += [f"--{name}", *map(str, value)]
+        elif value is not None:
+            text = json.dumps(value, default=str) if isinstance(value, dict) else value
+            arguments.append(f"--{name}={text}")
     return arguments
 
 
+def _check_shapes(settings: Mapping[str, Any]) -> None:
+    """Check that each name is a setting, and that it takes the mapping, the list or the null that it is given.
+
+    Raises:
+        InputError: it is not, or does not.
+    """
+    options, kinds = parser()._option_string_actions, _kinds()
+    for name, value in settings.items():
+        flag = _RENAMED.get(f"--{name}", f"--{name}")
+        if flag not in options:
+            raise InputError(f"{name}: no such setting{did_you_mean(flag, options).replace('--', '')}")
+        takes = kinds.get(options[flag].dest, (str,))
+        wanted = "a mapping" if dict in takes else "a list" if options[flag].nargs == "+" else "one value"
+        if isinstance(value, dict) and dict not in takes:
+            raise InputError(f"{name}: must be {wanted}, not a mapping")
+        if isinstance(value, list) and options[flag].nargs != "+":
+            raise InputError(f"{name}: must be {wanted}, not a list")
+        if value == _NULL and type(None) not in takes:
+            raise InputError(f"{name}: must be {wanted}, not null; leave the setting out for its default")
+
+
+def yaml_arguments(text: str, source: str) -> list[str]:
+    """Convert a YAML text of settings to command-line arguments, and check them one by one.
+
+    A job's pods get their settings as arguments, so each kind of value has a form as one: a mapping is JSON.
+
+    Args:
+        text: YAML mapping of settings.
+        source: what the user typed to give it, for messages.
+
+    Raises:
+        InputError: not a YAML mapping, an unknown setting, or a value that does not fit it.
+    """
+    try:
+        settings = _read_yaml(text)
+        _check_shapes(settings)
+        arguments = arguments_of(settings)
+        _parsed(arguments)
+    except InputError as error:
+        raise InputError(f"{source}: {str(error).removeprefix('--')}") from error
+    return arguments
+
+
+@functools.cache
+def _kinds() -> dict[str, tuple[Any, ...]]:
+    """Return the types that each field of `TrainingConfig` takes: of `dict[str, Any] | None`, dict and NoneType."""
+    kinds = {}
+    for name, hint in get_type_hints(TrainingConfig).items():
+        members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        kinds[name] = tuple(get_origin(member) or member for member in members)
+    return kinds
+
+
+def _reader(name: str, kinds: tuple[Any, ...], convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Extend argparse's conversion of one value: `null` where None is allowed, JSON where a mapping is."""
+
+    @functools.wraps(convert, updated=())
+    def read(text: str) -> Any:
+        if text == _NULL and type(None) in kinds:
+            return None
+        if dict not in kinds or (name in _FILES and Path(text).is_file()):
+            return convert(text)
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise argparse.ArgumentTypeError(f'must be a mapping in JSON, such as {{"key": 1}}, not {text}')
+        return value
+
+    return read
+
+
 class _Parser(HfArgumentParser):
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if value is not None:  # which stands for `null`, where that is allowed
+            super()._check_value(action, value)
+
     def error(self, message: str) -> Any:
+        message = re.sub(r"^argument (--\w+)[^:]*:", r"\1:", message)
         raise InputError(f"{message}{suggestion(message, self._option_string_actions)}; see `rarft train --help`")
 
 
+@functools.cache
 def parser() -> argparse.ArgumentParser:
     """The parser of `rarft train`: every field of `TrainingConfig`, and where other settings come from."""
     usage = "rarft train [--preset NAME] [--config FILE] [--FLAG VALUE ...]"
-    result = _Parser(TrainingConfig, prog="rarft train", usage=usage, allow_abbrev=False)
+    result = _Parser(
+        TrainingConfig, prog="rarft train", usage=usage, allow_abbrev=False,
+        epilog="A flag that takes a mapping reads JSON: --gradient_checkpointing_kwargs '{\"use_reentrant\": false}'.",
+    )  # fmt: skip
+    kinds = _kinds()
+    for action in result._actions:
+        if action.type is not None:
+            action.type = _reader(action.dest, kinds[action.dest], action.type)
     # Ours and the guide's first, apart from the hundreds that are inherited.
     ours = result.add_argument_group("settings of this trainer")
-    ours.add_argument("--preset", help=f"Named settings to start from: {', '.join(preset_names())}.")
+    ours.add_argument("--preset", choices=preset_names(), help="Named settings to start from.")
     ours.add_argument("--config", help="YAML file of settings; the command line overrides it.")
     for action in list(result._optionals._group_actions):
         if action.dest in TrainingConfig.__annotations__:
@@ -324,12 +444,13 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def _renamed(arguments: list[str]) -> list[str]:
-    result = []
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    """Parse arguments, each of them checked by itself."""
+    renamed = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        result.append(_RENAMED.get(name, name) + equals + value)
-    return result
+        renamed.append(_RENAMED.get(name, name) + equals + value)
+    return parser().parse_args(renamed)
 
 
 def parse(arguments: list[str], anywhere: bool = False) -> dict[str, Any]:
@@ -342,23 +463,24 @@ def parse(arguments: list[str], anywhere: bool = False) -> dict[str, Any]:
     Raises:
         InputError: an unknown setting or a value that does not fit it, with the setting's name.
     """
-    sources = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    sources.add_argument("--preset")
-    sources.add_argument("--config")
-    named, _ = sources.parse_known_args(arguments)
-    collected: list[str] = []
-    if named.preset:
-        collected += yaml_arguments(preset(named.preset, anywhere), f"preset {named.preset}")
-    if named.config:
-        path = existing_file(named.config, "--config")
+    given = _parsed(arguments)
+    if given.config:
+        path = existing_file(given.config, "--config")
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(f"--config {path}: is no UTF-8 text ({error}); convert the file") from error
-        collected += yaml_arguments(text, f"--config {path}")
-    settings = vars(parser().parse_args(_renamed([*collected, *arguments])))
+            raise InputError(f"--config {path}: not valid UTF-8 ({error}); convert the file") from error
+        from_file = yaml_arguments(text, f"--config {path}")
+        if _parsed(from_file).config:
+            raise InputError(f"--config {path}: config: a file of settings cannot name another; merge the two")
+        arguments = [*from_file, *arguments]
+        given = _parsed(arguments)
+    if given.preset:
+        arguments = [*arguments_of(preset(given.preset, anywhere)), *arguments]
+    settings = copy.deepcopy(vars(_parsed(arguments)))  # defaults that are lists are the parser's own
     del settings["preset"], settings["config"]
-    return settings
+    # `null` for a setting that takes a list was read as one of its values.
+    return {name: None if value == [None] else value for name, value in settings.items()}
 
 
 def build(settings: dict[str, Any], output_dir: Path) -> TrainingConfig:

@@ -1,4 +1,4 @@
-"""What a process of a DeepSpeed run needs before it is configured: one launched by torchrun, or a single one.
+"""What a process of a DeepSpeed run needs before it is configured: one started by a launcher, or a single one.
 
 A run on a CPU, which exists for tests and for trying a set-up without a GPU, needs most of it.
 """
@@ -16,6 +16,8 @@ from rarft.errors import EXIT_FAILED, InputError
 
 _PR_SET_PDEATHSIG = 1  # of Linux' prctl
 _FOLDER = "deepspeed"
+# Variables that a launcher sets in the processes that it starts itself, and the launcher's name.
+_LAUNCHERS = {"TORCHELASTIC_RUN_ID": "torchrun", "CROSS_SIZE": "DeepSpeed's launcher"}
 
 
 def world_size() -> int:
@@ -24,17 +26,18 @@ def world_size() -> int:
 
 
 def die_with_launcher() -> None:
-    """End this process when torchrun ends, however that happens.
+    """End this process when the launcher that started it ends, even by SIGKILL.
 
-    torchrun's processes outlive it where it is killed with SIGKILL, and would go on writing into the folder that
-    the next start writes into.
+    Without this, the ranks of torchrun and of DeepSpeed's launcher outlive a killed launcher, and continue to write
+    into the folder that the next start writes into. Does nothing where no launcher started this process.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ or sys.platform != "linux":
+    launcher = next((name for variable, name in _LAUNCHERS.items() if variable in os.environ), None)
+    if launcher is None or sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # It may have ended before; process 1 has then taken its place, unless it is process 1 itself, in a container.
     if os.getppid() == 1 and b"python" not in Path("/proc/1/cmdline").read_bytes().partition(b"\0")[0]:
-        print("rarft train: torchrun has ended", file=sys.stderr, flush=True)
+        print(f"rarft train: {launcher} has ended", file=sys.stderr, flush=True)
         raise SystemExit(EXIT_FAILED)
 
 

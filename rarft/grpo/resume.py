@@ -41,7 +41,7 @@ AUTO, NONE = "auto", "none"
 # Settings that do not change what a run ends with; of the data it is the content that counts.
 _WITHOUT_EFFECT = {
     "resume_from_checkpoint", "train_data_path", "eval_data_path", "embeddings", "frame_cache", "frame_cache_gb",
-    "decode_workers", "out", "scratch",
+    "decode_workers", "out", "scratch", "local_rank",
 }  # fmt: skip
 
 

@@ -1,0 +1,163 @@
+"""Settings as YAML and as JSON on the command line: each kind of value, from where it is typed to TrainingConfig."""
+
+import json
+
+import pytest
+import yaml
+
+from pipelines.checks import check
+from pipelines.local import LocalRun, _training
+from rarft import steps
+from rarft.cluster import train as cluster_train
+from rarft.errors import InputError
+from rarft.grpo.config import build, parse, yaml_arguments
+
+# YAML, the same on the command line, and the attributes of TrainingConfig.
+VALUES = [
+    (
+        "gradient_checkpointing_kwargs: {use_reentrant: false}",
+        ["--gradient_checkpointing_kwargs", '{"use_reentrant": false}'],
+        {"gradient_checkpointing_kwargs": {"use_reentrant": False}},
+    ),
+    (
+        "lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs:\n  min_lr: 1e-7",
+        ["--lr_scheduler_type=cosine_with_min_lr", '--lr_scheduler_kwargs={"min_lr": 1e-7}'],
+        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-7}},
+    ),
+    (
+        "generation_kwargs: {top_k: 5, bad_words_ids: [[1, 2], [3]], forced_eos_token_id: null}",
+        ["--generation_kwargs", '{"top_k": 5, "bad_words_ids": [[1, 2], [3]], "forced_eos_token_id": null}'],
+        {"generation_kwargs": {"top_k": 5, "bad_words_ids": [[1, 2], [3]], "forced_eos_token_id": None}},
+    ),
+    (
+        "model_init_kwargs: {revision: '1.10', name: tōkyō}",
+        ["--model_init_kwargs", '{"revision": "1.10", "name": "tōkyō"}'],
+        {"model_init_kwargs": {"revision": "1.10", "name": "tōkyō"}},
+    ),
+    (
+        "reward_funcs: [format, refuse_iou]\nreward_weights: [0.5, 1e0]\nreport_to: [tensorboard]",
+        ["--reward_funcs", "format", "refuse_iou", "--reward_weights", "0.5", "1e0", "--report_to", "tensorboard"],
+        {"reward_funcs": ["format", "refuse_iou"], "reward_weights": [0.5, 1.0], "report_to": ["tensorboard"]},
+    ),
+    ("report_to: tensorboard", ["--report_to=tensorboard"], {"report_to": ["tensorboard"]}),
+    ("learning_rate: 1e-5", ["--learning-rate", "1e-5"], {"learning_rate": 1e-5}),
+    ("learning-rate: 1.0e-5", ["--learning_rate", "1e-5"], {"learning_rate": 1e-5}),
+    ("fix_vit: true\nbf16: no", ["--fix_vit", "--no_bf16"], {"fix_vit": True, "bf16": False}),
+    ("save_strategy: no", ["--save_strategy", "no"], {"save_strategy": "no"}),
+    ("evaluation_strategy: no", ["--evaluation_strategy=no"], {"eval_strategy": "no"}),
+    ("run_name: 1.10", ["--run_name", "1.10"], {"run_name": "1.10"}),
+    ("run_name: ''", ["--run_name="], {"run_name": ""}),
+    ("deepspeed: null", ["--deepspeed", "null"], {"deepspeed": None}),
+    ("deepspeed: zero3\ndeepspeed:", ["--deepspeed", "zero3", "--deepspeed", "null"], {"deepspeed": None}),
+    ("attn_implementation: ~", ["--attn_implementation", "null"], {"attn_implementation": None}),
+    ("reward_weights: null", ["--reward_weights", "null"], {"reward_weights": None}),
+    ("", [], {"beta": 0.02}),
+]
+TINY = ["--preset", "tiny"]
+
+
+def attributes(settings, names, tmp_path):
+    config = build(settings, tmp_path)
+    return {name: getattr(config, name) for name in names}
+
+
+@pytest.mark.parametrize(("text", "flags", "expected"), VALUES)
+def test_yaml_and_command_line_agree(tmp_path, text, flags, expected):
+    (tmp_path / "own.yaml").write_text(text, encoding="utf-8")
+    settings = parse([*TINY, "--config", str(tmp_path / "own.yaml")])
+    assert settings == parse([*TINY, *flags])
+    assert attributes(settings, expected, tmp_path) == expected
+
+
+@pytest.mark.parametrize(("text", "flags", "expected"), VALUES)
+def test_pipeline_carries_every_value(tmp_path, monkeypatch, text, flags, expected):
+    """`-p training=`, `rarft run -- FLAGS`, the training step, and the arguments of a job on a cluster."""
+    given = []
+    monkeypatch.setattr(steps, "train", lambda arguments: given.append(arguments) or "checkpoint")
+    monkeypatch.setattr(steps, "_trained", lambda checkpoint, settings: {})
+
+    class Started:
+        def __init__(self, _api, _namespace, manifest):
+            given.append(
+                manifest["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["args"]
+            )
+
+        def is_there(self):
+            return True
+
+        def run(self):
+            pass
+
+    monkeypatch.setattr(cluster_train, "Launcher", Started)
+    monkeypatch.setattr(cluster_train, "connect", lambda: None)
+    monkeypatch.setattr(cluster_train, "own_namespace", lambda: "lab")
+    by_run = _training(LocalRun("a", "o", preset="tiny", training_flags=flags), None)
+    for training in (f"preset: tiny\n{text}", by_run):
+        check({"training": training})
+        inputs = {"train_data_path": "s3://runs/data", "encoder": None}
+        steps.train_from_yaml(training, inputs, "s3://runs/a")
+        steps.train_by_job(training, inputs, "s3://runs/a", {"name": "one", "image": "i", "gpus": 0})
+    assert len(given) == 4
+    for arguments in given:
+        settings = parse(json.loads(json.dumps(arguments)))
+        assert (settings["train_data_path"], settings["resume_from_checkpoint"]) == ("s3://runs/data", "auto")
+        assert attributes(settings, expected, tmp_path) == expected
+
+
+MISTAKES = [
+    ("beta: {a: 1}", "beta: must be one value, not a mapping"),
+    ("beta: [0.1, 0.2]", "beta: must be one value, not a list"),
+    ("beta: high", "beta: invalid float value: 'high'"),
+    ("beta: null", "beta: must be one value, not null; leave the setting out for its default"),
+    ("max_steps: 1.5", "max_steps: invalid int value: '1.5'"),
+    ("bf16: maybe", "bf16: Truthy value expected"),
+    ("save_strategy: never", "save_strategy: invalid choice: 'never' (choose from 'no', 'steps'"),
+    ("exp_name: {a: 1}", "exp_name: must be one value, not a mapping"),
+    ("reward_funcs: {format: 1}", "reward_funcs: must be a list, not a mapping"),
+    ("reward_funcs: [[format]]", "reward_funcs: must be a list of single values"),
+    ("reward_funcs: []", "reward_funcs: expected at least one argument"),
+    ("reward_weights: [1, much]", "reward_weights: invalid float value: 'much'"),
+    ("generation_kwargs: [1]", "generation_kwargs: must be a mapping, not a list"),
+    ("generation_kwargs: 5", "generation_kwargs: must be a mapping in JSON, such as"),
+    ("deepspeed: {zero_optimization: {stage: 3}}", "deepspeed: must be one value, not a mapping"),
+    ("betaa: 0.1", "betaa: no such setting; did you mean beta?"),
+    ("nonsense: 1", "nonsense: no such setting"),
+    ("preset: nope", "preset: invalid choice: 'nope'"),
+    ("[beta, 0.1]", "must map settings to values, such as `beta: 0.05`"),
+    ("beta: [", "invalid YAML"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), MISTAKES)
+def test_mistake_names_source_and_setting(tmp_path, text, message):
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(InputError) as of_file:
+        parse(["--config", str(tmp_path / "own.yaml")])
+    with pytest.raises(InputError) as of_pipeline:
+        check({"training": text})
+    assert str(of_file.value).startswith(f"--config {tmp_path}/own.yaml: {message}")
+    assert str(of_pipeline.value).startswith(f"-p training: {message}")
+
+
+def test_mistake_in_json_flag():
+    with pytest.raises(InputError, match=r"^--generation_kwargs: must be a mapping in JSON, .* not \{top_k: 5\};"):
+        parse(["--generation_kwargs", "{top_k: 5}"])
+
+
+def test_command_line_wins_over_file_and_file_over_preset(tmp_path):
+    (tmp_path / "own.yaml").write_text("preset: tiny\nbeta: 0.3\nmax_completion_length: 32\n")
+    settings = parse(["--config", str(tmp_path / "own.yaml"), "--beta", "0.4"])
+    assert (settings["beta"], settings["max_completion_length"], settings["num_generations"]) == (0.4, 32, 8)
+
+
+def test_file_of_settings_names_no_other(tmp_path):
+    (tmp_path / "own.yaml").write_text("config: other.yaml\n")
+    with pytest.raises(InputError, match=r"own\.yaml: config: a file of settings cannot name another"):
+        parse(["--config", str(tmp_path / "own.yaml")])
+
+
+def test_arguments_are_text_of_one_form():
+    text = yaml.safe_dump({"generation_kwargs": {"top_k": 5}, "reward_funcs": ["format"], "exp_name": "--odd"})
+    assert sorted(yaml_arguments(text, "training")) == [
+        "--exp_name=--odd", '--generation_kwargs={"top_k": 5}', "--reward_funcs", "format"
+    ]  # fmt: skip
