@@ -11,6 +11,7 @@ import socket
 import sys
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from rarft.errors import EXIT_FAILED, InputError
 
@@ -69,18 +70,28 @@ def deepspeed_file(name_or_path: str | None) -> str | None:
     return str(resources.files("rarft.grpo").joinpath(_FOLDER, f"{name}.json"))
 
 
+def zero_settings(configuration: str | None) -> dict[str, Any]:
+    """Return what a DeepSpeed configuration says about ZeRO; nothing without a configuration.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    if configuration is None:
+        return {}
+    try:
+        settings: dict[str, Any] = json.loads(Path(configuration).read_text(encoding="utf-8"))
+        return dict(settings.get("zero_optimization", {}))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"--deepspeed {configuration}: cannot be read ({error})") from error
+
+
 def check_saves_whole_weights(configuration: str | None) -> None:
     """Make sure that a run under ZeRO-3 can save a model that others load.
 
     Raises:
         InputError: its DeepSpeed configuration cannot be read, or keeps the weights in parts.
     """
-    if configuration is None:
-        return
-    try:
-        zero = json.loads(Path(configuration).read_text(encoding="utf-8")).get("zero_optimization", {})
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"--deepspeed {configuration}: cannot be read ({error})") from error
+    zero = zero_settings(configuration)
     if zero.get("stage") == 3 and zero.get("stage3_gather_16bit_weights_on_model_save") is not True:
         raise InputError(
             f"--deepspeed {configuration}: ZeRO-3 needs stage3_gather_16bit_weights_on_model_save: true, else no "

@@ -10,12 +10,16 @@ import torch
 from rarft.errors import InputError
 from rarft.grpo.config import frame_sampling
 from rarft.grpo.data import row
-from rarft.grpo.launch import check_saves_whole_weights, deepspeed_file
+from rarft.grpo.launch import check_saves_whole_weights, deepspeed_file, zero_settings
 from rarft.objects import is_object_uri
 from rarft.qwen.checkpoint_names import check_checkpoint
 from rarft.qwen.inputs import PromptEncoder
+from rarft.qwen.loading import count_parameters
 from rarft.riq.schema import Sample
 from rarft.storage import local_path
+
+# Parameters of the published models, the largest first.
+PUBLISHED = {"72B": 73_410_777_344, "32B": 33_452_718_336, "7B": 8_292_166_656, "3B": 3_754_622_976}
 
 
 def experiment_name(settings: dict[str, Any]) -> str:
@@ -73,6 +77,40 @@ def check_settings(settings: dict[str, Any]) -> None:
     if settings["eval_strategy"] != "no" and not settings["eval_data_path"]:
         raise InputError("--eval_strategy: needs --eval_data_path, the riq.jsonl to evaluate on")
     check_checkpoint(settings["model_name_or_path"], "--model_name_or_path")
+    check_model_fits(settings)
+
+
+def check_model_fits(settings: dict[str, Any]) -> None:
+    """Check that this process's GPU has memory for the weights that it holds while it generates (decision D26).
+
+    Nothing else is counted. Under ZeRO-3, generation gathers all weights on each GPU. Without ZeRO-3, and in the
+    engine of vLLM, each GPU holds them anyway. `--ds3_gather_for_generation false` gathers layer by layer.
+
+    Raises:
+        InputError: The weights take more than the GPU has.
+    """
+    if settings["use_cpu"] or not torch.cuda.is_available():
+        return
+    deepspeed = deepspeed_file(settings["deepspeed"])
+    is_sharded = zero_settings(deepspeed).get("stage") == 3
+    if is_sharded and not settings["ds3_gather_for_generation"] and not settings["use_vllm"]:
+        return
+    name = settings["model_name_or_path"]
+    # Without DeepSpeed the weights are float32.
+    parameter_gb = (2 if deepspeed and (settings["bf16"] or settings["fp16"]) else 4) / 1e9
+    weights_gb = count_parameters(name, "--model_name_or_path") * parameter_gb
+    device = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+    memory_gb = torch.cuda.get_device_properties(device).total_memory / 1e9
+    if weights_gb <= memory_gb:
+        return
+    fitting = [(size, count * parameter_gb) for size, count in PUBLISHED.items() if count * parameter_gb <= memory_gb]
+    smaller = f"use Qwen2.5-VL-{fitting[0][0]} ({fitting[0][1]:.1f} GB), or " if fitting else "use "
+    conditions = ("" if is_sharded else " with --deepspeed zero3") + (" without --use_vllm" * settings["use_vllm"])
+    raise InputError(
+        f"--model_name_or_path {name}: each GPU holds all {weights_gb:.1f} GB of weights while it generates, and this "
+        f"GPU has {memory_gb:.1f} GB; {smaller}--ds3_gather_for_generation false{conditions}, which is slow: it "
+        "gathers all weights for each token"
+    )
 
 
 def _check_installed(settings: dict[str, Any]) -> None:

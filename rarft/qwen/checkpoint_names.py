@@ -10,8 +10,7 @@ from rarft.objects import entries, is_object_uri
 
 CHECKPOINT_JSON = "checkpoint.json"  # manifest of a checkpoint's folder
 TRAINING_JSONL = "training.jsonl"  # log of a run, beside its checkpoints
-
-_CONFIG_JSON = "config.json"
+CONFIG_JSON = "config.json"
 
 # Short names of the checkpoints that the package carries.
 PACKAGED = {"tiny": "tiny-answers-everything", "tiny-truthful": "tiny-truthful"}
@@ -31,8 +30,8 @@ def check_checkpoint(name_or_path: str, what: str) -> None:
         InputError: a path that is not there, or a place that holds no Qwen2.5-VL.
     """
     if is_object_uri(name_or_path):
-        if _CONFIG_JSON not in entries(name_or_path, what):
-            raise InputError(f"{what} {name_or_path}: is no checkpoint (no {_CONFIG_JSON} there); check the URI")
+        if CONFIG_JSON not in entries(name_or_path, what):
+            raise InputError(f"{what} {name_or_path}: is no checkpoint (no {CONFIG_JSON} there); check the URI")
         return
     path = Path(checkpoint_path(name_or_path))
     if not path.exists():
@@ -40,13 +39,13 @@ def check_checkpoint(name_or_path: str, what: str) -> None:
         if not looks_like_hub_name:
             raise InputError(f"{what} {name_or_path}: no such checkpoint; give a folder, a hub name, or `tiny`")
         return
-    config = path / _CONFIG_JSON
+    config = path / CONFIG_JSON
     try:
         model_type = json.loads(config.read_text(encoding="utf-8"))["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         final = path / "checkpoint-final"
         meant = f"did you mean {final}?" if final.is_dir() else "give a Hugging Face folder"
-        raise InputError(f"{what} {path}: is no checkpoint (no readable {_CONFIG_JSON}); {meant}") from error
+        raise InputError(f"{what} {path}: is no checkpoint (no readable {CONFIG_JSON}); {meant}") from error
     if model_type != "qwen2_5_vl":
         raise InputError(f"{what} {path}: is a {model_type} model; give a Qwen2.5-VL checkpoint")
 

@@ -15,8 +15,8 @@ from rarft.errors import InputError
 from rarft.manifest import IncompleteError
 from rarft.mirror import fetched_folder
 from rarft.objects import entries, is_object_uri
-from rarft.qwen.checkpoint_names import CHECKPOINT_JSON, check_checkpoint, checkpoint_path
-from rarft.storage import LOCK, replace_folder
+from rarft.qwen.checkpoint_names import CHECKPOINT_JSON, CONFIG_JSON, check_checkpoint, checkpoint_path
+from rarft.storage import LOCK, fetched_files, replace_folder
 
 
 @contextmanager
@@ -60,6 +60,28 @@ def local_checkpoint(name_or_path: str, scratch: Path, what: str) -> str:
             with fetched_checkpoint(name_or_path, what, place.parent) as folder:
                 replace_folder(Path(folder), place)
     return str(place)
+
+
+def count_parameters(name_or_path: str, what: str) -> int:
+    """Return the number of a checkpoint's parameters, from its `config.json` alone.
+
+    Raises:
+        InputError: The configuration cannot be loaded.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    with ExitStack() as files:
+        path = checkpoint_path(name_or_path)
+        if is_object_uri(path):
+            path = str(files.enter_context(fetched_files(path, [CONFIG_JSON], what)))
+        try:
+            config = AutoConfig.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{what} {name_or_path}: has no configuration ({' '.join(str(error).split())})"
+            ) from error
+    with torch.device("meta"):  # layers without memory
+        return int(AutoModelForImageTextToText.from_config(config).num_parameters())
 
 
 def load_model(name_or_path: str, what: str, dtype: torch.dtype, **options: Any) -> Any:
