@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from s3_servers import free_port
 
 DEEPSPEED = Path(sys.executable).with_name("deepspeed")
 TRAIN = (
@@ -79,11 +80,12 @@ def test_training_by_hostfile(validated, tmp_path, hosts):
     """Two ranks of one machine, and two machines of one rank, each started without ssh as docs/training.md shows."""
     (tmp_path / "hostfile").write_text("\n".join(hosts) + "\n")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    port = str(free_port())
     nodes = [
         subprocess.Popen(
             [
                 DEEPSPEED, "--hostfile=hostfile", "--no_ssh", "--node_rank", str(rank), "--master_addr", "127.0.0.1",
-                "--master_port", "29551", "--module", "rarft.cli", *TRAIN, "--train_data_path", validated,
+                "--master_port", port, "--module", "rarft.cli", *TRAIN, "--train_data_path", validated,
             ],
             cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
