@@ -8,7 +8,7 @@ DEMO := out/demo
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint pipeline manifests locks clean
+.PHONY: demo test test-fast lint pipeline manifests locks clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.11 ...")'
@@ -23,6 +23,9 @@ demo: $(VENV)/installed  ## the whole pipeline on a synthetic data set
 
 test: $(VENV)/installed  ## two files at a time, each with one thread
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-fast: $(VENV)/installed  ## unit tests: nothing is trained and no other process is started
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not integration"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

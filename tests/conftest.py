@@ -75,7 +75,6 @@ def tiny():
 
     from rarft.qwen.loading import load_model, load_processor
 
-    torch.set_num_threads(2)
     return load_model("tiny", "model", torch.float32).eval(), load_processor("tiny", "model")
 
 

@@ -69,6 +69,10 @@ def identity(args: TrainingConfig, model: str, samples: list[Sample], template: 
         "use_peft",
         "fix_vit",
         "data_version",
+        "video_fps",
+        "max_pixels",
+        "video_total_pixels",
+        "video_min_frame_pixels",
     )
     return {
         "model": model, "data": data_hash(samples), "template": template,
