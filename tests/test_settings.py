@@ -43,6 +43,11 @@ VALUES = [
     ("learning_rate: 1e-5", ["--learning-rate", "1e-5"], {"learning_rate": 1e-5}),
     ("learning-rate: 1.0e-5", ["--learning_rate", "1e-5"], {"learning_rate": 1e-5}),
     ("fix_vit: true\nbf16: no", ["--fix_vit", "--no_bf16"], {"fix_vit": True, "bf16": False}),
+    (
+        "fix_vit: ON\nbf16: off\nprompt_sharing: off",
+        ["--fix_vit", "on", "--bf16", "off", "--prompt_sharing", "off"],
+        {"fix_vit": True, "bf16": False, "prompt_sharing": "off"},
+    ),
     ("save_strategy: no", ["--save_strategy", "no"], {"save_strategy": "no"}),
     ("evaluation_strategy: no", ["--evaluation_strategy=no"], {"eval_strategy": "no"}),
     ("run_name: 1.10", ["--run_name", "1.10"], {"run_name": "1.10"}),

@@ -50,6 +50,7 @@ _DEFAULT_MAX_PIXELS = 12_845_056
 # Names that the guide uses and transformers has dropped.
 _RENAMED = {"--evaluation_strategy": "--eval_strategy"}
 _NULL = "null"  # stands for None on the command line
+_SWITCHES = {"on": "true", "off": "false"}  # also booleans in YAML
 # Settings that take the path of a JSON file where others take a mapping alone.
 _FILES = {"accelerator_config", "fsdp_config"}
 _LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
@@ -390,12 +391,14 @@ def _kinds() -> dict[str, tuple[Any, ...]]:
 
 
 def _reader(name: str, kinds: tuple[Any, ...], convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Extend argparse's conversion of one value: `null` where None is allowed, JSON where a mapping is."""
+    """Extend argparse's conversion of one value: `null`, `on` and `off`, and JSON for a mapping."""
 
     @functools.wraps(convert, updated=())
     def read(text: str) -> Any:
         if text == _NULL and type(None) in kinds:
             return None
+        if bool in kinds:
+            return convert(_SWITCHES.get(text.lower(), text))
         if dict not in kinds or (name in _FILES and Path(text).is_file()):
             return convert(text)
         try:
