@@ -45,7 +45,7 @@ def start(folder, data, *flags):
 
 
 def wait_for(process, condition):
-    for _ in range(600):
+    for _ in range(3000):
         if condition():
             return
         assert process.poll() is None
