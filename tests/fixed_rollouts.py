@@ -19,5 +19,6 @@ def fixed_rollouts(model, prompts, num_generations, generation_config):
     return completions
 
 
-trainer.generate = fixed_rollouts
-main(sys.argv[1:])
+if __name__ == "__main__":
+    trainer.generate = fixed_rollouts
+    main(sys.argv[1:])

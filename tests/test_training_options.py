@@ -58,7 +58,8 @@ def test_fix_vit_trains_alike_with_and_without_prompt_sharing(validated, tmp_pat
 
 
 @pytest.mark.parametrize("merge", ["true", "false"])
-def test_lora_trains_the_language_model_alone(validated, tmp_path, tiny, merge):
+def test_lora_trains_the_language_model_alone(validated, tmp_path, tiny, merge, monkeypatch):
+    monkeypatch.setattr("trl.trainer.grpo_trainer.create_model_from_path", None)  # no reference copy is loaded
     flags = ("--use_peft", "true", "--lora_r", "4", "--merge_lora", merge, "--learning_rate", "1e-2")
     checkpoint, entries = train(validated, tmp_path, "--max_steps", "2", *flags)
     assert all(entry["kl"] >= 0 for entry in entries if "reward" in entry)  # the base model, adapters off
@@ -70,6 +71,14 @@ def test_lora_trains_the_language_model_alone(validated, tmp_path, tiny, merge):
     else:
         adapters = json.loads((checkpoint / "adapter_config.json").read_text())
         assert (adapters["r"], adapters["lora_alpha"]) == (4, 16)
+
+
+def test_lora_rate_warning(validated, tmp_path, capfd):
+    flags = ("--use_peft", "true", "--max_steps", "1", "--learning_rate")
+    for rate, count in (("5e-7", 1), ("1e-5", 0)):
+        (tmp_path / rate).mkdir()
+        train(validated, tmp_path / rate, *flags, rate)
+        assert capfd.readouterr().out.count(f"--learning_rate {rate.replace('-', '-0')} with --use_peft") == count
 
 
 def test_lora_trains_alike_with_and_without_prompt_sharing_and_checkpointing(validated, tmp_path):

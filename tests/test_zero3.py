@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from fixed_rollouts import fixed_rollouts
+from test_training import FLAGS, train
 from transformers import AutoModelForImageTextToText
 
 from rarft import steps
+from rarft.grpo import trainer as trainer_module
 from rarft.grpo.checkpoints import verified
 
 BREVITY = """
@@ -188,3 +191,60 @@ def test_torchrun_starts_a_run_again_that_lost_a_rank(validated, tmp_path):
     assert (tmp_path / "died").exists()
     assert "going on from checkpoints/rarft/checkpoint-2" in done.stdout
     verified(tmp_path / "checkpoints" / "rarft" / "checkpoint-4")
+
+
+LORA = ("--use_peft", "true", "--gradient_checkpointing", "true", "--learning_rate", "1e-3")
+
+
+def test_lora_gradients_of_several_prompts(validated, tmp_path, monkeypatch):
+    """ZeRO-3 with reentrant checkpointing adds the gradients of a rank's prompts, as a process without it does."""
+    (tmp_path / "own.py").write_text(BREVITY)
+    flags = (*LORA, "--max_steps", "1", "--reward_funcs", "own.py:brevity", "--merge_lora", "false")
+    command = [
+        sys.executable, str(Path(__file__).parent / "fixed_rollouts.py"), "train", *FLAGS, *flags,
+        "--train_data_path", str(validated), "--deepspeed", "zero3", "--exp_name", "zero3",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    sharded = json.loads((tmp_path / "checkpoints" / "zero3" / "training.jsonl").read_text().splitlines()[0])
+    monkeypatch.setattr(trainer_module, "generate", fixed_rollouts)
+    monkeypatch.chdir(tmp_path)
+    _, plain = train(validated, tmp_path, *flags)
+    assert sharded["grad_norm"] == pytest.approx(plain[0]["grad_norm"], rel=1e-3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "flags",
+    [
+        LORA,
+        (*LORA, "--fix_vit", "true", "--gradient_checkpointing_kwargs", '{"use_reentrant": false}'),
+        (*LORA, "--deepspeed", "zero2"),
+        (*LORA, "--deepspeed", "none"),  # DDP
+        (*LORA, "--deepspeed", "none", "--gradient_checkpointing_kwargs", '{"use_reentrant": true}'),
+        (*LORA, "--gradient_accumulation_steps", "2", "--num_iterations", "2"),
+        ("--gradient_checkpointing", "true"),
+    ],
+)
+def test_gradients_on_two_ranks(validated, tmp_path, flags):
+    """They equal those of one process without DeepSpeed."""
+    _, one = fixed(tmp_path / "one", validated, 1, 29557, *flags, "--deepspeed", "none", "--max_steps", "3")
+    _, two = fixed(tmp_path / "two", validated, 2, 29559, *flags, "--max_steps", "3")
+    norms = [
+        {entry["step"]: entry["grad_norm"] for entry in entries if "grad_norm" in entry} for entries in (one, two)
+    ]
+    assert list(norms[0]) == [1, 2, 3]
+    assert norms[1] == pytest.approx(norms[0], rel=1e-3)
+
+
+@pytest.mark.long
+def test_lora_resumes(validated, tmp_path):
+    """A run that resumes from a checkpoint of adapters ends with the merged weights of one that was not stopped."""
+    flags = (*LORA, "--max_steps", "4", *SAVING)
+    whole, _ = fixed(tmp_path / "whole", validated, 2, 29561, *flags)
+    assert (whole / "checkpoint-2" / "adapter_model.safetensors").exists()
+    shutil.copytree(whole / "checkpoint-2", tmp_path / "cut" / "checkpoints" / "rarft" / "checkpoint-2")
+    cut, _ = fixed(tmp_path / "cut", validated, 2, 29563, *flags)
+    verified(cut / "checkpoint-4")
+    weights = [(run / "checkpoint-final" / "model.safetensors").read_bytes() for run in (whole, cut)]
+    assert weights[0] == weights[1]

@@ -113,6 +113,21 @@ def check_model_fits(settings: dict[str, Any]) -> None:
     )
 
 
+_LEAST_LORA_RATE = 1e-6
+
+
+def lora_rate_warning(settings: dict[str, Any]) -> str | None:
+    """Return a warning if LoRA adapters hardly learn at the learning rate (decision D23), else None."""
+    rate = settings["learning_rate"]
+    if not settings["use_peft"] or rate >= _LEAST_LORA_RATE:
+        return None
+    scale = settings["lora_alpha"] / settings["lora_r"]
+    return (
+        f"--learning_rate {rate:g} with --use_peft true: adapters with --lora_alpha / --lora_r = {scale:g} hardly "
+        "learn at this rate; a usual rate for LoRA is 1e-5"
+    )
+
+
 def _check_installed(settings: dict[str, Any]) -> None:
     if settings["attn_implementation"] == "flash_attention_2" and not importlib.util.find_spec("flash_attn"):
         raise InputError(

@@ -24,7 +24,7 @@ from rarft.grpo.launch import prepare_deepspeed
 from rarft.grpo.model import load_policy, lora_config, save_final
 from rarft.grpo.nodes import folder_is_shared, from_main, leads_node, meet
 from rarft.grpo.preemption import SaveAtBoundaries
-from rarft.grpo.preflight import check_prompt_lengths, check_settings, experiment_name
+from rarft.grpo.preflight import check_prompt_lengths, check_settings, experiment_name, lora_rate_warning
 from rarft.grpo.resume import AUTO, Resume, identity, is_done, mark_done, whole_identity
 from rarft.grpo.tracking import wandb_run
 from rarft.grpo.trainer import VideoGRPOTrainer
@@ -103,6 +103,8 @@ def _build_trainer(
     # Rows are stratified already, and stay as they were laid out.
     args.shuffle_dataset = False
     args.disable_tqdm = True
+    if args.ddp_find_unused_parameters is None and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        args.ddp_find_unused_parameters = False  # DDP fails to search for them under reentrant checkpointing
     try:
         trainer = VideoGRPOTrainer(
             prompt_reader=reader,
@@ -294,6 +296,8 @@ def train(arguments: list[str]) -> str:
     args = configuration.build(settings, places.run)
     places.make(settings["out"])
     set_seed(args.seed)
+    if (warning := lora_rate_warning(settings)) and PartialState().is_main_process:
+        print(f"training: {warning}", flush=True)
     common = identity(args, model, samples, template)
     where = places.store or places.run
     with contextlib.ExitStack() as held:

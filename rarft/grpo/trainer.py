@@ -6,10 +6,17 @@ one forward per prompt (`_get_per_token_logps_and_entropies`), and two wrappers 
 keep a prompt's completions together (`_generate_and_score_completions`, `_compute_loss`). Mended is going on from a
 checkpoint: its weights (`_load_from_checkpoint`), and no step beyond the last (`_run_epoch`). Watched are the gradient
 norm (`_get_grad_norm`) and saves (`_save_checkpoint`): what is not finite is neither applied nor saved.
+
+Each prompt has its own forward and its own backward, so `per_device_train_batch_size` does not change how many
+activations are held, and no backward pass runs through two forwards. DeepSpeed's ZeRO-3 needs the latter: with
+reentrant gradient checkpointing, which TRL forces for LoRA, a parameter's gradient hook fires once per forward, and
+within one backward the second gradient replaces the first instead of being added to it.
 """
 
+import contextlib
 import functools
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -53,6 +60,16 @@ MAX_SHARD = "5GB"
 
 # Names under which the guide knows what TRL logs (decision D11).
 GUIDE_METRICS = {"completions/mean_length": "completion_length", "entropy": "generation_entropy"}
+
+# Metrics that TRL computes as means over the tokens of a micro-batch.
+_TOKEN_MEANS = (
+    "kl",
+    "entropy",
+    "clip_ratio/low_mean",
+    "clip_ratio/high_mean",
+    "clip_ratio/region_mean",
+    "cispo_clip_ratio",
+)
 
 
 def check_seams() -> None:
@@ -169,7 +186,7 @@ class VideoGRPOTrainer(GRPOTrainer):
             if self._reuses_vision:
                 with self.accelerator.autocast():
                     self._groups = [with_features(model, prompt) for prompt in self._groups]
-            # As many prompts at a time as one forward of training holds.
+            # As many prompts at a time as `--per_device_train_batch_size` says: their caches are held together.
             for start in range(0, len(self._groups), self.args.prompts_per_device):
                 prompts = self._groups[start : start + self.args.prompts_per_device]
                 completions += generate(model, prompts, num_generations, self.generation_config)
@@ -292,13 +309,68 @@ class VideoGRPOTrainer(GRPOTrainer):
         print(block, flush=True)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        self._groups = inputs["video_prompts"]
-        rows = {
-            name: value.flatten(0, 1) if isinstance(value, Tensor) and value.ndim > 1 else value
-            for name, value in inputs.items()
-            if name != "video_prompts"
-        }
-        return super()._compute_loss(model, rows)
+        """The loss of a micro-batch of prompts, summed prompt by prompt.
+
+        In training the backward pass of each prompt but the last runs here, before the next prompt's forward; the
+        last one's is left to the caller. The gradients are those of one backward over all of them.
+
+        Args:
+            model: the wrapped policy.
+            inputs: tensors (prompts, G, ...), and the prompts themselves.
+
+        Returns:
+            The scaled loss, a scalar; only the last prompt's part of it has a graph.
+        """
+        prompts = inputs["video_prompts"]
+        tokens_P = inputs["completion_mask"].sum((1, 2))
+        # TRL normalizes `bnpo` by the tokens of the micro-batch; each of the others is a mean over completions, or a
+        # sum over `num_items_in_batch`, of which each prompt gets its part.
+        weights_P = (
+            tokens_P / tokens_P.sum().clamp(min=1)
+            if self.loss_type == "bnpo"
+            else torch.full_like(tokens_P, 1 / len(prompts), dtype=torch.float32)
+        )
+        total = torch.zeros((), device=tokens_P.device)
+        for index, prompt in enumerate(prompts):
+            self._groups = [prompt]
+            rows = {
+                name: value[index] if isinstance(value, Tensor) and value.ndim > 1 else value
+                for name, value in inputs.items()
+                if name != "video_prompts"
+            }
+            rows["num_items_in_batch"] = inputs["num_items_in_batch"] / len(prompts)
+            backward_here = self.model.training and index < len(prompts) - 1
+            with self._accumulating(model) if backward_here else contextlib.nullcontext():
+                loss = weights_P[index] * super()._compute_loss(model, rows)
+                if backward_here:
+                    # The loss is scaled for accumulation already; DeepSpeed must not scale it again.
+                    self.accelerator.backward(loss, **({"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}))
+                    loss = loss.detach()
+            total = total + loss
+        self._merge_metrics(tokens_P)
+        return total
+
+    @contextlib.contextmanager
+    def _accumulating(self, model: Any) -> Iterator[None]:
+        """Add to the gradients: the optimizer does not step, and DDP does not synchronize them."""
+        synchronizes = self.accelerator.sync_gradients
+        self.accelerator.sync_gradients = False
+        try:
+            # DeepSpeed honors `sync_gradients`; its own `no_sync` does not support ZeRO.
+            with contextlib.nullcontext() if self.is_deepspeed_enabled else self.accelerator.no_sync(model):
+                yield
+        finally:
+            self.accelerator.sync_gradients = synchronizes
+
+    def _merge_metrics(self, tokens_P: Tensor) -> None:
+        """Replace the prompts' token means in TRL's metrics with those of the micro-batch on all ranks."""
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        tokens_P = self.accelerator.reduce(tokens_P, reduction="sum")
+        shares_P = tokens_P.cpu() / tokens_P.sum().clamp(min=1).item()
+        for name in _TOKEN_MEANS:
+            if name in metrics:
+                values_P = torch.tensor(metrics[name][-len(shares_P) :])
+                metrics[name][-len(shares_P) :] = [(shares_P * values_P).sum().item()]
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
