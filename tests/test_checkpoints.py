@@ -31,6 +31,8 @@ from rarft.manifest import IncompleteError, entries, verify
 from rarft.qwen.loading import load_model
 from rarft.storage import exclusive
 
+pytestmark = pytest.mark.integration
+
 SETTINGS = {
     "model": "tiny", "data": "abc", "template": "{query}", "num_generations": 4, "seed": 42,
     "prompts_per_generation": 2, "num_iterations": 1, "curriculum": False,

@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 HEAVY = ("torch", "transformers", "trl", "kfp", "sentence_transformers", "deepspeed")
 
 

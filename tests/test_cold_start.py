@@ -15,6 +15,8 @@ from rarft.qwen.batches import IGNORE
 from rarft.qwen.inputs import PromptEncoder
 from rarft.qwen.loading import load_model, load_processor
 
+pytestmark = pytest.mark.integration
+
 
 def scenes(count):
     rng = np.random.default_rng(3)

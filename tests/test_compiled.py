@@ -20,6 +20,8 @@ from pipelines.compile import compile_pipeline
 from pipelines.profiles import DEFAULT_PROFILE, PROFILES
 from rarft.errors import InputError
 
+pytestmark = pytest.mark.integration
+
 REPOSITORY = Path(__file__).parents[1]
 WITHOUT_ACCELERATOR = {"fingerprint", "validate", "embed", "promote"}
 WITH_ACCELERATORS = {"train", "evaluate"}

@@ -13,6 +13,8 @@ import pytest
 
 from riq_items import read_lines
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(python|diff|bash) ?(\S*)\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
 

@@ -12,6 +12,8 @@ import psutil
 import pytest
 from s3_servers import free_port
 
+pytestmark = pytest.mark.integration
+
 DEEPSPEED = Path(sys.executable).with_name("deepspeed")
 TRAIN = (
     "train", "--preset", "tiny", "--deepspeed", "zero3", "--num_generations", "4",

@@ -20,6 +20,8 @@ from rarft.errors import DivergedError
 from rarft.grpo.checkpoints import CHECKPOINT_JSON, DONE, FINAL, checkpoints_of, good_step, verified
 from rarft.grpo.divergence import StepGuard, check_weights
 
+pytestmark = pytest.mark.integration
+
 SAVING = ("--save_strategy", "steps", "--save_steps", "1", "--max_steps", "4", "--resume_from_checkpoint", "auto")
 CAUSES = {"loss": "the loss is nan", "gradient": "the gradient norm is nan", "weights": "the weights after it are not"}
 # Newest good checkpoint, and the one that is renamed, where step 3 of a run that saves every step goes wrong.

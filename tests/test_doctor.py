@@ -11,6 +11,8 @@ from rarft.cluster.manifests import role
 from rarft.cluster.pytorchjob import pytorchjob
 from rarft.cluster.settings import Job
 
+pytestmark = pytest.mark.integration
+
 JOB = pytorchjob(Job(name="first", image="i", arguments=[]))
 
 

@@ -27,6 +27,8 @@ from rarft.qwen.reading import ReadingSettings
 from rarft.riq.schema import read_samples
 from riq_items import read_lines
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def evaluated(validated, tmp_path_factory):

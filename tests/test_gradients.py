@@ -12,6 +12,8 @@ from rarft.grpo import trainer as trainer_module
 from rarft.grpo.config import _LOSS_TYPES
 from rarft.grpo.trainer import _TOKEN_MEANS, VideoGRPOTrainer
 
+pytestmark = pytest.mark.integration
+
 BREVITY = """
 def brevity(completions, **columns):
     return [1 / (1 + len(text)) for text in map(str, completions)]

@@ -15,6 +15,8 @@ from rarft.cluster import launcher, train
 from rarft.cluster.pytorchjob import pytorchjob
 from rarft.cluster.settings import Job
 
+pytestmark = pytest.mark.integration
+
 SETTINGS = {"image": "i", "nodes": 2, "gpus": 8, "queue": "", "priority_class": ""}
 FINAL = "checkpoints/seven/checkpoint-final"
 

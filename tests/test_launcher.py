@@ -19,6 +19,8 @@ from rarft.cluster.pytorchjob import pytorchjob
 from rarft.cluster.settings import Job
 from rarft.errors import ElsewhereError, InputError
 
+pytestmark = pytest.mark.integration
+
 REPOSITORY = Path(__file__).parents[1]
 ACCOUNT = """
 Root Cause (first observed failure):

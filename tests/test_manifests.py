@@ -25,6 +25,8 @@ from rarft.cluster.trainjob import training_runtime, trainjob
 from rarft.errors import InputError
 from rarft.grpo.config import parse
 
+pytestmark = pytest.mark.integration
+
 REPOSITORY = Path(__file__).parents[1]
 FULL = replace(
     EXAMPLE, nodes=4, queue="gpus", priority_class="high", claim="rarft-data", node_selector={"pool": "a100"},

@@ -11,6 +11,8 @@ from rarft import objects
 from rarft.manifest import IncompleteError, entries, write_manifest
 from rarft.mirror import fetch_folder, send_folder
 
+pytestmark = pytest.mark.integration
+
 MANIFEST = "checkpoint.json"
 CUTS: list[int] = []  # connections that each test lost
 # A few at every test run; all of them by `pytest -m long`.

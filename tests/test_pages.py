@@ -12,6 +12,8 @@ from warm import WarmCommands
 
 from rarft.grpo.config import parse
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[1]
 TEXT = "".join((ROOT / "docs" / name).read_text() for name in ("training.md", "evaluation.md"))
 BLOCKS = re.findall(r"^```bash( gpu)?\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)

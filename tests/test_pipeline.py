@@ -23,6 +23,8 @@ from rarft.qwen.checkpoint_names import CHECKPOINT_JSON
 from rarft.references.encoder import default_encoder
 from rarft.references.store import ReferenceStore
 
+pytestmark = pytest.mark.integration
+
 PAGE = (Path(__file__).parents[1] / "docs" / "kubeflow.md").read_text()
 QUICK = ["--", "--max_steps", "2", "--per_device_train_batch_size", "2", "--num_generations", "4"]
 

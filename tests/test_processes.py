@@ -12,6 +12,8 @@ from rarft import steps
 from rarft.errors import ElsewhereError, InputError
 from rarft.processes import run_step
 
+pytestmark = pytest.mark.integration
+
 
 def test_several_processes_give_what_one_does(sample_set):
     arguments = {"annotations": str(sample_set / "train.json")}

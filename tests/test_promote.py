@@ -12,6 +12,8 @@ from rarft.manifest import verify
 from rarft.mirror import fetch_folder
 from rarft.qwen.checkpoint_names import CHECKPOINT_JSON
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def evaluation(tmp_path):

@@ -22,6 +22,8 @@ from rarft.response import PROMPTS, fill_prompt
 from rarft.riq.schema import read_samples
 from rarft.video.decode import FrameSampling
 
+pytestmark = pytest.mark.integration
+
 REWARD = """
 def varied(completion_ids, **columns):
     return [sum(ids) % 100 / 100 for ids in completion_ids]  # texts are mostly empty: the tokenizer is trimmed

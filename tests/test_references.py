@@ -14,6 +14,8 @@ from rarft.references.encoder import SentenceEncoder, default_encoder
 from rarft.references.store import EMBEDDINGS, INDEX, ReferenceStore
 from rarft.riq.schema import read_samples
 
+pytestmark = pytest.mark.integration
+
 TEXTS = ["a dog runs", "a cat sits on the mat", "a dog runs", " a  dog runs "]
 
 

@@ -17,6 +17,8 @@ from rarft.references.encoder import default_encoder
 from rarft.references.store import ReferenceStore
 from rarft.riq.schema import read_samples
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def s3_server():

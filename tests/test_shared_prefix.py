@@ -15,6 +15,8 @@ from rarft.qwen.rollout import generate, vision_token_ids
 from rarft.qwen.shared_prefix import enable_shared_prefix
 from rarft.qwen.vision import accept_features, with_features
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def model(tiny):

@@ -14,6 +14,8 @@ import pytest
 from google.protobuf import json_format
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
+pytestmark = pytest.mark.integration
+
 COMPILED = Path(__file__).parents[1] / "pipelines" / "rarft.yaml"
 PAGE = (Path(__file__).parents[1] / "docs" / "kubeflow.md").read_text()
 DATA = ["-p", "annotations=s3://riq/train.json", "-p", "output_uri=s3://runs/a"]

@@ -20,6 +20,8 @@ from rarft.qwen.reading import ReadingSettings
 from rarft.response import load_prompt_template
 from rarft.riq.schema import read_samples
 
+pytestmark = pytest.mark.integration
+
 FLAGS = ["--preset", "tiny", "--per_device_train_batch_size", "2", "--num_generations", "4", "--warmup_steps", "0"]
 
 

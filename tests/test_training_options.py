@@ -15,6 +15,8 @@ from rarft.grpo import trainer as trainer_module
 from rarft.grpo.data import TrainingRows
 from rarft.qwen import inputs
 
+pytestmark = pytest.mark.integration
+
 
 def losses(entries):
     return [entry["loss"] for entry in entries if "reward" in entry]

@@ -20,6 +20,8 @@ from rarft.grpo.checkpoints import verified
 from rarft.mirror import fetch_folder
 from rarft.qwen.checkpoint_names import CHECKPOINT_JSON
 
+pytestmark = pytest.mark.integration
+
 SAVING = ("--save_strategy", "steps", "--save_steps", "2", "--max_steps", "6", "--resume_from_checkpoint", "auto")
 RUN = "s3://runs/first/checkpoints/rarft"
 

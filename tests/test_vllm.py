@@ -15,6 +15,8 @@ from rarft.qwen.reading import ReadingSettings
 from rarft.qwen.rollout import generate
 from rarft.qwen.vllm_rollout import engine_prompt, generate_with_vllm
 
+pytestmark = pytest.mark.integration
+
 
 class SamplingParams(SimpleNamespace):
     """Takes what vLLM's takes and keeps it."""

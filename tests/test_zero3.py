@@ -16,6 +16,8 @@ from rarft import steps
 from rarft.grpo import trainer as trainer_module
 from rarft.grpo.checkpoints import verified
 
+pytestmark = pytest.mark.integration
+
 BREVITY = """
 import os, torch
 def brevity(completions, **columns):
