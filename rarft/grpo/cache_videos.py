@@ -33,7 +33,7 @@ def cache_videos(arguments: list[str]) -> str:
     Raises:
         InputError: settings or data that cannot be used.
     """
-    settings = configuration.parse(arguments)
+    settings = configuration.parse(arguments, anywhere=True)
     if not settings["frame_cache"]:
         raise InputError("--frame_cache is missing; give the folder that training will be given")
     if not settings["train_data_path"]:

@@ -36,10 +36,7 @@ _FLAGS = {
     "use_peft": "--use_peft",
     "fix_vit": "--fix_vit",
     "data_version": "--data_version",
-    "video_fps": "--video_fps",
-    "max_pixels": "--max_pixels",
-    "video_total_pixels": "--video_total_pixels",
-    "video_min_frame_pixels": "--video_min_frame_pixels",
+    "sampling": "--video_fps or pixel budget (--max_pixels, --video_total_pixels, --video_min_frame_pixels)",
 }
 
 

@@ -85,7 +85,9 @@ class TrainingConfig(GRPOConfig):
     scratch: str = field(
         default=".", metadata={"help": "With --out s3://: folder for checkpoints on their way there."}
     )
-    prompt_type: str = field(default="rarft", metadata={"help": "Prompt template: rarft, brief, or a text file."})
+    prompt_type: str = field(
+        default="rarft", metadata={"help": "Prompt template: rarft, rarft-text-first, brief, or a text file."}
+    )
     reward_funcs: list[str] = field(
         default_factory=lambda: ["format", "refuse_iou", "explain_correction"],
         metadata={"help": "Rewards to sum."},
@@ -265,7 +267,7 @@ class _YamlLoader(yaml.SafeLoader):
 
 
 _YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
 
 
@@ -299,7 +301,7 @@ def _read_yaml(text: str) -> dict[str, Any]:
                 values[name] = loader.construct_object(node, deep=True)
             else:
                 values[name] = _as_written(name, node)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise InputError(f"invalid YAML ({' '.join(str(error).split())})") from error
     return values
 

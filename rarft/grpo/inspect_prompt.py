@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 from transformers import AutoConfig
@@ -20,6 +20,11 @@ from rarft.storage import local_path
 from rarft.video.decode import Frames
 
 _EDGE = 4  # times shown at either end of a long list
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see `rarft inspect-prompt --help`")
 
 
 def _choose(samples: list[Sample], wanted: str | None) -> Sample:
@@ -52,7 +57,7 @@ def inspect_prompt(arguments: list[str]) -> str:
         InputError: settings, data or model that cannot be used.
         VideoError: the row's video cannot be read.
     """
-    own = argparse.ArgumentParser(
+    own = _Parser(
         prog="rarft inspect-prompt",
         usage="%(prog)s --model_name_or_path M --train_data_path RIQ [--id ID] [flags of `rarft train`]",
         description="Show what the model reads for one query.",

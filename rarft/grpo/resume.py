@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,10 @@ def identity(args: TrainingConfig, model: str, samples: list[Sample], template: 
         "use_peft",
         "fix_vit",
         "data_version",
-        "video_fps",
-        "max_pixels",
-        "video_total_pixels",
-        "video_min_frame_pixels",
     )
     return {
         "model": model, "data": data_hash(samples), "template": template,
+        "sampling": list(astuple(args.sampling)),
         **{name: getattr(args, name) for name in names},
     }  # fmt: skip
 

@@ -275,10 +275,10 @@ def train(arguments: list[str]) -> str:
         SystemExit: it was told to stop, and stopped with a complete checkpoint.
     """
     settings = configuration.parse(arguments)
-    check_settings(settings)
     if settings["full_determinism"]:
         # It sets environment variables that CUDA and cuBLAS read once, when they are first used.
         enable_full_determinism(settings["seed"])
+    check_settings(settings)
     name = experiment_name(settings)
     template = load_prompt_template(settings["prompt_type"])
     samples, eval_samples = _read_data(settings)

@@ -28,7 +28,7 @@ def check_prompts(samples: Sequence[Sample], encoder: PromptEncoder, template: s
     """
     copies = template.count("{query}")
     if copies > 1:
-        _log.warning("--prompt_type: the template has {query} %d times; the query is repeated in every prompt", copies)
+        _log.warning("the prompt template has {query} %d times; the query is repeated in every prompt", copies)
     for sample in samples[:_ROWS]:
         sentinel = f"query{secrets.token_hex(8)}"
         texts = fill_prompt(template, sentinel, sample.duration, sample.crop)
