@@ -37,7 +37,7 @@ SETTINGS = {
     "model": "tiny", "data": "abc", "template": "{query}", "num_generations": 4, "seed": 42,
     "prompts_per_generation": 2, "num_iterations": 1, "curriculum": False,
     "queries_per_item": "pair", "refusable_pool": None, "use_peft": False, "fix_vit": False,
-    "data_version": "a",
+    "data_version": "a", "sampling": [2.0, 2809856, 12544],
 }  # fmt: skip
 
 
@@ -134,6 +134,7 @@ def test_rotation_counts_complete_ones_and_keeps_the_one_in_use(tmp_path):
         ("seed", 1, "another --seed: 42, now 1"),
         ("fix_vit", True, "another --fix_vit: False, now True"),
         ("data_version", "b", "another --data_version: a, now b"),
+        ("sampling", [1.0, 2809856, 12544], "another --video_fps or pixel budget"),
     ],
 )
 def test_a_setting_that_must_not_change_is_named(tmp_path, name, value, message):

@@ -139,6 +139,7 @@ def test_with_the_fused_head_they_do_too(validated, tmp_path):
     same_figures(one, two, [1, 2])
 
 
+@pytest.mark.long
 def test_two_ranks_then_one_then_two_train_as_two_do(on_two_ranks, validated, tmp_path):
     run = tmp_path / "checkpoints" / "rarft"
     shutil.copytree(on_two_ranks[0] / "checkpoint-2", run / "checkpoint-2")
@@ -152,6 +153,7 @@ def test_two_ranks_then_one_then_two_train_as_two_do(on_two_ranks, validated, tm
     same_figures(entries, on_two_ranks[1], [1, 2, 3, 4, 5, 6])
 
 
+@pytest.mark.long
 def test_a_run_killed_three_times_ends_with_the_same_bits():
     kills = Path(__file__).parents[1] / "benchmarks" / "kills.py"
     done = subprocess.run(
