@@ -45,11 +45,11 @@ _LEAST = {
     "max_skipped_videos": 0,
     "refusable_pool": 1,
 }
-# The guide's `--max_pixels`: its default stands for the published budget, and half of it for half of that (D22).
+# The guide's `--max_pixels`: its default means the published budget, and half of it means half the budget (D22).
 _DEFAULT_MAX_PIXELS = 12_845_056
 # Names that the guide uses and transformers has dropped.
 _RENAMED = {"--evaluation_strategy": "--eval_strategy"}
-_NULL = "null"  # stands for None on the command line
+_NULL = "null"  # None, as written on the command line
 _SWITCHES = {"on": "true", "off": "false"}  # also booleans in YAML
 # Settings that take the path of a JSON file where others take a mapping alone.
 _FILES = {"accelerator_config", "fsdp_config"}
@@ -150,7 +150,7 @@ class TrainingConfig(GRPOConfig):
     queries_per_item: str = field(
         default="pair",
         metadata={
-            "help": "pair: each epoch asks one answerable and one refusable query per item, drawn anew; "
+            "help": "pair: each epoch asks one answerable and one refusable query per item, drawn again; "
             "all: it asks every query.",
             "choices": ["pair", "all"],
         },
@@ -416,7 +416,7 @@ def _reader(name: str, kinds: tuple[Any, ...], convert: Callable[[str], Any]) ->
 
 class _Parser(HfArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if value is not None:  # which stands for `null`, where that is allowed
+        if value is not None:  # None was written as `null`, which is allowed here
             super()._check_value(action, value)
 
     def error(self, message: str) -> Any:

@@ -29,7 +29,7 @@ from rarft.storage import member
 
 _PATIENCE = 600.0  # seconds that the main process waits for another machine's part
 _LOOK = 1.0  # seconds between two looks
-# Files of a run that are sent before each checkpoint, so that whoever finds it finds them as of then.
+# Files of a run that are sent before each checkpoint, so that a checkpoint in the store never lacks them.
 _BESIDE = (TRAINING_JSONL, TRAINING_HTML, GOOD)
 
 
