@@ -17,8 +17,9 @@ from test_training import FLAGS, train
 
 from rarft import objects
 from rarft.errors import DivergedError
+from rarft.grpo import remote
 from rarft.grpo.checkpoints import CHECKPOINT_JSON, DONE, FINAL, checkpoints_of, good_step, verified
-from rarft.grpo.divergence import StepGuard, check_weights
+from rarft.grpo.divergence import StepGuard, check_weights, leave_good_checkpoints
 
 pytestmark = pytest.mark.integration
 
@@ -156,6 +157,17 @@ def test_store_keeps_good_checkpoint_of_diverged_run(
         assert json.loads(objects.read(f"{store}/good.json", "run")) == {"step": 4}
         complete = {name.split("/")[0] for name in held if name.endswith(f"/{CHECKPOINT_JSON}")}
         assert complete == {"checkpoint-4", FINAL}
+
+
+def test_store_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    """Its checkpoints would still be resumed from: the last line says which to delete."""
+
+    def refuse(uri):
+        raise objects.StoreError("no answer")
+
+    monkeypatch.setattr(remote, "steps_held", refuse)
+    left = leave_good_checkpoints(tmp_path, "s3://runs/a", True, None)
+    assert left == "delete the checkpoints after step 0 in s3://runs/a before resuming (now it says: no answer)"
 
 
 @pytest.mark.long

@@ -76,3 +76,14 @@ def test_one_backward_per_prompt_equals_one_for_all(validated, tmp_path, monkeyp
     assert max(ratios) > 0  # some ratios are clipped
     assert all(len(seen) == 2 for seen in norms.values())  # two micro-batches each
     assert norms["bnpo"].isdisjoint(norms["grpo"])
+
+
+def test_entropy_bonus_reaches_the_gradient(validated, tmp_path):
+    """Where all rewards are equal and there is no KL penalty, the bonus is the whole gradient."""
+    own = tmp_path / "own.py"
+    own.write_text("def equal(completions, **columns):\n    return [1.0] * len(completions)\n")
+    flags = ("--max_steps", "1", "--beta", "0", "--reward_funcs", f"{own}:equal")
+    _, (without, *_) = train(validated, tmp_path / "without", *flags)
+    _, (bonus, *_) = train(validated, tmp_path / "bonus", *flags, "--entropy_coef", "0.1")
+    assert without["grad_norm"] == 0
+    assert bonus["grad_norm"] > 1e-3

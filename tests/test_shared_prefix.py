@@ -59,11 +59,11 @@ def test_kept_logits_and_the_fused_head_give_the_same(tiny, prompts, completions
     def scores(keep_logits):
         scored.zero_grad()
         logps, entropies = shared_prefix_logps(
-            scored, prompts[0], ids_GC, mask_GC, temperature, with_entropy=True, keep_logits=keep_logits
+            scored, prompts[0], ids_GC, mask_GC, temperature, True, keep_logits, entropy_grad=True
         )
-        (logps * torch.linspace(-1, 1, logps.numel()).view_as(logps)).sum().backward()
+        (logps * torch.linspace(-1, 1, logps.numel()).view_as(logps) + 0.1 * entropies).sum().backward()
         gradients = {name: p.grad.clone() for name, p in scored.named_parameters() if p.grad is not None}
-        return logps.detach(), entropies, gradients
+        return logps.detach(), entropies.detach(), gradients
 
     kept, fused = scores(True), scores(False)
     torch.testing.assert_close(kept[0], fused[0], atol=1e-5, rtol=0)

@@ -4,8 +4,6 @@ Every optimizer step is checked before it is applied (DeepSpeed skips a bad one 
 before each save and at the end. All processes decide alike. `docs/training.md` says what becomes of the checkpoints.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,15 +96,6 @@ def check_weights(model: Any, step: int) -> None:
         raise DivergedError(f"step {step}: the weights after it are not finite ({found[0]})")
 
 
-@contextmanager
-def _store_errors_printed() -> Iterator[None]:
-    """Print what the store refuses: the divergence stays the cause that the run ends with."""
-    try:
-        yield
-    except objects.StoreError as error:
-        print(f"training: {error}", flush=True)
-
-
 def _set_aside_in_store(store: str, good: int, reason: str) -> list[int]:
     """Mark the checkpoints after step `good` as diverged; return the steps of the others."""
     steps = remote.steps_held(store)
@@ -127,18 +116,23 @@ def leave_good_checkpoints(run: Path, store: str | None, shared: bool, uploads: 
         uploads: Sends checkpoints; one that is under way is sent to its end first.
 
     Returns:
-        Where `--resume_from_checkpoint auto` resumes, for the message.
+        Where `--resume_from_checkpoint auto` resumes, or what to do first, for the message.
     """
     good = from_main(good_step(run))
     reason = f"training diverged, and no later step had been finite; good are the checkpoints up to step {good}"
     left: list[int] = []
-    with _store_errors_printed():
+    refused = None  # by the store: the divergence stays the cause that the run ends with
+    try:
         if uploads:
             uploads.abandon(good)
+    except objects.StoreError as error:
+        refused = str(error)
     meet()  # no machine sends any more
-    with _store_errors_printed():
+    try:
         if PartialState().is_main_process and store:
             left = _set_aside_in_store(store, good, reason)
+    except objects.StoreError as error:
+        refused = str(error)
     if PartialState().is_main_process and shared:
         for checkpoint in checkpoints_of(run):
             if step_of(checkpoint) > good:
@@ -146,7 +140,9 @@ def leave_good_checkpoints(run: Path, store: str | None, shared: bool, uploads: 
                 print(f"training: {checkpoint.name} renamed to {place.name}", flush=True)
             elif is_complete(checkpoint):
                 left.append(step_of(checkpoint))
-    newest = from_main(max(left, default=None))
+    newest, refused = from_main((max(left, default=None), refused))
+    if refused:
+        return f"delete the checkpoints after step {good} in {store} before resuming (now it says: {refused})"
     return "--resume_from_checkpoint auto " + (
         "starts from scratch, because no checkpoint is known to be good"
         if newest is None

@@ -55,13 +55,15 @@ def check_settings(settings: dict[str, Any]) -> None:
         )
     if settings["cast_lm_head_to_fp32"]:
         raise InputError("--cast_lm_head_to_fp32: trl cannot do that with Qwen2.5-VL; leave the flag out")
+    if settings["model_init_kwargs"]:
+        raise InputError("--model_init_kwargs: not supported; use --attn_implementation, --bf16 and --fix_vit")
     frame_sampling(settings)
     if settings["queries_per_item"] == "all":
-        for flag in ("curriculum", "refusable_pool"):
+        for flag, off in (("curriculum", "false"), ("refusable_pool", "null")):
             if settings[flag]:
                 raise InputError(
                     f"--{flag} {settings[flag]}: selects queries to draw from, and --queries_per_item all draws none; "
-                    "leave one of them out"
+                    f"use --{flag} {off} or --queries_per_item pair"
                 )
     _check_installed(settings)
     check_saves_whole_weights(deepspeed_file(settings["deepspeed"]))

@@ -233,7 +233,8 @@ class VideoGRPOTrainer(GRPOTrainer):
             group = (model, prompt, completion_ids_BC[rows], completion_mask_BC[rows])
             with self._stopwatch.part("forward"), self.accelerator.autocast():
                 options = {
-                    "temperature": self.temperature, "with_entropy": compute_entropy, "keep_logits": self._keeps_logits
+                    "temperature": self.temperature, "with_entropy": compute_entropy,
+                    "keep_logits": self._keeps_logits, "entropy_grad": self._entropy_bonus_enabled,
                 }  # fmt: skip
                 if self.args.prompt_sharing == "on":
                     group_logps, group_entropies = shared_prefix_logps(*group, **options)

@@ -47,6 +47,7 @@ def _score(
     temperature: float,
     with_entropy: bool,
     keep_logits: bool,
+    entropy_grad: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities of the labels and entropies, (B, L), zero where a label is `IGNORE`."""
     if not keep_logits:
@@ -56,7 +57,7 @@ def _score(
     losses = F.cross_entropy(logits_BLV.flatten(0, 1), labels_BL.flatten(), ignore_index=IGNORE, reduction="none")
     if not with_entropy:
         return -losses.view_as(labels_BL), None
-    with torch.no_grad():
+    with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
         log_softmax_BLV = logits_BLV.log_softmax(-1)
         entropies_BL = -(log_softmax_BLV.exp() * log_softmax_BLV).sum(-1)
     return -losses.view_as(labels_BL), entropies_BL.masked_fill(labels_BL == IGNORE, 0.0)
@@ -70,13 +71,15 @@ def shared_prefix_logps(
     temperature: float = 1.0,
     with_entropy: bool = False,
     keep_logits: bool = True,
+    entropy_grad: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities and, where they are wanted, entropies (G, C), zero at padding; one forward for the group.
 
     The model's fused head must have been made with the same temperature, and with entropies if they are wanted.
+    Its entropies always have a gradient; those of kept logits have one if `entropy_grad`.
     """
     arguments, labels_BL = pack(prompt, completion_ids_GC, completion_mask_GC)
-    logps, entropies = _score(model, arguments, labels_BL, temperature, with_entropy, keep_logits)
+    logps, entropies = _score(model, arguments, labels_BL, temperature, with_entropy, keep_logits, entropy_grad)
     shape = completion_ids_GC.shape
     return logps.view(shape), None if entropies is None else entropies.view(shape)
 
@@ -90,6 +93,7 @@ def per_completion_logps(
     temperature: float = 1.0,
     with_entropy: bool = False,
     keep_logits: bool = True,
+    entropy_grad: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """The same from G ordinary rows, each with its own copy of the prompt and the video."""
     rows = [(prompt, completion) for completion in completion_ids_GC]
@@ -97,5 +101,5 @@ def per_completion_logps(
     # The output at a completion's last token predicts nothing.
     labels_BL = F.pad(completion_ids_GC.masked_fill(completion_mask_GC == 0, IGNORE), (0, 1), value=IGNORE)
     arguments["scored_from"] = prompt.input_ids_L.numel() - 1
-    logps, entropies = _score(model, arguments, labels_BL, temperature, with_entropy, keep_logits)
+    logps, entropies = _score(model, arguments, labels_BL, temperature, with_entropy, keep_logits, entropy_grad)
     return logps[:, :-1], None if entropies is None else entropies[:, :-1]
