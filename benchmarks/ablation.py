@@ -24,13 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from rarft import samples
-from rarft.arguments import positive
+from rarft.cli.types import positive
+from rarft.completion import parse
 from rarft.evaluation.metrics import value_at
-from rarft.fingerprint import fingerprint, of_packages
-from rarft.response import parse
 from rarft.rewards.completions import completion_text
 from rarft.rewards.explain_correction import refusal_score
+from rarft.storage.fingerprint import fingerprint, of_packages
+from rarft.synthetic import dataset
 
 # Three epochs, since the curriculum takes the queries that do not fit by epoch.
 VIDEOS, HELD_OUT, EPOCHS = 64, 60, 3
@@ -88,17 +88,17 @@ def graded(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     for item in items:
         _, *shown = item["query_text"].split()
-        scene = SimpleNamespace(**dict(zip(samples.ATTRIBUTES, shown, strict=True)))
+        scene = SimpleNamespace(**dict(zip(dataset.ATTRIBUTES, shown, strict=True)))
         item["GRPO"] = item["GRPO"][:1]
-        for changes, difficulty in samples.DIFFICULTY_OF_CHANGES.items():
-            changed = sorted(rng.choice(list(samples.ATTRIBUTES), size=changes, replace=False).tolist())
+        for changes, difficulty in dataset.DIFFICULTY_OF_CHANGES.items():
+            changed = sorted(rng.choice(list(dataset.ATTRIBUTES), size=changes, replace=False).tolist())
             asked = [
                 rng.choice([other for other in values if other != value]) if name in changed else value
-                for (name, values), value in zip(samples.ATTRIBUTES.items(), shown, strict=True)
+                for (name, values), value in zip(dataset.ATTRIBUTES.items(), shown, strict=True)
             ]
             query = {"q": f"a {' '.join(asked)}", "r": False, "difficulty": difficulty}
-            categories = [samples.CATEGORIES[name] for name in changed]
-            answer = f"<answer>{samples.refusal(scene, changed)}</answer>"  # type: ignore[arg-type]
+            categories = [dataset.CATEGORIES[name] for name in changed]
+            answer = f"<answer>{dataset.refusal(scene, changed)}</answer>"  # type: ignore[arg-type]
             item["GRPO"].append({**query, "a": answer, "c": categories})
     return items
 

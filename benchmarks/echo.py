@@ -7,11 +7,11 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from rarft.references.encoder import default_encoder
-from rarft.references.store import ReferenceStore
-from rarft.response import render
+from rarft.annotations.schema import iterate_samples
+from rarft.completion import render
+from rarft.embeddings.encoder import default_encoder
+from rarft.embeddings.store import ReferenceStore
 from rarft.rewards.explain_correction import ExplainCorrection
-from rarft.riq.schema import iterate_samples
 
 
 def main() -> None:

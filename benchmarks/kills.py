@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from rarft.checkpoint.local import CHECKPOINT_JSON, checkpoints_of, step_of, verified
 from rarft.errors import EXIT_PREEMPTED
-from rarft.grpo.checkpoints import CHECKPOINT_JSON, checkpoints_of, step_of, verified
 
 SAVE_EVERY = 2  # steps
 _STARTING = 0.5  # share of a run's time in which it starts

@@ -8,11 +8,11 @@ import random
 import resource
 import time
 
+from rarft.annotations.schema import CATEGORIES, Sample, Source
+from rarft.completion import render
 from rarft.evaluation.bootstrap import intervals, paired
 from rarft.evaluation.metrics import HEADLINE, Table, metrics_of
 from rarft.evaluation.predictions import Prediction
-from rarft.response import render
-from rarft.riq.schema import CATEGORIES, Sample, Source
 
 
 def predictions(number: int, right: float, rng: random.Random) -> list[Prediction]:

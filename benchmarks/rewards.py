@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from timing import cpu_seconds
 
-from rarft.references.build import build_store
-from rarft.references.encoder import SentenceEncoder, default_encoder, key_of
-from rarft.references.store import ReferenceStore
-from rarft.response import render
+from rarft.completion import render
+from rarft.embeddings.build import build_store
+from rarft.embeddings.encoder import SentenceEncoder, default_encoder, key_of
+from rarft.embeddings.store import ReferenceStore
 from rarft.rewards.explain_correction import ExplainCorrection
 
 WORDS = ("person", "dog", "opens", "closes", "door", "window", "runs", "sits", "table", "red", "blue", "walks")

@@ -14,7 +14,7 @@ from typing import Any
 from transfer import BUCKET, serve
 
 from rarft import steps
-from rarft.grpo.callbacks import CompleteCheckpoints
+from rarft.training.callbacks import CompleteCheckpoints
 
 
 def main() -> None:

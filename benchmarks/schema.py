@@ -9,7 +9,7 @@ import msgspec
 from pydantic import TypeAdapter, create_model
 from timing import cpu_seconds
 
-from rarft.riq.schema import Sample, Source
+from rarft.annotations.schema import Sample, Source
 
 
 def pydantic_model() -> Any:

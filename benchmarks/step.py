@@ -30,14 +30,14 @@ from torch.utils.flop_counter import FlopCounterMode, addmm_flop
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from trl.trainer.utils import add_fused_lm_head
 
-from rarft.html import columns, curves, page
-from rarft.qwen import shared_prefix
-from rarft.qwen.batches import per_completion_batch
-from rarft.qwen.inputs import PromptInputs
-from rarft.qwen.logprobs import per_completion_logps, score_completions_only, shared_prefix_logps
-from rarft.qwen.positions import prompt_positions
-from rarft.qwen.shared_prefix import enable_shared_prefix
-from rarft.qwen.vision import MERGER, accept_features, with_features
+from rarft.models.qwen2_5_vl import shared_prefix
+from rarft.models.qwen2_5_vl.logprobs import per_completion_logps, score_completions_only, shared_prefix_logps
+from rarft.models.qwen2_5_vl.mrope import prompt_positions
+from rarft.models.qwen2_5_vl.padding import per_completion_batch
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
+from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
+from rarft.models.qwen2_5_vl.vision_features import MERGER, accept_features, with_features
+from rarft.reporting.html import columns, curves, page
 
 VIDEO, PAD = 151_656, 151_643
 PATCH_WIDTH = 3 * 2 * 14 * 14

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from rarft import objects
-from rarft.manifest import entries, sha256, write_manifest
-from rarft.mirror import fetch_folder, send_folder
+from rarft.storage import s3
+from rarft.storage.manifest import entries, sha256, write_manifest
+from rarft.storage.sync import fetch_folder, send_folder
 
 MANIFEST = "checkpoint.json"
 BUCKET = "s3://benchmark"
@@ -31,7 +31,7 @@ def serve(folder: Path) -> subprocess.Popen[bytes]:
     command = [str(program), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "benchmark,benchmark"]
     server = subprocess.Popen([*command, str(folder)], stderr=subprocess.DEVNULL)
     time.sleep(2)
-    objects.client().create_bucket(Bucket="benchmark")
+    s3.client().create_bucket(Bucket="benchmark")
     return server
 
 
@@ -75,19 +75,19 @@ def measure(place: Path, size: int, repeats: int) -> None:
 
     def up_single() -> None:
         sha256(single)
-        objects.client().upload_file(str(single), "benchmark", "single")
+        s3.client().upload_file(str(single), "benchmark", "single")
 
     def up_folder() -> None:
         write_manifest(folder, MANIFEST, {}, entries(folder, MANIFEST))
         send_folder(folder, f"{BUCKET}/folder", MANIFEST, "--out")
 
     def down_single() -> None:
-        objects.client().download_file("benchmark", "single", str(place / "got-single"))
+        s3.client().download_file("benchmark", "single", str(place / "got-single"))
         sha256(place / "got-single")
 
     for _ in range(repeats):
-        for name in list(objects.sizes(BUCKET, "--out")):
-            objects.delete(f"{BUCKET}/{name}", "--out")
+        for name in list(s3.sizes(BUCKET, "--out")):
+            s3.delete(f"{BUCKET}/{name}", "--out")
         took["up, boto3"].append(timed(up_single))
         took["up"].append(timed(up_folder))
         took["down, boto3"].append(timed(down_single))

@@ -6,7 +6,7 @@ import time
 
 from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
-from rarft.objects import client
+from rarft.storage.s3 import client
 
 for attempt in range(60):
     try:

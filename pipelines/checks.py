@@ -6,8 +6,8 @@ from typing import Any
 
 from rarft.errors import InputError
 from rarft.evaluation.gates import gates_of
-from rarft.objects import is_object_uri
 from rarft.steps import quarantine_limit
+from rarft.storage.s3 import is_object_uri
 
 _CPU = re.compile(r"\d+(\.\d+)?m?")
 _MEMORY = re.compile(r"\d+([KMGTPE]i?)?")
@@ -46,6 +46,6 @@ def check(values: Mapping[str, Any], job: bool = False) -> None:
         quarantine_limit(values["max_quarantine"], queries=0)
     gates_of(values.get("gates", ""))
     if "training" in values:
-        from rarft.grpo import config  # takes seconds
+        from rarft.training import config  # takes seconds
 
         config.parse(config.yaml_arguments(values["training"], "-p training"), anywhere=True)

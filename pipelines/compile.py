@@ -9,7 +9,7 @@ from kfp import compiler
 from pipelines.profiles import DEFAULT_PROFILE, PROFILES
 from pipelines.rarft import build
 from rarft.errors import InputError
-from rarft.storage import local_path, make_folder, write_atomically
+from rarft.storage.files import local_path, make_folder, write_atomically
 
 
 def compile_pipeline(out: str, profile: str = DEFAULT_PROFILE) -> None:

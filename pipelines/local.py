@@ -20,12 +20,12 @@ from pipelines.checks import check
 from pipelines.parameters import check_complete, parse
 from pipelines.rarft import rarft_pipeline
 from pipelines.runners import RUN_LOG, docker_runner, execute
-from rarft import objects
+from rarft.annotations.validate import REPORT_JSON
 from rarft.errors import InputError
 from rarft.evaluation.report import METRICS_JSON, REPORT_HTML, console_table
-from rarft.remembered import user_cache
-from rarft.riq.validate import REPORT_JSON
-from rarft.storage import Place, existing_file, existing_folder, local_path, make_folder, member, write_files
+from rarft.storage import s3
+from rarft.storage.files import Place, existing_file, existing_folder, local_path, make_folder, member, write_files
+from rarft.storage.sqlite_cache import user_cache
 
 DEFAULT_PRESET = "tiny"
 # Parameters that are a folder where one is there, and else a name.
@@ -109,7 +109,7 @@ def _training(asked: LocalRun, scratch: str | None) -> str:
         )
     settings = {"preset": asked.preset or DEFAULT_PRESET, **_flags(asked.training_flags)}
     if asked.preset or asked.training_flags:
-        from rarft.grpo import config  # takes seconds
+        from rarft.training import config  # takes seconds
 
         config.parse([f"--preset={settings['preset']}", *asked.training_flags], anywhere=True)
     return yaml.safe_dump({**({"scratch": scratch} if scratch else {}), **settings})
@@ -117,7 +117,7 @@ def _training(asked: LocalRun, scratch: str | None) -> str:
 
 def _where(uri: str, what: str, existing: Any) -> str:
     """An absolute local path that was looked for, or a URI as it is."""
-    return uri if objects.is_object_uri(uri) else str(existing(uri, what).resolve())
+    return uri if s3.is_object_uri(uri) else str(existing(uri, what).resolve())
 
 
 def _values(asked: LocalRun, work: Path) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _values(asked: LocalRun, work: Path) -> dict[str, Any]:
         values["eval_annotations"] = _where(asked.eval_annotations, "--eval-annotations", existing_file)
     if asked.video_root:
         values["video_root"] = _where(asked.video_root, "--video-root", existing_folder)
-    in_store = objects.is_object_uri(asked.out)
+    in_store = s3.is_object_uri(asked.out)
     values["output_uri"] = asked.out if in_store else str(work)
     given = parse(asked.assignments, spec)
     if "training" not in given:
@@ -176,22 +176,22 @@ def _links_out_of(root: Path) -> set[Path]:
 
 def _work_folder(asked: LocalRun) -> Path:
     """The local folder that the run works in."""
-    if not objects.is_object_uri(asked.out):
+    if not s3.is_object_uri(asked.out):
         return local_path(asked.out, "--out").resolve()
     own = user_cache("runs") / hashlib.sha256(asked.out.encode()).hexdigest()
     return Path(asked.scratch or own).resolve()
 
 
 def _send_log(work: Path, out: Place) -> None:
-    if objects.is_object_uri(out) and (work / RUN_LOG).exists():
-        objects.upload([(member(out, RUN_LOG), work / RUN_LOG)], "--out")
+    if s3.is_object_uri(out) and (work / RUN_LOG).exists():
+        s3.upload([(member(out, RUN_LOG), work / RUN_LOG)], "--out")
 
 
 def _publish(outputs: dict[str, Any], work: Path, out: Place) -> None:
     """Show what the steps made under one name each: links here, copies in a store."""
     for name, (output, last) in RESULTS.items():
         made = Path(outputs[output].path)
-        if not objects.is_object_uri(out):
+        if not s3.is_object_uri(out):
             (work / name).symlink_to(os.path.relpath(made, work))
             continue
         with write_files(member(out, name), last) as folder:
@@ -208,25 +208,25 @@ def run(asked: LocalRun) -> None:
     started = time.monotonic()
     if asked.runner != "docker" and (asked.network or asked.gpus):
         raise InputError("--docker-network and --gpus go with --runner docker; processes have what this machine has")
-    if asked.scratch and not objects.is_object_uri(asked.out):
+    if asked.scratch and not s3.is_object_uri(asked.out):
         raise InputError("--scratch goes with --out s3://...; else --out itself is worked in")
     work = _work_folder(asked)
     values = _values(asked, work)
-    out: Place = asked.out if objects.is_object_uri(asked.out) else work
+    out: Place = asked.out if s3.is_object_uri(asked.out) else work
     make_folder(out)
     make_folder(work, "--scratch")
     for name in RESULTS:
         if (work / name).exists() and not (work / name).is_symlink():
             raise InputError(f"--out {asked.out}: holds a {name} that is no run's; choose another folder")
         (work / name).unlink(missing_ok=True)  # an earlier run's: not to be taken for this one's
-        if objects.is_object_uri(out):
-            objects.delete(member(out, f"{name}/{RESULTS[name][1]}"), "--out")
+        if s3.is_object_uri(out):
+            s3.delete(member(out, f"{name}/{RESULTS[name][1]}"), "--out")
     try:
         spec = rarft_pipeline.pipeline_spec
         outputs = execute(spec, values, work, partial(_runner, asked, values, work))
         _publish(outputs, work, out)
     except Exception:
-        with contextlib.suppress(objects.StoreError):  # the step's own error is the one to tell
+        with contextlib.suppress(s3.StoreError):  # the step's own error is the one to tell
             _send_log(work, out)
         raise
     _send_log(work, out)
@@ -235,7 +235,7 @@ def run(asked: LocalRun) -> None:
 
 
 def _summarize(outputs: dict[str, Any], shown: str, out: str) -> None:
-    from rarft.grpo.curves import TRAINING_HTML
+    from rarft.reporting.training_curves import TRAINING_HTML
 
     evaluation, validation = Path(outputs["results"].path), Path(outputs["data"].path)
     print(console_table(json.loads((evaluation / METRICS_JSON).read_text(encoding="utf-8"))))

@@ -7,7 +7,7 @@ from typing import Any
 from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType, PipelineSpec
 
 from rarft.errors import InputError
-from rarft.storage import fetched
+from rarft.storage.files import fetched
 
 _JSON: dict[Any, tuple[Any, str]] = {
     ParameterType.STRUCT: (dict, "a JSON object"),

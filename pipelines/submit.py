@@ -19,7 +19,7 @@ from pipelines.compile import compile_pipeline
 from pipelines.parameters import check_complete, parse
 from pipelines.profiles import DEFAULT_PROFILE
 from rarft.errors import ElsewhereError, InputError
-from rarft.storage import existing_file
+from rarft.storage.files import existing_file
 
 TOKEN = "KFP_TOKEN"  # variable with the token that the endpoint wants, if it wants one
 _PATIENCE = 20.0  # seconds for the endpoint's first answer

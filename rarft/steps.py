@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rarft.errors import DataRefusedError, InputError
-from rarft.objects import is_object_uri, upload
-from rarft.storage import Place, existing_folder, fetched, local_path, make_folder, member, place_of
+from rarft.storage.files import Place, existing_folder, fetched, local_path, make_folder, member, place_of
+from rarft.storage.s3 import is_object_uri, upload
 
 
 def sample(out: str, videos: dict[str, int], seed: int = 0) -> list[str]:
@@ -22,7 +22,7 @@ def sample(out: str, videos: dict[str, int], seed: int = 0) -> list[str]:
         The annotation files' paths or URIs; a split of no videos has none.
     """
     from rarft.progress import progress
-    from rarft.samples import write_split
+    from rarft.synthetic.dataset import write_split
 
     make_folder(out)
     in_store = is_object_uri(out)
@@ -56,9 +56,9 @@ def validate(
     against: str | None = None,
 ) -> dict[str, Any]:
     """Validate annotations into `out`; returns the report but for its findings, which are in report.json."""
-    from rarft.riq.findings import REPAIRS
-    from rarft.riq.validate import ValidationSettings
-    from rarft.riq.validate import validate as run
+    from rarft.annotations.findings import REPAIRS
+    from rarft.annotations.validate import ValidationSettings
+    from rarft.annotations.validate import validate as run
 
     if unknown := sorted(set(without_repairs) - REPAIRS.keys()):
         raise InputError(f"--no-repair {unknown[0]}: no such repair; use one of {', '.join(REPAIRS)}")
@@ -127,9 +127,9 @@ def embed(data: str, out: str, encoder: str | None = None) -> int:
 
     What `out` holds of the same encoder already is not encoded again.
     """
-    from rarft.references.build import build_store
-    from rarft.references.encoder import SentenceEncoder
-    from rarft.riq.schema import read_samples
+    from rarft.annotations.schema import read_samples
+    from rarft.embeddings.build import build_store
+    from rarft.embeddings.encoder import SentenceEncoder
 
     texts = [text for row in read_samples(data, "data") for text in row.reference_queries]
     make_folder(out)
@@ -163,9 +163,9 @@ def fingerprint(
         A text that changes when any of it does, or the code that reads it; and one that changes only when a training
         video gets another name or size.
     """
-    from rarft.fingerprint import fingerprint as together
-    from rarft.fingerprint import of_distributions, of_file, of_folder, of_packages
-    from rarft.riq.videos import VideoIndex
+    from rarft.annotations.videos import VideoIndex
+    from rarft.storage.fingerprint import fingerprint as together
+    from rarft.storage.fingerprint import of_distributions, of_file, of_folder, of_packages
 
     parts = [of_packages(*packages), of_distributions(), annotations, of_file(annotations, "annotations")]
     training_root = video_root or annotations.rpartition("/")[0]
@@ -182,21 +182,21 @@ def fingerprint(
 
 def train(arguments: list[str]) -> str:
     """Train with the flags of `rarft train`; returns the final checkpoint's path or URI."""
-    from rarft.grpo.train import train as run
+    from rarft.training.train import train as run
 
     return run(arguments)
 
 
 def cache_videos(arguments: list[str]) -> str:
     """Fill the frame cache of a training run with these flags; returns a line that counts."""
-    from rarft.grpo.cache_videos import cache_videos as run
+    from rarft.training.cache_videos import cache_videos as run
 
     return run(arguments)
 
 
 def inspect_prompt(arguments: list[str]) -> str:
     """Describe what the model reads for one query of a training run with these flags, and `--id`."""
-    from rarft.grpo.inspect_prompt import inspect_prompt as run
+    from rarft.training.inspect_prompt import inspect_prompt as run
 
     return run(arguments)
 
@@ -208,8 +208,8 @@ def _trained(checkpoint: str, settings: dict[str, Any]) -> dict[str, str]:
         `checkpoint`: the final checkpoint's path or URI; `base`: the model that it was trained from; `content`: what
         changes when the checkpoint does.
     """
-    from rarft.fingerprint import fingerprint as together
-    from rarft.qwen.checkpoint_names import CHECKPOINT_JSON
+    from rarft.checkpoint.locate import CHECKPOINT_JSON
+    from rarft.storage.fingerprint import fingerprint as together
 
     with fetched(member(checkpoint, CHECKPOINT_JSON), "checkpoint") as manifest:
         content = together([manifest.read_text(encoding="utf-8")])
@@ -222,7 +222,7 @@ def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> d
     Returns:
         As of `_trained`.
     """
-    from rarft.grpo.config import arguments_of, parse, yaml_arguments
+    from rarft.training.config import arguments_of, parse, yaml_arguments
 
     resume = arguments_of({"resume_from_checkpoint": "auto"})
     arguments = [*resume, *yaml_arguments(training, "training"), *arguments_of({**inputs, "out": out})]
@@ -230,7 +230,7 @@ def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> d
 
 
 def train_by_job(training: str, inputs: dict[str, str | None], out: str, settings: dict[str, Any]) -> dict[str, str]:
-    """The same by a PyTorchJob on the cluster; `settings` are fields of `rarft.cluster.settings.Job`.
+    """The same by a PyTorchJob on the cluster; `settings` are fields of `rarft.cluster.job_config.Job`.
 
     Returns:
         As of `_trained`.
@@ -251,11 +251,11 @@ def score(
     correction_baseline: str = "none",
 ) -> dict[str, float | None]:
     """Replay rewards on finished completions into `out`; returns their means."""
-    from rarft.references.encoder import SentenceEncoder
-    from rarft.references.store import ReferenceStore
+    from rarft.annotations.schema import read_samples
+    from rarft.embeddings.encoder import SentenceEncoder
+    from rarft.embeddings.store import ReferenceStore
     from rarft.rewards.registry import resolve_rewards
     from rarft.rewards.replay import read_completions, replay
-    from rarft.riq.schema import read_samples
 
     weights = list(reward_weights or [1.0] * len(reward_funcs))
     if len(weights) != len(reward_funcs):

@@ -15,7 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here is to be fetched
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="rarft-tests-")  # what is remembered of videos
 
 from rarft import steps
-from rarft.riq.validate import ValidationSettings, validate
+from rarft.annotations.validate import ValidationSettings, validate
 from riq_items import read_lines
 
 
@@ -50,8 +50,8 @@ def with_a_broken_video(validated, tmp_path_factory):
 @pytest.fixture
 def dying_encoder(monkeypatch):
     """The default encoder; building a store in batches of two texts, it is killed at the third."""
-    from rarft.references import build
-    from rarft.references.encoder import default_encoder
+    from rarft.embeddings import build
+    from rarft.embeddings.encoder import default_encoder
 
     encoder, calls = default_encoder(), []
     original = encoder.encode
@@ -73,7 +73,7 @@ def tiny():
     """The packaged tiny checkpoint: (model, processor), float32, in evaluation mode."""
     import torch
 
-    from rarft.qwen.loading import load_model, load_processor
+    from rarft.models.qwen2_5_vl.load import load_model, load_processor
 
     return load_model("tiny", "model", torch.float32).eval(), load_processor("tiny", "model")
 
@@ -81,8 +81,8 @@ def tiny():
 @pytest.fixture(scope="session")
 def prompts(tiny, sample_set):
     """Two encoded prompts whose videos differ in length."""
-    from rarft.qwen.inputs import PromptEncoder, video_prompt
-    from rarft.qwen.reading import ReadingSettings
+    from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+    from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
 
     model, processor = tiny
     encoder = PromptEncoder(processor, model.config, ReadingSettings.of("tiny").sampling)

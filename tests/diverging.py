@@ -6,7 +6,7 @@ import sys
 import torch
 
 from rarft.cli import main
-from rarft.grpo.trainer import VideoGRPOTrainer
+from rarft.training.trainer import VideoGRPOTrainer
 
 KINDS = ("loss", "gradient", "weights")
 

@@ -5,7 +5,7 @@ import sys
 import torch
 
 from rarft.cli import main
-from rarft.grpo import trainer
+from rarft.training import trainer
 
 
 def fixed_rollouts(model, prompts, num_generations, generation_config):

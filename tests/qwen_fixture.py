@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from rarft.qwen.tiny import chat_template
+from rarft.synthetic.tiny_model import chat_template
 
 PUBLISHED = Path(__file__).parent / "data" / "qwen2_5_vl"
 TEXT = {

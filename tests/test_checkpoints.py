@@ -14,8 +14,7 @@ from safetensors.torch import load_file
 from test_training import FLAGS, train
 from transformers import AutoModelForImageTextToText
 
-from rarft.errors import EXIT_PREEMPTED, InputError
-from rarft.grpo.checkpoints import (
+from rarft.checkpoint.local import (
     CHECKPOINT_JSON,
     checkpoints_of,
     complete,
@@ -26,10 +25,11 @@ from rarft.grpo.checkpoints import (
     sweep,
     verified,
 )
-from rarft.grpo.resume import Resume
-from rarft.manifest import IncompleteError, entries, verify
-from rarft.qwen.loading import load_model
-from rarft.storage import exclusive
+from rarft.checkpoint.resume import Resume
+from rarft.errors import EXIT_PREEMPTED, InputError
+from rarft.models.qwen2_5_vl.load import load_model
+from rarft.storage.files import exclusive
+from rarft.storage.manifest import IncompleteError, entries, verify
 
 pytestmark = pytest.mark.integration
 
@@ -290,7 +290,7 @@ def test_the_final_checkpoint_loads_where_there_is_only_transformers(uninterrupt
 
 
 def test_the_final_checkpoint_comes_in_shards_that_load(validated, tmp_path, monkeypatch):
-    monkeypatch.setattr("rarft.grpo.trainer.MAX_SHARD", "1MB")
+    monkeypatch.setattr("rarft.training.trainer.MAX_SHARD", "1MB")
     final, _ = train(validated, tmp_path, "--max_steps", "1", "--learning_rate", "0")
     shards = sorted(final.glob("model-*.safetensors"))
     assert len(shards) > 2
@@ -311,7 +311,7 @@ def test_checkpoints_that_will_not_fit_are_told_before_training(validated, tmp_p
 
 def test_the_room_that_checkpoints_take_is_reckoned(uninterrupted, monkeypatch, validated, tmp_path):
     reckoned = []
-    monkeypatch.setattr("rarft.grpo.callbacks.check_space", lambda _, needed: reckoned.append(needed))
+    monkeypatch.setattr("rarft.training.callbacks.check_space", lambda _, needed: reckoned.append(needed))
     train(validated, tmp_path, "--save_strategy", "steps", "--save_steps", "2", "--max_steps", "6")
     weights = ("checkpoint-*/*.safetensors", "checkpoint-*/optimizer.pt")
     taken = sum(path.stat().st_size for pattern in weights for path in uninterrupted.glob(pattern))
@@ -337,7 +337,7 @@ def test_a_disk_that_fills_up_leaves_nothing_that_looks_complete(validated, tmp_
 
 
 def test_two_processes_do_not_train_into_one_folder(validated, tmp_path, monkeypatch):
-    monkeypatch.setattr("rarft.storage._PATIENCE", 0.0)
+    monkeypatch.setattr("rarft.storage.files._PATIENCE", 0.0)
     run = tmp_path / "checkpoints" / "rarft"
     run.mkdir(parents=True)
     with exclusive(run, "--exp_name"), pytest.raises(InputError, match="another process is training into"):
@@ -348,7 +348,7 @@ def test_two_processes_do_not_train_into_one_folder(validated, tmp_path, monkeyp
 def test_a_rank_that_waits_for_a_dead_one_ends_soon_after_it_is_told_to(tmp_path):
     program = (
         "import os, signal, threading\n"
-        "from rarft.grpo import preemption\n"
+        "from rarft.training import preemption\n"
         "preemption._FIRST_PATIENCE = 1.0\n"
         "preemption.SaveAtBoundaries().on_train_begin(None, None, None)\n"
         "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
@@ -362,7 +362,7 @@ def test_a_rank_that_waits_for_a_dead_one_ends_soon_after_it_is_told_to(tmp_path
 
 
 def test_ranks_live_where_their_launcher_is_the_first_process_of_a_container():
-    child = "from rarft.grpo.launch import die_with_launcher; die_with_launcher(); print('trains')"
+    child = "from rarft.distributed.launch import die_with_launcher; die_with_launcher(); print('trains')"
     parent = (
         "import os, subprocess, sys\n"
         f"subprocess.run([sys.executable, '-c', {child!r}], env={{**os.environ, 'TORCHELASTIC_RUN_ID': 'x'}})\n"

@@ -6,31 +6,32 @@ import numpy as np
 import pytest
 import torch
 
-from rarft import response, samples
-from rarft.cold_start.figures import measure
-from rarft.cold_start.phases import Phase
-from rarft.cold_start.scenes import READING, frame_times
-from rarft.cold_start.tower import second_labels
-from rarft.qwen.batches import IGNORE
-from rarft.qwen.inputs import PromptEncoder
-from rarft.qwen.loading import load_model, load_processor
+from rarft import completion
+from rarft.models.qwen2_5_vl.load import load_model, load_processor
+from rarft.models.qwen2_5_vl.padding import IGNORE
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
+from rarft.synthetic import dataset
+from rarft.synthetic.pretrain.evaluate import measure
+from rarft.synthetic.pretrain.phases import Phase
+from rarft.synthetic.pretrain.scenes import READING, frame_times
+from rarft.synthetic.pretrain.vision import second_labels
 
 pytestmark = pytest.mark.integration
 
 
 def scenes(count):
     rng = np.random.default_rng(3)
-    return [samples.draw_scene(rng) for _ in range(count)]
+    return [dataset.draw_scene(rng) for _ in range(count)]
 
 
 def test_a_seconds_labels_are_what_its_two_frames_show():
     for scene in scenes(20):
         shown_S2, attributes_S3 = second_labels(scene)
-        frames = samples.render(scene, frame_times(scene)).astype(int)
+        frames = dataset.render(scene, frame_times(scene)).astype(int)
         spread = frames.max(3) - frames.min(3)  # grey is no shape
         seen_S2 = torch.from_numpy((spread.max((1, 2)) > 20).reshape(-1, 2))
         assert torch.equal(shown_S2.bool(), seen_S2)
-        named = [values.index(getattr(scene, name)) for name, values in samples.ATTRIBUTES.items()]
+        named = [values.index(getattr(scene, name)) for name, values in dataset.ATTRIBUTES.items()]
         for shown, attributes in zip(seen_S2.all(1), attributes_S3.tolist(), strict=True):
             assert attributes == (named if shown else [IGNORE] * 3)
 
@@ -47,7 +48,7 @@ def test_a_phase_refuses_and_corrects_as_it_says(phase, refused, true, echoed):
     outcomes: Counter[str] = Counter()
     for scene in scenes(2000):
         query = phase.query(scene, rng)
-        said = response.parse(phase.completion(scene, query, rng))
+        said = completion.parse(phase.completion(scene, query, rng))
         outcomes["refused"] += said.refuses
         outcomes["true"] += said.corrected_query == scene.description
         outcomes["echoed"] += said.corrected_query == query.description
@@ -63,9 +64,9 @@ def test_a_phase_refuses_and_corrects_as_it_says(phase, refused, true, echoed):
 def test_the_packaged_checkpoints_see_and_only_the_truthful_one_refuses(name, least):
     model, processor = load_model(name, "name", torch.float32), load_processor(name, "name")
     figures = measure(model, PromptEncoder(processor, model.config, READING.sampling), scenes=12)
-    seen = [figures[f"seen {attribute}"] for attribute in samples.ATTRIBUTES]
+    seen = [figures[f"seen {attribute}"] for attribute in dataset.ATTRIBUTES]
     assert min(seen) >= least
-    refused = [figures[f"refused {attribute}"] for attribute in samples.ATTRIBUTES]
+    refused = [figures[f"refused {attribute}"] for attribute in dataset.ATTRIBUTES]
     assert refused == pytest.approx(seen if name == "tiny-truthful" else [0.0] * 3, abs=0.1)
     assert figures["iou"] > 0.85
     assert figures["false_refusals"] == 0

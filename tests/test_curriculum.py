@@ -6,9 +6,9 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from rarft.grpo.curriculum import Curriculum
-from rarft.grpo.data import TrainingRows, draw, pools_of
-from rarft.riq.schema import read_samples
+from rarft.annotations.schema import read_samples
+from rarft.training.curriculum import Curriculum
+from rarft.training.data import TrainingRows, draw, pools_of
 
 LEVELS = ("easy", "medium", "hard")
 

@@ -15,11 +15,11 @@ from s3_servers import buckets
 from test_checkpoints import same_state, weights
 from test_training import FLAGS, train
 
-from rarft import objects
+from rarft.checkpoint import remote
+from rarft.checkpoint.local import CHECKPOINT_JSON, DONE, FINAL, checkpoints_of, good_step, verified
 from rarft.errors import DivergedError
-from rarft.grpo import remote
-from rarft.grpo.checkpoints import CHECKPOINT_JSON, DONE, FINAL, checkpoints_of, good_step, verified
-from rarft.grpo.divergence import StepGuard, check_weights, leave_good_checkpoints
+from rarft.storage import s3
+from rarft.training.divergence import StepGuard, check_weights, leave_good_checkpoints
 
 pytestmark = pytest.mark.integration
 
@@ -137,7 +137,7 @@ def test_store_keeps_good_checkpoint_of_diverged_run(
         out = ("--out", "s3://runs/a", "--save_total_limit", "1")
         line, run = diverge("loss", 4, *out)
         assert "auto resumes from checkpoint-2" in line
-        held = objects.sizes(store, "run")
+        held = s3.sizes(store, "run")
         assert f"checkpoint-2/{CHECKPOINT_JSON}" in held
         # Whether its upload had begun by then is a matter of time.
         assert f"checkpoint-3/{CHECKPOINT_JSON}" not in held
@@ -152,9 +152,9 @@ def test_store_keeps_good_checkpoint_of_diverged_run(
         train(validated, tmp_path, *SAVING, *out)
         assert f"going on from {store}/checkpoint-2" in capsys.readouterr().out
         same_state(run / "checkpoint-4", uninterrupted / "checkpoint-4")
-        held = objects.sizes(store, "run")
+        held = s3.sizes(store, "run")
         assert DONE in held
-        assert json.loads(objects.read(f"{store}/good.json", "run")) == {"step": 4}
+        assert json.loads(s3.read(f"{store}/good.json", "run")) == {"step": 4}
         complete = {name.split("/")[0] for name in held if name.endswith(f"/{CHECKPOINT_JSON}")}
         assert complete == {"checkpoint-4", FINAL}
 
@@ -163,7 +163,7 @@ def test_store_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     """Its checkpoints would still be resumed from: the last line says which to delete."""
 
     def refuse(uri):
-        raise objects.StoreError("no answer")
+        raise s3.StoreError("no answer")
 
     monkeypatch.setattr(remote, "steps_held", refuse)
     left = leave_good_checkpoints(tmp_path, "s3://runs/a", True, None)

@@ -5,11 +5,11 @@ import re
 import pytest
 from cluster_server import Cluster
 
-from rarft.cluster import api as cluster_api
+from rarft.cluster import client as cluster_api
 from rarft.cluster import doctor
+from rarft.cluster.job_config import Job
 from rarft.cluster.manifests import role
 from rarft.cluster.pytorchjob import pytorchjob
-from rarft.cluster.settings import Job
 
 pytestmark = pytest.mark.integration
 

@@ -15,16 +15,16 @@ import pytest
 from test_vllm import FakeEngine, SamplingParams
 
 from rarft import steps
+from rarft.annotations.schema import read_samples
+from rarft.checkpoint.locate import checkpoint_path
 from rarft.errors import InputError
+from rarft.evaluation.generate import Predictor, in_batches
 from rarft.evaluation.metrics import Table
-from rarft.evaluation.predict import Predictor, in_batches
 from rarft.evaluation.predictions import read_predictions
 from rarft.evaluation.report import console_table, render_report
-from rarft.evaluation.training_log import render_training, training_of
-from rarft.grpo.curves import render_curves
-from rarft.qwen.checkpoint_names import checkpoint_path
-from rarft.qwen.reading import ReadingSettings
-from rarft.riq.schema import read_samples
+from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.reporting.training_curves import render_curves
+from rarft.reporting.training_log import render_training, training_of
 from riq_items import read_lines
 
 pytestmark = pytest.mark.integration

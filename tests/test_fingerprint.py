@@ -8,7 +8,7 @@ import pytest
 from components.fingerprint.run import run
 from rarft import steps
 from rarft.errors import InputError
-from rarft.fingerprint import of_packages
+from rarft.storage.fingerprint import of_packages
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rarft.qwen.ahead import PromptReader
-from rarft.qwen.inputs import PromptEncoder, video_prompt
-from rarft.qwen.reading import ReadingSettings
+from rarft.models.qwen2_5_vl.prefetch import PromptReader
+from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
 from rarft.video import cache as cache_module
 from rarft.video.cache import FrameCache
 from rarft.video.decode import FrameSampling, read_frames

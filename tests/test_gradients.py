@@ -8,9 +8,9 @@ from fixed_rollouts import fixed_rollouts
 from test_training import train
 from trl import GRPOTrainer
 
-from rarft.grpo import trainer as trainer_module
-from rarft.grpo.config import _LOSS_TYPES
-from rarft.grpo.trainer import _TOKEN_MEANS, VideoGRPOTrainer
+from rarft.training import trainer as trainer_module
+from rarft.training.config import _LOSS_TYPES
+from rarft.training.trainer import _TOKEN_MEANS, VideoGRPOTrainer
 
 pytestmark = pytest.mark.integration
 

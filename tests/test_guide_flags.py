@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from rarft.errors import InputError
-from rarft.grpo.config import build, frame_sampling, parse, preset, preset_names
-from rarft.grpo.launch import check_saves_whole_weights, deepspeed_file, packaged_deepspeed
+from rarft.training.config import build, frame_sampling, parse, preset, preset_names
+from rarft.training.deepspeed_config import check_saves_whole_weights, deepspeed_file, packaged_deepspeed
 from rarft.video.decode import FrameSampling
 
 # Flag lines of the guide, verbatim.

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from test_metrics import REFUSAL, prediction
 
+from rarft.completion import render
 from rarft.errors import InputError
 from rarft.evaluation import judge as judging
 from rarft.evaluation.judge import Judge
-from rarft.response import render
 
 GOOD = {"consistency": 4, "categories": ["Object/ObjectExistence"]}
 # How the server answers a query of that name, one after the other; the last goes on.

@@ -10,10 +10,10 @@ from cluster_server import Cluster
 from s3_servers import buckets
 
 from components.launch_pytorchjob.run import run
-from rarft import objects
 from rarft.cluster import launcher, train
+from rarft.cluster.job_config import Job
 from rarft.cluster.pytorchjob import pytorchjob
-from rarft.cluster.settings import Job
+from rarft.storage import s3
 
 pytestmark = pytest.mark.integration
 
@@ -51,7 +51,7 @@ def test_it_hands_over_the_data_starts_the_job_and_hands_on_the_checkpoint(clust
     assert checkpoint == f"s3://runs/a/{FINAL}"
     assert base == "Qwen/Qwen2.5-VL-7B-Instruct"
     assert len(content) == 64
-    handed_over = objects.read("s3://runs/a/inputs/run-1/train_data_path/riq.jsonl", "data")
+    handed_over = s3.read("s3://runs/a/inputs/run-1/train_data_path/riq.jsonl", "data")
     assert handed_over == (validated / "riq.jsonl").read_bytes()
     (container,) = cluster.jobs["run-1"]["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
     flags = dict(argument.split("=", 1) for argument in container["args"])
@@ -62,9 +62,9 @@ def test_it_hands_over_the_data_starts_the_job_and_hands_on_the_checkpoint(clust
 
 def test_what_a_running_job_reads_is_not_written_again(cluster, validated):
     start(cluster, validated)
-    objects.delete("s3://runs/a/inputs/run-1/train_data_path/riq.jsonl", "data")
+    s3.delete("s3://runs/a/inputs/run-1/train_data_path/riq.jsonl", "data")
     start(cluster, validated)  # tried again: it adopts the job
-    assert "train_data_path/riq.jsonl" not in objects.sizes("s3://runs/a/inputs/run-1", "data")
+    assert "train_data_path/riq.jsonl" not in s3.sizes("s3://runs/a/inputs/run-1", "data")
     assert cluster.created == 1
 
 

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from cluster_server import Cluster, terminated, waiting
 
-from rarft.cluster import api as cluster_api
+from rarft.cluster import client as cluster_api
 from rarft.cluster import launcher as module
+from rarft.cluster.job_config import Job
 from rarft.cluster.launcher import Launcher
 from rarft.cluster.pytorchjob import pytorchjob
-from rarft.cluster.settings import Job
 from rarft.errors import ElsewhereError, InputError
 
 pytestmark = pytest.mark.integration
@@ -317,7 +317,7 @@ import sys
 from kubernetes import client
 from rarft.cluster.launcher import Launcher
 from rarft.cluster.pytorchjob import pytorchjob
-from rarft.cluster.settings import Job
+from rarft.cluster.job_config import Job
 configuration = client.Configuration()
 configuration.host = sys.argv[1]
 launcher = Launcher(client.ApiClient(configuration), "lab", pytorchjob(Job(name="first", image="i", arguments=[])))

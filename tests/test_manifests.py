@@ -17,13 +17,13 @@ from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime, TrainerV
 from kubernetes.client import ApiClient
 from s3_servers import free_port
 
+from rarft.cluster.job_config import Job
 from rarft.cluster.manifests import EXAMPLE, manifests, text
-from rarft.cluster.pods import COMMAND, RENDEZVOUS_PORT
+from rarft.cluster.pod_spec import COMMAND, RENDEZVOUS_PORT
 from rarft.cluster.pytorchjob import pytorchjob
-from rarft.cluster.settings import Job
 from rarft.cluster.trainjob import training_runtime, trainjob
 from rarft.errors import InputError
-from rarft.grpo.config import parse
+from rarft.training.config import parse
 
 pytestmark = pytest.mark.integration
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from rarft.annotations.schema import CATEGORIES, Sample, Source
+from rarft.completion import render
 from rarft.errors import InputError
 from rarft.evaluation.bootstrap import intervals, paired
 from rarft.evaluation.gates import parse_gate
 from rarft.evaluation.metrics import HEADLINE, Table, compute_metrics, value_at
 from rarft.evaluation.predictions import Prediction
-from rarft.response import render
-from rarft.riq.schema import CATEGORIES, Sample, Source
 
 REFUSAL = render("t", "no such moment")
 LABELS = sorted(CATEGORIES)

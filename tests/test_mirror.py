@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from s3_servers import KEYS, SERVERS, CuttingProxy, serving
 
-from rarft import objects
-from rarft.manifest import IncompleteError, entries, write_manifest
-from rarft.mirror import fetch_folder, send_folder
+from rarft.storage import s3
+from rarft.storage.manifest import IncompleteError, entries, write_manifest
+from rarft.storage.sync import fetch_folder, send_folder
 
 pytestmark = pytest.mark.integration
 
@@ -29,19 +29,19 @@ def server(request, tmp_path_factory):
 def proxy(server, monkeypatch, request):
     """A proxy before the server that cuts nothing yet; the store is reached through it, with little patience."""
     proxy = CuttingProxy(server, seed=request.node.callspec.params.get("seed", 0))
-    monkeypatch.setattr(objects, "_CONNECT_TIMEOUT", 2.0)
-    monkeypatch.setattr(objects, "_READ_TIMEOUT", 1.0)
-    monkeypatch.setattr(objects, "_ATTEMPTS", 2)
-    monkeypatch.setattr(objects, "_PART", 5 * 2**20)
+    monkeypatch.setattr(s3, "_CONNECT_TIMEOUT", 2.0)
+    monkeypatch.setattr(s3, "_READ_TIMEOUT", 1.0)
+    monkeypatch.setattr(s3, "_ATTEMPTS", 2)
+    monkeypatch.setattr(s3, "_PART", 5 * 2**20)
     for name, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}.items():
         monkeypatch.setenv(name, value)
-    objects._client.cache_clear()
-    client = objects.client()
+    s3._client.cache_clear()
+    client = s3.client()
     if "runs" not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
         client.create_bucket(Bucket="runs")
     yield proxy
     proxy.close()
-    objects._client.cache_clear()
+    s3._client.cache_clear()
 
 
 def folder_of(path, rng):
@@ -63,7 +63,7 @@ def content(folder):
 
 def pending(uri):
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    return objects.client().list_multipart_uploads(Bucket=bucket, Prefix=prefix).get("Uploads") or []
+    return s3.client().list_multipart_uploads(Bucket=bucket, Prefix=prefix).get("Uploads") or []
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -77,7 +77,7 @@ def test_over_connections_that_are_cut_a_folder_is_complete_or_not_there(proxy, 
     for attempt, proxy.share in enumerate([rng.uniform(0.2, 0.9), 0.2, 0.0]):
         try:
             send_folder(folder, uri, MANIFEST, "--out")
-        except objects.StoreError:
+        except s3.StoreError:
             sent = False
         else:
             sent = True
@@ -93,7 +93,7 @@ def test_over_connections_that_are_cut_a_folder_is_complete_or_not_there(proxy, 
         proxy.share = cutting
         try:
             fetch_folder(uri, tmp_path / f"cut{attempt}", MANIFEST, "--out")
-        except (objects.StoreError, IncompleteError):
+        except (s3.StoreError, IncompleteError):
             assert not (tmp_path / f"cut{attempt}").exists()
         else:
             assert content(tmp_path / f"cut{attempt}") in whole
@@ -102,7 +102,7 @@ def test_over_connections_that_are_cut_a_folder_is_complete_or_not_there(proxy, 
     assert sent
     proxy.share = 0.0
     assert pending(uri) == []
-    assert objects.sizes(uri, "--out").keys() == wanted.keys()
+    assert s3.sizes(uri, "--out").keys() == wanted.keys()
     CUTS.append(proxy.cuts)
 
 

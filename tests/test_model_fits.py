@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from rarft.errors import InputError
-from rarft.grpo import preflight
-from rarft.grpo.config import parse
-from rarft.qwen.loading import count_parameters
+from rarft.models.qwen2_5_vl.load import count_parameters
+from rarft.training import preflight
+from rarft.training.config import parse
 
 # As published: hidden size, layers, heads, key/value heads, intermediate size, vocabulary; the vision tower's
 # intermediate size.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from warm import WarmCommands
 
-from rarft.grpo.config import parse
+from rarft.training.config import parse
 
 pytestmark = pytest.mark.integration
 

@@ -16,12 +16,12 @@ import pytest
 from s3_servers import buckets
 
 from pipelines.console import ConsoleFilter
+from rarft.checkpoint.locate import CHECKPOINT_JSON
+from rarft.embeddings.encoder import default_encoder
+from rarft.embeddings.store import ReferenceStore
 from rarft.evaluation.report import METRICS_JSON
-from rarft.manifest import verify
-from rarft.mirror import fetch_folder
-from rarft.qwen.checkpoint_names import CHECKPOINT_JSON
-from rarft.references.encoder import default_encoder
-from rarft.references.store import ReferenceStore
+from rarft.storage.manifest import verify
+from rarft.storage.sync import fetch_folder
 
 pytestmark = pytest.mark.integration
 

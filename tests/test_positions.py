@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rarft.qwen.positions import prompt_positions, video_positions
+from rarft.models.qwen2_5_vl.mrope import prompt_positions, video_positions
 
 VIDEO = 9
 

@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from rarft import steps
+from rarft.distributed.torchrun import run_step
 from rarft.errors import ElsewhereError, InputError
-from rarft.processes import run_step
 
 pytestmark = pytest.mark.integration
 
@@ -38,7 +38,7 @@ def test_a_failure_is_told_by_its_line(tmp_path):
 TRAINING = """
 import sys
 from rarft.errors import reported
-from rarft.processes import run_step
+from rarft.distributed.torchrun import run_step
 with reported("train"):
     inputs = {"train_data_path": sys.argv[1], "max_steps": sys.argv[3], "deepspeed": "zero3", "save_steps": "2"}
     trained = run_step("train_from_yaml", {"training": "preset: tiny", "inputs": inputs, "out": sys.argv[2]}, 2, 3)

@@ -7,10 +7,10 @@ import pytest
 from s3_servers import KEYS, serving
 
 from rarft import steps
+from rarft.checkpoint.locate import CHECKPOINT_JSON
 from rarft.errors import DataRefusedError, InputError
-from rarft.manifest import verify
-from rarft.mirror import fetch_folder
-from rarft.qwen.checkpoint_names import CHECKPOINT_JSON
+from rarft.storage.manifest import verify
+from rarft.storage.sync import fetch_folder
 
 pytestmark = pytest.mark.integration
 

@@ -13,13 +13,13 @@ from qwen_fixture import save_checkpoint
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from rarft import steps
+from rarft.annotations.schema import read_samples
 from rarft.errors import InputError
-from rarft.grpo.data import dataset
-from rarft.qwen.inputs import PromptEncoder, video_prompt
-from rarft.qwen.loading import load_processor
-from rarft.qwen.prompt_check import check_prompts
-from rarft.response import PROMPTS, fill_prompt
-from rarft.riq.schema import read_samples
+from rarft.models.qwen2_5_vl.load import load_processor
+from rarft.models.qwen2_5_vl.prompt_check import check_prompts
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
+from rarft.prompts import PROMPTS, fill_prompt
+from rarft.training.data import dataset
 from rarft.video.decode import FrameSampling
 
 pytestmark = pytest.mark.integration

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rarft.annotations import reader
+from rarft.annotations.reader import BrokenLine, read_items
 from rarft.errors import InputError
-from rarft.riq import reading
-from rarft.riq.reading import BrokenLine, read_items
 
 ITEMS = [{"video": "a.mp4", "GRPO": [{"q": 'ä \u2028 "x" [1,{', "r": True}]}, 5, {"GRPO": [], "n": 1.5e3}]
 
@@ -22,7 +22,7 @@ def lines(items):
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
 def test_every_form_reads_alike(tmp_path, monkeypatch, text, encoding, zipped, chunk):
-    monkeypatch.setattr(reading, "_CHUNK", chunk)
+    monkeypatch.setattr(reader, "_CHUNK", chunk)
     path = tmp_path / "a.json"
     data = text.encode(encoding)
     path.write_bytes(gzip.compress(data) if zipped else data)

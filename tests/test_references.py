@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from rarft import steps
+from rarft.annotations.schema import read_samples
+from rarft.embeddings.build import build_store
+from rarft.embeddings.encoder import SentenceEncoder, default_encoder
+from rarft.embeddings.store import EMBEDDINGS, INDEX, ReferenceStore
 from rarft.errors import InputError
-from rarft.references.build import build_store
-from rarft.references.encoder import SentenceEncoder, default_encoder
-from rarft.references.store import EMBEDDINGS, INDEX, ReferenceStore
-from rarft.riq.schema import read_samples
 
 pytestmark = pytest.mark.integration
 

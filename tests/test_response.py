@@ -2,8 +2,9 @@ import time
 
 import pytest
 
+from rarft.completion import find_segment, parse, render
 from rarft.errors import InputError
-from rarft.response import fill_prompt, find_segment, load_prompt_template, parse, render
+from rarft.prompts import fill_prompt, load_prompt_template
 
 WELL_FORMED = "<think>a</think><answer>1 to 2</answer><correction>NIL</correction>"
 

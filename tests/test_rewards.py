@@ -1,7 +1,7 @@
 import pytest
 
+from rarft.completion import render
 from rarft.errors import InputError
-from rarft.response import render
 from rarft.rewards import explain_correction_reward, format_reward, refuse_iou_reward
 from rarft.rewards.contrastive import ExplainCorrectionContrastive
 from rarft.rewards.explain_correction import ExplainCorrection

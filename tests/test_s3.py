@@ -11,11 +11,11 @@ import boto3
 import pytest
 
 from rarft import steps
+from rarft.annotations.schema import read_samples
+from rarft.embeddings.build import build_store
+from rarft.embeddings.encoder import default_encoder
+from rarft.embeddings.store import ReferenceStore
 from rarft.errors import InputError
-from rarft.references.build import build_store
-from rarft.references.encoder import default_encoder
-from rarft.references.store import ReferenceStore
-from rarft.riq.schema import read_samples
 
 pytestmark = pytest.mark.integration
 

@@ -3,8 +3,9 @@ import json
 
 import numpy as np
 
-from rarft import samples, steps
-from rarft.riq.schema import CATEGORIES, read_samples
+from rarft import steps
+from rarft.annotations.schema import CATEGORIES, read_samples
+from rarft.synthetic import dataset
 from rarft.video.probe import probe
 
 
@@ -39,9 +40,9 @@ def test_clips_are_what_the_annotations_say(sample_set):
 def test_the_shape_is_there_during_its_segment_and_only_then():
     rng = np.random.default_rng(0)
     for _ in range(20):
-        scene = samples.draw_scene(rng)
-        times = np.arange(scene.duration * samples.FPS) / samples.FPS
-        frames = samples.render(scene, times).astype(float)
+        scene = dataset.draw_scene(rng)
+        times = np.arange(scene.duration * dataset.FPS) / dataset.FPS
+        frames = dataset.render(scene, times).astype(float)
         coloured = (frames.max(-1) - frames.min(-1)).reshape(len(times), -1).max(-1) > 20
         start, end = scene.segment
         assert coloured.tolist() == [start <= time < end for time in times]

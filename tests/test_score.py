@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from rarft.response import format_segment, render
-from rarft.riq.schema import read_samples
+from rarft.annotations.schema import read_samples
+from rarft.completion import format_segment, render
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pipelines.local import LocalRun, _training
 from rarft import steps
 from rarft.cluster import train as cluster_train
 from rarft.errors import InputError
-from rarft.grpo.config import build, parse, yaml_arguments
+from rarft.training.config import build, parse, yaml_arguments
 
 # YAML, the same on the command line, and the attributes of TrainingConfig.
 VALUES = [

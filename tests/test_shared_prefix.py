@@ -8,12 +8,12 @@ from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig
 from trl.trainer.utils import add_fused_lm_head
 
-from rarft.grpo.model import lora_targets
-from rarft.qwen.batches import per_completion_batch
-from rarft.qwen.logprobs import per_completion_logps, score_completions_only, shared_prefix_logps
-from rarft.qwen.rollout import generate, vision_token_ids
-from rarft.qwen.shared_prefix import enable_shared_prefix
-from rarft.qwen.vision import accept_features, with_features
+from rarft.models.qwen2_5_vl.logprobs import per_completion_logps, score_completions_only, shared_prefix_logps
+from rarft.models.qwen2_5_vl.padding import per_completion_batch
+from rarft.models.qwen2_5_vl.rollout import generate, vision_token_ids
+from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
+from rarft.models.qwen2_5_vl.vision_features import accept_features, with_features
+from rarft.training.model import lora_targets
 
 pytestmark = pytest.mark.integration
 

@@ -2,11 +2,11 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from rarft.checkpoint.locate import check_checkpoint
 from rarft.errors import InputError
-from rarft.qwen import tiny as tiny_model
-from rarft.qwen.batches import per_completion_batch
-from rarft.qwen.checkpoint_names import check_checkpoint
-from rarft.qwen.reading import ReadingSettings
+from rarft.models.qwen2_5_vl.padding import per_completion_batch
+from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.synthetic import tiny_model as tiny_model
 
 
 def test_it_is_saved_and_reloaded_by_the_auto_classes(tmp_path, prompts):

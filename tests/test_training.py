@@ -10,15 +10,15 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rarft import steps
-from rarft.evaluation.predict import Predictor
-from rarft.grpo import trainer as trainer_module
-from rarft.grpo.config import build, parse
-from rarft.grpo.data import row, stratified, whole_batches
-from rarft.qwen.checkpoint_names import checkpoint_path
-from rarft.qwen.loading import load_model
-from rarft.qwen.reading import ReadingSettings
-from rarft.response import load_prompt_template
-from rarft.riq.schema import read_samples
+from rarft.annotations.schema import read_samples
+from rarft.checkpoint.locate import checkpoint_path
+from rarft.evaluation.generate import Predictor
+from rarft.models.qwen2_5_vl.load import load_model
+from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.prompts import load_prompt_template
+from rarft.training import trainer as trainer_module
+from rarft.training.config import build, parse
+from rarft.training.data import row, stratified, whole_batches
 
 pytestmark = pytest.mark.integration
 

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from test_training import train
 from transformers import AutoModelForImageTextToText
 
-from rarft.grpo import train as train_module
-from rarft.grpo import trainer as trainer_module
-from rarft.grpo.data import TrainingRows
-from rarft.qwen import inputs
+from rarft.models.qwen2_5_vl import prompt_encoder
+from rarft.training import train as train_module
+from rarft.training import trainer as trainer_module
+from rarft.training.data import TrainingRows
 
 pytestmark = pytest.mark.integration
 
@@ -163,9 +163,9 @@ def test_rows_announce_their_prompts_before_they_are_wanted(validated, tmp_path,
     import threading
 
     threads = []
-    original = inputs.PromptEncoder.encode
+    original = prompt_encoder.PromptEncoder.encode
     monkeypatch.setattr(
-        inputs.PromptEncoder,
+        prompt_encoder.PromptEncoder,
         "encode",
         lambda self, messages: threads.append(threading.current_thread().name) or original(self, messages),
     )

@@ -14,11 +14,12 @@ from s3_servers import buckets, free_port
 from safetensors.torch import load_file
 from test_training import FLAGS, train
 
-from rarft import objects, steps
+from rarft import steps
+from rarft.checkpoint.local import verified
+from rarft.checkpoint.locate import CHECKPOINT_JSON
 from rarft.errors import InputError
-from rarft.grpo.checkpoints import verified
-from rarft.mirror import fetch_folder
-from rarft.qwen.checkpoint_names import CHECKPOINT_JSON
+from rarft.storage import s3
+from rarft.storage.sync import fetch_folder
 
 pytestmark = pytest.mark.integration
 
@@ -65,7 +66,7 @@ def killed_and_wiped(store, validated, tmp_path_factory):
     """A run killed after its first checkpoint had reached the store, its disk wiped, and ended on another."""
     folder = tmp_path_factory.mktemp("killed") / "disk"
     process = start(folder, validated, "--out", "s3://runs/first")
-    wait_for(process, lambda: f"checkpoint-2/{CHECKPOINT_JSON}" in objects.sizes(RUN, "run"))
+    wait_for(process, lambda: f"checkpoint-2/{CHECKPOINT_JSON}" in s3.sizes(RUN, "run"))
     process.send_signal(signal.SIGKILL)
     process.wait()
     shutil.rmtree(folder)
@@ -90,9 +91,9 @@ def test_a_run_whose_disk_was_wiped_goes_on_from_the_store_and_ends_with_the_sam
         for path in (uninterrupted, tmp_path)
     )
     assert all(torch.equal(before[key][moment], after[key][moment]) for key in before for moment in before[key])
-    entries = map(json.loads, objects.read(f"{RUN}/training.jsonl", "run").decode().splitlines())
+    entries = map(json.loads, s3.read(f"{RUN}/training.jsonl", "run").decode().splitlines())
     assert [entry["step"] for entry in entries if "reward" in entry] == [1, 2, 3, 4, 5, 6]
-    assert {"DONE", "training.html"} <= objects.sizes(RUN, "run").keys()
+    assert {"DONE", "training.html"} <= s3.sizes(RUN, "run").keys()
 
 
 def test_a_run_that_is_done_in_the_store_is_not_done_again(killed_and_wiped, validated, tmp_path):
@@ -103,7 +104,7 @@ def test_a_run_that_is_done_in_the_store_is_not_done_again(killed_and_wiped, val
 
 def test_a_checkpoint_of_the_store_is_evaluated_and_trained_from(killed_and_wiped, validated, tmp_path):
     metrics = steps.evaluate(f"{RUN}/checkpoint-final", str(validated), "s3://runs/evaluation")
-    assert json.loads(objects.read("s3://runs/evaluation/metrics.json", "run")) == metrics
+    assert json.loads(s3.read("s3://runs/evaluation/metrics.json", "run")) == metrics
     flags = ("--max_steps", "1", "--model_name_or_path", f"{RUN}/checkpoint-final")
     final, _ = train(validated, tmp_path, *flags, "--scratch", str(tmp_path), "--learning_rate", "0")
     same_tensors(
@@ -112,7 +113,7 @@ def test_a_checkpoint_of_the_store_is_evaluated_and_trained_from(killed_and_wipe
     )
     with pytest.raises(InputError, match=r"is no checkpoint \(no config\.json there\); check the URI"):
         train(validated, tmp_path, "--model_name_or_path", "s3://runs/nothing", "--scratch", str(tmp_path))
-    objects.write("s3://runs/other/checkpoint-2/config.json", b"{}", "run")
+    s3.write("s3://runs/other/checkpoint-2/config.json", b"{}", "run")
     with pytest.raises(InputError, match=r"checkpoint\.json is missing"):
         steps.evaluate("s3://runs/other/checkpoint-2", str(validated), str(tmp_path / "out"))
 
@@ -146,8 +147,8 @@ def test_what_cannot_be_written_to_is_told_before_training(store, validated, tmp
 def test_a_damaged_checkpoint_of_the_store_is_set_aside_and_the_one_before_taken(
     killed_and_wiped, validated, tmp_path
 ):
-    objects.write(f"{RUN}/checkpoint-6/model.safetensors", b"torn", "run")
-    objects.delete(f"{RUN}/DONE", "run")
+    s3.write(f"{RUN}/checkpoint-6/model.safetensors", b"torn", "run")
+    s3.delete(f"{RUN}/DONE", "run")
     folder = tmp_path / "disk"
     process = start(folder, validated, "--out", "s3://runs/first")
     assert process.wait() == 0, (folder / "log").read_text()[-3000:]
@@ -158,15 +159,15 @@ def test_a_damaged_checkpoint_of_the_store_is_set_aside_and_the_one_before_taken
 
 
 def test_rewind_marks_later_checkpoints_of_the_store_as_superseded(killed_and_wiped, validated, tmp_path):
-    objects.delete(f"{RUN}/DONE", "run")
+    s3.delete(f"{RUN}/DONE", "run")
     flags = ("--resume_from_checkpoint", f"{RUN}/checkpoint-4", "--max_steps", "4")
     process = start(tmp_path / "disk", validated, "--out", "s3://runs/first", *flags)
     assert process.wait() == 0, (tmp_path / "disk" / "log").read_text()[-3000:]
-    held = objects.sizes(f"{RUN}/checkpoint-6", "run")
+    held = s3.sizes(f"{RUN}/checkpoint-6", "run")
     assert CHECKPOINT_JSON not in held
-    said = json.loads(objects.read(f"{RUN}/checkpoint-6/superseded-{CHECKPOINT_JSON}", "run"))
+    said = json.loads(s3.read(f"{RUN}/checkpoint-6/superseded-{CHECKPOINT_JSON}", "run"))
     assert said["reason"] == "the run was resumed from checkpoint-4"
-    assert json.loads(objects.read(f"{RUN}/good.json", "run")) == {"step": 4}
+    assert json.loads(s3.read(f"{RUN}/good.json", "run")) == {"step": 4}
 
 
 @pytest.mark.long
@@ -194,7 +195,7 @@ def test_machines_that_share_no_disk_keep_their_checkpoints_in_the_store(store, 
     run = "s3://runs/nodes/checkpoints/rarft"
     processes = machines(0)
     try:
-        wait_for(processes[0], lambda: f"checkpoint-2/{CHECKPOINT_JSON}" in objects.sizes(run, "run"))
+        wait_for(processes[0], lambda: f"checkpoint-2/{CHECKPOINT_JSON}" in s3.sizes(run, "run"))
     finally:
         for process in processes:
             process.kill()  # its worker, in a session of its own, dies with it
@@ -207,5 +208,5 @@ def test_machines_that_share_no_disk_keep_their_checkpoints_in_the_store(store, 
     held = {path.name for path in (tmp_path / "last").rglob("*")}
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= held
     assert sum("optim_states" in name for name in held) == 2
-    assert not any(name.startswith(".part-") for name in objects.sizes(f"{run}/checkpoint-6", "run"))
+    assert not any(name.startswith(".part-") for name in s3.sizes(f"{run}/checkpoint-6", "run"))
     assert not list((tmp_path / "1-1" / "checkpoints" / "rarft").glob("checkpoint-6"))

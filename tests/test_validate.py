@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rarft.riq.findings import CHECK_OF_CODE, REPAIRS, catalogue_page
-from rarft.riq.validate import ValidationSettings, validate
+from rarft.annotations.findings import CHECK_OF_CODE, REPAIRS, catalogue_page
+from rarft.annotations.validate import ValidationSettings, validate
 from riq_items import ANSWERABLE, REFUSABLE, item, query
 
 
@@ -158,7 +158,7 @@ def test_a_repair_that_is_turned_off_is_not_made(check, repair):
 
 def test_the_catalogue_in_the_docs_is_current():
     page = Path(__file__).parents[1] / "docs" / "checks.md"
-    assert page.read_text() == catalogue_page(), "run `python -m rarft.riq.findings > docs/checks.md`"
+    assert page.read_text() == catalogue_page(), "run `python -m rarft.annotations.findings > docs/checks.md`"
 
 
 def test_every_check_is_in_a_table_or_has_a_test_of_its_own():

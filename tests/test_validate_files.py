@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from rarft import steps
+from rarft.annotations.schema import read_samples
+from rarft.annotations.validate import ValidationSettings, validate
 from rarft.errors import InputError
-from rarft.riq.schema import read_samples
-from rarft.riq.validate import ValidationSettings, validate
 from riq_items import ANSWERABLE, REFUSABLE, item, query, read_lines
 from test_validate import TROUBLES
 
@@ -101,7 +101,7 @@ def test_a_split_is_by_video_and_balanced_and_reproducible(check, tmp_path):
 VALIDATES = """
 import os, sys
 from pathlib import Path
-from rarft.riq.validate import ValidationSettings, validate
+from rarft.annotations.validate import ValidationSettings, validate
 os.cpu_count = lambda: int(sys.argv[3])
 validate(Path(sys.argv[1]), Path(sys.argv[2]), None, ValidationSettings(probe_videos=False, split=0.5))
 """

@@ -5,9 +5,9 @@ import json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rarft.annotations.schema import iterate_samples
+from rarft.annotations.validate import ValidationSettings, validate
 from rarft.errors import InputError, one_line
-from rarft.riq.schema import iterate_samples
-from rarft.riq.validate import ValidationSettings, validate
 from riq_items import item
 
 json_values = st.recursive(

@@ -6,10 +6,10 @@ import pytest
 import torch
 from qwen_vl_utils import vision_process
 
-from rarft.cold_start.scenes import READING
-from rarft.grpo.config import frame_sampling, parse
-from rarft.qwen.reading import ReadingSettings
-from rarft.samples import FPS, SIZE
+from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.synthetic.dataset import FPS, SIZE
+from rarft.synthetic.pretrain.scenes import READING
+from rarft.training.config import frame_sampling, parse
 from rarft.video.decode import MAX_FRAME_PIXELS, FrameSampling, frame_size, read_frames
 from rarft.video.probe import VideoError, probe
 

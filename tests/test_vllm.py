@@ -9,11 +9,11 @@ import torch
 from test_training import train
 from transformers import GenerationConfig
 
-from rarft.qwen.inputs import PromptEncoder, PromptInputs, video_prompt
-from rarft.qwen.positions import prompt_positions
-from rarft.qwen.reading import ReadingSettings
-from rarft.qwen.rollout import generate
-from rarft.qwen.vllm_rollout import engine_prompt, generate_with_vllm
+from rarft.models.qwen2_5_vl.mrope import prompt_positions
+from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, PromptInputs, video_prompt
+from rarft.models.qwen2_5_vl.rollout import generate
+from rarft.models.qwen2_5_vl.vllm_rollout import engine_prompt, generate_with_vllm
 
 pytestmark = pytest.mark.integration
 
@@ -110,7 +110,7 @@ def test_frames_must_have_been_kept(tiny, sample_set):
 def test_a_training_run_takes_its_completions_from_the_engine(validated, tmp_path, tiny, monkeypatch):
     from trl.trainer import grpo_trainer
 
-    from rarft.grpo import preflight
+    from rarft.training import preflight
 
     synced, engines = [], []
 

@@ -13,8 +13,8 @@ from test_training import FLAGS, train
 from transformers import AutoModelForImageTextToText
 
 from rarft import steps
-from rarft.grpo import trainer as trainer_module
-from rarft.grpo.checkpoints import verified
+from rarft.checkpoint.local import verified
+from rarft.training import trainer as trainer_module
 
 pytestmark = pytest.mark.integration
 

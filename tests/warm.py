@@ -9,9 +9,9 @@ from pathlib import Path
 
 _PROGRAM = """
     import json, os, sys
-    from rarft import cli
+    from rarft.cli import main
     cli._quiet_libraries()
-    import rarft.evaluation.evaluate, rarft.grpo.train, rarft.riq.validate
+    import rarft.evaluation.evaluate, rarft.training.train, rarft.annotations.validate
     for line in sys.stdin:
         arguments, said = json.loads(line)
         child = os.fork()

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from components.figures import keep
+from rarft.distributed.torchrun import check_accelerators, run_step
 from rarft.errors import reported
 from rarft.evaluation.gates import gates_of
 from rarft.evaluation.report import REPORT_HTML, headline_rows
-from rarft.processes import check_accelerators, run_step
 
 
 def run(

@@ -1,10 +1,10 @@
 """What the fingerprint component does inside its container."""
 
 from rarft import steps
+from rarft.checkpoint.locate import check_checkpoint, checkpoint_content
 from rarft.errors import reported
 from rarft.evaluation.gates import gates_of
-from rarft.qwen.checkpoint_names import check_checkpoint, checkpoint_content
-from rarft.storage import make_folder, place_of
+from rarft.storage.files import make_folder, place_of
 
 
 def run(

@@ -1,7 +1,7 @@
 """What the training component does inside its container."""
 
+from rarft.distributed.torchrun import check_accelerators, run_step
 from rarft.errors import reported
-from rarft.processes import check_accelerators, run_step
 
 # A rank that dies takes the others along; all start again and go on from the newest complete checkpoint.
 _RESTARTS = 3

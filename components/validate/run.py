@@ -6,10 +6,10 @@ from typing import Any
 
 from components.figures import keep
 from rarft import steps
+from rarft.annotations.file_index import base_name
+from rarft.annotations.schema import RIQ_JSONL, iterate_samples
+from rarft.annotations.validate import REPORT_HTML, summary
 from rarft.errors import InputError, reported
-from rarft.riq.schema import RIQ_JSONL, iterate_samples
-from rarft.riq.survey import base_name
-from rarft.riq.validate import REPORT_HTML, summary
 
 
 def _validate(annotations: str, out: str, video_root: str, max_quarantine: str) -> dict[str, Any]:

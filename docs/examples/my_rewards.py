@@ -1,6 +1,6 @@
 """A reward of one's own: `rarft train ... --reward_funcs format refuse_iou docs/examples/my_rewards.py:brevity`."""
 
-from rarft.response import parse
+from rarft.completion import parse
 from rarft.rewards.completions import completion_text
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from kubernetes import client
 
-from rarft.cluster.api import patiently
+from rarft.cluster.client import patiently
 from rarft.cluster.pytorchjob import GROUP, PLURAL, VERSION
 from rarft.errors import InputError
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from rarft.cluster.pytorchjob import GROUP, PLURAL
 from rarft.errors import InputError, one_line
-from rarft.storage import existing_file, make_folder, place_of
+from rarft.storage.files import existing_file, make_folder, place_of
 
 # What the launcher asks of the cluster, as its Role grants it.
 RIGHTS = (
@@ -66,7 +66,7 @@ class Asked:
 
 
 def _looked(what: str, look: Callable[[], str]) -> Finding:
-    from rarft.cluster.api import DeniedError
+    from rarft.cluster.client import DeniedError
 
     try:
         return Finding(what, OK, look())
@@ -104,7 +104,7 @@ def _disk() -> str:
 
 
 def _data(uri: str) -> str:
-    from rarft.objects import is_object_uri, version_of
+    from rarft.storage.s3 import is_object_uri, version_of
 
     if is_object_uri(uri):
         return f"{uri}: {version_of(uri, 'data').split()[0]} bytes"
@@ -124,7 +124,7 @@ def _ask(what: str, call: Callable[..., Any], *arguments: Any, **options: Any) -
     """
     from kubernetes import client
 
-    from rarft.cluster.api import message_of, patiently
+    from rarft.cluster.client import message_of, patiently
 
     try:
         return patiently(what, call, *arguments, patience=_PATIENCE, **options)
@@ -136,7 +136,7 @@ def _on_cluster(asked: Asked) -> Iterator[Finding]:
     from kubernetes import client
     from kubernetes.utils.quantity import parse_quantity
 
-    from rarft.cluster.api import connect, own_namespace
+    from rarft.cluster.client import connect, own_namespace
 
     try:
         api = connect()

@@ -16,9 +16,9 @@ from typing import Any
 from kubernetes import client, watch
 from urllib3.exceptions import HTTPError
 
-from rarft.cluster import sightings
-from rarft.cluster.api import denied, message_of, patiently
-from rarft.cluster.pods import CONTAINER, JOB_LABEL
+from rarft.cluster import status
+from rarft.cluster.client import denied, message_of, patiently
+from rarft.cluster.pod_spec import CONTAINER, JOB_LABEL
 from rarft.cluster.pytorchjob import GROUP, PLURAL, VERSION
 from rarft.errors import ElsewhereError, InputError
 
@@ -64,7 +64,7 @@ class Launcher:
         self._told: dict[str, str] = {}  # what was said last of each pod and of the job
         self._told_at = time.monotonic()
         self._events: set[str] = set()
-        self._endings: list[sightings.Ending] = []  # of the job's pods, also of those that have gone
+        self._endings: list[status.Ending] = []  # of the job's pods, also of those that have gone
         self._seen: set[tuple[str, Any]] = set()
         self._version: str | None = None  # of the pods, from which they are watched
         self._creating = self._stopped = self._ours = False
@@ -93,7 +93,7 @@ class Launcher:
     def is_there(self) -> bool:
         """Whether the job has been started before and has not failed."""
         job = self._get()
-        return job is not None and sightings.state_of(job) != "Failed"
+        return job is not None and status.state_of(job) != "Failed"
 
     def _watch_to_the_end(self) -> None:
         while True:
@@ -106,7 +106,7 @@ class Launcher:
             pods = self._look_at_pods()
             self._tell(job, pods)
             self._look_at_events(pods)
-            state = sightings.state_of(job)
+            state = status.state_of(job)
             if state == "Succeeded":
                 return
             if state == "Failed":
@@ -146,7 +146,7 @@ class Launcher:
             there = self._get()
             if there is None:
                 continue  # it has gone since
-            state = sightings.state_of(there)
+            state = status.state_of(there)
             deleted = "deletionTimestamp" in there["metadata"]
             if deleted or state == "Failed":
                 print(f"job {self._name}: the one before {'is being deleted' if deleted else 'failed'}; starting anew")
@@ -256,7 +256,7 @@ class Launcher:
 
     def _note_endings(self, pod: Any) -> None:
         """Keep how the pod's container ended, and show it at once: the operator removes pods that failed."""
-        for ending in sightings.endings(pod, CONTAINER):
+        for ending in status.endings(pod, CONTAINER):
             key = (pod.metadata.uid, ending.at)
             if key in self._seen:
                 continue
@@ -270,12 +270,12 @@ class Launcher:
 
     def _tell(self, job: dict[str, Any], pods: list[Any]) -> None:
         """Say what has changed, and from time to time what has not."""
-        state = sightings.state_of(job)
+        state = status.state_of(job)
         if state == "Queued" and self._releases:
             state = "Released"  # and the operator has not taken note yet
-        detail = "waits for room in its queue" if state == "Queued" else sightings.message_of_state(job)
+        detail = "waits for room in its queue" if state == "Queued" else status.message_of_state(job)
         lines = {f"job {self._name}": f"{state}{f': {detail}' if detail else ''}"}
-        lines |= {f"pod {name}": line for name, line in sightings.pod_lines(pods).items()}
+        lines |= {f"pod {name}": line for name, line in status.pod_lines(pods).items()}
         remind = state not in ("Running", "Succeeded") and time.monotonic() - self._told_at > _REMIND_EVERY
         for subject, line in lines.items():
             if remind or self._told.get(subject) != line:
@@ -292,7 +292,7 @@ class Launcher:
             limit=_EVENTS,
             patience=_AWAY,
         )
-        for line in sightings.event_lines(listed.items, [self._name, *(pod.metadata.name for pod in pods)]):
+        for line in status.event_lines(listed.items, [self._name, *(pod.metadata.name for pod in pods)]):
             if line not in self._events:
                 self._events.add(line)
                 print(f"event: {line}", flush=True)
@@ -327,13 +327,13 @@ class Launcher:
 
     def _failure(self, job: dict[str, Any]) -> Exception:
         """The error that a failed job is: the container that failed first of those that failed last."""
-        first = sightings.first_of_the_last(self._endings)
+        first = status.first_of_the_last(self._endings)
         if first is None:
-            return ElsewhereError(f"job {self._name} failed: {sightings.message_of_state(job) or 'no pod says why'}")
+            return ElsewhereError(f"job {self._name} failed: {status.message_of_state(job) or 'no pod says why'}")
         text = f"job {self._name} failed: {first}"
         return InputError(text) if first.is_bad_input else ElsewhereError(text)
 
-    def _log(self, ending: sightings.Ending) -> list[str]:
+    def _log(self, ending: status.Ending) -> list[str]:
         """The last lines of a container's log, up to where torchrun gives its account of it."""
         try:
             log = patiently(

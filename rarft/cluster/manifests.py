@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from rarft.cluster.pods import JOB_LABEL, LABEL
+from rarft.cluster.job_config import Job
+from rarft.cluster.pod_spec import JOB_LABEL, LABEL
 from rarft.cluster.pytorchjob import GROUP, PLURAL, pytorchjob
-from rarft.cluster.settings import Job
 from rarft.cluster.trainjob import training_runtime, trainjob
 
 LAUNCHER = "rarft-launcher"

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from rarft.cluster.pods import CONTAINER, RENDEZVOUS_PORT, container, labels, pod_metadata, pod_spec
-from rarft.cluster.settings import Job
+from rarft.cluster.job_config import Job
+from rarft.cluster.pod_spec import CONTAINER, RENDEZVOUS_PORT, container, labels, pod_metadata, pod_spec
 
 GROUP, VERSION, PLURAL = "kubeflow.org", "v1", "pytorchjobs"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"

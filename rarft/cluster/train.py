@@ -4,16 +4,16 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from rarft.cluster.api import connect, own_namespace
+from rarft.checkpoint.local import FINAL
+from rarft.cluster.client import connect, own_namespace
+from rarft.cluster.job_config import Job
 from rarft.cluster.launcher import Launcher
 from rarft.cluster.pytorchjob import pytorchjob
-from rarft.cluster.settings import Job
 from rarft.errors import InputError
-from rarft.grpo.checkpoints import FINAL
-from rarft.grpo.config import arguments_of, parse, yaml_arguments
-from rarft.grpo.preflight import experiment_name
-from rarft.objects import is_object_uri
-from rarft.storage import existing_folder, member, write_files
+from rarft.storage.files import existing_folder, member, write_files
+from rarft.storage.s3 import is_object_uri
+from rarft.training.config import arguments_of, parse, yaml_arguments
+from rarft.training.preflight import experiment_name
 
 # Of each input, the file that is written last.
 _LAST = {"train_data_path": "riq.jsonl", "embeddings": "index.json"}
@@ -38,7 +38,7 @@ def train_by_job(
         training: flags of `rarft train`.
         inputs: flags too; what they name by a local path is copied under `out`.
         out: URI that all machines reach.
-        settings: fields of `rarft.cluster.settings.Job`, but for its arguments.
+        settings: fields of `rarft.cluster.job_config.Job`, but for its arguments.
 
     Returns:
         The final checkpoint's URI, and the run's settings.

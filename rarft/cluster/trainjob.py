@@ -5,9 +5,9 @@ A TrainJob is short and names a runtime; the runtime holds the pods. Both are re
 
 from typing import Any
 
-from rarft.cluster.pods import container, labels, pod_metadata, pod_spec
+from rarft.cluster.job_config import Job
+from rarft.cluster.pod_spec import container, labels, pod_metadata, pod_spec
 from rarft.cluster.pytorchjob import QUEUE_LABEL
-from rarft.cluster.settings import Job
 
 API = "trainer.kubeflow.org/v1alpha1"
 _NODE = "node"  # of the job and of the container that the trainer looks for

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from rarft.evaluation.facts import Judged
 from rarft.evaluation.predictions import Prediction
+from rarft.evaluation.sample_stats import Judged
 
 _WORDS = {
     "Attribute/Counting": "one two three four five six seven eight nine ten number numbers many count times twice "

@@ -7,25 +7,25 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rarft.annotations.schema import Sample, read_samples
+from rarft.checkpoint.locate import check_checkpoint, checkpoint_content
+from rarft.distributed.shared_work import SharedWork, join_processes, rank_and_size
+from rarft.embeddings.encoder import SentenceEncoder
+from rarft.embeddings.store import ReferenceStore
 from rarft.errors import InputError
 from rarft.evaluation.bootstrap import intervals, paired
 from rarft.evaluation.categories import with_rules
 from rarft.evaluation.gates import Gate, parse_gate
+from rarft.evaluation.generate import BACKENDS, Predictor, in_batches
 from rarft.evaluation.judge import Judge
 from rarft.evaluation.metrics import HEADLINE, Table, compute_metrics, metrics_of
-from rarft.evaluation.predict import BACKENDS, Predictor, in_batches
 from rarft.evaluation.predictions import Prediction, QueryKey, key_of, read_predictions, write_predictions
 from rarft.evaluation.report import METRICS_JSON, REPORT_HTML, render_report
 from rarft.evaluation.scoring import scored
-from rarft.evaluation.shares import SharedWork, join_processes, rank_and_size
-from rarft.evaluation.training_log import training_of
-from rarft.qwen.checkpoint_names import check_checkpoint, checkpoint_content
-from rarft.qwen.loading import fetched_checkpoint
-from rarft.qwen.reading import ReadingSettings
-from rarft.references.encoder import SentenceEncoder
-from rarft.references.store import ReferenceStore
-from rarft.riq.schema import Sample, read_samples
-from rarft.storage import Place, fetched, make_folder, member, write_files
+from rarft.models.qwen2_5_vl.load import fetched_checkpoint
+from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.reporting.training_log import training_of
+from rarft.storage.files import Place, fetched, make_folder, member, write_files
 
 PREDICTIONS_JSONL = "predictions.jsonl"
 # Of the flag that names a checkpoint, what it is to the evaluation.

@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
+from rarft.annotations.schema import CATEGORIES
 from rarft.errors import InputError
-from rarft.evaluation.facts import Judged
 from rarft.evaluation.predictions import Prediction
+from rarft.evaluation.sample_stats import Judged
 from rarft.progress import progress
-from rarft.remembered import Remembered, user_cache
-from rarft.riq.schema import CATEGORIES
+from rarft.storage.sqlite_cache import Remembered, user_cache
 
 _KEY = "OPENAI_API_KEY"
 _RETRIES = 4  # of one request, with growing pauses: the client's own

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rarft.evaluation.facts import THRESHOLDS, Column, Judged, columns
 from rarft.evaluation.predictions import Prediction
+from rarft.evaluation.sample_stats import THRESHOLDS, Column, Judged, columns
 
 # Sums of the columns: one number each, or one for each resample of a bootstrap.
 Sums = Mapping[str, NDArray[np.float64]]

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
+from rarft.annotations.file_index import base_name, read_boolean
+from rarft.annotations.query_checks import DIFFICULTY_KEYS, known_difficulty
+from rarft.annotations.schema import Sample, Source
+from rarft.completion import find_segment, parse
 from rarft.errors import InputError
-from rarft.response import find_segment, parse
-from rarft.riq.query_checks import DIFFICULTY_KEYS, known_difficulty
-from rarft.riq.schema import Sample, Source
-from rarft.riq.survey import base_name, read_boolean
 from rarft.segments import Segment, is_valid
 
 

@@ -6,14 +6,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rarft import objects
+from rarft.checkpoint.locate import CHECKPOINT_JSON, check_checkpoint, checkpoint_path
 from rarft.errors import DataRefusedError, InputError
 from rarft.evaluation.report import METRICS_JSON
-from rarft.manifest import IncompleteError, entries, verify, write_manifest
-from rarft.mirror import send_folder
-from rarft.qwen.checkpoint_names import CHECKPOINT_JSON, check_checkpoint, checkpoint_path
-from rarft.qwen.loading import fetched_checkpoint
-from rarft.storage import Place, fetched, local_path, make_folder, member, replace_folder
+from rarft.models.qwen2_5_vl.load import fetched_checkpoint
+from rarft.storage import s3
+from rarft.storage.files import Place, fetched, local_path, make_folder, member, replace_folder
+from rarft.storage.manifest import IncompleteError, entries, verify, write_manifest
+from rarft.storage.sync import send_folder
 
 
 def promote(checkpoint: str, evaluation: Place, destination: Place) -> str:
@@ -51,7 +51,7 @@ def promote(checkpoint: str, evaluation: Place, destination: Place) -> str:
         )
     make_folder(destination, "--to")
     _check_destination(destination)
-    in_store = objects.is_object_uri(destination)
+    in_store = s3.is_object_uri(destination)
     beside = None if in_store else local_path(str(destination), "--to").parent
     with (
         fetched_checkpoint(checkpoint, "--checkpoint") as source,
@@ -74,14 +74,14 @@ def promote(checkpoint: str, evaluation: Place, destination: Place) -> str:
 
 
 def _same(evaluated: str, checkpoint: str) -> bool:
-    if evaluated == checkpoint or objects.is_object_uri(checkpoint) or objects.is_object_uri(evaluated):
+    if evaluated == checkpoint or s3.is_object_uri(checkpoint) or s3.is_object_uri(evaluated):
         return evaluated == checkpoint
     return Path(checkpoint_path(evaluated)).resolve() == Path(checkpoint_path(checkpoint)).resolve()
 
 
 def _check_destination(destination: Place) -> None:
-    if objects.is_object_uri(destination):
-        held = set(objects.sizes(destination, "--to"))
+    if s3.is_object_uri(destination):
+        held = set(s3.sizes(destination, "--to"))
     else:
         held = {path.name for path in local_path(str(destination), "--to").iterdir()}
     if held and "config.json" not in held:

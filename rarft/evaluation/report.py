@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rarft.evaluation.examples import gallery
+from rarft.evaluation.gallery import gallery
 from rarft.evaluation.metrics import HEADLINE, Table, value_at
-from rarft.evaluation.training_log import Entry, render_training
-from rarft.html import Html, columns, histogram, rates, scatter, section, table
-from rarft.html import page as html_page
+from rarft.reporting.html import Html, columns, histogram, rates, scatter, section, table
+from rarft.reporting.html import page as html_page
+from rarft.reporting.training_log import Entry, render_training
 
 METRICS_JSON = "metrics.json"
 REPORT_HTML = "report.html"

@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
-from rarft.evaluation.facts import Judged
+from rarft.embeddings.store import ReferenceStore
 from rarft.evaluation.predictions import Prediction
-from rarft.references.store import ReferenceStore
+from rarft.evaluation.sample_stats import Judged
 from rarft.rewards.registry import resolve_rewards
 from rarft.rewards.replay import reward_columns
 

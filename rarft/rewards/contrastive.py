@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rarft.response import parse
+from rarft.completion import parse
 from rarft.rewards.completions import LogExtra, LogMetric, completion_text, log_part
 from rarft.rewards.explain_correction import Similarity
 
@@ -59,6 +59,6 @@ class ExplainCorrectionContrastive:
 
 def explain_correction_contrastive_reward(completions: list[Any], **columns: Any) -> list[float]:
     """The reward with the default encoder, all-MiniLM-L6-v2, and nothing precomputed."""
-    from rarft.references.store import default_store
+    from rarft.embeddings.store import default_store
 
     return ExplainCorrectionContrastive(default_store())(completions, **columns)

@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from rarft.response import Response, parse
+from rarft.completion import Response, parse
 from rarft.rewards.completions import LogExtra, LogMetric, completion_text, log_part
 
 THRESHOLD = 0.5  # similarity above which a correction earns a bonus
@@ -85,6 +85,6 @@ def explain_correction_reward(
     completions: list[Any], task_type: list[str], reference_queries: list[list[str]], **columns: Any
 ) -> list[float]:
     """The reward with the default encoder, all-MiniLM-L6-v2, and no precomputed references."""
-    from rarft.references.store import default_store
+    from rarft.embeddings.store import default_store
 
     return ExplainCorrection(default_store())(completions, task_type, reference_queries, **columns)

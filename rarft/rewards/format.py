@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rarft.response import parse
+from rarft.completion import parse
 from rarft.rewards.completions import completion_text
 
 

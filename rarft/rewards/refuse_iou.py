@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rarft.response import Response, parse
+from rarft.completion import Response, parse
 from rarft.rewards.completions import LogExtra, LogMetric, completion_text, log_part
 from rarft.segments import Segment, is_valid, temporal_iou
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
+from rarft.annotations.schema import Sample
 from rarft.errors import InputError
-from rarft.html import Html, columns, histogram, page, section, table
 from rarft.progress import progress
+from rarft.reporting.html import Html, columns, histogram, page, section, table
 from rarft.rewards.registry import RewardFunction
-from rarft.riq.schema import Sample
-from rarft.storage import Place, write_files
+from rarft.storage.files import Place, write_files
 
 SCORES_CSV = "scores.csv"
 REPORT_HTML = "report.html"

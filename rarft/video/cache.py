@@ -18,8 +18,8 @@ import numpy as np
 import torch
 import xxhash
 
-from rarft.objects import NotThereError, is_object_uri, version_of
 from rarft.segments import Segment
+from rarft.storage.s3 import NotThereError, is_object_uri, version_of
 from rarft.video.decode import Frames, FrameSampling, read_frames
 from rarft.video.probe import VideoError
 

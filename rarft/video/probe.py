@@ -8,8 +8,8 @@ from pathlib import Path
 import av
 
 from rarft.errors import InputError
-from rarft.objects import NotThereError, is_object_uri
-from rarft.storage import fetched
+from rarft.storage.files import fetched
+from rarft.storage.s3 import NotThereError, is_object_uri
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"}
 

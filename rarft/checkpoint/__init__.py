@@ -1,0 +1,1 @@
+"""Checkpoints of a training run: saved, uploaded, found again and resumed from."""

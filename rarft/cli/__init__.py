@@ -1,0 +1,1 @@
+"""The `rarft` command line."""

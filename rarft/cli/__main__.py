@@ -1,0 +1,5 @@
+"""`python -m rarft.cli`."""
+
+from rarft.cli.main import main
+
+main()

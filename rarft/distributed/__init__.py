@@ -1,0 +1,1 @@
+"""Process groups, launchers and work shared between processes."""

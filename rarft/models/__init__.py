@@ -1,0 +1,1 @@
+"""Model-specific code, one package per model family."""

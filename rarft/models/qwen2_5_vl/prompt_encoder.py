@@ -1,0 +1,169 @@
+"""From a video and a query to what the model reads: one place for training, rollout and evaluation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rarft.models.qwen2_5_vl.mrope import prompt_positions
+from rarft.segments import Segment
+from rarft.video.decode import Frames, FrameSampling, read_frames
+
+Message = dict[str, Any]
+FrameReader = Callable[[str, FrameSampling, Segment | None], Frames]
+
+
+@dataclass(frozen=True)
+class PromptInputs:
+    """One prompt with its video, ready for the model. L tokens, N patches.
+
+    Attributes:
+        input_ids_L: token ids, video placeholders expanded.
+        position_ids_3L: M-RoPE positions.
+        video_ND: normalised patches, or a frozen vision tower's features of them.
+        grid_thw_13: patches of the video before merging (1, 3).
+        frames: the video's frames, where the encoder keeps them; on the CPU.
+    """
+
+    input_ids_L: Tensor
+    position_ids_3L: Tensor
+    video_ND: Tensor
+    grid_thw_13: Tensor
+    frames: Frames | None = None
+
+    def to(self, device: torch.device | str) -> "PromptInputs":
+        """The same on another device."""
+        tensors: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **tensors)
+
+
+def video_prompt(before: str, after: str, video: str, crop: Segment | None = None) -> list[Message]:
+    """Return a conversation of one user turn: the video (its path, not its frames), with text before and after it."""
+    part: dict[str, Any] = {"type": "video", "video": video}
+    if crop is not None:
+        part |= {"video_start": crop[0], "video_end": crop[1]}
+    texts = [[{"type": "text", "text": text}] if text else [] for text in (before, after)]
+    return [{"role": "user", "content": [*texts[0], part, *texts[1]]}]
+
+
+def _video_part(messages: list[Message]) -> dict[str, Any]:
+    return next(part for part in messages[-1]["content"] if part["type"] == "video")
+
+
+def video_of(messages: list[Message]) -> str:
+    """Return the path of a conversation's video."""
+    return str(_video_part(messages)["video"])
+
+
+def prompt_text(messages: str | list[Message]) -> str:
+    """Render a conversation of `video_prompt` for people, the video as its path; text stays what it is."""
+    if isinstance(messages, str):
+        return messages
+    parts = messages[-1]["content"]
+    return " ".join(f"[{part['video']}]" if part["type"] == "video" else part["text"].strip() for part in parts)
+
+
+class PromptEncoder:
+    """Turns conversations made by `video_prompt` into `PromptInputs`, the same way everywhere."""
+
+    def __init__(
+        self,
+        processor: Any,
+        config: Any,
+        sampling: FrameSampling,
+        read: FrameReader = read_frames,
+        keep_frames: bool = False,
+    ) -> None:
+        """
+        Args:
+            processor: a Qwen2.5-VL processor.
+            config: the model's configuration.
+            sampling: which frames of a video are read.
+            read: reads them, from the file or from a cache.
+            keep_frames: keep them beside the patches, for an engine that makes its own.
+        """
+        self._read, self._keep_frames = read, keep_frames
+        self._lock = Lock()  # tokenizers are not made for several threads
+        self.processor = processor
+        self.sampling = sampling
+        self.video_token_id: int = config.video_token_id
+        self._tokens_per_second: float = config.vision_config.tokens_per_second
+        self._merge: int = config.vision_config.spatial_merge_size
+        self._temporal_patch: int = config.vision_config.temporal_patch_size
+
+    def render(self, messages: list[Message]) -> str:
+        """Return the prompt's text by the checkpoint's chat template, the video as one placeholder token."""
+        # Datasets fill the keys that only other parts have with None, and chat templates test for a key: a text part
+        # with the key `video` would become a second video.
+        turns = [
+            {
+                **message,
+                "content": [
+                    {key: value for key, value in part.items() if value is not None} for part in message["content"]
+                ],
+            }
+            for message in messages
+        ]
+        return str(self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+    def text_tokens(self, messages: list[Message]) -> int:
+        """Return the number of tokens of the prompt's text, without the video (decision D21)."""
+        return len(self.processor.tokenizer(self.render(messages))["input_ids"])
+
+    def encode(self, messages: list[Message]) -> PromptInputs:
+        """Read the conversation's video and lay out its tokens, patches and positions, on the CPU.
+
+        Raises:
+            VideoError: the video cannot be read; the message names it.
+        """
+        return self.lay_out(messages, self.read_video(messages))
+
+    def read_video(self, messages: list[Message]) -> Frames:
+        """Read the frames of the conversation's video.
+
+        Raises:
+            VideoError: the video cannot be read; the message names it.
+        """
+        part = _video_part(messages)
+        start, end = part.get("video_start"), part.get("video_end")
+        return self._read(part["video"], self.sampling, None if start is None or end is None else (start, end))
+
+    def without_video(self, messages: list[Message]) -> PromptInputs:
+        """The prompt with a second of grey in the place of its video, for one that cannot be read."""
+        grey = torch.full((2, 3, 56, 56), 128, dtype=torch.uint8)
+        return self.lay_out(messages, Frames(grey, [0, 1], 2.0, 2))
+
+    def lay_out(self, messages: list[Message], frames: Frames) -> PromptInputs:
+        """Tokens, patches and positions of a conversation whose video's frames are at hand."""
+        text = self.render(messages)
+        metadata = {
+            "fps": frames.file_fps,
+            "frames_indices": frames.indices,
+            "total_num_frames": frames.file_frames,
+        }
+        with self._lock:
+            batch = self.processor(
+                text=[text],
+                videos=[frames.pixels_TCHW],
+                video_metadata=[metadata],
+                do_sample_frames=False,
+                do_resize=False,
+                return_tensors="pt",
+            )
+        input_ids_L = batch["input_ids"][0]
+        grid_thw_13 = batch["video_grid_thw"]
+        T, H, W = grid_thw_13[0].tolist()
+        positions_3L = prompt_positions(
+            input_ids_L,
+            self.video_token_id,
+            [(T, H // self._merge, W // self._merge)],
+            [self._temporal_patch / frames.sample_fps],
+            self._tokens_per_second,
+        )
+        kept = frames if self._keep_frames else None
+        return PromptInputs(input_ids_L, positions_3L, batch["pixel_values_videos"], grid_thw_13, kept)

@@ -1,0 +1,144 @@
+"""One forward per group: the prompt once, its G completions behind it, in one packed row.
+
+The row is [prompt[:-1] | segment_1 | ... | segment_G] with segment_i = [prompt[-1], completion_i[:-1]], so that
+every output of a segment predicts one completion token. The prefix attends to itself causally; each segment
+attends to the prefix and to its own past, never to another segment. Both are ordinary causal attentions, so
+the fused kernels serve. The attention is registered with transformers' AttentionInterface and the layout
+travels in the forward's keyword arguments: no model code is copied or patched.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from rarft.models.qwen2_5_vl.padding import IGNORE, continued_positions
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
+from rarft.models.qwen2_5_vl.rollout import base_model
+
+ATTENTION = "rarft_shared_prefix"
+
+
+@dataclass(frozen=True)
+class PrefixLayout:
+    """Lengths in a packed row: the shared prefix, the number of segments, tokens of each segment."""
+
+    prefix: int
+    group: int
+    segment: int
+
+
+def shared_prefix_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    prefix_layout: PrefixLayout | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention over a packed row; without a layout, transformers' own SDPA attention.
+
+    Args:
+        module: the attention layer.
+        query: (1, H, P + G*S, D).
+        key: (1, H_kv, P + G*S, D).
+        value: (1, H_kv, P + G*S, D).
+        attention_mask: unused in a packed row, whose only padding is at the ends of the segments.
+        dropout: probability of dropping a weight.
+        scaling: factor of the scores.
+        is_causal: passed on where there is no layout.
+        prefix_layout: P, G and S.
+        kwargs: passed on where there is no layout.
+
+    Returns:
+        Output of shape (1, P + G*S, H, D), and no weights.
+    """
+    if prefix_layout is None:
+        return sdpa_attention_forward(
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=dropout,
+            scaling=scaling,
+            is_causal=is_causal,
+            **kwargs,
+        )
+    P, G, S = prefix_layout.prefix, prefix_layout.group, prefix_layout.segment
+    H, H_kv, D = query.shape[1], key.shape[1], query.shape[3]
+    if query.shape[0] != 1 or query.shape[2] != P + G * S:
+        raise ValueError(f"query of shape {tuple(query.shape)} is not one packed row of {prefix_layout}")
+    # Under autocast the rotary embedding leaves queries and keys in float32 beside values in bfloat16.
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    if H_kv != H:
+        # Repeated here and not by `enable_gqa`, which the memory-efficient branch of CausalBias ignores.
+        key = key.repeat_interleave(H // H_kv, dim=1)
+        value = value.repeat_interleave(H // H_kv, dim=1)
+
+    def segments(heads: Tensor) -> Tensor:
+        return heads[0, :, P:].reshape(H, G, S, D).transpose(0, 1)
+
+    key_prefix, value_prefix = key[:, :, :P], value[:, :, :P]
+    out_prefix = scaled_dot_product_attention(
+        query[:, :, :P], key_prefix, value_prefix, is_causal=True, dropout_p=dropout, scale=scaling
+    )
+    out_segments = scaled_dot_product_attention(
+        segments(query),
+        torch.cat([key_prefix.expand(G, -1, -1, -1), segments(key)], dim=2),
+        torch.cat([value_prefix.expand(G, -1, -1, -1), segments(value)], dim=2),
+        attn_mask=causal_lower_right(S, P + S),
+        dropout_p=dropout,
+        scale=scaling,
+    )
+    return torch.cat([out_prefix.transpose(1, 2), out_segments.transpose(1, 2).reshape(1, G * S, H, D)], dim=1), None
+
+
+AttentionInterface.register(ATTENTION, shared_prefix_attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def enable_shared_prefix(model: Any) -> None:
+    """Let the language model understand packed rows; other forwards stay what they were."""
+    base_model(model).set_attn_implementation({"text_config": ATTENTION})
+
+
+def pack(prompt: PromptInputs, completion_ids_GC: Tensor, completion_mask_GC: Tensor) -> tuple[dict[str, Any], Tensor]:
+    """The group as one packed row of L = P-1 + G*C tokens.
+
+    Args:
+        prompt: the group's prompt, P tokens.
+        completion_ids_GC: completions, padded on the right.
+        completion_mask_GC: 1 for their tokens, 0 for padding.
+
+    Returns:
+        Arguments of one forward, and the shifted labels (1, G*C) of what it scores: at each segment output the
+        completion token that it predicts, `IGNORE` for padding.
+    """
+    G, C = completion_ids_GC.shape
+    P = prompt.input_ids_L.numel()
+    last = prompt.input_ids_L[-1:]
+    segment_ids_GC = torch.cat([last.expand(G, 1), completion_ids_GC[:, :-1]], dim=1)
+    positions_3C = torch.cat([prompt.position_ids_3L[:, -1:], continued_positions(prompt, C - 1)], dim=1)
+    shift_labels = completion_ids_GC.masked_fill(completion_mask_GC == 0, IGNORE).view(1, G * C)
+    arguments = {
+        "input_ids": torch.cat([prompt.input_ids_L[:-1], segment_ids_GC.flatten()])[None],
+        "position_ids": torch.cat([prompt.position_ids_3L[:, :-1], positions_3C.repeat(1, G)], dim=1)[:, None],
+        # A ready-made mapping keeps transformers from building an L x L mask that nothing would read.
+        "attention_mask": {"full_attention": None},
+        "prefix_layout": PrefixLayout(P - 1, G, C),
+        "scored_from": P - 1,
+        "pixel_values_videos": prompt.video_ND,
+        "video_grid_thw": prompt.grid_thw_13,
+    }
+    return arguments, shift_labels

@@ -1,0 +1,243 @@
+"""Files that are complete or not there, and where artifacts lie: a path, `file://` or `s3://`.
+
+Every step writes through `write_atomically` or `write_files`, so that a reader never sees half of anything:
+the content goes to a temporary name beside its final one, reaches the disk, and is renamed. In an object store
+an object is whole or not there by itself.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rarft.errors import InputError
+from rarft.storage import s3
+
+_PATIENCE = 30.0  # seconds that a process which was just killed may take to be gone
+LOCK = ".lock"  # file in a folder that one process works in
+# A folder of artifacts: a local path, or a URI.
+Place = str | Path
+
+
+def sync_path(path: Path) -> None:
+    """Bring a file's content, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it becomes `path`, on any error it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        sync_path(temporary)
+        temporary.replace(path)
+        sync_path(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def make_folder(place: Place, what: str = "--out") -> None:
+    """Make a folder for results, named by the flag `what`, and make sure that it can be written to.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if s3.is_object_uri(place):
+        s3.check_writable(place, what)
+        return
+    folder = local_path(str(place), what)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{what} {folder}: cannot be written ({error.strerror}); choose another folder") from error
+
+
+@contextmanager
+def write_files(place: Place, last: str, stale: Sequence[str] = ()) -> Iterator[Path]:
+    """Yield an empty folder to write into; on success its files move into `place`, `last` at the very end.
+
+    Whoever finds `last` finds the others of the same run beside it, and none of the files named `stale` that an
+    earlier run may have left. Other files of `place` are left alone; on any error nothing moves.
+
+    Raises:
+        InputError: `place` cannot be written to.
+    """
+    make_folder(place)
+    beside = None if s3.is_object_uri(place) else local_path(str(place), "--out")
+    temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=beside))
+    try:
+        yield temporary
+        files = sorted((path for path in temporary.iterdir()), key=lambda path: (path.name == last, path.name))
+        if beside is None:
+            for name in (last, *stale):
+                s3.delete(member(place, name), "--out")
+            uris = [(member(place, file.name), file) for file in files]
+            s3.upload(uris[:-1], "--out")
+            s3.upload(uris[-1:], "--out")  # whoever finds it finds the others
+        else:
+            _move(files, beside, (last, *stale))
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move(files: Sequence[Path], folder: Path, outdated: Sequence[str]) -> None:
+    for file in files:
+        sync_path(file)
+    for name in outdated:
+        (folder / name).unlink(missing_ok=True)
+    for file in files:
+        file.replace(folder / file.name)
+    sync_path(folder)
+
+
+@contextmanager
+def exclusive(folder: Path, what: str) -> Iterator[None]:
+    """Let no other process of any machine into the same block for the same folder; a dead one holds nothing.
+
+    Raises:
+        InputError: another one is in it, and still is half a minute later.
+    """
+    with (folder / LOCK).open("w") as lock:
+        ends = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > ends:
+                    raise InputError(
+                        f"{what}: another process is training into {folder}; stop it, or choose another name"
+                    ) from error
+                time.sleep(0.5)
+        yield
+
+
+def replace_folder(finished: Path, final: Path) -> None:
+    """Let a finished folder take the place of `final`, which is never seen half written."""
+    for file in finished.rglob("*"):
+        sync_path(file)
+    old = final.with_name(f".{final.name}.{os.getpid()}.old")
+    if final.exists():
+        final.replace(old)
+    finished.replace(final)
+    sync_path(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def member(place: Place, name: str) -> str:
+    """Where `name` of a folder lies."""
+    return f"{str(place).rstrip('/')}/{name}"
+
+
+def exists(place: Place, name: str) -> bool:
+    """Whether a folder holds a file of that name.
+
+    Raises:
+        InputError: the store that the folder lies in cannot be asked.
+    """
+    if s3.is_object_uri(place):
+        return name in s3.sizes(place, "--out")
+    return (local_path(str(place), "--out") / name).exists()
+
+
+def remove_folder(place: Place) -> None:
+    """Remove a folder with all that it holds, if it is there."""
+    if s3.is_object_uri(place):
+        for name in s3.sizes(place, "--out"):
+            s3.delete(member(place, name), "--out")
+    else:
+        shutil.rmtree(local_path(str(place), "--out"), ignore_errors=True)
+
+
+def local_path(uri: str, what: str) -> Path:
+    """The local path that a plain path or `file://` URI names.
+
+    Raises:
+        InputError: another scheme.
+    """
+    if uri.startswith("file://"):
+        return Path(uri.removeprefix("file://"))
+    if "://" in uri:
+        scheme = uri.split("://", 1)[0]
+        raise InputError(f"{what} {uri}: {scheme}:// cannot be used here; give a local path or a file:// URI")
+    return Path(uri)
+
+
+def place_of(uri: str, what: str) -> Place:
+    """The folder that `uri` names: a URI of an object store, or a local path.
+
+    Raises:
+        InputError: another scheme.
+    """
+    return uri if s3.is_object_uri(uri) else local_path(uri, what)
+
+
+def existing_file(uri: str, what: str) -> Path:
+    """The local file that `uri` names.
+
+    Raises:
+        InputError: it does not exist, or is a folder.
+    """
+    path = local_path(uri, what)
+    if path.is_dir():
+        raise InputError(f"{what} {path}: is a folder; give the file itself")
+    if not path.exists():
+        raise InputError(f"{what} {path}: no such file; check the path")
+    return path
+
+
+def existing_folder(uri: str, what: str) -> Path:
+    """The local folder that `uri` names.
+
+    Raises:
+        InputError: it does not exist, or is a file.
+    """
+    path = local_path(uri, what)
+    if not path.exists():
+        raise InputError(f"{what} {path}: no such folder; check the path")
+    if not path.is_dir():
+        raise InputError(f"{what} {path}: is a file; give the folder that holds it")
+    return path
+
+
+@contextmanager
+def fetched(uri: str, what: str) -> Iterator[Path]:
+    """Yield a local file with the content that `uri` names; an object is downloaded for as long as that lasts.
+
+    Raises:
+        InputError: it is not there, or cannot be read.
+    """
+    if not s3.is_object_uri(uri):
+        yield existing_file(uri, what)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / (uri.rsplit("/", 1)[-1] or "object")
+        s3.download([(uri, path)], what)
+        yield path
+
+
+@contextmanager
+def fetched_files(place: Place, names: Sequence[str], what: str) -> Iterator[Path]:
+    """Yield a local folder with these files of `place`; objects are downloaded for as long as that lasts.
+
+    Raises:
+        InputError: the folder, or a file of it in a store, is not there or cannot be read.
+    """
+    if not s3.is_object_uri(place):
+        yield existing_folder(str(place), what)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        s3.download([(member(place, name), Path(folder) / name) for name in names], what)
+        yield Path(folder)

@@ -1,0 +1,1 @@
+"""The synthetic world: data set, tiny model and its pretraining."""

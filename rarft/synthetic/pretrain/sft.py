@@ -1,0 +1,64 @@
+"""Later phases of the cold start: the whole model learns to answer, by cross entropy on its completions."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, IterableDataset
+
+from rarft.models.qwen2_5_vl.padding import IGNORE, per_completion_batch
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, PromptInputs
+from rarft.synthetic import dataset
+from rarft.synthetic.pretrain.phases import Phase
+from rarft.synthetic.pretrain.scenes import lay_out_scene
+from rarft.synthetic.pretrain.schedule import warm_up_flat_down
+
+_BATCH = 16  # prompts
+
+
+class SceneStream(IterableDataset):
+    """Endless batches of (prompt, completion ids) for one phase."""
+
+    def __init__(self, phase: Phase, encoder: PromptEncoder, seed: int) -> None:
+        self.phase, self.encoder, self.seed = phase, encoder, seed
+
+    def __iter__(self) -> Iterator[list[tuple[PromptInputs, torch.Tensor]]]:
+        rng = np.random.default_rng(self.seed)
+        tokenizer = self.encoder.processor.tokenizer
+        while True:
+            rows = []
+            duration = int(rng.integers(8, 17))
+            for _ in range(_BATCH):
+                scene = dataset.draw_scene(rng, duration)
+                query = self.phase.query(scene, rng)
+                ids = [*tokenizer(self.phase.completion(scene, query, rng))["input_ids"], tokenizer.eos_token_id]
+                rows.append((lay_out_scene(self.encoder, scene, query), torch.tensor(ids)))
+            yield rows
+
+
+def run_phase(model: torch.nn.Module, encoder: PromptEncoder, phase: Phase, seed: int) -> None:
+    """Train the whole model for one phase."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = warm_up_flat_down(optimizer, phase.steps)
+    pad = encoder.processor.tokenizer.pad_token_id
+    stream = iter(DataLoader(SceneStream(phase, encoder, seed), batch_size=None, num_workers=1))
+    started, losses = time.monotonic(), []
+    model.train()
+    for step in range(1, phase.steps + 1):
+        arguments, labels_BL = per_completion_batch(next(stream), pad)
+        logits_BLV = model(**arguments, use_cache=False).logits[:, :-1].float()
+        loss = cross_entropy(logits_BLV.flatten(0, 1), labels_BL[:, 1:].flatten(), ignore_index=IGNORE)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        if step % 50 == 0:
+            mean = sum(losses[-50:]) / 50
+            print(
+                f"{phase.name}: step {step}/{phase.steps}, loss {mean:.4f}, {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
