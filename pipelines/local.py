@@ -235,7 +235,7 @@ def run(asked: LocalRun) -> None:
 
 
 def _summarize(outputs: dict[str, Any], shown: str, out: str) -> None:
-    from rarft.reporting.training_curves import TRAINING_HTML
+    from rarft.reporting.training_log import TRAINING_HTML
 
     evaluation, validation = Path(outputs["results"].path), Path(outputs["data"].path)
     print(console_table(json.loads((evaluation / METRICS_JSON).read_text(encoding="utf-8"))))

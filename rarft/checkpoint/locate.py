@@ -9,7 +9,6 @@ from rarft.storage.fingerprint import fingerprint, of_folder
 from rarft.storage.s3 import entries, is_object_uri
 
 CHECKPOINT_JSON = "checkpoint.json"  # manifest of a checkpoint's folder
-TRAINING_JSONL = "training.jsonl"  # log of a run, beside its checkpoints
 CONFIG_JSON = "config.json"
 
 # Short names of the checkpoints that the package carries.

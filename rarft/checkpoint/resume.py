@@ -25,9 +25,9 @@ from rarft.checkpoint.local import (
     step_of,
     verified,
 )
-from rarft.checkpoint.locate import TRAINING_JSONL
 from rarft.distributed.collectives import from_main, leads_node, meet
 from rarft.errors import InputError
+from rarft.reporting.training_log import TRAINING_JSONL
 from rarft.storage import s3
 from rarft.storage.files import Place, exists, local_path, member, write_atomically
 from rarft.storage.manifest import IncompleteError, parse_manifest, read_manifest

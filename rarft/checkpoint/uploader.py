@@ -19,9 +19,8 @@ from accelerate import PartialState
 
 from rarft.checkpoint import remote
 from rarft.checkpoint.local import CHECKPOINT_JSON, GOOD, good_step, step_of
-from rarft.checkpoint.locate import TRAINING_JSONL
 from rarft.errors import DivergedError, one_line
-from rarft.reporting.training_curves import TRAINING_HTML
+from rarft.reporting.training_log import TRAINING_HTML, TRAINING_JSONL
 from rarft.storage import s3
 from rarft.storage.files import member
 from rarft.storage.manifest import IncompleteError

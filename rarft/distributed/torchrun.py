@@ -7,6 +7,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,11 @@ def check_accelerators(least: int) -> None:
             f"accelerators {least}: torch {torch.__version__} sees {shown} here; is the image one for GPUs, such as "
             "rarft-train?"
         )
+
+
+def _step(name: str) -> Callable[..., Any]:
+    """Return a function of `rarft.steps`, which imports this package."""
+    return getattr(import_module("rarft.steps"), name)  # type: ignore[no-any-return]
 
 
 def run_step(
@@ -56,9 +63,7 @@ def run_step(
 
         processes = torch.cuda.device_count() or 1
     if processes == 1:
-        from rarft import steps
-
-        return getattr(steps, step)(**arguments)
+        return _step(step)(**arguments)
     with tempfile.TemporaryDirectory() as folder:
         cause, result = Path(folder) / "cause", Path(folder) / "result.json"
         told = {STARTER_TELLS: str(cause), _RESULT: str(result)}
@@ -115,9 +120,7 @@ def _main() -> None:
         from rarft.distributed.launch import die_with_launcher
 
         die_with_launcher()
-        from rarft import steps
-
-        result = getattr(steps, step)(**json.loads(arguments))
+        result = _step(step)(**json.loads(arguments))
         if os.environ["RANK"] == "0":
             Path(os.environ[_RESULT]).write_text(json.dumps(result), encoding="utf-8")
 

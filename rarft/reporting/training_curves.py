@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from rarft.reporting.html import Html, columns, curves, page, section, table
 from rarft.reporting.training_log import Entry, reward_names, series_of
 
-TRAINING_HTML = "training.html"
-
 _TIMES = ("decode", "rollout", "reward", "forward", "backward")
 _PICTURES = {
     "Reward": ("reward",),

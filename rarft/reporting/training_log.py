@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rarft.checkpoint.locate import TRAINING_JSONL
 from rarft.errors import InputError
 from rarft.reporting.html import Html, columns, curves, section
 from rarft.storage import s3
 from rarft.storage.files import member
 
+TRAINING_JSONL = "training.jsonl"  # log of a run, in the folder of its checkpoints
+TRAINING_HTML = "training.html"
 _STEP = re.compile(r"checkpoint-(\d+)")
 Entry = Mapping[str, Any]
 Lines = dict[str, list[tuple[float, float]]]

@@ -12,13 +12,12 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rarft.checkpoint.disk_space import bytes_needed, check_space
 from rarft.checkpoint.local import CHECKPOINT_JSON, checkpoints_of, complete, is_complete, mark_good, rotate
-from rarft.checkpoint.locate import TRAINING_JSONL
 from rarft.checkpoint.uploader import Parcel, Uploads
 from rarft.distributed.collectives import from_all, from_main, leads_node, listing, meet, wait_until_visible
 from rarft.errors import InputError
 from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
-from rarft.reporting.training_curves import TRAINING_HTML, render_curves
-from rarft.reporting.training_log import parse_log
+from rarft.reporting.training_curves import render_curves
+from rarft.reporting.training_log import TRAINING_HTML, TRAINING_JSONL, parse_log
 from rarft.storage.files import write_atomically
 from rarft.storage.manifest import entries
 from rarft.training.data import TrainingRows

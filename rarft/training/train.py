@@ -12,7 +12,7 @@ from transformers import AutoConfig, PrinterCallback, TrainerCallback, enable_fu
 from rarft.annotations.schema import Sample, read_samples
 from rarft.checkpoint import remote
 from rarft.checkpoint.local import CHECKPOINT_JSON, DONE, FINAL, checkpoints_of, is_complete, sweep
-from rarft.checkpoint.locate import TRAINING_JSONL, checkpoint_path
+from rarft.checkpoint.locate import checkpoint_path
 from rarft.checkpoint.resume import AUTO, Resume, is_done, mark_done
 from rarft.checkpoint.uploader import Parcel, Uploads
 from rarft.distributed.collectives import folder_is_shared, from_main, leads_node, meet
@@ -26,7 +26,7 @@ from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
 from rarft.models.qwen2_5_vl.rollout import vision_token_ids
 from rarft.prompts import load_prompt_template
-from rarft.reporting.training_curves import TRAINING_HTML
+from rarft.reporting.training_log import TRAINING_HTML, TRAINING_JSONL
 from rarft.rewards.registry import RewardFunction, resolve_rewards
 from rarft.storage import s3
 from rarft.storage.files import LOCK, exclusive, local_path, make_folder, member

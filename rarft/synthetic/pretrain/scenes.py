@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, PromptInputs, video_prompt
-from rarft.prompts import PROMPTS
+from rarft.prompts import PROMPTS, fill_prompt
 from rarft.synthetic import dataset
 from rarft.video.decode import Frames
 
@@ -34,5 +34,5 @@ def lay_out_scene(encoder: PromptEncoder, scene: dataset.Scene, query: dataset.S
         float(dataset.FPS),
         scene.duration * dataset.FPS,
     )
-    texts = prompts.fill_prompt(READING.prompt, query.description, None)
+    texts = fill_prompt(READING.prompt, query.description, None)
     return encoder.lay_out(video_prompt(*texts, "rendered"), frames)
