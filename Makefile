@@ -25,7 +25,7 @@ test: $(VENV)/installed  ## two files at a time, each with one thread
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(VENV)/installed  ## unit tests: nothing is trained and no other process is started
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not integration"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -14,9 +14,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here is to be fetched
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="rarft-tests-")  # what is remembered of videos
 
+from helpers.riq_items import read_lines
 from rarft import steps
 from rarft.annotations.validate import ValidationSettings, validate
-from riq_items import read_lines
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +98,7 @@ def prompts(tiny, sample_set):
 @pytest.fixture
 def main(capsys, monkeypatch, tmp_path):
     """Run `rarft` in this process, in `tmp_path`; returns (exit code, stdout, stderr)."""
-    from rarft.cli import main as entry_point
+    from rarft.cli.main import main as entry_point
 
     monkeypatch.chdir(tmp_path)
 

@@ -1,0 +1,192 @@
+"""What the pipeline compiles to: current, taken by Kubeflow's own parsers, and what a cluster is told of each step."""
+
+import re
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
+from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
+
+from components.embed.component import embed
+from components.evaluate.component import evaluate
+from components.fingerprint.component import fingerprint
+from components.launch_pytorchjob.component import launch_pytorchjob
+from components.promote.component import promote
+from components.train.component import train
+from components.validate.component import validate
+from helpers.paths import ROOT
+from pipelines.compile import compile_pipeline
+from pipelines.profiles import DEFAULT_PROFILE, PROFILES
+from rarft.errors import InputError
+
+WITHOUT_ACCELERATOR = {"fingerprint", "validate", "embed", "promote"}
+WITH_ACCELERATORS = {"train", "evaluate"}
+STEPS = WITHOUT_ACCELERATOR | WITH_ACCELERATORS
+
+
+@pytest.fixture(scope="module", params=PROFILES)
+def compiled(request, tmp_path_factory):
+    """Each profile's name, pipeline and platform."""
+    path = tmp_path_factory.mktemp("compiled") / "rarft.yaml"
+    compile_pipeline(str(path), request.param)
+    return request.param, *yaml.safe_load_all(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def committed():
+    """Pipeline and platform as they stand in the repository."""
+    return tuple(yaml.safe_load_all((ROOT / "pipelines" / "rarft.yaml").read_text()))
+
+
+def executors(platform):
+    found = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-"): settings for name, settings in found.items()}
+
+
+def containers(pipeline):
+    return {
+        name.removeprefix("exec-"): executor["container"]
+        for name, executor in pipeline["deploymentSpec"]["executors"].items()
+    }
+
+
+def test_the_compiled_pipeline_is_current(tmp_path):
+    compile_pipeline(str(tmp_path / "rarft.yaml"))
+    compiled = (tmp_path / "rarft.yaml").read_text()
+    assert compiled == (ROOT / "pipelines" / "rarft.yaml").read_text(), "run `make pipeline`"
+
+
+def test_kubeflows_parsers_take_every_profile_and_know_every_field(compiled):
+    _, pipeline, platform = compiled
+    spec = json_format.ParseDict(pipeline, PipelineSpec())
+    assert len(spec.root.dag.tasks) == len(STEPS)
+    json_format.ParseDict(platform, PlatformSpec())
+    for settings in executors(platform).values():
+        json_format.ParseDict(settings, KubernetesExecutorConfig())
+
+
+def test_what_a_step_takes_from_the_runs_parameters_is_handed_to_it(compiled):
+    _, pipeline, platform = compiled
+    inputs = set(pipeline["root"]["inputDefinitions"]["parameters"])
+    for name, container in containers(pipeline).items():
+        task = pipeline["root"]["dag"]["tasks"][name]
+        for placeholder in re.findall(
+            r"inputs\.parameters\['(.+?)'\]", str([container["image"], container["resources"]])
+        ):
+            assert task["inputs"]["parameters"][placeholder]["componentInputParameter"] in inputs
+        assert set(re.findall(r"'componentInputParameter': '(\w+)'", str(executors(platform)[name]))) <= inputs
+
+
+def test_the_steps_hand_on_what_they_make(committed):
+    tasks = committed[0]["root"]["dag"]["tasks"]
+    assert {name: set(task.get("dependentTasks", [])) for name, task in tasks.items()} == {
+        "fingerprint": set(),
+        "validate": {"fingerprint"},
+        "embed": {"fingerprint", "validate"},
+        "train": {"fingerprint", "validate", "embed"},
+        "evaluate": {"fingerprint", "validate", "train"},
+        "promote": {"train", "evaluate"},
+    }
+    # Evaluation is cached by what the data and the checkpoint are, not by where they lie.
+    evaluates = tasks["evaluate"]["inputs"]["parameters"]
+    for name, producer in {"content": "fingerprint", "checkpoint_content": "train"}.items():
+        assert evaluates[name]["taskOutputParameter"] == {"outputParameterKey": "content", "producerTask": producer}
+
+
+def test_what_is_cached_and_what_is_tried_again(committed):
+    tasks = committed[0]["root"]["dag"]["tasks"]
+    assert {name for name in STEPS if tasks[name]["cachingOptions"].get("enableCache")} == {
+        "validate",
+        "embed",
+        "evaluate",
+    }
+    assert {name: task["retryPolicy"]["maxRetryCount"] for name, task in tasks.items() if "retryPolicy" in task} == (
+        dict.fromkeys(WITHOUT_ACCELERATOR, 2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "image", "cpu", "memory"),
+    [
+        ("fingerprint", "validate_image", "cpu", "memory"),
+        ("validate", "validate_image", "cpu", "memory"),
+        ("embed", "steps_image", "cpu", "memory"),
+        ("train", "train_image", "train_cpu", "train_memory"),
+        ("evaluate", "train_image", "train_cpu", "train_memory"),
+        ("promote", "steps_image", "cpu", "memory"),
+    ],
+)
+def test_image_and_resources_are_the_runs_to_choose(committed, step, image, cpu, memory):
+    container = containers(committed[0])[step]
+    placeholder = "{{{{$.inputs.parameters['pipelinechannel--{}']}}}}".format
+    assert container["image"] == placeholder(image)
+    expected = {"resourceCpuLimit": placeholder(cpu), "resourceMemoryLimit": placeholder(memory)}
+    if step in WITH_ACCELERATORS:
+        expected["accelerator"] = {
+            "resourceType": placeholder("accelerator"),
+            "resourceCount": placeholder("accelerators"),
+        }
+    assert container["resources"] == expected
+
+
+def test_the_cluster_is_told_of_nodes_time_memory_and_secrets(compiled):
+    profile, _, platform = compiled
+    for name, settings in executors(platform).items():
+        secrets = {
+            secret["secretNameParameter"]["componentInputParameter"]: secret for secret in settings["secretAsEnv"]
+        }
+        assert all(secret["optional"] for secret in secrets.values())
+        assert set(secrets) == {
+            "store_secret",
+            *(["hub_secret"] if name in {"embed", "train", "launch-pytorchjob", "evaluate"} else []),
+            *(["tracking_secret"] if name == "train" else []),
+        }
+        chosen = PROFILES[profile]
+        training = dict.fromkeys(("train", "launch-pytorchjob"), chosen.training_hours)
+        hours = {**training, "evaluate": chosen.evaluation_hours}.get(name, chosen.step_hours)
+        assert int(settings["activeDeadlineSeconds"]) == hours * 3600
+        on_chosen_nodes = {"nodeSelector", "nodeAffinity", "tolerations", "emptyDirMounts"} & settings.keys()
+        assert len(on_chosen_nodes) == (4 if name in WITH_ACCELERATORS else 0)
+        if name in WITH_ACCELERATORS:
+            (shared_memory,) = settings["emptyDirMounts"]
+            assert (shared_memory["mountPath"], shared_memory["medium"]) == ("/dev/shm", "Memory")
+            assert shared_memory["sizeLimit"] == chosen.shared_memory
+        mounts = [mount["mountPath"] for mount in settings.get("pvcMount", [])]
+        assert mounts == (["/data"] if profile == "claim" else [])
+
+
+def test_over_several_machines_training_is_a_job_named_after_the_run(tmp_path):
+    compile_pipeline(str(tmp_path / "rarft.yaml"), "pytorchjob")
+    pipeline, _ = yaml.safe_load_all((tmp_path / "rarft.yaml").read_text())
+    task = pipeline["root"]["dag"]["tasks"]["launch-pytorchjob"]
+    assert task["inputs"]["parameters"]["job"]["runtimeValue"]["constant"] == "rarft-{{$.pipeline_job_uuid}}"
+    assert "retryPolicy" not in task  # else what a person cancelled would be started again
+    assert "accelerator" not in containers(pipeline)["launch-pytorchjob"]["resources"]
+    producer = pipeline["root"]["dag"]["tasks"]["evaluate"]["inputs"]["parameters"]["checkpoint"]
+    assert producer["taskOutputParameter"]["producerTask"] == "launch-pytorchjob"
+
+
+def test_an_unknown_profile_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=f"no such profile; use one of .*{DEFAULT_PROFILE}"):
+        compile_pipeline(str(tmp_path / "x.yaml"), "gigantic")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "component",
+    [fingerprint, validate, embed, train, launch_pytorchjob, evaluate, promote],
+    ids=lambda each: each.name,
+)
+def test_a_components_page_names_all_that_goes_in_and_out(component):
+    page = (ROOT / "components" / component.name.replace("-", "_") / "README.md").read_text()
+    spec = component.component_spec
+    names = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert names == [*spec.inputs, *spec.outputs]
+
+
+def test_the_page_names_all_parameters_of_a_run_and_no_other(committed):
+    page = (ROOT / "docs" / "kubeflow.md").read_text()
+    table = page.split("## Parameters of a run")[1].split("\n## ")[0]
+    named = {name for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert named == set(committed[0]["root"]["inputDefinitions"]["parameters"])

@@ -1,0 +1,242 @@
+"""A run that diverges stops, names the step, and leaves its last good checkpoint to resume from."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from helpers.diverging import KINDS, inject
+from helpers.paths import HELPERS
+from helpers.s3_servers import buckets
+from helpers.training import FLAGS, same_state, train, weights
+from rarft.checkpoint import remote
+from rarft.checkpoint.local import CHECKPOINT_JSON, DONE, FINAL, checkpoints_of, good_step, verified
+from rarft.errors import DivergedError
+from rarft.storage import s3
+from rarft.training.divergence import StepGuard, check_weights, leave_good_checkpoints
+
+SAVING = ("--save_strategy", "steps", "--save_steps", "1", "--max_steps", "4", "--resume_from_checkpoint", "auto")
+CAUSES = {"loss": "the loss is nan", "gradient": "the gradient norm is nan", "weights": "the weights after it are not"}
+# Newest good checkpoint, and the one that is renamed, where step 3 of a run that saves every step goes wrong.
+LEFT = {"loss": (1, 2), "gradient": (1, 2), "weights": (2, None)}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(validated, tmp_path_factory):
+    return train(validated, tmp_path_factory.mktemp("whole"), *SAVING)[0].parent
+
+
+@pytest.fixture
+def diverge(main, validated, monkeypatch):
+    """Train in this process with something broken at a step; return the last line and the run's folder."""
+
+    def run(kind, at, *flags):
+        with monkeypatch.context() as patch:
+            inject(kind, at, set_attribute=patch.setattr)
+            code, _, errors = main("train", *FLAGS, "--train_data_path", validated, *SAVING, *flags)
+        assert code == 1
+        assert "Traceback" not in errors
+        return errors.splitlines()[-1], Path("checkpoints/rarft").absolute()
+
+    return run
+
+
+def names(run):
+    return [path.name for path in checkpoints_of(run)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_diverged_run_resumes_from_good_checkpoint(kind, diverge, validated, tmp_path, uninterrupted):
+    """The run stops at step 3; once the cause is gone it ends with the bits of one that never diverged."""
+    line, run = diverge(kind, 3)
+    good, renamed = LEFT[kind]
+    assert line.startswith(f"rarft train: step 3: {CAUSES[kind]}")
+    assert f"auto resumes from checkpoint-{good}, the newest good one" in line
+    assert names(run) == [f"checkpoint-{step}" for step in range(good, 0, -1)]
+    assert [path.name for path in run.glob("diverged-*")] == ([f"diverged-checkpoint-{renamed}"] if renamed else [])
+    for path in run.glob("diverged-*"):
+        assert (path / "reason.txt").read_text().startswith("training diverged")
+    assert not (run / DONE).exists()
+    assert not (run / FINAL).exists()
+    logged = [json.loads(text) for text in (run / "training.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in logged if "reward" in entry] == [1, 2, 3][: 3 if kind == "weights" else 2]
+
+    final, entries = train(validated, tmp_path, *SAVING)
+    assert [entry["step"] for entry in entries if "reward" in entry] == [1, 2, 3, 4]
+    same_state(run / "checkpoint-4", uninterrupted / "checkpoint-4")
+    assert (run / DONE).exists()
+    assert all(torch.equal(tensor, weights(uninterrupted / FINAL)[name]) for name, tensor in weights(final).items())
+
+
+def test_good_checkpoints_survive_restarts_that_diverge(diverge):
+    """A cause that stays, or comes earlier, must not eat one good checkpoint per restart."""
+    _, run = diverge("loss", 4)
+    assert names(run) == ["checkpoint-2", "checkpoint-1"]
+    for _ in range(2):
+        line, _ = diverge("loss", 3)
+        assert "auto resumes from checkpoint-2" in line
+        assert names(run) == ["checkpoint-2", "checkpoint-1"]
+    assert [path.name for path in run.glob("diverged-*")] == ["diverged-checkpoint-3"]
+
+
+def test_checkpoint_of_killed_run_is_not_good_until_next_step(diverge, uninterrupted, tmp_path):
+    """A kill before the next step leaves a checkpoint that is resumed from, and blamed if that step fails."""
+    run = tmp_path / "checkpoints" / "rarft"
+    for step in (1, 2):
+        shutil.copytree(uninterrupted / f"checkpoint-{step}", run / f"checkpoint-{step}")
+    (run / "good.json").write_text('{"step": 1}')
+    line, _ = diverge("gradient", 3)
+    assert "auto resumes from checkpoint-1" in line
+    assert names(run) == ["checkpoint-1"]
+    (run / "diverged-checkpoint-2").rename(run / "checkpoint-2")
+    diverge("loss", 4)  # now step 3 was finite
+    assert names(run) == ["checkpoint-2", "checkpoint-1"]
+
+
+def test_rotation_keeps_newest_good_checkpoint(diverge, validated, tmp_path):
+    line, run = diverge("loss", 3, "--save_total_limit", "1")
+    assert "auto resumes from checkpoint-1" in line
+    assert names(run) == ["checkpoint-1"]
+    train(validated, tmp_path, *SAVING, "--save_total_limit", "1")
+    # The first one of the resumed run is kept because the run went on from it.
+    assert names(run) == ["checkpoint-4", "checkpoint-1"]
+
+
+def test_nan_between_log_entries_and_in_one_micro_batch_stops(diverge):
+    flags = ("--logging_steps", "4", "--gradient_accumulation_steps", "2", "--max_grad_norm", "0")
+    line, run = diverge("loss", 2, *flags, "--logging_nan_inf_filter", "true")
+    assert line.startswith("rarft train: step 2: the loss is nan")
+    assert "auto starts from scratch, because no checkpoint is known to be good" in line
+    assert names(run) == []
+
+
+def test_bad_final_weights_are_not_released(diverge):
+    line, run = diverge("weights", 2, "--save_strategy", "no", "--max_steps", "2")
+    assert line.startswith("rarft train: step 2: the weights after it are not finite (")
+    assert not (run / FINAL).exists()
+    assert not (run / DONE).exists()
+
+
+def test_checkpoint_of_last_step_counts_as_good(uninterrupted):
+    assert good_step(uninterrupted) == 4
+
+
+def test_store_keeps_good_checkpoint_of_diverged_run(
+    diverge, validated, tmp_path, tmp_path_factory, uninterrupted, capsys
+):
+    store = "s3://runs/a/checkpoints/rarft"
+    with buckets("moto", tmp_path_factory.mktemp("objects"), "runs"):
+        out = ("--out", "s3://runs/a", "--save_total_limit", "1")
+        line, run = diverge("loss", 4, *out)
+        assert "auto resumes from checkpoint-2" in line
+        held = s3.sizes(store, "run")
+        assert f"checkpoint-2/{CHECKPOINT_JSON}" in held
+        # Whether its upload had begun by then is a matter of time.
+        assert f"checkpoint-3/{CHECKPOINT_JSON}" not in held
+        assert DONE not in held
+        assert not any(name.startswith(FINAL) for name in held)
+        shutil.rmtree(run)
+        # The store knows that checkpoint-2 is good: the first step of a restart must not take it away.
+        line, run = diverge("loss", 3, *out)
+        assert "auto resumes from checkpoint-2" in line
+        shutil.rmtree(run)
+        capsys.readouterr()
+        train(validated, tmp_path, *SAVING, *out)
+        assert f"going on from {store}/checkpoint-2" in capsys.readouterr().out
+        same_state(run / "checkpoint-4", uninterrupted / "checkpoint-4")
+        held = s3.sizes(store, "run")
+        assert DONE in held
+        assert json.loads(s3.read(f"{store}/good.json", "run")) == {"step": 4}
+        complete = {name.split("/")[0] for name in held if name.endswith(f"/{CHECKPOINT_JSON}")}
+        assert complete == {"checkpoint-4", FINAL}
+
+
+def test_store_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    """Its checkpoints would still be resumed from: the last line says which to delete."""
+
+    def refuse(uri):
+        raise s3.StoreError("no answer")
+
+    monkeypatch.setattr(remote, "steps_held", refuse)
+    left = leave_good_checkpoints(tmp_path, "s3://runs/a", True, None)
+    assert left == "delete the checkpoints after step 0 in s3://runs/a before resuming (now it says: no answer)"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_ranks_stop_together(kind, validated, tmp_path):
+    """Something is NaN on the second rank alone, under ZeRO-3: both stop, and resume once it is gone."""
+
+    def launch(*program):
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d",
+            "--rdzv_endpoint", "localhost:0", *program, "train", *FLAGS, "--deepspeed", "zero3",
+            "--per_device_train_batch_size", "1", "--train_data_path", str(validated), *SAVING,
+        ]  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    done = launch(str(HELPERS / "diverging.py"), kind, "3", "1")
+    assert done.returncode == 1
+    cause = "the gradient norm is infinite" if kind == "gradient" else CAUSES[kind]  # DeepSpeed's word for it
+    lines = [line for line in done.stderr.splitlines() if line.startswith("rarft train: ")]
+    assert len(lines) == 2
+    assert all(line.startswith(f"rarft train: step 3: {cause}") for line in lines)
+    run = tmp_path / "checkpoints" / "rarft"
+    good, renamed = LEFT[kind]
+    assert names(run) == [f"checkpoint-{step}" for step in range(good, 0, -1)]
+    assert len(list(run.glob("diverged-*"))) == (renamed is not None)
+    assert not (run / DONE).exists()
+    done = launch("-m", "rarft.cli")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"going on from checkpoints/rarft/checkpoint-{good}" in done.stdout
+    assert verified(run / "checkpoint-4")["world_size"] == 2
+    assert (run / DONE).exists()
+
+
+def test_fp16_overflow_is_skipped_until_it_lasts():
+    guard, finite, inf = StepGuard(fp16=True), torch.tensor(1.0), torch.tensor(float("inf"))
+    guard.check(1, finite, finite)
+    for step in range(2, 22):
+        guard.check(step, finite, inf)
+        assert guard.last_finite == 1  # what was saved in between is not known to be good
+    with pytest.raises(DivergedError, match="step 22: the gradient norm is infinite"):
+        guard.check(22, finite, inf)
+    guard = StepGuard(fp16=True)
+    guard.check(1, finite, inf)
+    with pytest.raises(DivergedError, match="step 2: the loss is infinite and the gradient norm is nan"):
+        guard.check(2, inf, torch.tensor(float("nan")))
+    guard = StepGuard(fp16=False)
+    guard.check(1, finite, None)  # DeepSpeed may be told not to compute it
+    with pytest.raises(DivergedError, match="step 2: the gradient norm is infinite"):
+        guard.check(2, finite, float("inf"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_one_bad_weight_is_found(dtype, value):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 0), torch.nn.Linear(4, 5)).to(dtype)
+    check_weights(model, 1)
+    model[2].weight.data[4, 3] = value
+    with pytest.raises(DivergedError, match=r"step 7: the weights after it are not finite \(2\.weight\)"):
+        check_weights(model, 7)
+
+
+def test_padding_of_a_partition_is_not_a_weight(monkeypatch):
+    """ZeRO-3 cuts 5 weights into two parts of 3: what fills the last place of the second is not initialized."""
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda group: 1)
+    parameter = torch.nn.Parameter(torch.empty(0))
+    parameter.ds_tensor = torch.tensor([1.0, 2.0, float("nan")])
+    parameter.ds_tensor.status, parameter.ds_tensor.ds_numel = SimpleNamespace(name="AVAILABLE"), 3
+    parameter.ds_numel, parameter.ds_process_group = 5, None
+    model = SimpleNamespace(named_parameters=lambda: [("weight", parameter)])
+    check_weights(model, 1)
+    parameter.ds_tensor[1] = float("nan")
+    with pytest.raises(DivergedError):
+        check_weights(model, 1)

@@ -1,0 +1,81 @@
+"""The step that trains by a PyTorchJob: what it hands over, which job it starts, and what it hands on."""
+
+import json
+import threading
+import time
+
+import boto3
+import pytest
+
+from components.launch_pytorchjob.run import run
+from helpers.cluster_server import Cluster
+from helpers.s3_servers import buckets
+from rarft.cluster import launcher, train
+from rarft.cluster.job_config import Job
+from rarft.cluster.pytorchjob import pytorchjob
+from rarft.storage import s3
+
+SETTINGS = {"image": "i", "nodes": 2, "gpus": 8, "queue": "", "priority_class": ""}
+FINAL = "checkpoints/seven/checkpoint-final"
+
+
+@pytest.fixture
+def cluster(monkeypatch, tmp_path):
+    served = Cluster()
+    monkeypatch.setattr(train, "connect", served.api)
+    monkeypatch.setattr(train, "own_namespace", lambda: "lab")
+    monkeypatch.setattr(launcher, "_LOOK_EVERY", 0.2)
+    monkeypatch.setattr(launcher, "_LOOK_AT_MOST_EVERY", 0.1)
+    with buckets("moto", tmp_path, "runs"):
+        boto3.client("s3").put_object(Bucket="runs", Key=f"a/{FINAL}/checkpoint.json", Body=b'{"files": {}}')
+        yield served
+    served.close()
+
+
+def start(cluster, validated, out="s3://runs/a"):
+    def succeeds():
+        while "run-1" not in cluster.jobs:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        cluster.set("run-1", "Succeeded")
+
+    threading.Thread(target=succeeds, daemon=True).start()
+    training = "preset: 8xA100-80\nexp_name: seven\n"
+    return run(str(validated), str(validated), "", training, out, "v1", "run-1", SETTINGS)
+
+
+def test_it_hands_over_the_data_starts_the_job_and_hands_on_the_checkpoint(cluster, validated):
+    checkpoint, base, content = start(cluster, validated)
+    assert checkpoint == f"s3://runs/a/{FINAL}"
+    assert base == "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert len(content) == 64
+    handed_over = s3.read("s3://runs/a/inputs/run-1/train_data_path/riq.jsonl", "data")
+    assert handed_over == (validated / "riq.jsonl").read_bytes()
+    (container,) = cluster.jobs["run-1"]["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
+    flags = dict(argument.split("=", 1) for argument in container["args"])
+    assert flags["--train_data_path"] == "s3://runs/a/inputs/run-1/train_data_path"
+    assert (flags["--out"], flags["--scratch"], flags["--data_version"]) == ("s3://runs/a", "/scratch", "v1")
+    assert (flags["--preset"], flags["--resume_from_checkpoint"]) == ("8xA100-80", "auto")
+
+
+def test_what_a_running_job_reads_is_not_written_again(cluster, validated):
+    start(cluster, validated)
+    s3.delete("s3://runs/a/inputs/run-1/train_data_path/riq.jsonl", "data")
+    start(cluster, validated)  # tried again: it adopts the job
+    assert "train_data_path/riq.jsonl" not in s3.sizes("s3://runs/a/inputs/run-1", "data")
+    assert cluster.created == 1
+
+
+def test_a_folder_that_machines_do_not_share_is_told(cluster, validated, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(str(validated), "", "", "preset: tiny", str(tmp_path), "v1", "run-1", SETTINGS)
+    assert ended.value.code == 2
+    assert "the job's machines share no disk; give an s3:// URI" in capsys.readouterr().err
+    assert json.dumps(cluster.jobs) == "{}"
+
+
+def test_the_job_is_the_one_that_is_rendered(cluster, validated):
+    start(cluster, validated)
+    there = cluster.jobs["run-1"]["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    made = pytorchjob(Job(name="run-1", arguments=there["containers"][0]["args"], **SETTINGS))
+    assert there == made["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]

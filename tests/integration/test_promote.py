@@ -1,0 +1,95 @@
+"""Promotion: only what passed its gates, complete or not there, on a disk and in a store."""
+
+import json
+
+import boto3
+import pytest
+
+from helpers.s3_servers import KEYS, serving
+from rarft import steps
+from rarft.checkpoint.locate import CHECKPOINT_JSON
+from rarft.errors import DataRefusedError, InputError
+from rarft.storage.manifest import verify
+from rarft.storage.sync import fetch_folder
+
+
+@pytest.fixture
+def evaluation(tmp_path):
+    folder = tmp_path / "evaluation"
+    folder.mkdir()
+
+    def write(passed, evaluated="tiny"):
+        gates = [{"gate": "ra_iou.mean>=0.9", "passed": passed, "reason": None if passed else "ra_iou.mean>=0.9: 0.5"}]
+        (folder / "metrics.json").write_text(json.dumps({"passed": passed, "gates": gates, "evaluated": evaluated}))
+        return str(folder)
+
+    return write
+
+
+def test_a_checkpoint_is_copied_with_its_metrics_and_takes_the_place_of_an_earlier_one(evaluation, tmp_path):
+    final = tmp_path / "final"
+    final.mkdir()
+    for name in ("config.json", "model-00001-of-00002.safetensors"):
+        (final / name).write_text("of an earlier one")
+    assert steps.promote("tiny", evaluation(True), str(final)) == str(final)
+    manifest = verify(final, CHECKPOINT_JSON)
+    assert manifest["promoted_from"] == "tiny"
+    assert {"metrics.json", "config.json", "model.safetensors"} <= manifest["files"].keys()
+    assert {path.name for path in final.iterdir()} == {*manifest["files"], CHECKPOINT_JSON}
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_one_that_did_not_pass_stays_where_it_is(evaluation, tmp_path):
+    with pytest.raises(DataRefusedError, match=r"is not promoted: ra_iou\.mean>=0\.9: 0\.5"):
+        steps.promote("tiny", evaluation(False), str(tmp_path / "final"))
+    assert not (tmp_path / "final").exists()
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "content", "message"),
+    [
+        ("tiny", "{}", "is none of `rarft evaluate`"),
+        ("tiny", "[", "is none of `rarft evaluate`"),
+        ("nothing-here/at/all", '{"passed": true, "gates": [], "evaluated": "tiny"}', "no such checkpoint"),
+        ("org/model", '{"passed": true, "gates": [], "evaluated": "org/model"}', "lies on a hub"),
+        ("tiny", '{"passed": true, "gates": [], "evaluated": "tiny-truthful"}', "is of tiny-truthful, not of tiny"),
+    ],
+)
+def test_what_cannot_be_promoted_is_told(tmp_path, checkpoint, content, message):
+    (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        steps.promote(checkpoint, str(tmp_path), str(tmp_path / "final"))
+
+
+def test_nothing_but_a_checkpoint_is_replaced_and_nothing_but_a_whole_one_is_promoted(evaluation, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "others").mkdir()
+    with pytest.raises(InputError, match="holds others and is no checkpoint"):
+        steps.promote("tiny", evaluation(True), str(tmp_path / "models"))
+    source = tmp_path / "final"
+    steps.promote("tiny", evaluation(True), str(source))
+    (source / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(InputError, match=r"model\.safetensors has 4 bytes"):
+        steps.promote(str(source), evaluation(True, str(source)), str(tmp_path / "next"))
+
+
+def test_a_key_that_the_store_does_not_know_is_told(evaluation, tmp_path, monkeypatch):
+    (tmp_path / "objects" / "models").mkdir(parents=True)
+    with serving("rclone", tmp_path / "objects") as port:
+        wrong = {**KEYS, "AWS_ACCESS_KEY_ID": "somebody", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+        for name, value in wrong.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(InputError, match=r"--to s3://models/final: cannot be written \(.*credentials"):
+            steps.promote("tiny", evaluation(True), "s3://models/final")
+
+
+def test_into_a_store(evaluation, tmp_path, monkeypatch):
+    (tmp_path / "objects").mkdir()
+    with serving("rclone", tmp_path / "objects") as port:
+        for name, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
+            monkeypatch.setenv(name, value)
+        boto3.session.Session().client("s3").create_bucket(Bucket="models")
+        steps.promote("tiny", evaluation(True), "s3://models/final")
+        steps.promote("tiny-truthful", evaluation(True, "tiny-truthful"), "s3://models/final")
+        fetch_folder("s3://models/final", tmp_path / "got", CHECKPOINT_JSON, "it")
+    assert verify(tmp_path / "got", CHECKPOINT_JSON)["promoted_from"] == "tiny-truthful"

@@ -1,0 +1,79 @@
+"""A step in several processes: the result of the first, and the cause of a failure in one line."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from rarft import steps
+from rarft.distributed.torchrun import run_step
+from rarft.errors import ElsewhereError, InputError
+
+
+def test_several_processes_give_what_one_does(sample_set):
+    arguments = {"annotations": str(sample_set / "train.json")}
+    alone = steps.fingerprint(**arguments)
+    assert run_step("fingerprint", arguments, processes=1) == alone
+    assert run_step("fingerprint", arguments, processes=2) == list(alone)  # as JSON says it
+
+
+def test_what_the_user_must_mend_is_told_at_once_and_not_tried_again(tmp_path):
+    began = time.monotonic()
+    with pytest.raises(InputError, match="no such file"):
+        run_step("fingerprint", {"annotations": str(tmp_path / "missing.json")}, processes=2, restarts=50)
+    assert time.monotonic() - began < 60  # fifty restarts take minutes
+
+
+def test_a_failure_is_told_by_its_line(tmp_path):
+    (tmp_path / "riq.jsonl").write_text("")
+    with pytest.raises(ElsewhereError, match=r"embed: TypeError: .*unexpected keyword"):
+        run_step("embed", {"data": str(tmp_path), "out": str(tmp_path), "nonsense": 1}, processes=2)
+
+
+TRAINING = """
+import sys
+from rarft.errors import reported
+from rarft.distributed.torchrun import run_step
+with reported("train"):
+    inputs = {"train_data_path": sys.argv[1], "max_steps": sys.argv[3], "deepspeed": "zero3", "save_steps": "2"}
+    trained = run_step("train_from_yaml", {"training": "preset: tiny", "inputs": inputs, "out": sys.argv[2]}, 2, 3)
+print(trained["checkpoint"], trained["base"])
+"""
+
+
+@pytest.fixture
+def training(validated, tmp_path):
+    """Start training on two ranks; waits for its first step."""
+    log, curves = tmp_path / "log", tmp_path / "checkpoints" / "rarft" / "training.jsonl"
+
+    def start(max_steps):
+        command = [sys.executable, "-c", TRAINING, str(validated), str(tmp_path), str(max_steps)]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output)
+        while not (curves.exists() and '"reward"' in curves.read_text()):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.2)
+        return process, log
+
+    return start
+
+
+@pytest.mark.long
+def test_training_told_to_stop_saves_and_says_so(training, tmp_path):
+    process, log = training(500)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 75, log.read_text()
+    assert log.read_text().rstrip().endswith("stopped as told")
+    assert list((tmp_path / "checkpoints" / "rarft").glob("checkpoint-*/checkpoint.json"))
+
+
+@pytest.mark.long
+def test_training_that_lost_a_rank_starts_again_and_ends(training, tmp_path):
+    process, log = training(6)
+    children = psutil.Process(process.pid).children(recursive=True)
+    next(child for child in children if child.environ().get("RANK") == "1").kill()
+    assert process.wait(timeout=400) == 0, log.read_text()
+    assert log.read_text().rstrip().endswith(f"{tmp_path}/checkpoints/rarft/checkpoint-final tiny")

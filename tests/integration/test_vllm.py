@@ -1,0 +1,104 @@
+"""Rollouts by vLLM, against an engine that speaks its protocol: vLLM itself needs a GPU."""
+
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+import pytest
+from transformers import GenerationConfig
+
+from helpers.fake_vllm import FakeEngine, SamplingParams
+from helpers.training import train
+from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
+from rarft.models.qwen2_5_vl.rollout import generate
+from rarft.models.qwen2_5_vl.vllm_rollout import engine_prompt, generate_with_vllm
+
+
+@pytest.fixture
+def encoder(tiny):
+    model, processor = tiny
+    return PromptEncoder(processor, model.config, ReadingSettings.of("tiny").sampling, keep_frames=True)
+
+
+@pytest.fixture
+def prompts(encoder, sample_set):
+    videos = sorted((sample_set / "videos").glob("train_*.mp4"))[:2]
+    return [encoder.encode(video_prompt("", "Find: a red ring slides", str(video))) for video in videos]
+
+
+def test_the_engine_reads_what_training_reads(tiny, prompts):
+    model, processor = tiny
+    engine = FakeEngine(model, processor)
+    sampling = SamplingParams(n=2, max_tokens=12)
+    completions, logprobs = generate_with_vllm(engine, prompts, model.config.video_token_id, sampling)
+    greedy = GenerationConfig(
+        max_new_tokens=12, do_sample=False, eos_token_id=processor.tokenizer.eos_token_id,
+        pad_token_id=processor.tokenizer.pad_token_id,
+    )  # fmt: skip
+    assert completions == generate(model, prompts, 2, greedy)
+    assert [len(row) for row in logprobs] == [len(row) for row in completions]
+    placeholders = [request["prompt_token_ids"].count(model.config.video_token_id) for request in engine.requests]
+    assert placeholders == [1, 1]
+
+
+def test_a_prompt_that_the_engine_lays_out_otherwise_is_an_error(tiny, prompts):
+    model, processor = tiny
+    engine = FakeEngine(model, processor)
+    original = engine.generate
+    engine.generate = lambda requests, **options: original(
+        [
+            {**request, "mm_processor_kwargs": {**request["mm_processor_kwargs"], "do_resize": True}}
+            for request in requests
+        ],
+        **options,
+    )
+    with pytest.raises(RuntimeError, match="vLLM laid a prompt out in"):
+        generate_with_vllm(engine, prompts, model.config.video_token_id, SamplingParams(n=1, max_tokens=2))
+
+
+def test_frames_must_have_been_kept(tiny, sample_set):
+    model, processor = tiny
+    encoder = PromptEncoder(processor, model.config, ReadingSettings.of("tiny").sampling)
+    video = next((sample_set / "videos").glob("train_*.mp4"))
+    with pytest.raises(ValueError, match="must keep them"):
+        engine_prompt(encoder.encode(video_prompt("", "x", str(video))), model.config.video_token_id)
+
+
+def test_a_training_run_takes_its_completions_from_the_engine(validated, tmp_path, tiny, monkeypatch):
+    from trl.trainer import grpo_trainer
+
+    from rarft.training import preflight
+
+    synced, engines = [], []
+
+    class FakeGeneration:
+        def __init__(self, model, **_):
+            self.llm = FakeEngine(model, tiny[1])
+            engines.append(self.llm)
+
+        def sync_weights(self):
+            synced.append(1)
+
+    vllm = ModuleType("vllm")
+    vllm.SamplingParams = SamplingParams
+    vllm.__spec__ = ModuleSpec("vllm", None)
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    monkeypatch.setattr(grpo_trainer, "VLLMGeneration", FakeGeneration)
+    assert preflight.importlib.util.find_spec("vllm")
+    _, entries = train(validated, tmp_path, "--max_steps", "2", "--use_vllm", "true")
+    assert len(synced) == 2
+    assert len(engines[0].requests) == 4  # two prompts a step, not two times four
+    assert len([entry for entry in entries if "reward" in entry]) == 2
+
+
+@pytest.mark.parametrize("flags", [["--vllm_mode", "server"], ["--vllm_tensor_parallel_size", "2"]])
+def test_what_the_seam_does_not_do_is_told(main, validated, monkeypatch, flags):
+    vllm = ModuleType("vllm")
+    vllm.__spec__ = ModuleSpec("vllm", None)
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    code, _, error = main(
+        "train", "--preset", "tiny", "--train_data_path", str(validated), "--use_vllm", "true", *flags
+    )
+    assert code == 2
+    assert "works colocated, one engine a GPU" in error

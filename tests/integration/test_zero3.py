@@ -1,0 +1,252 @@
+"""Real ranks under ZeRO-3 on a CPU, through the command line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from transformers import AutoModelForImageTextToText
+
+from helpers.fixed_rollouts import fixed_rollouts
+from helpers.paths import HELPERS, ROOT
+from helpers.training import FLAGS, train
+from rarft import steps
+from rarft.checkpoint.local import verified
+from rarft.training import trainer as trainer_module
+
+BREVITY = """
+import os, torch
+def brevity(completions, **columns):
+    with open("seeds", "a") as file:
+        print(torch.initial_seed(), file=file)
+    return [1 / (1 + len(text)) for text in map(str, completions)]
+"""
+
+
+def launch(folder, program, ranks, port, *flags):
+    """`rarft train` on so many ranks; returns the run's folder and its log entries."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--master_port", str(port),
+        *program, "train", "--preset", "tiny", "--deepspeed", "scripts/configs/zero3.json",
+        "--num_generations", "4", "--warmup_steps", "0", *flags,
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = folder / "checkpoints" / "rarft"
+    return run, [json.loads(line) for line in (run / "training.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def trained(with_a_broken_video, tmp_path_factory):
+    """Two steps on two ranks, each followed by an evaluation; one video cannot be read: the run and its log."""
+    data = str(with_a_broken_video[0])
+    folder = tmp_path_factory.mktemp("zero3")
+    steps.embed(data, str(folder / "embeddings"))
+    return launch(
+        folder, ["-m", "rarft.cli"], 2, 29541,
+        "--train_data_path", data, "--embeddings", str(folder / "embeddings"), "--bf16", "true",
+        "--max_steps", "2", "--per_device_train_batch_size", "4",
+        "--evaluation_strategy", "steps", "--eval_steps", "1", "--eval_data_path", data,
+        "--per_device_eval_batch_size", "4",
+    )  # fmt: skip
+
+
+def test_two_ranks_score_completions_with_the_real_encoder(trained):
+    _, entries = trained
+    scored = [entry for entry in entries if "reward" in entry]
+    assert [entry["step"] for entry in scored] == [1, 2]
+    for entry in scored:
+        terms = [entry[f"rewards/{name}_reward"] for name in ("format", "refuse_iou", "explain_correction")]
+        assert entry["reward"] == pytest.approx(sum(terms), abs=1e-3)
+        assert 0 <= entry["explain_correction/refusal_score"] <= 1
+    # Some correction was compared with its references, by the encoder that ZeRO-3 must not have partitioned.
+    assert any(-1 <= entry.get("explain_correction/best_similarity", -2) <= 1 for entry in scored)
+
+
+def test_a_video_that_one_rank_cannot_read_is_skipped_by_both(trained):
+    _, entries = trained
+    assert [entry["videos/skipped"] for entry in entries if "reward" in entry][-1] == 1
+
+
+def test_two_ranks_evaluate_during_training(trained):
+    _, entries = trained
+    evaluated = [entry for entry in entries if "eval_reward" in entry]
+    assert [entry["step"] for entry in evaluated] == [1, 2]
+    for entry in evaluated:
+        terms = [entry[f"eval_rewards/{name}_reward"] for name in ("format", "refuse_iou", "explain_correction")]
+        assert entry["eval_reward"] == pytest.approx(sum(terms), abs=1e-3)
+
+
+def test_the_gathered_checkpoint_reloads_and_was_trained(trained, tiny):
+    run, _ = trained
+    model = AutoModelForImageTextToText.from_pretrained(run / "checkpoint-final")
+    before = tiny[0].state_dict()
+    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == {
+        name: tensor.shape for name, tensor in before.items()
+    }
+    assert any(not tensor.float().equal(before[name]) for name, tensor in model.state_dict().items())
+
+
+def fixed(folder, data, ranks, port, *flags):
+    """A run whose completions are given, so that runs on other numbers of ranks can be compared."""
+    folder.mkdir(exist_ok=True)
+    (folder / "own.py").write_text(BREVITY)
+    program = [str(HELPERS / "fixed_rollouts.py")]
+    return launch(
+        folder, program, ranks, port, "--train_data_path", str(data), "--learning_rate", "1e-4", "--bf16", "false",
+        "--lr_scheduler_type", "constant", "--reward_funcs", "own.py:brevity",
+        "--per_device_train_batch_size", str(4 // ranks), *flags,
+    )  # fmt: skip
+
+
+def figures(entries, name):
+    return {entry["step"]: entry[name] for entry in entries if "reward" in entry}
+
+
+def same_figures(entries, expected, steps):
+    for name in ("loss", "kl", "grad_norm", "reward"):
+        wanted = {step: figures(expected, name)[step] for step in steps}
+        assert figures(entries, name) == pytest.approx(wanted, abs=1e-4, rel=1e-4)
+
+
+SAVING = ("--save_strategy", "steps", "--save_steps", "2", "--resume_from_checkpoint", "auto")
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(validated, tmp_path_factory):
+    """Six steps, with checkpoints: the run and its log."""
+    return fixed(tmp_path_factory.mktemp("two"), validated, 2, 29545, "--max_steps", "6", *SAVING)
+
+
+def test_losses_on_two_ranks_equal_those_on_one(on_two_ranks, validated, tmp_path):
+    _, one = fixed(tmp_path / "one", validated, 1, 29543, "--max_steps", "3")
+    assert any(abs(loss) > 1e-3 for loss in figures(one, "loss").values())
+    same_figures(one, on_two_ranks[1], [1, 2, 3])
+
+
+@pytest.mark.long
+def test_with_the_fused_head_they_do_too(validated, tmp_path):
+    # For completions so long that their logits would not be kept.
+    flags = ("--max_completion_length", "200000", "--fix_vit", "true", "--max_steps", "2")
+    _, one = fixed(tmp_path / "one", validated, 1, 29547, *flags)
+    _, two = fixed(tmp_path / "two", validated, 2, 29549, *flags)
+    same_figures(one, two, [1, 2])
+
+
+@pytest.mark.long
+def test_two_ranks_then_one_then_two_train_as_two_do(on_two_ranks, validated, tmp_path):
+    run = tmp_path / "checkpoints" / "rarft"
+    shutil.copytree(on_two_ranks[0] / "checkpoint-2", run / "checkpoint-2")
+    shutil.copy(on_two_ranks[0] / "training.jsonl", run)
+    fixed(tmp_path, validated, 1, 29551, "--max_steps", "4", *SAVING)
+    verified(run / "checkpoint-4")
+    _, entries = fixed(tmp_path, validated, 2, 29553, "--max_steps", "6", *SAVING)
+    assert len(list((run / "checkpoint-6").glob("global_step*/*optim_states.pt"))) == 2
+    seeds = list(map(int, (tmp_path / "seeds").read_text().split()))
+    assert sorted(seeds) == [42 + 2, 42 + 2, *[42 + 8] * 2, *[42 + 9] * 2]  # by step and rank
+    same_figures(entries, on_two_ranks[1], [1, 2, 3, 4, 5, 6])
+
+
+@pytest.mark.long
+def test_a_run_killed_three_times_ends_with_the_same_bits():
+    kills = ROOT / "benchmarks" / "kills.py"
+    done = subprocess.run(
+        [sys.executable, str(kills), "--kills", "3", "--steps", "4", "--ranks", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert " 0 differ" in done.stdout
+
+
+# Kills its own rank, once, while the third step is computed.
+DIES = """
+import os, pathlib
+calls = []
+def dies(completions, **columns):
+    calls.append(1)
+    once = pathlib.Path("died")
+    if os.environ["RANK"] == "1" and len(calls) == 3 and not once.exists():
+        once.touch()
+        os.kill(os.getpid(), 9)
+    return [float(len(str(text))) for text in completions]
+"""
+
+
+@pytest.mark.long
+def test_torchrun_starts_a_run_again_that_lost_a_rank(validated, tmp_path):
+    (tmp_path / "own.py").write_text(DIES)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--max_restarts", "1",
+        "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "-m", "rarft.cli", "train", "--preset", "tiny",
+        "--deepspeed", "zero3", "--num_generations", "4", "--per_device_train_batch_size", "1",
+        "--train_data_path", str(validated), "--max_steps", "4", "--reward_funcs", "own.py:dies", *SAVING,
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "died").exists()
+    assert "going on from checkpoints/rarft/checkpoint-2" in done.stdout
+    verified(tmp_path / "checkpoints" / "rarft" / "checkpoint-4")
+
+
+LORA = ("--use_peft", "true", "--gradient_checkpointing", "true", "--learning_rate", "1e-3")
+
+
+def test_lora_gradients_of_several_prompts(validated, tmp_path, monkeypatch):
+    """ZeRO-3 with reentrant checkpointing adds the gradients of a rank's prompts, as a process without it does."""
+    (tmp_path / "own.py").write_text(BREVITY)
+    flags = (*LORA, "--max_steps", "1", "--reward_funcs", "own.py:brevity", "--merge_lora", "false")
+    command = [
+        sys.executable, str(HELPERS / "fixed_rollouts.py"), "train", *FLAGS, *flags,
+        "--train_data_path", str(validated), "--deepspeed", "zero3", "--exp_name", "zero3",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    sharded = json.loads((tmp_path / "checkpoints" / "zero3" / "training.jsonl").read_text().splitlines()[0])
+    monkeypatch.setattr(trainer_module, "generate", fixed_rollouts)
+    monkeypatch.chdir(tmp_path)
+    _, plain = train(validated, tmp_path, *flags)
+    assert sharded["grad_norm"] == pytest.approx(plain[0]["grad_norm"], rel=1e-3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "flags",
+    [
+        LORA,
+        (*LORA, "--fix_vit", "true", "--gradient_checkpointing_kwargs", '{"use_reentrant": false}'),
+        (*LORA, "--deepspeed", "zero2"),
+        (*LORA, "--deepspeed", "none"),  # DDP
+        (*LORA, "--deepspeed", "none", "--gradient_checkpointing_kwargs", '{"use_reentrant": true}'),
+        (*LORA, "--gradient_accumulation_steps", "2", "--num_iterations", "2"),
+        ("--gradient_checkpointing", "true"),
+    ],
+)
+def test_gradients_on_two_ranks(validated, tmp_path, flags):
+    """They equal those of one process without DeepSpeed."""
+    _, one = fixed(tmp_path / "one", validated, 1, 29557, *flags, "--deepspeed", "none", "--max_steps", "3")
+    _, two = fixed(tmp_path / "two", validated, 2, 29559, *flags, "--max_steps", "3")
+    norms = [
+        {entry["step"]: entry["grad_norm"] for entry in entries if "grad_norm" in entry} for entries in (one, two)
+    ]
+    assert list(norms[0]) == [1, 2, 3]
+    assert norms[1] == pytest.approx(norms[0], rel=1e-3)
+
+
+@pytest.mark.long
+def test_lora_resumes(validated, tmp_path):
+    """A run that resumes from a checkpoint of adapters ends with the merged weights of one that was not stopped."""
+    flags = (*LORA, "--max_steps", "4", *SAVING)
+    whole, _ = fixed(tmp_path / "whole", validated, 2, 29561, *flags)
+    assert (whole / "checkpoint-2" / "adapter_model.safetensors").exists()
+    shutil.copytree(whole / "checkpoint-2", tmp_path / "cut" / "checkpoints" / "rarft" / "checkpoint-2")
+    cut, _ = fixed(tmp_path / "cut", validated, 2, 29563, *flags)
+    verified(cut / "checkpoint-4")
+    weights = [(run / "checkpoint-final" / "model.safetensors").read_bytes() for run in (whole, cut)]
+    assert weights[0] == weights[1]

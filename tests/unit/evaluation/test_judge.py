@@ -1,0 +1,145 @@
+"""The judge, against a server that speaks the protocol and misbehaves."""
+
+import contextlib
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import msgspec
+import pytest
+
+from helpers.predictions import REFUSAL, prediction
+from rarft.completion import render
+from rarft.errors import InputError
+from rarft.evaluation import judge as judging
+from rarft.evaluation.judge import Judge
+
+GOOD = {"consistency": 4, "categories": ["Object/ObjectExistence"]}
+# How the server answers a query of that name, one after the other; the last goes on.
+SCRIPTS = {
+    "good": [GOOD],
+    "fails once": [500, GOOD],
+    "is busy once": [429, GOOD],
+    "always fails": [500],
+    "is slow": ["slow"],
+    "garbage once": ["I would say 4.", GOOD],
+    "garbage": ["I would say 4."],
+    "out of range": [{"consistency": 6, "categories": []}],
+    "unknown label": [{"consistency": 3, "categories": ["Sound/Loudness"]}],
+    "more than asked": [{**GOOD, "comment": "!"}],
+    "nothing": [None],
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        query = body["messages"][1]["content"].splitlines()[0].removeprefix("Query: ")
+        server = self.server
+        with server.lock:
+            script = SCRIPTS.get(query, [GOOD])
+            turn = server.asked.setdefault(query, 0)
+            server.asked[query] = turn + 1
+        self._answer(script[min(turn, len(script) - 1)], server)
+
+    def _answer(self, answer, server):
+        if server.refuses:
+            self.send_error(401)
+            return
+        if isinstance(answer, int):
+            self.send_error(answer)
+            return
+        with server.lock:
+            server.at_once += 1
+            server.most = max(server.most, server.at_once)
+        time.sleep(3.0 if answer == "slow" else 0.01)
+        with server.lock:
+            server.at_once -= 1
+        content = answer if isinstance(answer, str) else json.dumps(answer)
+        choices = [] if answer is None else [{"index": 0, "message": {"role": "assistant", "content": content}}]
+        reply = {
+            "id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": choices,
+            "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
+        }  # fmt: skip
+        data = json.dumps(reply).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        with contextlib.suppress(BrokenPipeError):  # the client has given up
+            self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.lock, server.asked, server.at_once, server.most, server.refuses = threading.Lock(), {}, 0, 0, False
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+@pytest.fixture
+def make(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(judging, "_RETRIES", 1)
+
+    def build(**options):
+        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        return Judge(url, "m", tmp_path / "verdicts.sqlite", **{"timeout": 1.0, **options})
+
+    return build
+
+
+def asking(query, kind="refusable", completion=REFUSAL):
+    row = prediction(kind, completion, "easy", "Object/ObjectExistence")
+    return msgspec.structs.replace(row, sample=msgspec.structs.replace(row.sample, query=query))
+
+
+def test_what_goes_wrong_is_retried_and_what_stays_wrong_is_counted(server, make):
+    judge = make()
+    rows = judge.judge([asking(query) for query in SCRIPTS])
+    judged = {row.sample.query for row in rows if row.consistency is not None}
+    assert judged == {"good", "fails once", "is busy once", "garbage once"}
+    assert all(row.categories == ["Object/ObjectExistence"] for row in rows if row.sample.query in judged)
+    assert all(row.categories is None for row in rows if row.sample.query not in judged)
+    assert judge.counts.failed == len(SCRIPTS) - 4
+    assert server.asked["garbage"] == 2
+    answers = 3 + 2 + 5 * 2  # right at once; right at the second; twice out of form
+    assert (judge.counts.asked, judge.counts.prompt_tokens) == (answers, answers * 100)
+    assert judge.counts.cost((1.0, 10.0)) == pytest.approx(answers * (100 + 100) / 1e6)
+
+
+def test_answers_are_kept_by_content(server, make):
+    rows = [asking("good"), asking("good"), asking("another")]
+    first = make().judge(rows)
+    assert server.asked == {"good": 1, "another": 1}
+    again = make()
+    assert again.judge(rows) == first
+    assert server.asked == {"good": 1, "another": 1}
+    assert (again.counts.asked, again.counts.cached) == (0, 3)
+
+
+def test_only_so_many_requests_at_a_time(server, make):
+    make(concurrency=3).judge([asking(f"query {number}") for number in range(40)])
+    assert 1 < server.most <= 3
+
+
+def test_an_answer_with_a_segment_has_no_category(server, make):
+    answerable = asking("good", "answerable", render("t", "10 to 20"))
+    answered = asking("good too", "refusable", render("t", "10 to 20"))
+    first, second = make().judge([answerable, answered])
+    assert (first.consistency, first.categories) == (4, None)
+    assert second.categories == []
+
+
+def test_an_endpoint_that_cannot_be_used_is_told(server, make, tmp_path):
+    server.refuses = True
+    with pytest.raises(InputError, match="refuses the key; set OPENAI_API_KEY"):
+        make().judge([asking("good")])
+    nowhere = Judge("http://127.0.0.1:9/v1", "m", tmp_path / "v.sqlite")
+    with pytest.raises(InputError, match=r"--judge-url http://127\.0\.0\.1:9/v1: cannot be reached"):
+        nowhere.judge([asking("good")])

@@ -1,0 +1,131 @@
+"""A model whose weights are more than a GPU holds is refused before anything is loaded (decision D26)."""
+
+import functools
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from rarft.errors import InputError
+from rarft.models.qwen2_5_vl.load import count_parameters
+from rarft.training import preflight
+from rarft.training.config import parse
+
+# As published: hidden size, layers, heads, key/value heads, intermediate size, vocabulary; the vision tower's
+# intermediate size.
+SHAPES = {
+    "3B": (2048, 36, 16, 2, 11008, 151936, 3420),
+    "7B": (3584, 28, 28, 4, 18944, 152064, 3420),
+    "32B": (5120, 64, 40, 8, 27648, 152064, 3456),
+    "72B": (8192, 80, 64, 8, 29568, 152064, 3456),
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Folders with nothing but the `config.json` of the published models, by size."""
+    folders = {}
+    for size, (hidden, layers, heads, kv_heads, intermediate, vocabulary, vision_intermediate) in SHAPES.items():
+        folders[size] = tmp_path_factory.mktemp(size)
+        config = {
+            "model_type": "qwen2_5_vl", "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+            "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads, "intermediate_size": intermediate, "vocab_size": vocabulary,
+            "tie_word_embeddings": size == "3B",
+            "vision_config": {
+                "out_hidden_size": hidden, "depth": 32, "hidden_size": 1280, "num_heads": 16,
+                "intermediate_size": vision_intermediate,
+            },
+        }  # fmt: skip
+        (folders[size] / "config.json").write_text(json.dumps(config))
+    return folders
+
+
+@pytest.fixture(scope="module")
+def counted():
+    return functools.cache(count_parameters)
+
+
+@pytest.fixture
+def gpu(monkeypatch, counted):
+    """Pretend to have GPUs of so many bytes; this process is the second one's."""
+
+    def has(total_memory):
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: total_memory > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        properties = {1: SimpleNamespace(total_memory=total_memory)}
+        monkeypatch.setattr(torch.cuda, "get_device_properties", properties.__getitem__)
+        monkeypatch.setattr(preflight, "count_parameters", counted)
+
+    return has
+
+
+def test_counts_are_those_of_the_published_models(models, counted):
+    assert {size: counted(str(folder), "model") for size, folder in models.items()} == preflight.PUBLISHED
+
+
+A100_80, A100_40, L4, H200 = 84_987_740_160, 42_297_131_008, 23_609_475_072, 150_110_011_392
+SLOW = "--ds3_gather_for_generation false"
+
+
+@pytest.mark.parametrize(
+    ("size", "memory", "flags", "refusal"),
+    [
+        ("72B", A100_80, [], f"all 146.8 GB of weights while it generates, and this GPU has 85.0 GB; use "
+                             f"Qwen2.5-VL-32B (66.9 GB), or {SLOW}, which is slow"),
+        ("72B", A100_80, ["--deepspeed", "zero3"], f"146.8 GB of weights ... 85.0 GB ... , or {SLOW}, which"),
+        ("72B", A100_80, SLOW.split(), None),
+        ("72B", A100_80, [*SLOW.split(), "--use_vllm", "true"], f"146.8 GB ... or {SLOW} without --use_vllm, which"),
+        ("72B", H200, [], None),
+        ("72B", A100_80, ["--use_cpu", "true"], None),
+        ("72B", 0, [], None),
+        ("32B", A100_80, [], None),
+        ("32B", A100_40, [], "66.9 GB of weights ... 42.3 GB; use Qwen2.5-VL-7B (16.6 GB), or"),
+        ("7B", A100_80, [], None),
+        ("7B", L4, [], None),
+        ("7B", L4, ["--bf16", "false", "--fp16", "true"], None),
+        ("7B", L4, ["--deepspeed", "none"], f"33.2 GB of weights ... 23.6 GB; use Qwen2.5-VL-3B (15.0 GB), or {SLOW} "
+                                            "with --deepspeed zero3, which"),
+        ("7B", L4, ["--bf16", "false"], "33.2 GB of weights"),
+        ("7B", L4, ["--deepspeed", "zero2", *SLOW.split()], None),
+        ("7B", 4_000_000_000, ["--deepspeed", "zero2", *SLOW.split()], f"16.6 GB ... 4.0 GB; use {SLOW} with"),
+    ],
+)  # fmt: skip
+def test_weights_against_memory(models, gpu, size, memory, flags, refusal):
+    gpu(memory)
+    settings = parse(["--model_name_or_path", str(models[size]), *flags])
+    if refusal is None:
+        preflight.check_model_fits(settings)
+        return
+    with pytest.raises(InputError) as refused:
+        preflight.check_model_fits(settings)
+    parts = refusal.split(" ... ")
+    assert str(refused.value).startswith(f"--model_name_or_path {models[size]}: ")
+    assert [part for part in parts if part not in str(refused.value)] == []
+
+
+def test_training_is_refused_before_the_data_is_read(main, models, gpu):
+    gpu(A100_80)
+    code, _, error = main("train", "--train_data_path", "missing", "--model_name_or_path", models["72B"])
+    assert code == 2
+    (line,) = error.strip().splitlines()
+    assert "146.8 GB" in line
+
+
+def test_model_in_a_store_is_counted_by_its_configuration(tmp_path, models, monkeypatch):
+    """Nothing but `config.json` is downloaded."""
+    boto3 = pytest.importorskip("boto3")
+    from helpers.s3_servers import buckets
+
+    with buckets("moto", tmp_path, "models"):
+        config = (models["7B"] / "config.json").read_bytes()
+        boto3.client("s3").put_object(Bucket="models", Key="seven/config.json", Body=config)
+        assert count_parameters("s3://models/seven", "model") == preflight.PUBLISHED["7B"]
+
+
+def test_hub_name_without_a_configuration(gpu):
+    gpu(A100_80)
+    with pytest.raises(InputError, match="--model_name_or_path nobody/nothing: has no configuration"):
+        preflight.check_model_fits(parse(["--model_name_or_path", "nobody/nothing"]))
