@@ -144,7 +144,7 @@ def main() -> None:
                 shutil.rmtree(checkpoint)
             (run / "DONE").unlink(missing_ok=True)
             continue
-        process.send_signal(number)  # killed, torchrun takes its ranks along: `die_with_launcher`
+        process.send_signal(number)  # killed, torchrun takes its ranks along: `exit_with_parent`
         code = process.wait()
         kills += 1
         newest = checkpoints_of(run)[:1]

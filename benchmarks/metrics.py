@@ -11,7 +11,7 @@ import time
 from rarft.annotations.schema import CATEGORIES, Sample, Source
 from rarft.completion import render
 from rarft.evaluation.bootstrap import intervals, paired
-from rarft.evaluation.metrics import HEADLINE, Table, metrics_of
+from rarft.evaluation.metrics import HEADLINE, PredictionTable, metrics_of
 from rarft.evaluation.predictions import Prediction
 
 
@@ -51,8 +51,8 @@ def main() -> None:
     rng = random.Random(0)
     ours, base = predictions(number, 0.8, rng), predictions(number, 0.6, rng)
     for name, work in {
-        "metrics and intervals": lambda: (metrics_of(Table(ours)), intervals(Table(ours))),
-        "paired comparison": lambda: paired(Table(ours), Table(base), list(HEADLINE.values())),
+        "metrics and intervals": lambda: (metrics_of(PredictionTable(ours)), intervals(PredictionTable(ours))),
+        "paired comparison": lambda: paired(PredictionTable(ours), PredictionTable(base), list(HEADLINE.values())),
     }.items():
         wall, cpu = time.perf_counter(), time.process_time()
         work()

@@ -14,7 +14,7 @@ from typing import Any
 from transfer import BUCKET, serve
 
 from rarft import steps
-from rarft.training.callbacks import CompleteCheckpoints
+from rarft.training.callbacks import CheckpointCallback
 
 
 def main() -> None:
@@ -24,14 +24,14 @@ def main() -> None:
     parser.add_argument("--store", action="store_true", help="checkpoints go to an S3 server on loopback")
     options = parser.parse_args()
     spent: list[float] = []
-    save = CompleteCheckpoints.on_save
+    save = CheckpointCallback.on_save
 
-    def timed(self: CompleteCheckpoints, *arguments: Any, **named: Any) -> None:
+    def timed(self: CheckpointCallback, *arguments: Any, **named: Any) -> None:
         began = time.perf_counter()
         save(self, *arguments, **named)
         spent.append(time.perf_counter() - began)
 
-    CompleteCheckpoints.on_save = timed  # type: ignore[method-assign]
+    CheckpointCallback.on_save = timed  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as temporary:
         os.chdir(temporary)
         (Path(temporary) / "store").mkdir()

@@ -31,12 +31,12 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from trl.trainer.utils import add_fused_lm_head
 
 from rarft.models.qwen2_5_vl import shared_prefix
-from rarft.models.qwen2_5_vl.logprobs import per_completion_logps, score_completions_only, shared_prefix_logps
+from rarft.models.qwen2_5_vl.logprobs import limit_lm_head_to_completions, per_completion_logps, shared_prefix_logps
 from rarft.models.qwen2_5_vl.mrope import prompt_positions
 from rarft.models.qwen2_5_vl.padding import per_completion_batch
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
 from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
-from rarft.models.qwen2_5_vl.vision_features import MERGER, accept_features, with_features
+from rarft.models.qwen2_5_vl.vision_features import MERGER, enable_cached_features, encode_video
 from rarft.reporting.html import columns, curves, page
 
 VIDEO, PAD = 151_656, 151_643
@@ -167,7 +167,7 @@ def shared(model: Any, base: Any, prompt: PromptInputs, completions: Tensor) -> 
     held: list[PromptInputs] = []
 
     def first() -> None:
-        held[:] = [with_features(model, prompt)]
+        held[:] = [encode_video(model, prompt)]
         prefill(model, held)
 
     @torch.no_grad()
@@ -238,10 +238,10 @@ def measure(way: str, shape: Shape, repeats: int, large: bool, count: bool) -> d
     model, base = build_model(large), build_model(large)
     for each in (model, base):
         add_fused_lm_head(each, outputs=("log_probs", "entropy"))
-        score_completions_only(each)
+        limit_lm_head_to_completions(each)
         if way == "shared":
             enable_shared_prefix(each)
-            accept_features(each)
+            enable_cached_features(each)
     prompt, completions = make_group(shape, device)
     work = WAYS[way](model, base, prompt, completions)
     cpu: dict[str, list[float]] = {part: [] for part in PARTS}

@@ -16,7 +16,7 @@ from statistics import median
 
 from rarft.storage import s3
 from rarft.storage.manifest import entries, sha256, write_manifest
-from rarft.storage.sync import fetch_folder, send_folder
+from rarft.storage.sync import fetch_folder, upload_folder
 
 MANIFEST = "checkpoint.json"
 BUCKET = "s3://benchmark"
@@ -79,7 +79,7 @@ def measure(place: Path, size: int, repeats: int) -> None:
 
     def up_folder() -> None:
         write_manifest(folder, MANIFEST, {}, entries(folder, MANIFEST))
-        send_folder(folder, f"{BUCKET}/folder", MANIFEST, "--out")
+        upload_folder(folder, f"{BUCKET}/folder", MANIFEST, "--out")
 
     def down_single() -> None:
         s3.client().download_file("benchmark", "single", str(place / "got-single"))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rarft.errors import InputError
-from rarft.evaluation.gates import gates_of
+from rarft.evaluation.gates import parse_gates
 from rarft.steps import quarantine_limit
 from rarft.storage.s3 import is_object_uri
 
@@ -44,7 +44,7 @@ def check(values: Mapping[str, Any], job: bool = False) -> None:
         )
     if values.get("max_quarantine"):
         quarantine_limit(values["max_quarantine"], queries=0)
-    gates_of(values.get("gates", ""))
+    parse_gates(values.get("gates", ""))
     if "training" in values:
         from rarft.training import config  # takes seconds
 

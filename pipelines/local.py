@@ -24,7 +24,15 @@ from rarft.annotations.validate import REPORT_JSON
 from rarft.errors import InputError
 from rarft.evaluation.report import METRICS_JSON, REPORT_HTML, console_table
 from rarft.storage import s3
-from rarft.storage.files import Place, existing_file, existing_folder, local_path, make_folder, member, write_files
+from rarft.storage.files import (
+    Location,
+    existing_file,
+    existing_folder,
+    join_path,
+    local_path,
+    make_folder,
+    write_files,
+)
 from rarft.storage.sqlite_cache import user_cache
 
 DEFAULT_PRESET = "tiny"
@@ -182,19 +190,19 @@ def _work_folder(asked: LocalRun) -> Path:
     return Path(asked.scratch or own).resolve()
 
 
-def _send_log(work: Path, out: Place) -> None:
+def _send_log(work: Path, out: Location) -> None:
     if s3.is_object_uri(out) and (work / RUN_LOG).exists():
-        s3.upload([(member(out, RUN_LOG), work / RUN_LOG)], "--out")
+        s3.upload([(join_path(out, RUN_LOG), work / RUN_LOG)], "--out")
 
 
-def _publish(outputs: dict[str, Any], work: Path, out: Place) -> None:
+def _publish(outputs: dict[str, Any], work: Path, out: Location) -> None:
     """Show what the steps made under one name each: links here, copies in a store."""
     for name, (output, last) in RESULTS.items():
         made = Path(outputs[output].path)
         if not s3.is_object_uri(out):
             (work / name).symlink_to(os.path.relpath(made, work))
             continue
-        with write_files(member(out, name), last) as folder:
+        with write_files(join_path(out, name), last) as folder:
             shutil.copytree(made, folder, dirs_exist_ok=True)
 
 
@@ -203,7 +211,7 @@ def run(asked: LocalRun) -> None:
 
     Raises:
         InputError: what the user can mend, found before the first step or by a step.
-        ElsewhereError: a step failed; its line.
+        ChildFailedError: a step failed; its line.
     """
     started = time.monotonic()
     if asked.runner != "docker" and (asked.network or asked.gpus):
@@ -212,7 +220,7 @@ def run(asked: LocalRun) -> None:
         raise InputError("--scratch goes with --out s3://...; else --out itself is worked in")
     work = _work_folder(asked)
     values = _values(asked, work)
-    out: Place = asked.out if s3.is_object_uri(asked.out) else work
+    out: Location = asked.out if s3.is_object_uri(asked.out) else work
     make_folder(out)
     make_folder(work, "--scratch")
     for name in RESULTS:
@@ -220,7 +228,7 @@ def run(asked: LocalRun) -> None:
             raise InputError(f"--out {asked.out}: holds a {name} that is no run's; choose another folder")
         (work / name).unlink(missing_ok=True)  # an earlier run's: not to be taken for this one's
         if s3.is_object_uri(out):
-            s3.delete(member(out, f"{name}/{RESULTS[name][1]}"), "--out")
+            s3.delete(join_path(out, f"{name}/{RESULTS[name][1]}"), "--out")
     try:
         spec = rarft_pipeline.pipeline_spec
         outputs = execute(spec, values, work, partial(_runner, asked, values, work))
@@ -242,10 +250,10 @@ def _summarize(outputs: dict[str, Any], shown: str, out: str) -> None:
     counts = json.loads((validation / REPORT_JSON).read_text(encoding="utf-8"))["counts"]
     checkpoint = outputs["checkpoint"].replace(out, shown.rstrip("/"), 1)
     print(f"\nquarantined:        {counts['quarantined']} of {counts['queries']} queries")
-    print(f"validation report:  {member(shown, f'validation/{REPORT_HTML}')}")
-    print(f"evaluation report:  {member(shown, f'evaluation/{REPORT_HTML}')}")
+    print(f"validation report:  {join_path(shown, f'validation/{REPORT_HTML}')}")
+    print(f"evaluation report:  {join_path(shown, f'evaluation/{REPORT_HTML}')}")
     print(f"training curves:    {checkpoint.rpartition('/')[0]}/{TRAINING_HTML}")
     print(f"trained checkpoint: {checkpoint}")
     if outputs["promoted"]:
         print(f"promoted:           {outputs['promoted']}")
-    print(f"all output:         {member(shown, RUN_LOG)}")
+    print(f"all output:         {join_path(shown, RUN_LOG)}")

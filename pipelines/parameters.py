@@ -7,7 +7,7 @@ from typing import Any
 from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType, PipelineSpec
 
 from rarft.errors import InputError
-from rarft.storage.files import fetched
+from rarft.storage.files import open_local
 
 _JSON: dict[Any, tuple[Any, str]] = {
     ParameterType.STRUCT: (dict, "a JSON object"),
@@ -20,7 +20,7 @@ _JSON: dict[Any, tuple[Any, str]] = {
 
 def _value(name: str, text: str, kind: Any) -> Any:
     if text.startswith("@"):
-        with fetched(text[1:], f"-p {name}=@") as file:
+        with open_local(text[1:], f"-p {name}=@") as file:
             try:
                 text = file.read_text(encoding="utf-8")
             except UnicodeDecodeError as error:

@@ -18,18 +18,18 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from pipelines.console import ConsoleFilter
 from rarft.cluster.secrets import HUB_KEYS, STORE_KEYS, TRACKING_KEYS
-from rarft.errors import STARTER_TELLS, ElsewhereError, InputError, left_cause
+from rarft.errors import TERMINATION_LOG_ENV, ChildFailedError, InputError, read_failure
 
 RUN_LOG = "run.log"
 _PARAMETER = re.compile(r"\{\{\$\.inputs\.parameters\['pipelinechannel--(\w+)'\]\}\}")
 # Variables that containers get: what is said in them is true there, too. None that names a file of this machine.
-_HANDED_ON = (
+_FORWARDED_ENV = (
     *STORE_KEYS, *HUB_KEYS, *TRACKING_KEYS, "AWS_DEFAULT_REGION", "HF_ENDPOINT", "HF_HUB_OFFLINE", "WANDB_MODE",
-    "EXP_NAME", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", STARTER_TELLS,
+    "EXP_NAME", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", TERMINATION_LOG_ENV,
 )  # fmt: skip
 _RUN_LABEL = "rarft.io/run"  # of containers: the run's folder
 _SHARED_MEMORY = "1g"
-_END_WITHIN = 60  # seconds that the processes of a run that is stopped get, to save what they are at
+_STOP_TIMEOUT_S = 60  # seconds that the processes of a run that is stopped get, to save what they are at
 
 
 def here(spec: PipelineSpec, values: Mapping[str, Any]) -> PipelineSpec:
@@ -77,7 +77,7 @@ def docker_runner(work: Path, reads: Sequence[Path], writes: Sequence[Path], net
         path.mkdir(parents=True, exist_ok=True)
     folders = dict.fromkeys(reads, True) | dict.fromkeys((work, *writes), False)
     mounts = [Mount(str(path), str(path), type="bind", read_only=only_read) for path, only_read in folders.items()]
-    environment = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
+    environment = {name: os.environ[name] for name in _FORWARDED_ENV if name in os.environ}
     options: dict[str, Any] = {"network": network} if network else {}
     if gpus:
         options["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
@@ -100,7 +100,7 @@ def _stop_steps(work: Path) -> None:
     for child in children:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.terminate()
-    _, left = psutil.wait_procs(children, timeout=_END_WITHIN)
+    _, left = psutil.wait_procs(children, timeout=_STOP_TIMEOUT_S)
     for child in left:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
@@ -110,7 +110,7 @@ def _stop_steps(work: Path) -> None:
 
     for container in docker.from_env().containers.list(filters={"label": f"{_RUN_LABEL}={work}"}):
         with contextlib.suppress(docker.errors.APIError):  # it has ended since
-            container.stop(timeout=_END_WITHIN)
+            container.stop(timeout=_STOP_TIMEOUT_S)
 
 
 @contextlib.contextmanager
@@ -147,12 +147,12 @@ def execute(spec: PipelineSpec, values: Mapping[str, Any], work: Path, make_runn
 
     Raises:
         InputError: a step met one, or an image cannot be had.
-        ElsewhereError: a step failed; its line.
+        ChildFailedError: a step failed; its line.
     """
     cause = work / ".failure"
     cause.unlink(missing_ok=True)
     # A file of the folder that this is run in must not be taken for a module of ours.
-    ours = {STARTER_TELLS: str(cause), "PYTHONSAFEPATH": "1"}
+    ours = {TERMINATION_LOG_ENV: str(cause), "PYTHONSAFEPATH": "1"}
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     steps = len(spec.root.dag.tasks)
@@ -172,22 +172,22 @@ def execute(spec: PipelineSpec, values: Mapping[str, Any], work: Path, make_runn
             outputs = run_local_pipeline(here(spec, values), dict(values))
     except Exception as error:
         logging.debug("the runner's own error", exc_info=True)
-        raise left_cause(cause) or _told(error, work) from error
+        raise read_failure(cause) or _wrap_s3_errors(error, work) from error
     finally:
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-    if (failed := left_cause(cause)) is not None:  # a container that was removed before its exit code was read
+    if (failed := read_failure(cause)) is not None:  # a container that was removed before its exit code was read
         raise failed
     return outputs
 
 
-def _told(error: Exception, work: Path) -> Exception:
+def _wrap_s3_errors(error: Exception, work: Path) -> Exception:
     """The error of a runner whose step left no cause."""
     if isinstance(error, InputError):
         return error
     if type(error).__module__.startswith(("docker", "requests", "urllib3")):
         return InputError(f"--runner docker: {error}; are the images built, or can they be pulled? docs/docker.md")
-    return ElsewhereError(f"a step ended without saying why ({error}); all output stands in {work / RUN_LOG}")
+    return ChildFailedError(f"a step ended without saying why ({error}); all output stands in {work / RUN_LOG}")

@@ -18,11 +18,11 @@ from pipelines.checks import check
 from pipelines.compile import compile_pipeline
 from pipelines.parameters import check_complete, parse
 from pipelines.profiles import DEFAULT_PROFILE
-from rarft.errors import ElsewhereError, InputError
+from rarft.errors import ChildFailedError, InputError
 from rarft.storage.files import existing_file
 
 TOKEN = "KFP_TOKEN"  # variable with the token that the endpoint wants, if it wants one
-_PATIENCE = 20.0  # seconds for the endpoint's first answer
+_TIMEOUT_S = 20.0  # seconds for the endpoint's first answer
 
 
 def read_compiled(path: Path) -> PipelineSpec:
@@ -53,7 +53,7 @@ def _check_endpoint(endpoint: str, token: str | None) -> None:
     request = urllib.request.Request(f"{endpoint.rstrip('/')}/apis/v2beta1/healthz", headers=headers)
     is_it = "is it the address of Kubeflow Pipelines' API, and not of a login page?"
     try:
-        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
             content = answer.read()
     except urllib.error.HTTPError as error:
         hint = f"set {TOKEN}" if error.code in (401, 403) else is_it
@@ -108,7 +108,7 @@ def submit(
 
     Raises:
         InputError: a parameter or the endpoint is wrong; nothing was started.
-        ElsewhereError: the endpoint refused the run; its answer.
+        ChildFailedError: the endpoint refused the run; its answer.
     """
     if pipeline is not None and profile is not None:
         raise InputError(f"--profile {profile}: --pipeline {pipeline} is compiled already; leave one of them out")
@@ -144,7 +144,9 @@ def _create_run(client: dict[str, Any], **run: Any) -> str:
         created = kfp.Client(**client).create_run_from_pipeline_package(**run)
     except kfp_server_api.ApiException as error:
         answer = " ".join((error.body or str(error.reason)).split())
-        raise ElsewhereError(f"{client['host']} refused the run: {error.status} {answer}") from error
+        raise ChildFailedError(f"{client['host']} refused the run: {error.status} {answer}") from error
     if not created.run_id:
-        raise ElsewhereError(f"{client['host']} answered without a run; is it the address of Kubeflow Pipelines' API?")
+        raise ChildFailedError(
+            f"{client['host']} answered without a run; is it the address of Kubeflow Pipelines' API?"
+        )
     return f"{client['host'].rstrip('/')}/#/runs/details/{created.run_id}"

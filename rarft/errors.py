@@ -21,7 +21,7 @@ EXIT_BAD_INPUT = 2
 EXIT_PREEMPTED = 75  # told to stop, and stopped with a complete checkpoint: start again to go on
 
 # Set by a starter that reads the cause from there and tells it itself.
-STARTER_TELLS = "RARFT_TERMINATION_LOG"
+TERMINATION_LOG_ENV = "RARFT_TERMINATION_LOG"
 _KUBERNETES_TERMINATION_LOG = "/dev/termination-log"
 _STARTED = time.time()
 
@@ -30,7 +30,7 @@ class InputError(Exception):
     """Bad usage or bad input: the message is one line that says what, where and what to do."""
 
 
-class DataRefusedError(Exception):
+class CheckFailedError(Exception):
     """The work was done and its result is not good enough for what the user asked: one line that says so."""
 
 
@@ -38,11 +38,11 @@ class DivergedError(Exception):
     """Training stopped because a loss, a gradient norm or weights were not finite: one line that says where."""
 
 
-class ElsewhereError(Exception):
+class ChildFailedError(Exception):
     """A process that this one started failed, and said why: its line."""
 
 
-_WRITTEN_FOR_USERS = (InputError, DataRefusedError, DivergedError, ElsewhereError)
+_WRITTEN_FOR_USERS = (InputError, CheckFailedError, DivergedError, ChildFailedError)
 
 
 def one_line(error: BaseException) -> str:
@@ -53,12 +53,12 @@ def one_line(error: BaseException) -> str:
 
 def termination_log() -> Path | None:
     """Where the cause of a failure is to be left for the one who started this process, if anywhere."""
-    if path := os.environ.get(STARTER_TELLS):
+    if path := os.environ.get(TERMINATION_LOG_ENV):
         return Path(path)
     return Path(_KUBERNETES_TERMINATION_LOG) if os.access(_KUBERNETES_TERMINATION_LOG, os.W_OK) else None
 
 
-def _leave(log: Path, code: int, line: str) -> None:
+def _write_failure(log: Path, code: int, line: str) -> None:
     """Leave the cause. One that was left since this process started stays first: the first to fail knows it best."""
     stale = log.exists() and log.stat().st_mtime <= _STARTED
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if stale else 0)
@@ -69,16 +69,16 @@ def _leave(log: Path, code: int, line: str) -> None:
         os.close(descriptor)
 
 
-def left_cause(log: Path) -> BaseException | None:
+def read_failure(log: Path) -> BaseException | None:
     """The cause that a failed process left in its termination log, as the error that it was; None without one."""
     if not log.exists() or not (text := log.read_text(encoding="utf-8").strip()):
         return None
     code, _, cause = text.splitlines()[0].partition(" ")
-    return InputError(cause) if int(code) == EXIT_BAD_INPUT else ElsewhereError(cause)
+    return InputError(cause) if int(code) == EXIT_BAD_INPUT else ChildFailedError(cause)
 
 
 @contextmanager
-def reported(name: str) -> Iterator[None]:
+def report_errors(name: str) -> Iterator[None]:
     """Run a step; on failure print its one-line cause last, leave it in the termination log, and exit.
 
     Raises:
@@ -92,8 +92,8 @@ def reported(name: str) -> Iterator[None]:
             traceback.print_exc()
         line = f"{name}: {one_line(error)}"
         if (log := termination_log()) is not None:
-            _leave(log, code, line)
-        if STARTER_TELLS not in os.environ:
+            _write_failure(log, code, line)
+        if TERMINATION_LOG_ENV not in os.environ:
             print(f"rarft {line}", file=sys.stderr, flush=True)
         raise SystemExit(code) from None
 

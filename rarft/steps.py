@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rarft.errors import DataRefusedError, InputError
-from rarft.storage.files import Place, existing_folder, fetched, local_path, make_folder, member, place_of
+from rarft.errors import CheckFailedError, InputError
+from rarft.storage.files import Location, existing_folder, join_path, local_path, make_folder, open_local, place_of
 from rarft.storage.s3 import is_object_uri, upload
 
 
@@ -35,10 +35,10 @@ def sample(out: str, videos: dict[str, int], seed: int = 0) -> list[str]:
             files = write_split(folder, split, count, seed)
             paths = list(progress(files, f"rendering {split}", total=count + 1, unit=" files"))
             if in_store:
-                uris = [(member(out, str(path.relative_to(folder))), path) for path in paths]
+                uris = [(join_path(out, str(path.relative_to(folder))), path) for path in paths]
                 upload(uris[:-1], "--out")
                 upload(uris[-1:], "--out")  # the annotations, once their videos are there
-            written.append(member(out, paths[-1].name))
+            written.append(join_path(out, paths[-1].name))
     return written
 
 
@@ -64,7 +64,7 @@ def validate(
         raise InputError(f"--no-repair {unknown[0]}: no such repair; use one of {', '.join(REPAIRS)}")
     with contextlib.ExitStack() as files:
         return run(
-            files.enter_context(fetched(annotations, "annotations")),
+            files.enter_context(open_local(annotations, "annotations")),
             place_of(out, "--out"),
             _video_root(video_root) if video_root else None,
             ValidationSettings(
@@ -74,13 +74,13 @@ def validate(
                 frozenset(REPAIRS) - set(without_repairs),
                 split,
                 seed,
-                files.enter_context(fetched(against, "--against")) if against else None,
+                files.enter_context(open_local(against, "--against")) if against else None,
             ),
             beside=annotations.rpartition("/")[0] if is_object_uri(annotations) else None,
         )
 
 
-def _video_root(uri: str) -> Place:
+def _video_root(uri: str) -> Location:
     return uri if is_object_uri(uri) else existing_folder(uri, "--video-root")
 
 
@@ -113,10 +113,10 @@ def check_quarantine(counts: dict[str, int], most: str | None) -> None:
 
     Raises:
         InputError: `most` is neither.
-        DataRefusedError: more was quarantined.
+        CheckFailedError: more was quarantined.
     """
     if most and counts["quarantined"] > quarantine_limit(most, counts["queries"]):
-        raise DataRefusedError(
+        raise CheckFailedError(
             f"{counts['quarantined']} of {counts['queries']} queries were quarantined, more than the accepted {most}; "
             "look into report.html, mend quarantine.jsonl, or accept more"
         )
@@ -165,18 +165,18 @@ def fingerprint(
     """
     from rarft.annotations.videos import VideoIndex
     from rarft.storage.fingerprint import fingerprint as together
-    from rarft.storage.fingerprint import of_distributions, of_file, of_folder, of_packages
+    from rarft.storage.fingerprint import hash_file, hash_folder, of_distributions, of_packages
 
-    parts = [of_packages(*packages), of_distributions(), annotations, of_file(annotations, "annotations")]
+    parts = [of_packages(*packages), of_distributions(), annotations, hash_file(annotations, "annotations")]
     training_root = video_root or annotations.rpartition("/")[0]
     roots = {training_root}
     if eval_annotations:
-        parts += [eval_annotations, of_file(eval_annotations, "eval_annotations")]
+        parts += [eval_annotations, hash_file(eval_annotations, "eval_annotations")]
         roots.add(eval_video_root or video_root or eval_annotations.rpartition("/")[0])
     found = {root: VideoIndex(_video_root(root or "."), must_hold_videos=False) for root in sorted(roots)}
     parts += [videos.fingerprint() for videos in found.values()]
     if encoder and Path(encoder).is_dir():
-        parts.append(of_folder(Path(encoder)))
+        parts.append(hash_folder(Path(encoder)))
     return together(parts), found[training_root].content()
 
 
@@ -211,7 +211,7 @@ def _trained(checkpoint: str, settings: dict[str, Any]) -> dict[str, str]:
     from rarft.checkpoint.locate import CHECKPOINT_JSON
     from rarft.storage.fingerprint import fingerprint as together
 
-    with fetched(member(checkpoint, CHECKPOINT_JSON), "checkpoint") as manifest:
+    with open_local(join_path(checkpoint, CHECKPOINT_JSON), "checkpoint") as manifest:
         content = together([manifest.read_text(encoding="utf-8")])
     return {"checkpoint": checkpoint, "base": settings["model_name_or_path"], "content": content}
 
@@ -229,13 +229,15 @@ def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> d
     return _trained(train(arguments), parse(arguments))
 
 
-def train_by_job(training: str, inputs: dict[str, str | None], out: str, settings: dict[str, Any]) -> dict[str, str]:
+def train_on_cluster(
+    training: str, inputs: dict[str, str | None], out: str, settings: dict[str, Any]
+) -> dict[str, str]:
     """The same by a PyTorchJob on the cluster; `settings` are fields of `rarft.cluster.job_config.Job`.
 
     Returns:
         As of `_trained`.
     """
-    from rarft.cluster.train import train_by_job as run
+    from rarft.cluster.train import train_on_cluster as run
 
     return _trained(*run(training, inputs, out, settings))
 
@@ -260,7 +262,7 @@ def score(
     weights = list(reward_weights or [1.0] * len(reward_funcs))
     if len(weights) != len(reward_funcs):
         raise InputError(f"--reward_weights: {len(weights)} for {len(reward_funcs)} rewards; give one each")
-    with fetched(predictions, "predictions") as file:
+    with open_local(predictions, "predictions") as file:
         rows = read_completions(file, read_samples(data, "--data"))
     place = place_of(out, "--out")
     make_folder(place)
@@ -296,8 +298,8 @@ def check_gates(metrics: dict[str, Any]) -> None:
     """Hold an evaluation against its gates.
 
     Raises:
-        DataRefusedError: it does not pass; the message says which, and by how much.
+        CheckFailedError: it does not pass; the message says which, and by how much.
     """
     failed = [gate["reason"] for gate in metrics.get("gates", []) if not gate["passed"]]
     if failed:
-        raise DataRefusedError(f"{len(failed)} of {len(metrics['gates'])} gates not passed: {'; '.join(failed)}")
+        raise CheckFailedError(f"{len(failed)} of {len(metrics['gates'])} gates not passed: {'; '.join(failed)}")

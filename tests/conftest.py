@@ -81,11 +81,11 @@ def tiny():
 @pytest.fixture(scope="session")
 def prompts(tiny, sample_set):
     """Two encoded prompts whose videos differ in length."""
-    from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+    from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
     from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
 
     model, processor = tiny
-    encoder = PromptEncoder(processor, model.config, ReadingSettings.of("tiny").sampling)
+    encoder = PromptEncoder(processor, model.config, PromptConfig.of("tiny").sampling)
     encoded = [
         encoder.encode(video_prompt("", f"Find: a {colour} ring slides", str(path)))
         for colour, path in zip(["red", "blue"] * 4, sorted((sample_set / "videos").glob("train_*.mp4")), strict=True)

@@ -19,7 +19,7 @@ def embed(data: dsl.Input[dsl.Dataset], encoder: str, content: str, embeddings: 
         How many texts were encoded.
     """
     from rarft import steps
-    from rarft.errors import reported
+    from rarft.errors import report_errors
 
-    with reported("embed"):
+    with report_errors("embed"):
         return steps.embed(data.path, embeddings.path, encoder or None)

@@ -6,8 +6,8 @@ from typing import Any
 
 from components.figures import keep
 from rarft.distributed.torchrun import check_accelerators, run_step
-from rarft.errors import reported
-from rarft.evaluation.gates import gates_of
+from rarft.errors import report_errors
+from rarft.evaluation.gates import parse_gates
 from rarft.evaluation.report import REPORT_HTML, headline_rows
 
 
@@ -17,12 +17,12 @@ def run(
     results: str, report: str, metrics: Any, confusion: Any,
 ) -> bool:  # fmt: skip
     """Evaluate into the `results` artifact, and log the headline figures; returns whether all gates were passed."""
-    with reported("evaluate"):
+    with report_errors("evaluate"):
         where = {"checkpoint": checkpoint, "data": data, "out": results}
         others = {"base": base or None, "also_evaluate": also_evaluate or None}
         options = {**others, "encoder": encoder or None, "in_sample": in_sample}
         check_accelerators(int(accelerators))
-        found = run_step("evaluate", {**where, **options, "gates": gates_of(gates)}, processes)
+        found = run_step("evaluate", {**where, **options, "gates": parse_gates(gates)}, processes)
         shutil.copyfile(Path(results) / REPORT_HTML, report)
         for name, value, before, _ in headline_rows(found):
             label = f"{name} (in-sample)" if in_sample else name

@@ -2,8 +2,8 @@
 
 from rarft import steps
 from rarft.checkpoint.locate import check_checkpoint, checkpoint_content
-from rarft.errors import reported
-from rarft.evaluation.gates import gates_of
+from rarft.errors import report_errors
+from rarft.evaluation.gates import parse_gates
 from rarft.storage.files import make_folder, place_of
 
 
@@ -12,8 +12,8 @@ def run(
     also_evaluate: str, gates: str, output_uri: str, final_uri: str,
 ) -> tuple[str, str, str]:  # fmt: skip
     """Make sure of what can be made sure of before hours of work; returns texts that change with what is read."""
-    with reported("fingerprint"):
-        gates_of(gates)
+    with report_errors("fingerprint"):
+        parse_gates(gates)
         third = ""
         if also_evaluate:
             check_checkpoint(also_evaluate, "also_evaluate")

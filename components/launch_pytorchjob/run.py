@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rarft.errors import reported
+from rarft.errors import report_errors
 
 
 def run(
@@ -10,11 +10,11 @@ def run(
     settings: dict[str, Any],
 ) -> tuple[str, str, str]:  # fmt: skip
     """Train by a PyTorchJob; returns the final checkpoint, its base, and what changes when it does."""
-    with reported("launch_pytorchjob"):
+    with report_errors("launch_pytorchjob"):
         from rarft import steps
 
         inputs = {
             "train_data_path": data, "embeddings": embeddings, "encoder": encoder or None, "data_version": videos
         }  # fmt: skip
-        trained = steps.train_by_job(training, inputs, output_uri, {"name": job, **settings})
+        trained = steps.train_on_cluster(training, inputs, output_uri, {"name": job, **settings})
     return trained["checkpoint"], trained["base"], trained["content"]

@@ -1,12 +1,12 @@
 """What the promotion component does inside its container."""
 
 from rarft import steps
-from rarft.errors import reported
+from rarft.errors import report_errors
 
 
 def run(checkpoint: str, results: str, passed: bool, final_uri: str) -> str:
     """Promote if there is a place to go to and the gates were passed; say what was done."""
-    with reported("promote"):
+    with report_errors("promote"):
         if not final_uri:
             print(f"{checkpoint} stays where it is: no final_uri", flush=True)
             return ""

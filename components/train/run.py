@@ -1,7 +1,7 @@
 """What the training component does inside its container."""
 
 from rarft.distributed.torchrun import check_accelerators, run_step
-from rarft.errors import reported
+from rarft.errors import report_errors
 
 # A rank that dies takes the others along; all start again and go on from the newest complete checkpoint.
 _RESTARTS = 3
@@ -12,7 +12,7 @@ def run(
     processes: int,
 ) -> tuple[str, str, str]:  # fmt: skip
     """Train on this machine; returns the final checkpoint, its base, and what changes when it does."""
-    with reported("train"):
+    with report_errors("train"):
         check_accelerators(accelerators)
         inputs = {
             "train_data_path": data, "embeddings": embeddings, "encoder": encoder or None, "data_version": videos

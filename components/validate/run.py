@@ -9,7 +9,7 @@ from rarft import steps
 from rarft.annotations.file_index import base_name
 from rarft.annotations.schema import RIQ_JSONL, iterate_samples
 from rarft.annotations.validate import REPORT_HTML, summary
-from rarft.errors import InputError, reported
+from rarft.errors import InputError, report_errors
 
 
 def _validate(annotations: str, out: str, video_root: str, max_quarantine: str) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def _validate(annotations: str, out: str, video_root: str, max_quarantine: str) 
 
     Raises:
         InputError: not a single query of it can be used.
-        DataRefusedError: more of it was quarantined than is accepted.
+        CheckFailedError: more of it was quarantined than is accepted.
     """
     report = steps.validate(annotations, out, video_root or None)
     print(f"{annotations}: {summary(report)}", flush=True)
@@ -42,7 +42,7 @@ def run(
 
     It is where there is no evaluation file, and where that shares a video with the training file.
     """
-    with reported("validate"):
+    with report_errors("validate"):
         counts = _validate(annotations, data, video_root, max_quarantine)
         shutil.copyfile(Path(data) / REPORT_HTML, report)
         for name, value in counts.items():

@@ -8,11 +8,11 @@ from pathlib import Path
 def numbers(value, name=""):
     """(name, number) of everything in nested JSON."""
     if isinstance(value, dict):
-        for key, member in value.items():
-            yield from numbers(member, f"{name}.{key}")
+        for key, join_path in value.items():
+            yield from numbers(join_path, f"{name}.{key}")
     elif isinstance(value, list):
-        for index, member in enumerate(value):
-            yield from numbers(member, f"{name}[{index}]")
+        for index, join_path in enumerate(value):
+            yield from numbers(join_path, f"{name}[{index}]")
     elif isinstance(value, int | float):
         yield name.removeprefix("."), value
 

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import msgspec
 
 from rarft.annotations.checks import check_item
-from rarft.annotations.context import Surroundings
-from rarft.annotations.counts import Ledger
+from rarft.annotations.context import ValidationContext
+from rarft.annotations.counts import ValidationCounts
 from rarft.annotations.encoding import compact_json, json_as_read
 from rarft.annotations.split import video_key
 from rarft.progress import progress
@@ -25,7 +25,7 @@ _BATCH = 500  # items
 
 
 @dataclass
-class Checked:
+class BatchResult:
     """What checking some items gave, as it is to be written.
 
     Attributes:
@@ -39,14 +39,14 @@ class Checked:
     kept: bytes = b""
     quarantined: bytes = b""
     findings: bytes = b""
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: ValidationCounts = field(default_factory=ValidationCounts)
     videos: list[tuple[int, bool]] = field(default_factory=list)
 
 
-def check_items(items: Iterable[tuple[int, Any]], around: Surroundings) -> Checked:
+def check_items(items: Iterable[tuple[int, Any]], around: ValidationContext) -> BatchResult:
     """Check items, each with its index in the file."""
     kept, quarantined, lines = [], [], []
-    result = Checked()
+    result = BatchResult()
     for index, item in items:
         about_item, outcomes = check_item(item, index, around)
         result.ledger.items += 1
@@ -68,16 +68,16 @@ def check_items(items: Iterable[tuple[int, Any]], around: Surroundings) -> Check
     return result
 
 
-_around: Surroundings | None = None  # of a worker process, from before it was forked
+_around: ValidationContext | None = None  # of a worker process, from before it was forked
 
 
-def _check_batch(batch: list[tuple[int, Any]]) -> list[Checked | tuple[int, Any]]:
+def _check_batch(batch: list[tuple[int, Any]]) -> list[BatchResult | tuple[int, Any]]:
     """Check a batch in a worker; an item that may be a duplicate comes back as it is."""
     assert _around is not None
-    parts: list[Checked | tuple[int, Any]] = []
+    parts: list[BatchResult | tuple[int, Any]] = []
     stretch: list[tuple[int, Any]] = []
     for indexed in batch:
-        if not _around.survey.may_repeat(indexed[1]):
+        if not _around.survey.may_be_duplicate(indexed[1]):
             stretch.append(indexed)
             continue
         parts += [check_items(stretch, _around), indexed]
@@ -91,7 +91,7 @@ def _batches(items: Iterator[Any], total: int) -> Iterator[list[tuple[int, Any]]
         yield batch
 
 
-def check_all(items: Iterator[Any], around: Surroundings) -> Iterator[Checked]:
+def check_all(items: Iterator[Any], around: ValidationContext) -> Iterator[BatchResult]:
     """Check the items of a file; what is yielded is in the file's order.
 
     Where videos are looked at, that is what takes the time, and it has threads of its own. A process that has
@@ -109,12 +109,12 @@ def check_all(items: Iterator[Any], around: Surroundings) -> Iterator[Checked]:
     with multiprocessing.get_context("fork").Pool(workers) as pool:
         for parts in pool.imap(_check_batch, batches):
             for part in parts:
-                yield part if isinstance(part, Checked) else check_items([part], around)
+                yield part if isinstance(part, BatchResult) else check_items([part], around)
 
 
 def write_checked(
-    checked: Iterable[Checked], kept: BinaryIO, quarantine: BinaryIO, findings: BinaryIO
-) -> Iterator[Checked]:
+    checked: Iterable[BatchResult], kept: BinaryIO, quarantine: BinaryIO, findings: BinaryIO
+) -> Iterator[BatchResult]:
     """Write what was checked as it comes, and hand it on."""
     for part in checked:
         kept.write(part.kept)

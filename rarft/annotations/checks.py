@@ -1,7 +1,7 @@
 """The checks of one item: what each of its queries becomes, and why.
 
 Nothing here reads the annotations file; what needs the whole of it (reference queries, contradictions,
-duplicates, leaks) comes in through `Surroundings`.
+duplicates, leaks) comes in through `ValidationContext`.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from rarft.annotations.context import FindingList, Surroundings, has_error, shown, tagged
+from rarft.annotations.context import FindingList, ValidationContext, extract_tag, has_error, shown
 from rarft.annotations.encoding import compact_json, has_only_finite_numbers, is_text, printable
 from rarft.annotations.file_index import base_name, hash64, read_boolean
 from rarft.annotations.findings import Finding
@@ -23,7 +23,7 @@ from rarft.annotations.query_checks import (
     check_difficulty,
     check_segment,
 )
-from rarft.annotations.reader import BrokenLine
+from rarft.annotations.reader import MalformedLine
 from rarft.annotations.schema import Sample, Source, TaskType
 from rarft.segments import Segment
 
@@ -69,7 +69,7 @@ def _contrast(item: dict[str, Any], answerable: bool) -> str | None:
             and read_boolean(other.get("r")) is (not answerable)
             and isinstance(other.get("a"), str)
         ):
-            block = tagged(other["a"], "answer")
+            block = extract_tag(other["a"], "answer")
             if answer := (other["a"] if block is None else block).strip():
                 return answer
     carried = item.get("_contrast_answer")
@@ -77,12 +77,12 @@ def _contrast(item: dict[str, Any], answerable: bool) -> str | None:
 
 
 def _check_the_rest_of_the_file(
-    sample: Sample, video: str, facts: ItemFacts, around: Surroundings, findings: FindingList
+    sample: Sample, video: str, facts: ItemFacts, around: ValidationContext, findings: FindingList
 ) -> None:
     """What only the whole file, or another one, can tell: contradictions, leaks and duplicates."""
-    if around.survey.contradicts(video, sample.query):
+    if around.survey.is_contradiction(video, sample.query):
         findings.add("contradiction", shown(sample.query))
-    elif sample.task_type == "refusable" and around.survey.refuses_a_truth(video, sample.query):
+    elif sample.task_type == "refusable" and around.survey.refuses_answerable_query(video, sample.query):
         findings.add("refuses-a-true-query", shown(sample.query))
     if around.leaked and hash64(base_name(video)) in around.leaked:
         findings.add("video-leaks", shown(video))
@@ -101,7 +101,7 @@ def _merged(of_item: dict[str, Any], of_query: dict[str, Any], findings: Finding
 
 
 def _check_query(
-    item: dict[str, Any], index: int, owner: int | None, facts: ItemFacts, around: Surroundings, item_index: int
+    item: dict[str, Any], index: int, owner: int | None, facts: ItemFacts, around: ValidationContext, item_index: int
 ) -> tuple[Sample | None, FindingList]:
     name = item.get("video")
     query = item["GRPO"][index]
@@ -188,7 +188,7 @@ def _quarantined(item: dict[str, Any], query: Any, facts: ItemFacts, findings: l
     return kept
 
 
-def check_item(raw: Any, index: int, around: Surroundings) -> tuple[list[Finding], list[Outcome]]:
+def check_item(raw: Any, index: int, around: ValidationContext) -> tuple[list[Finding], list[Outcome]]:
     """Check one item of the file.
 
     Args:
@@ -200,7 +200,7 @@ def check_item(raw: Any, index: int, around: Surroundings) -> tuple[list[Finding
         Findings about the item as a whole, and the outcome of each of its queries.
     """
     whole = FindingList(around, index, None)
-    if isinstance(raw, BrokenLine):
+    if isinstance(raw, MalformedLine):
         whole.add("broken-line", f"{raw.problem}: {shown(raw.text)}")
         return [], [Outcome(None, {"_line": raw.text}, whole)]
     if not isinstance(raw, dict):

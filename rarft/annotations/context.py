@@ -5,13 +5,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from rarft.annotations.file_index import Survey
+from rarft.annotations.file_index import AnnotationIndex
 from rarft.annotations.findings import CATALOGUE, REPAIRS, Finding
 from rarft.annotations.videos import VideoIndex
 
 
 @dataclass
-class Surroundings:
+class ValidationContext:
     """What an item's checks know beside the item.
 
     Attributes:
@@ -27,7 +27,7 @@ class Surroundings:
     file: str
     tolerance: float
     videos: VideoIndex | None
-    survey: Survey
+    survey: AnnotationIndex
     repairs: frozenset[str] = frozenset(REPAIRS)
     leaked: frozenset[int] = frozenset()
     seen: set[int] = field(default_factory=set)
@@ -36,7 +36,7 @@ class Surroundings:
 class FindingList(list[Finding]):
     """The findings about one item, or about one query of it."""
 
-    def __init__(self, around: Surroundings, item: int, video: str | None, query: int | None = None) -> None:
+    def __init__(self, around: ValidationContext, item: int, video: str | None, query: int | None = None) -> None:
         super().__init__()
         self._repairs = around.repairs
         self._where = (item, video, query)
@@ -86,7 +86,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def tagged(text: str, tag: str) -> str | None:
+def extract_tag(text: str, tag: str) -> str | None:
     """What stands between the first two marks of a tag; None without them."""
     start = text.find(f"<{tag}>")
     end = text.find(f"</{tag}>", start) if start >= 0 else -1

@@ -17,7 +17,7 @@ def primary_reason(findings: list[Finding]) -> Finding:
 
 
 @dataclass
-class Ledger:
+class ValidationCounts:
     """What became of the queries, and what was found; findings themselves are on disk."""
 
     items: int = 0
@@ -52,7 +52,7 @@ class Ledger:
         else:
             self.accepted += 1
 
-    def merge(self, later: "Ledger") -> None:
+    def merge(self, later: "ValidationCounts") -> None:
         """Add the counts of what comes later in the file."""
         for name in ("items", "queries", "accepted", "repaired", "quarantined"):
             setattr(self, name, getattr(self, name) + getattr(later, name))

@@ -34,7 +34,7 @@ def _hash(value: Hashable) -> int:
     return hash(value) & 0xFFFF_FFFF_FFFF_FFFF
 
 
-def folded(text: str) -> str:
+def normalize_text(text: str) -> str:
     """A text without case, punctuation and doubled white space."""
     return " ".join(_PUNCTUATION.sub(" ", text.casefold()).split())
 
@@ -71,7 +71,7 @@ def _more_than_once(hashes: array) -> frozenset[int]:
     return frozenset(values[counts > 1].tolist())
 
 
-class Survey:
+class AnnotationIndex:
     """Reference queries, contradictions, and how many queries each video has.
 
     Attributes:
@@ -107,7 +107,7 @@ class Survey:
             key = _hash(self._identity(video))
             self._all_videos.append(key)
             self._exact[answerable].append(_hash((key, query)))
-            self._folded[answerable].append(_hash((key, folded(query))))
+            self._folded[answerable].append(_hash((key, normalize_text(query))))
             if answerable and query:
                 try:
                     data = query.encode()
@@ -148,17 +148,17 @@ class Survey:
             index += 1
         return list(found)
 
-    def contradicts(self, video: str, query: str) -> bool:
+    def is_contradiction(self, video: str, query: str) -> bool:
         """Whether the file marks the same query of the video both answerable and refusable."""
         return bool(self._contradictions) and _hash((_hash(self._identity(video)), query)) in self._contradictions
 
-    def refuses_a_truth(self, video: str, query: str) -> bool:
+    def refuses_answerable_query(self, video: str, query: str) -> bool:
         """Whether, but for case and punctuation, the query is marked both ways."""
         if not self._refused_truths:
             return False
-        return _hash((_hash(self._identity(video)), folded(query))) in self._refused_truths
+        return _hash((_hash(self._identity(video)), normalize_text(query))) in self._refused_truths
 
-    def may_repeat(self, item: Any) -> bool:
+    def may_be_duplicate(self, item: Any) -> bool:
         """Whether a query of the item stands elsewhere in the file too, for the same video and marked alike."""
         if not self._repeated:
             return False

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from rarft.annotations.context import FindingList, Surroundings, number, shown
+from rarft.annotations.context import FindingList, ValidationContext, number, shown
 from rarft.annotations.encoding import has_only_finite_numbers
 from rarft.annotations.file_index import item_queries
 from rarft.completion import find_segment
@@ -43,7 +43,9 @@ def _captions(think: Any) -> list[tuple[float, float, str]]:
     return captions
 
 
-def _check_video(item: dict[str, Any], around: Surroundings, findings: FindingList) -> tuple[str, VideoInfo | None]:
+def _check_video(
+    item: dict[str, Any], around: ValidationContext, findings: FindingList
+) -> tuple[str, VideoInfo | None]:
     """The path that opens (or the item's own where videos are not looked at), and what the file is."""
     video = item.get("video")
     if not isinstance(video, str) or not video.strip():
@@ -69,7 +71,7 @@ def _check_video(item: dict[str, Any], around: Surroundings, findings: FindingLi
 
 
 def _check_duration(
-    item: dict[str, Any], length: float | None, around: Surroundings, findings: FindingList
+    item: dict[str, Any], length: float | None, around: ValidationContext, findings: FindingList
 ) -> float | None:
     """The duration that counts: the annotated one, unless it is missing, wrong, or not the file's."""
     stated = item.get("duration")
@@ -122,7 +124,7 @@ def _check_frames(crop: Segment | None, video: VideoInfo | None, findings: Findi
         findings.add("video-too-short", f"{max(0, last - first + 1)} frames to be shown")
 
 
-def _references(item: dict[str, Any], around: Surroundings) -> list[str]:
+def _references(item: dict[str, Any], around: ValidationContext) -> list[str]:
     """Answerable queries of the item's video: its own first, then the file's, then those of a quarantined row."""
     video = item.get("video")
     own = [query for _, query, answerable in item_queries(item) if answerable]
@@ -132,7 +134,7 @@ def _references(item: dict[str, Any], around: Surroundings) -> list[str]:
     return [text for text in dict.fromkeys([*own, *others, *carried]) if text.strip()]
 
 
-def check_item_facts(item: dict[str, Any], index: int, around: Surroundings) -> ItemFacts:
+def check_item_facts(item: dict[str, Any], index: int, around: ValidationContext) -> ItemFacts:
     """Check what an item's queries share.
 
     Args:

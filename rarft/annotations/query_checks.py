@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rarft.annotations.context import FindingList, Surroundings, number, shown, tagged
+from rarft.annotations.context import FindingList, ValidationContext, extract_tag, number, shown
 from rarft.annotations.item_checks import ItemFacts
 from rarft.annotations.schema import CATEGORIES, Difficulty
 from rarft.completion import find_segment, format_segment
@@ -20,7 +20,7 @@ def known_difficulty(stated: Any) -> Difficulty | None:
 
 
 def check_segment(
-    item: dict[str, Any], owned: bool, facts: ItemFacts, around: Surroundings, findings: FindingList
+    item: dict[str, Any], owned: bool, facts: ItemFacts, around: ValidationContext, findings: FindingList
 ) -> Segment | None:
     """The segment of an answerable query, clamped where it may be; None where it cannot be used.
 
@@ -79,12 +79,12 @@ def check_answer(
         return ""
     text = stated or ""
     for tag in ("correction", "correct"):
-        if (correction := tagged(text, tag)) is not None:
+        if (correction := extract_tag(text, tag)) is not None:
             extra.setdefault("a.correction", correction.strip())
             if tag == "correct":
                 findings.mend("correct-tag", "<correct>", "read as <correction>")
             text = text.replace(f"<{tag}>{correction}</{tag}>", "", 1)
-    block = tagged(text, "answer")
+    block = extract_tag(text, "answer")
     answer = (text if block is None else block).strip()
     if not answer:
         if not answerable:
@@ -120,7 +120,11 @@ def check_categories(query: dict[str, Any], extra: dict[str, Any], findings: Fin
 
 
 def check_difficulty(
-    item: dict[str, Any], query: dict[str, Any], extra: dict[str, Any], around: Surroundings, findings: FindingList
+    item: dict[str, Any],
+    query: dict[str, Any],
+    extra: dict[str, Any],
+    around: ValidationContext,
+    findings: FindingList,
 ) -> Difficulty | None:
     """The query's difficulty, else the item's; one of another name goes to `extra`."""
     levels = [query.get(key) for key in DIFFICULTY_KEYS] + [item.get("difficulty")]

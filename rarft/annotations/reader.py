@@ -22,14 +22,14 @@ _ITEM_KEYS = {"GRPO", "task_type"}  # of a published item, and of a row that val
 
 
 @dataclass(frozen=True)
-class BrokenLine:
+class MalformedLine:
     """A line of JSON Lines that is no JSON: its text (bytes that are no text are escaped) and what is wrong."""
 
     text: str
     problem: str
 
 
-class _UnparsableError(Exception):
+class _ParseError(Exception):
     """The document breaks off or breaks the grammar; the message says where."""
 
 
@@ -80,7 +80,7 @@ def _parse_list(text: TextIO) -> Iterator[Any]:
             if position < len(buffer):
                 return buffer[position]
             if not more():
-                raise _UnparsableError(f"breaks off after {consumed + position:,} characters")
+                raise _ParseError(f"breaks off after {consumed + position:,} characters")
 
     skip_white_space()
     position += 1
@@ -98,11 +98,11 @@ def _parse_list(text: TextIO) -> Iterator[Any]:
                 except json.JSONDecodeError as error:
                     problem = f"{error.msg.removesuffix(' at')} at character {consumed + error.pos:,}"
                     if ended:
-                        raise _UnparsableError(problem) from error
+                        raise _ParseError(problem) from error
                 except (RecursionError, ValueError) as error:
-                    raise _UnparsableError(f"{error} near character {consumed + position:,}") from error
+                    raise _ParseError(f"{error} near character {consumed + position:,}") from error
                 if not more() and position == len(buffer):
-                    raise _UnparsableError(f"breaks off after {consumed + position:,} characters")
+                    raise _ParseError(f"breaks off after {consumed + position:,} characters")
             position = end
             yield item
             separator = skip_white_space()
@@ -110,10 +110,10 @@ def _parse_list(text: TextIO) -> Iterator[Any]:
             if separator == "]":
                 break
             if separator != ",":
-                raise _UnparsableError(f"',' or ']' expected at character {consumed + position - 1:,}")
+                raise _ParseError(f"',' or ']' expected at character {consumed + position - 1:,}")
     while True:
         if rest := buffer[position:].strip(_WHITE_SPACE):
-            raise _UnparsableError(f"goes on after its end with {rest[:20]!r}")
+            raise _ParseError(f"goes on after its end with {rest[:20]!r}")
         position = len(buffer)
         if not more():
             return
@@ -128,9 +128,9 @@ def _parse_line(line: str) -> Any:
         line.encode("utf-8")
         return json.loads(line)
     except UnicodeEncodeError:
-        return BrokenLine(_printable(line), "not UTF-8")
+        return MalformedLine(_printable(line), "not UTF-8")
     except (ValueError, RecursionError) as error:
-        return BrokenLine(_printable(line), str(error))
+        return MalformedLine(_printable(line), str(error))
 
 
 def _parse_lines(text: TextIO) -> Iterator[Any]:
@@ -142,7 +142,7 @@ def _parse_lines(text: TextIO) -> Iterator[Any]:
 def _looks_like_items(path: Path) -> bool:
     """Whether a file that is no list can be JSON Lines: some line is an object, and it is not one foreign object."""
     with _open_text(path) as text:
-        values = (value for value in _parse_lines(text) if not isinstance(value, BrokenLine))
+        values = (value for value in _parse_lines(text) if not isinstance(value, MalformedLine))
         first = next((value for value in values if isinstance(value, dict)), None)
         if first is None:
             return False
@@ -151,7 +151,7 @@ def _looks_like_items(path: Path) -> bool:
 
 
 def read_items(path: Path) -> Iterator[Any]:
-    """The file's items in order, as Python objects; `BrokenLine` for a bad line of JSON Lines.
+    """The file's items in order, as Python objects; `MalformedLine` for a bad line of JSON Lines.
 
     Raises:
         InputError: not readable, empty, or neither a JSON list nor JSON Lines.
@@ -169,7 +169,7 @@ def read_items(path: Path) -> Iterator[Any]:
             return
         with _open_text(path) as text:
             yield from _parse_list(text)
-    except _UnparsableError as error:
+    except _ParseError as error:
         raise InputError(
             f"annotations {path}: is no complete JSON list: {error}; was it cut off? copy it again, or mend it there"
         ) from error

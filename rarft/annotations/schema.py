@@ -9,7 +9,7 @@ import msgspec
 from rarft.errors import InputError
 from rarft.segments import Segment
 from rarft.storage import s3
-from rarft.storage.files import fetched, local_path, member
+from rarft.storage.files import join_path, local_path, open_local
 
 RIQ_JSONL = "riq.jsonl"
 
@@ -104,10 +104,10 @@ def read_samples(uri: str, what: str) -> list[Sample]:
         InputError: not there, damaged, or without a single query.
     """
     if s3.is_object_uri(uri):
-        uri = uri if uri.endswith(".jsonl") else member(uri, RIQ_JSONL)
+        uri = uri if uri.endswith(".jsonl") else join_path(uri, RIQ_JSONL)
     elif local_path(uri, what).is_dir():
         uri = str(local_path(uri, what) / RIQ_JSONL)
-    with fetched(uri, what) as path:
+    with open_local(uri, what) as path:
         samples = list(iterate_samples(path, uri))
     if not samples:
         raise InputError(f"{what} {uri}: holds no query; look into its report.html for what was quarantined")

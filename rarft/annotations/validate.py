@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 import msgspec
 
 from rarft.annotations.check_file import check_all, write_checked
-from rarft.annotations.context import Surroundings
-from rarft.annotations.counts import Ledger
-from rarft.annotations.file_index import Survey, videos_of
+from rarft.annotations.context import ValidationContext
+from rarft.annotations.counts import ValidationCounts
+from rarft.annotations.file_index import AnnotationIndex, videos_of
 from rarft.annotations.findings import CHECK_OF_CODE, REPAIRS
 from rarft.annotations.reader import read_items
 from rarft.annotations.report import render_report
@@ -23,7 +23,7 @@ from rarft.annotations.schema import RIQ_JSONL, Sample
 from rarft.annotations.split import SPLIT_FILES, Splitter, rows_of, split_rows
 from rarft.annotations.videos import ProbeCache, VideoIndex
 from rarft.progress import progress
-from rarft.storage.files import Place, write_files
+from rarft.storage.files import Location, write_files
 
 QUARANTINE_JSONL = "quarantine.jsonl"
 REPORT_JSON = "report.json"
@@ -53,8 +53,8 @@ class ValidationSettings:
     against: Path | None = None
 
 
-def _survey(path: Path, videos: VideoIndex | None) -> Survey:
-    survey = Survey(videos.identity if videos else None)
+def _survey(path: Path, videos: VideoIndex | None) -> AnnotationIndex:
+    survey = AnnotationIndex(videos.identity if videos else None)
     for item in progress(read_items(path), f"reading {path.name}", unit=" items"):
         survey.add(item)
     survey.finish()
@@ -62,13 +62,13 @@ def _survey(path: Path, videos: VideoIndex | None) -> Survey:
 
 
 def _check_all(
-    annotations: Path, around: Surroundings, folder: Path, splitter: Splitter | None, findings: BinaryIO
-) -> Ledger:
+    annotations: Path, around: ValidationContext, folder: Path, splitter: Splitter | None, findings: BinaryIO
+) -> ValidationCounts:
     """Second pass: write riq.jsonl and quarantine.jsonl into `folder`, and every finding as a line."""
-    ledger = Ledger()
+    ledger = ValidationCounts()
     items = read_items(annotations)
     if around.videos is not None:
-        items = around.videos.probed_ahead(items)
+        items = around.videos.prefetch_probes(items)
     with (folder / RIQ_JSONL).open("wb") as kept, (folder / QUARANTINE_JSONL).open("wb") as quarantine:
         for part in write_checked(check_all(items, around), kept, quarantine, findings):
             ledger.merge(part.ledger)
@@ -90,10 +90,10 @@ def _write_report(path: Path, report: dict[str, Any], findings: BinaryIO) -> Non
 
 def validate(
     annotations: Path,
-    out: Place,
-    video_root: Place | None,
+    out: Location,
+    video_root: Location | None,
     settings: ValidationSettings,
-    beside: Place | None = None,
+    beside: Location | None = None,
 ) -> dict[str, Any]:
     """Validate a file into `out`: riq.jsonl, quarantine.jsonl, report.html and, last, report.json.
 
@@ -119,7 +119,7 @@ def validate(
         )
     leaked = videos_of(read_items(settings.against)) if settings.against else frozenset()
     survey = _survey(annotations, videos)
-    around = Surroundings(annotations.name, settings.tolerance, videos, survey, settings.repairs, leaked)
+    around = ValidationContext(annotations.name, settings.tolerance, videos, survey, settings.repairs, leaked)
     splitter = Splitter(settings.split, settings.seed) if settings.split is not None else None
     with (
         write_files(out, last=REPORT_JSON, stale=list(SPLIT_FILES.values())) as folder,

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rarft.errors import InputError
-from rarft.storage.files import Place, member
+from rarft.storage.files import Location, join_path
 from rarft.storage.fingerprint import fingerprint
 from rarft.storage.s3 import entries, is_object_uri
-from rarft.storage.sqlite_cache import Remembered, user_cache
+from rarft.storage.sqlite_cache import SqliteCache, user_cache
 from rarft.video.probe import VIDEO_SUFFIXES, VideoError, VideoInfo, probe
 
 _THREADS = min(16, 4 * (os.cpu_count() or 1))  # probing waits for the disk more than it computes
@@ -31,7 +31,7 @@ class ProbeCache:
         Raises:
             InputError: it cannot be opened.
         """
-        self._texts = Remembered(path or user_cache("videos.sqlite"), "--video-cache")
+        self._texts = SqliteCache(path or user_cache("videos.sqlite"), "--video-cache")
 
     def get(self, key: str) -> VideoInfo | None:
         """What the file of this path and version was found to be."""
@@ -65,7 +65,7 @@ def _probe(path: str) -> VideoInfo | VideoError:
 class VideoIndex:
     """Finds videos under a root, by their path there or by base name, and knows what each is."""
 
-    def __init__(self, root: Place, must_hold_videos: bool, cache: ProbeCache | None = None) -> None:
+    def __init__(self, root: Location, must_hold_videos: bool, cache: ProbeCache | None = None) -> None:
         """
         Args:
             root: folder, or its URI, that relative paths start from and base names are looked up in.
@@ -83,7 +83,7 @@ class VideoIndex:
         self._objects: dict[str, str] = {}
         if is_object_uri(root):
             held = sorted(entries(root, "--video-root").items())
-            self._objects = {member(root, name): f"{size} {tag}" for name, (size, tag) in held}
+            self._objects = {join_path(root, name): f"{size} {tag}" for name, (size, tag) in held}
         for path in self._objects or _files(self._root):
             if Path(path).suffix.lower() in VIDEO_SUFFIXES:
                 self._by_name.setdefault(path.rsplit("/", 1)[-1], []).append(path)
@@ -132,7 +132,7 @@ class VideoIndex:
         if is_object_uri(video):
             return [video]
         path = video.removeprefix("file://")
-        return [member(self._root, video) if is_object_uri(self._root) else str(Path(self._root) / path), path]
+        return [join_path(self._root, video) if is_object_uri(self._root) else str(Path(self._root) / path), path]
 
     def fingerprint(self) -> str:
         """What changes when a video under the root does, or when one comes or goes."""
@@ -161,10 +161,10 @@ class VideoIndex:
     def probe(self, path: str) -> VideoInfo | VideoError:
         """What the file is, or why it cannot be used."""
         if path not in self._probed:
-            self._look_at([path], map)
+            self._probe_missing([path], map)
         return self._probed[path]
 
-    def _look_at(self, paths: Iterable[str], each: Any) -> None:
+    def _probe_missing(self, paths: Iterable[str], each: Any) -> None:
         """Probe the files that are not known yet; `each` maps a function over paths, one by one or in parallel."""
         unknown = []
         for path in paths:
@@ -180,7 +180,7 @@ class VideoIndex:
         if self._cache and found:
             self._cache.put({self._key(path): info for path, info in found.items() if isinstance(info, VideoInfo)})
 
-    def probed_ahead(self, items: Iterable[Any]) -> Iterator[Any]:
+    def prefetch_probes(self, items: Iterable[Any]) -> Iterator[Any]:
         """Yield the items, the videos of the next ones probed side by side before they come."""
         iterator = iter(items)
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -190,5 +190,5 @@ class VideoIndex:
                 }
                 found = {path for name in names for path in self.find(name)[0]}
                 self._probed.clear()  # what the batch before needed; the cache keeps it
-                self._look_at(sorted(found), pool.map)
+                self._probe_missing(sorted(found), pool.map)
                 yield from batch

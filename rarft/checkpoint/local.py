@@ -10,8 +10,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rarft.checkpoint.locate import CHECKPOINT_JSON
 from rarft.errors import InputError
-from rarft.storage.files import Place, write_atomically
-from rarft.storage.manifest import IncompleteError, read_manifest, verify, write_manifest
+from rarft.storage.files import Location, write_atomically
+from rarft.storage.manifest import CorruptFolderError, read_manifest, verify, write_manifest
 
 DONE = "DONE"
 FINAL = "checkpoint-final"
@@ -69,7 +69,7 @@ def is_complete(checkpoint: Path) -> bool:
     """Whether it says so; its files are not looked at."""
     try:
         read_manifest(checkpoint, CHECKPOINT_JSON)
-    except IncompleteError:
+    except CorruptFolderError:
         return False
     return True
 
@@ -88,7 +88,7 @@ def mark_good(run: Path, step: int) -> None:
         temporary.write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
 
 
-def set_aside(checkpoint: Path, kind: str, reason: str) -> Path:
+def exclude(checkpoint: Path, kind: str, reason: str) -> Path:
     """Rename a checkpoint that no longer counts, with the reason inside; nothing of it is lost.
 
     Args:
@@ -115,13 +115,13 @@ def verified(checkpoint: Path) -> dict[str, Any]:
     """The manifest of a checkpoint from which a run can go on to the same bits.
 
     Raises:
-        IncompleteError: a file is missing or damaged, or a rank's random numbers were not saved.
+        CorruptFolderError: a file is missing or damaged, or a rank's random numbers were not saved.
     """
     manifest = verify(checkpoint, CHECKPOINT_JSON)
     if "world_size" not in manifest:
-        raise IncompleteError("it is a final model, without what training goes on from; take a checkpoint-N")
+        raise CorruptFolderError("it is a final model, without what training goes on from; take a checkpoint-N")
     if missing := [name for name in rng_states(manifest["world_size"]) if name not in manifest["files"]]:
-        raise IncompleteError(f"{missing[0]} is missing: the run would go on with other random numbers")
+        raise CorruptFolderError(f"{missing[0]} is missing: the run would go on with other random numbers")
     return manifest
 
 
@@ -130,8 +130,8 @@ def newest_complete(run: Path) -> Path | None:
     for checkpoint in checkpoints_of(run):
         try:
             verified(checkpoint)
-        except IncompleteError as error:
-            place = set_aside(checkpoint, CORRUPT, str(error))
+        except CorruptFolderError as error:
+            place = exclude(checkpoint, CORRUPT, str(error))
             print(f"training: {checkpoint.name} is not complete ({error}); renamed to {place.name}", flush=True)
             continue
         return checkpoint
@@ -152,7 +152,7 @@ def rotate(run: Path, most: int | None, in_use: Sequence[Path] = ()) -> None:
             shutil.rmtree(checkpoint)
 
 
-def sweep(run: Path) -> None:
+def remove_temp_files(run: Path) -> None:
     """Remove what killed processes were about to make; there must be no other one at work in the folder."""
     for pattern in (".checkpoint-*", ".adapters.*", ".unfinished-*", ".*.tmp"):
         for path in run.glob(pattern):
@@ -162,7 +162,7 @@ def sweep(run: Path) -> None:
                 path.unlink()
 
 
-def check_same_run(checkpoint: Place, manifest: dict[str, Any], settings: dict[str, Any]) -> None:
+def check_same_run(checkpoint: Location, manifest: dict[str, Any], settings: dict[str, Any]) -> None:
     """Make sure that going on from a checkpoint goes on with the same run.
 
     Args:

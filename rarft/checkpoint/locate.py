@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 
 from rarft.errors import InputError
-from rarft.storage.fingerprint import fingerprint, of_folder
+from rarft.storage.fingerprint import fingerprint, hash_folder
 from rarft.storage.s3 import entries, is_object_uri
 
 CHECKPOINT_JSON = "checkpoint.json"  # manifest of a checkpoint's folder
@@ -58,4 +58,4 @@ def checkpoint_content(name_or_path: str, what: str) -> str:
     if is_object_uri(name_or_path):
         return fingerprint(f"{name} {size} {tag}" for name, (size, tag) in sorted(entries(name_or_path, what).items()))
     folder = Path(checkpoint_path(name_or_path))
-    return of_folder(folder) if folder.is_dir() else name_or_path
+    return hash_folder(folder) if folder.is_dir() else name_or_path

@@ -7,8 +7,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rarft.checkpoint.local import CHECKPOINT_JSON, CORRUPT, DIVERGED, SUPERSEDED, step_of, verified
 from rarft.storage import s3
-from rarft.storage.files import member
-from rarft.storage.manifest import IncompleteError
+from rarft.storage.files import join_path
+from rarft.storage.manifest import CorruptFolderError
 from rarft.storage.sync import fetch_folder
 
 WHAT = "--out"
@@ -28,10 +28,10 @@ def steps_held(uri: str) -> list[int]:
 
 def checkpoint_uri(run: str, step: int) -> str:
     """Where a run's checkpoint lies."""
-    return member(run, f"{PREFIX_CHECKPOINT_DIR}-{step}")
+    return join_path(run, f"{PREFIX_CHECKPOINT_DIR}-{step}")
 
 
-def set_aside(checkpoint: str, kind: str, reason: str) -> None:
+def exclude(checkpoint: str, kind: str, reason: str) -> None:
     """Take a checkpoint out of those that count: its manifest gets another name and says why. No file is lost.
 
     Args:
@@ -42,14 +42,14 @@ def set_aside(checkpoint: str, kind: str, reason: str) -> None:
     Raises:
         StoreError: The store cannot be read or written.
     """
-    manifest = member(checkpoint, CHECKPOINT_JSON)
+    manifest = join_path(checkpoint, CHECKPOINT_JSON)
     content = s3.read(manifest, WHAT)
     try:
         about = json.loads(content)
     except ValueError:
         about = content.decode(errors="replace")
     told = json.dumps({"reason": reason, "manifest": about}, indent=1) + "\n"
-    s3.write(member(checkpoint, f"{kind}{CHECKPOINT_JSON}"), told.encode(), WHAT)
+    s3.write(join_path(checkpoint, f"{kind}{CHECKPOINT_JSON}"), told.encode(), WHAT)
     s3.delete(manifest, WHAT)
 
 
@@ -57,19 +57,19 @@ def manifest_of(checkpoint: str) -> bytes:
     """A checkpoint's manifest.
 
     Raises:
-        IncompleteError: it has none.
+        CorruptFolderError: it has none.
         StoreError: the store cannot be read.
     """
     if CHECKPOINT_JSON not in s3.sizes(checkpoint, WHAT):
-        raise IncompleteError(f"{CHECKPOINT_JSON} is missing: it was not written to its end")
-    return s3.read(member(checkpoint, CHECKPOINT_JSON), WHAT)
+        raise CorruptFolderError(f"{CHECKPOINT_JSON} is missing: it was not written to its end")
+    return s3.read(join_path(checkpoint, CHECKPOINT_JSON), WHAT)
 
 
 def fetch(checkpoint: str, run: Path) -> Path:
     """Download a checkpoint into a run's folder, and hold it against its manifest.
 
     Raises:
-        IncompleteError: it is not complete, or not what was saved.
+        CorruptFolderError: it is not complete, or not what was saved.
         StoreError: the store cannot be read.
     """
     place = run / checkpoint.rstrip("/").rsplit("/", 1)[-1]
@@ -90,8 +90,8 @@ def fetch_newest(uri: str, run: Path, after: int) -> Path | None:
         checkpoint = checkpoint_uri(uri, step)
         try:
             place = fetch(checkpoint, run)
-        except IncompleteError as error:
-            set_aside(checkpoint, CORRUPT, str(error))
+        except CorruptFolderError as error:
+            exclude(checkpoint, CORRUPT, str(error))
             print(f"training: {checkpoint} is not complete ({error}); marked as corrupt", flush=True)
             continue
         print(f"training: {checkpoint} fetched", flush=True)
@@ -122,4 +122,4 @@ def rotate(uri: str, most: int | None, good: int) -> None:
             continue
         # Without its manifest it is incomplete at once, should its removal be cut short.
         for name in sorted(names, key=lambda name: name != CHECKPOINT_JSON):
-            s3.delete(f"{member(uri, folder)}/{name}", WHAT)
+            s3.delete(f"{join_path(uri, folder)}/{name}", WHAT)

@@ -17,36 +17,36 @@ from rarft.checkpoint.local import (
     SUPERSEDED,
     check_same_run,
     checkpoints_of,
+    exclude,
     good_step,
     is_complete,
     mark_good,
     newest_complete,
-    set_aside,
     step_of,
     verified,
 )
-from rarft.distributed.collectives import from_main, leads_node, meet
+from rarft.distributed.collectives import barrier, broadcast_from_main, is_local_main_process
 from rarft.errors import InputError
 from rarft.reporting.training_log import TRAINING_JSONL
 from rarft.storage import s3
-from rarft.storage.files import Place, exists, local_path, member, write_atomically
-from rarft.storage.manifest import IncompleteError, parse_manifest, read_manifest
+from rarft.storage.files import Location, exists, join_path, local_path, write_atomically
+from rarft.storage.manifest import CorruptFolderError, parse_manifest, read_manifest
 
 AUTO, NONE = "auto", "none"
 
 
-def is_done(run: Place, whole: dict[str, Any]) -> bool:
+def is_done(run: Location, whole: dict[str, Any]) -> bool:
     """Whether this very run has ended well before.
 
     Args:
         run: its folder, or where that lies in a store.
-        whole: of `rarft.training.run_identity.whole_identity`.
+        whole: of `rarft.training.run_identity.run_fingerprint`.
     """
     try:
         if s3.is_object_uri(run):
             held = s3.sizes(run, remote.WHAT)
             final = f"{FINAL}/{CHECKPOINT_JSON}"
-            return DONE in held and final in held and json.loads(s3.read(member(run, DONE), remote.WHAT)) == whole
+            return DONE in held and final in held and json.loads(s3.read(join_path(run, DONE), remote.WHAT)) == whole
         folder = Path(run)
         content = json.loads((folder / DONE).read_text(encoding="utf-8"))
         return content == whole and (folder / FINAL).is_dir()
@@ -88,20 +88,20 @@ class Resume:
         if state.is_main_process:
             try:
                 chosen, source = self._choose()
-                self._forget_the_end(anew=chosen is None)
+                self._clear_done_marker(anew=chosen is None)
             except InputError as error:
                 refusal = str(error)
-        meet()
-        chosen, source, refusal = from_main((chosen, source, refusal))
+        barrier()
+        chosen, source, refusal = broadcast_from_main((chosen, source, refusal))
         if refusal:
             raise InputError(refusal)
-        if not self._shared and leads_node():
+        if not self._shared and is_local_main_process():
             for left in checkpoints_of(self._run):  # a part, or of an earlier start
                 if str(left) != chosen or not state.is_main_process:
                     shutil.rmtree(left)
             if chosen and source and not state.is_main_process:
                 remote.fetch(source, self._run)
-        meet()
+        barrier()
         return Path(chosen) if chosen else None
 
     def _choose(self) -> tuple[str | None, str | None]:
@@ -131,17 +131,17 @@ class Resume:
         if there is None:
             return here, None
         self._fetch_beside()
-        return there, member(self._store, there.name)
+        return there, join_path(self._store, there.name)
 
     def _fetch_beside(self) -> None:
         """Fetch the log, unless there is one here, and what the store says of its checkpoints."""
         assert self._store is not None
         held = s3.sizes(self._store, remote.WHAT)
         if TRAINING_JSONL in held and not (self._run / TRAINING_JSONL).exists():
-            s3.download([(member(self._store, TRAINING_JSONL), self._run / TRAINING_JSONL)], remote.WHAT)
+            s3.download([(join_path(self._store, TRAINING_JSONL), self._run / TRAINING_JSONL)], remote.WHAT)
         (self._run / GOOD).unlink(missing_ok=True)  # of an earlier start on this machine
         if GOOD in held:
-            s3.download([(member(self._store, GOOD), self._run / GOOD)], remote.WHAT)
+            s3.download([(join_path(self._store, GOOD), self._run / GOOD)], remote.WHAT)
 
     def _named(self, asked: str) -> tuple[Path, str | None]:
         try:
@@ -149,7 +149,7 @@ class Resume:
                 return self._named_in_store(asked), asked
             path = local_path(asked, "--resume_from_checkpoint")
             verified(path)
-        except IncompleteError as error:
+        except CorruptFolderError as error:
             raise InputError(
                 f"--resume_from_checkpoint {asked}: {error}; choose another, or auto for the newest whole one"
             ) from error
@@ -171,16 +171,16 @@ class Resume:
         reason = f"the run was resumed from {chosen.name}"
         for newer in checkpoints_of(self._run):
             if step_of(newer) > begins:
-                place = set_aside(newer, SUPERSEDED if is_complete(newer) else CORRUPT, reason)
+                place = exclude(newer, SUPERSEDED if is_complete(newer) else CORRUPT, reason)
                 print(f"training: {newer.name} renamed to {place.name}: {reason}", flush=True)
         for step in remote.steps_held(self._store) if self._store else []:
             if step > begins:
-                remote.set_aside(remote.checkpoint_uri(str(self._store), step), SUPERSEDED, reason)
+                remote.exclude(remote.checkpoint_uri(str(self._store), step), SUPERSEDED, reason)
                 print(f"training: {remote.checkpoint_uri(str(self._store), step)} marked as superseded", flush=True)
 
     def _refuse_an_earlier_run(self) -> None:
         found = [path.name for path in checkpoints_of(self._run)]
-        where: Place = self._run
+        where: Location = self._run
         if not found and self._store:
             found, where = [f"checkpoint-{step}" for step in remote.steps_held(self._store)], self._store
         if found:
@@ -189,9 +189,9 @@ class Resume:
                 "another --exp_name begins anew"
             )
 
-    def _forget_the_end(self, anew: bool) -> None:
+    def _clear_done_marker(self, anew: bool) -> None:
         """Remove the mark of another run's end; a refused run changes nothing."""
-        where: Place = self._store or self._run
+        where: Location = self._store or self._run
         if anew and (s3.is_object_uri(where) or self._run.is_dir()) and exists(where, DONE):
             print(
                 f"training: begins anew; {where} holds a run that is done, of which {FINAL} will be replaced; "
@@ -201,4 +201,4 @@ class Resume:
         for name in (DONE, GOOD) if anew else (DONE,):
             (self._run / name).unlink(missing_ok=True)
             if self._store:
-                s3.delete(member(self._store, name), remote.WHAT)
+                s3.delete(join_path(self._store, name), remote.WHAT)

@@ -22,18 +22,18 @@ from rarft.checkpoint.local import CHECKPOINT_JSON, GOOD, good_step, step_of
 from rarft.errors import DivergedError, one_line
 from rarft.reporting.training_log import TRAINING_HTML, TRAINING_JSONL
 from rarft.storage import s3
-from rarft.storage.files import member
-from rarft.storage.manifest import IncompleteError
-from rarft.storage.sync import finish, send_files, send_folder
+from rarft.storage.files import join_path
+from rarft.storage.manifest import CorruptFolderError
+from rarft.storage.sync import finish, send_files, upload_folder
 
-_PATIENCE = 600.0  # seconds that the main process waits for another machine's part
-_LOOK = 1.0  # seconds between two looks
+_TIMEOUT_S = 600.0  # seconds that the main process waits for another machine's part
+_POLL_S = 1.0  # seconds between two looks
 # Files of a run that are sent before each checkpoint, so that a checkpoint in the store never lacks them.
 _BESIDE = (TRAINING_JSONL, TRAINING_HTML, GOOD)
 
 
 @dataclass(frozen=True)
-class Parcel:
+class UploadTask:
     """A checkpoint to send.
 
     Attributes:
@@ -53,7 +53,7 @@ def _receipt(process: int, files: dict[str, dict[str, Any]]) -> str:
     return f".part-{process}-{digest[:32]}"
 
 
-class Uploads:
+class CheckpointUploader:
     """A thread that sends checkpoints.
 
     Attributes:
@@ -72,8 +72,8 @@ class Uploads:
         self._gives_up = threading.Event()
         self.waited = 0.0
         self._process, self._is_main = PartialState().process_index, PartialState().is_main_process
-        self._parcels: queue.Queue[Parcel | None] = queue.Queue(maxsize=1)
-        self._failed: list[tuple[Parcel, Exception]] = []
+        self._parcels: queue.Queue[UploadTask | None] = queue.Queue(maxsize=1)
+        self._failed: list[tuple[UploadTask, Exception]] = []
         self._under_way: list[Path] = []
         self._thread = threading.Thread(target=self._work, name="uploads", daemon=True)
         self._thread.start()
@@ -83,7 +83,7 @@ class Uploads:
         """Checkpoints that must not be removed yet: while the store is away, the newest that waits for it."""
         return [*self._under_way, *(parcel.folder for parcel, _ in self._failed[-1:])]
 
-    def send(self, parcel: Parcel) -> None:
+    def send(self, parcel: UploadTask) -> None:
         """Send a checkpoint when its turn comes."""
         self._under_way.append(parcel.folder)
         began = time.monotonic()
@@ -102,16 +102,16 @@ class Uploads:
                 self._failed.append((parcel, error))
             self._under_way.remove(parcel.folder)
 
-    def _send(self, parcel: Parcel) -> None:
-        uri = member(self.uri, parcel.folder.name)
+    def _send(self, parcel: UploadTask) -> None:
+        uri = join_path(self.uri, parcel.folder.name)
         self._send_beside()
         if parcel.files is None:
-            send_folder(parcel.folder, uri, CHECKPOINT_JSON, remote.WHAT)
+            upload_folder(parcel.folder, uri, CHECKPOINT_JSON, remote.WHAT)
         elif self._is_main:
             self._send_with_others(parcel, uri)
         else:
             send_files(parcel.folder, uri, parcel.files, remote.WHAT)
-            s3.write(member(uri, _receipt(self._process, parcel.files)), b"", remote.WHAT)
+            s3.write(join_path(uri, _receipt(self._process, parcel.files)), b"", remote.WHAT)
         if parcel.files is not None:
             shutil.rmtree(parcel.folder)  # a part of a checkpoint is of no use here
         if self._is_main:
@@ -119,19 +119,19 @@ class Uploads:
 
     def _send_beside(self) -> None:
         if self._is_main:
-            files = [(member(self.uri, name), self._run / name) for name in _BESIDE if (self._run / name).exists()]
+            files = [(join_path(self.uri, name), self._run / name) for name in _BESIDE if (self._run / name).exists()]
             s3.upload(files, remote.WHAT)
 
-    def _send_with_others(self, parcel: Parcel, uri: str) -> None:
+    def _send_with_others(self, parcel: UploadTask, uri: str) -> None:
         assert parcel.files is not None
-        s3.delete(member(uri, CHECKPOINT_JSON), remote.WHAT)
+        s3.delete(join_path(uri, CHECKPOINT_JSON), remote.WHAT)
         send_files(parcel.folder, uri, parcel.files, remote.WHAT)
         expected = {_receipt(process, files) for process, files in parcel.others.items()}
-        ends = time.monotonic() + _PATIENCE
+        ends = time.monotonic() + _TIMEOUT_S
         while missing := expected - s3.sizes(uri, remote.WHAT).keys():
             if time.monotonic() > ends or self._gives_up.is_set():
-                raise IncompleteError(f"process {min(missing).split('-')[1]} has not sent its part")
-            time.sleep(_LOOK)
+                raise CorruptFolderError(f"process {min(missing).split('-')[1]} has not sent its part")
+            time.sleep(_POLL_S)
         finish(uri, CHECKPOINT_JSON, (parcel.folder / CHECKPOINT_JSON).read_bytes(), remote.WHAT)
 
     def close(self) -> None:
@@ -150,7 +150,7 @@ class Uploads:
             try:
                 if parcel.folder.exists() and not self._is_outdated(parcel):
                     self._send(parcel)
-            except (s3.StoreError, IncompleteError, OSError) as error:
+            except (s3.StoreError, CorruptFolderError, OSError) as error:
                 again = "" if parcel.files is not None else "; it is whole, and starting again sends it"
                 raise RuntimeError(
                     f"{parcel.folder} could not be sent to {self.uri}{again}: {one_line(error)}"
@@ -162,7 +162,7 @@ class Uploads:
         except s3.StoreError as error:
             raise RuntimeError(f"the end of the run could not be sent to {self.uri}: {error}") from error
 
-    def _is_outdated(self, parcel: Parcel) -> bool:
+    def _is_outdated(self, parcel: UploadTask) -> bool:
         """Whether rotation would remove it at once."""
         step, good = step_of(parcel.folder), good_step(self._run)
         newer = sum(step < held <= good for held in remote.steps_held(self.uri))

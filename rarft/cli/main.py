@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from rarft import __version__
 from rarft.cli.types import count, fraction, positive, seconds, share_or_number
-from rarft.errors import EXIT_BAD_INPUT, reported, suggestion
+from rarft.errors import EXIT_BAD_INPUT, report_errors, suggestion
 
 _EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 bad usage or bad input."
 
@@ -63,9 +63,9 @@ def _embed(options: argparse.Namespace) -> None:
 
 
 def _train(arguments: list[str]) -> None:
-    from rarft.distributed.launch import die_with_launcher
+    from rarft.distributed.launch import exit_with_parent
 
-    die_with_launcher()
+    exit_with_parent()
     from rarft import steps
 
     checkpoint = steps.train(arguments)
@@ -169,22 +169,22 @@ def _submit(options: argparse.Namespace) -> None:
 
 def _cancel(options: argparse.Namespace) -> None:
     from rarft.cluster.cancel import cancel
-    from rarft.cluster.client import connect, own_namespace
+    from rarft.cluster.client import connect, current_namespace
 
-    namespace = options.namespace or own_namespace()
+    namespace = options.namespace or current_namespace()
     cancel(connect(), namespace, options.job)
     print(f"job {options.job} in namespace {namespace}: deleted; its pods save a checkpoint, and end")
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    from rarft.cluster.doctor import FAILS, Asked, examine, table
-    from rarft.errors import DataRefusedError
+    from rarft.cluster.doctor import FAILS, DoctorOptions, examine, table
+    from rarft.errors import CheckFailedError
 
     names = ("data", "out", "gpus", "cluster", "namespace", "image", "queue")
-    findings = examine(Asked(**{name: getattr(options, name) for name in names}))
+    findings = examine(DoctorOptions(**{name: getattr(options, name) for name in names}))
     print(table(findings))
     if failing := [finding.what for finding in findings if finding.verdict == FAILS]:
-        raise DataRefusedError(f"would fail: {', '.join(failing)}")
+        raise CheckFailedError(f"would fail: {', '.join(failing)}")
 
 
 def _parser() -> _Parser:
@@ -388,7 +388,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Their parser is made from the trainer's configuration, and lives there.
     from_training_flags = {"train": _train, "cache-videos": _cache_videos, "inspect-prompt": _inspect_prompt}
     if run := from_training_flags.get(given[0] if given else ""):
-        with reported(given[0]):
+        with report_errors(given[0]):
             run(given[1:])
         return
     parser = _parser()
@@ -397,7 +397,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = parser.commands[options.command]
         behind = "; flags of `rarft train` stand last, after `--`" if options.command == "run" else ""
         command.error(f"unrecognized arguments: {' '.join(unknown)}{behind}")
-    with reported(options.command):
+    with report_errors(options.command):
         options.run(options)
 
 

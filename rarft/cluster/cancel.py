@@ -4,7 +4,7 @@ from typing import Any
 
 from kubernetes import client
 
-from rarft.cluster.client import patiently
+from rarft.cluster.client import call_with_retry
 from rarft.cluster.pytorchjob import GROUP, PLURAL, VERSION
 from rarft.errors import InputError
 
@@ -23,7 +23,7 @@ def cancel(api: client.ApiClient, namespace: str, name: str) -> None:
     jobs = client.CustomObjectsApi(api)
     where: dict[str, Any] = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
     try:
-        patiently(
+        call_with_retry(
             f"deleting job {name}",
             jobs.delete_namespaced_custom_object,
             **where,
@@ -33,6 +33,6 @@ def cancel(api: client.ApiClient, namespace: str, name: str) -> None:
     except client.ApiException as error:
         if error.status != 404:
             raise
-        listed = patiently(f"looking for job {name}", jobs.list_namespaced_custom_object, **where)["items"]
+        listed = call_with_retry(f"looking for job {name}", jobs.list_namespaced_custom_object, **where)["items"]
         there = ", ".join(sorted(job["metadata"]["name"] for job in listed)) or "none"
         raise InputError(f"no job {name} in namespace {namespace}; there are: {there}") from error

@@ -16,7 +16,7 @@ PATIENCE = 300.0  # seconds that an API server may be away, as while it is upgra
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 20.0
 _TIMEOUT = (10, 60)  # seconds to connect, and for an answer
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # in a pod
-_PASSES = {408, 429, 500, 502, 503, 504}
+_TRANSIENT_STATUSES = {408, 429, 500, 502, 503, 504}
 
 
 class DeniedError(InputError):
@@ -41,7 +41,7 @@ def connect(context: str | None = None) -> client.ApiClient:
     return client.ApiClient(configuration)
 
 
-def own_namespace() -> str:
+def current_namespace() -> str:
     """The namespace that this pod runs in, or that the kubeconfig's context names; else `default`."""
     if _NAMESPACE.exists():
         return _NAMESPACE.read_text(encoding="utf-8").strip()
@@ -66,7 +66,7 @@ def denied(what: str, error: client.ApiException) -> DeniedError:
     return DeniedError(f"{what}: {message_of(error)}; grant it by `kubectl apply -k k8s/base`, or use another account")
 
 
-def patiently(
+def call_with_retry(
     what: str,
     call: Callable[..., _T],
     *arguments: Any,
@@ -96,7 +96,7 @@ def patiently(
         except client.ApiException as error:
             if error.status in (401, 403):
                 raise denied(what, error) from error
-            if error.status not in _PASSES or time.monotonic() > ends or not keep_on():
+            if error.status not in _TRANSIENT_STATUSES or time.monotonic() > ends or not keep_on():
                 raise
             reason = f"{error.status} {message_of(error)}"
         except (HTTPError, OSError) as error:

@@ -21,7 +21,7 @@ RIGHTS = (
     ("get", "", "pods", "log"),
 )
 _PACKAGES = ("torch", "transformers", "trl", "deepspeed", "flash-attn", "vllm", "kfp")
-_PATIENCE = 5.0  # seconds that the API may be away
+_TIMEOUT_S = 5.0  # seconds that the API may be away
 _LEAST_DISK = 50e9  # bytes for checkpoints on their way, and for a model of 7 billion parameters
 
 OK, FAILS, SKIPPED = "ok", "fails", "not asked"
@@ -43,7 +43,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Asked:
+class DoctorOptions:
     """What the user wants looked at.
 
     Args:
@@ -124,26 +124,26 @@ def _ask(what: str, call: Callable[..., Any], *arguments: Any, **options: Any) -
     """
     from kubernetes import client
 
-    from rarft.cluster.client import message_of, patiently
+    from rarft.cluster.client import call_with_retry, message_of
 
     try:
-        return patiently(what, call, *arguments, patience=_PATIENCE, **options)
+        return call_with_retry(what, call, *arguments, patience=_TIMEOUT_S, **options)
     except client.ApiException as error:
         raise InputError(f"{what}: {error.status} {message_of(error)}") from error
 
 
-def _on_cluster(asked: Asked) -> Iterator[Finding]:
+def _on_cluster(asked: DoctorOptions) -> Iterator[Finding]:
     from kubernetes import client
     from kubernetes.utils.quantity import parse_quantity
 
-    from rarft.cluster.client import connect, own_namespace
+    from rarft.cluster.client import connect, current_namespace
 
     try:
         api = connect()
     except InputError as error:
         yield Finding("cluster", FAILS, one_line(error))
         return
-    namespace = asked.namespace or own_namespace()
+    namespace = asked.namespace or current_namespace()
     reviews = client.AuthorizationV1Api(api)
 
     def rights() -> str:
@@ -215,7 +215,7 @@ def _image(core: Any, image: str) -> str:
     return f"{image}: on {len(having)} of {len(nodes)} nodes already; the others pull it"
 
 
-def examine(asked: Asked) -> list[Finding]:
+def examine(asked: DoctorOptions) -> list[Finding]:
     """Look at everything that was asked for."""
     findings = [_looked("versions", _versions), _looked("GPUs", lambda: _gpus(asked.gpus)), _looked("disk", _disk)]
     if asked.data:

@@ -93,6 +93,6 @@ class Job:
                 raise InputError(f"job {self.name}: {name} {getattr(self, name)}: must be at least {least}")
 
     @property
-    def processes_a_node(self) -> int:
+    def processes_per_node(self) -> int:
         """How many processes torchrun starts on each machine."""
         return self.processes or self.gpus or 1

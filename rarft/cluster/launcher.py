@@ -17,23 +17,25 @@ from kubernetes import client, watch
 from urllib3.exceptions import HTTPError
 
 from rarft.cluster import status
-from rarft.cluster.client import denied, message_of, patiently
+from rarft.cluster.client import call_with_retry, denied, message_of
 from rarft.cluster.pod_spec import CONTAINER, JOB_LABEL
 from rarft.cluster.pytorchjob import GROUP, PLURAL, VERSION
-from rarft.errors import ElsewhereError, InputError
+from rarft.errors import ChildFailedError, InputError
 
 HASH = "rarft.io/settings"  # annotation: what the job was rendered from
 _TERMINATED = 128 + signal.SIGTERM
-_LOOK_EVERY = 15  # seconds; a change of a pod is seen at once
+_POLL_INTERVAL_S = 15  # seconds; a change of a pod is seen at once
 _LOOK_AT_MOST_EVERY = 2.0  # seconds
 _REMIND_EVERY = 600.0  # seconds between two lines on what a job still waits for
 _LOG_LINES = 30  # of the container that ended, without torchrun's own account, which may be long
 _LOG_LINES_READ = 400
 _LOG_PATIENCE = 10.0  # seconds: a lost node's log must not keep the cause waiting
-_AWAY = 24 * 3600.0  # seconds that the API may be away while a job runs: the step has a time limit of its own
+_API_OUTAGE_TIMEOUT_S = (
+    24 * 3600.0
+)  # seconds that the API may be away while a job runs: the step has a time limit of its own
 _EVENTS = 500  # that are looked at
 _STOP_TRIES = 5  # of deleting the job when told to stop
-_GONE_WITHIN = 1800.0  # seconds that pods of a deleted job may take to end
+_DELETE_TIMEOUT_S = 1800.0  # seconds that pods of a deleted job may take to end
 
 
 class Launcher:
@@ -61,10 +63,10 @@ class Launcher:
             "spec": {**manifest["spec"], "runPolicy": policy},
         }
         self._hash = digest
-        self._told: dict[str, str] = {}  # what was said last of each pod and of the job
+        self._wrap_s3_errors: dict[str, str] = {}  # what was said last of each pod and of the job
         self._told_at = time.monotonic()
         self._events: set[str] = set()
-        self._endings: list[status.Ending] = []  # of the job's pods, also of those that have gone
+        self._endings: list[status.ContainerTermination] = []  # of the job's pods, also of those that have gone
         self._seen: set[tuple[str, Any]] = set()
         self._version: str | None = None  # of the pods, from which they are watched
         self._creating = self._stopped = self._ours = False
@@ -74,10 +76,10 @@ class Launcher:
 
         Raises:
             InputError: it ended for what the user can mend, or this account may not run it.
-            ElsewhereError: it failed, or was deleted; the line says which container, and what it said.
+            ChildFailedError: it failed, or was deleted; the line says which container, and what it said.
             SystemExit: with code 143, after SIGTERM; the job is deleted.
         """
-        before = signal.signal(signal.SIGTERM, self._stop)
+        before = signal.signal(signal.SIGTERM, self._on_sigterm)
         try:
             # What will be asked later is asked before there is a job that would be left alone.
             self._look_at_events(self._look_at_pods())
@@ -100,7 +102,7 @@ class Launcher:
             job = self._get()
             if job is None:
                 self._ours = False
-                raise ElsewhereError(
+                raise ChildFailedError(
                     f"job {self._name} was deleted while it ran; start again to go on from its last checkpoint"
                 )
             pods = self._look_at_pods()
@@ -116,7 +118,7 @@ class Launcher:
                 raise InputError(f"job {self._name}: {bad[0].cause}")  # every further start would end in the same way
             self._wait_for_a_change()
 
-    def _stop(self, _signal: int, _frame: Any) -> None:
+    def _on_sigterm(self, _signal: int, _frame: Any) -> None:
         """Delete the job, and say nothing: there is under a second."""
         self._stopped = True
         self._delete_quietly()
@@ -167,7 +169,7 @@ class Launcher:
         """Create the job; returns whether there was none of its name."""
         self._creating = True
         try:
-            patiently(
+            call_with_retry(
                 f"creating job {self._name}",
                 self._jobs.create_namespaced_custom_object,
                 **self._where,
@@ -185,13 +187,13 @@ class Launcher:
         finally:
             self._creating = False
             if self._stopped:
-                self._stop(signal.SIGTERM, None)
+                self._on_sigterm(signal.SIGTERM, None)
         print(f"job {self._name}: created in namespace {self._namespace}", flush=True)
         return True
 
     def _release(self) -> None:
         try:
-            patiently(
+            call_with_retry(
                 f"releasing job {self._name}",
                 self._jobs.patch_namespaced_custom_object,
                 **self._where,
@@ -204,12 +206,12 @@ class Launcher:
 
     def _get(self) -> dict[str, Any] | None:
         try:
-            job: dict[str, Any] = patiently(
+            job: dict[str, Any] = call_with_retry(
                 f"looking at job {self._name}",
                 self._jobs.get_namespaced_custom_object,
                 **self._where,
                 name=self._name,
-                patience=_AWAY,
+                patience=_API_OUTAGE_TIMEOUT_S,
             )
         except client.ApiException as error:
             if error.status == 404:
@@ -221,10 +223,10 @@ class Launcher:
         """Delete the job and wait until it and its pods are gone.
 
         Raises:
-            ElsewhereError: it does not go.
+            ChildFailedError: it does not go.
         """
         try:
-            patiently(
+            call_with_retry(
                 f"deleting job {self._name}",
                 self._jobs.delete_namespaced_custom_object,
                 **self._where,
@@ -234,19 +236,19 @@ class Launcher:
         except client.ApiException as error:
             if error.status != 404:
                 raise
-        ends = time.monotonic() + _GONE_WITHIN
+        ends = time.monotonic() + _DELETE_TIMEOUT_S
         while self._get() is not None or self._look_at_pods():
             if time.monotonic() > ends:
-                raise ElsewhereError(f"job {self._name} is deleted and does not go; its pods' nodes may be lost")
+                raise ChildFailedError(f"job {self._name} is deleted and does not go; its pods' nodes may be lost")
             time.sleep(1)
 
     def _look_at_pods(self) -> list[Any]:
-        listed = patiently(
+        listed = call_with_retry(
             f"looking at the pods of job {self._name}",
             self._core.list_namespaced_pod,
             self._namespace,
             label_selector=f"{JOB_LABEL}={self._name}",
-            patience=_AWAY,
+            patience=_API_OUTAGE_TIMEOUT_S,
         )
         if self._version is None:
             self._version = listed.metadata.resource_version
@@ -278,19 +280,19 @@ class Launcher:
         lines |= {f"pod {name}": line for name, line in status.pod_lines(pods).items()}
         remind = state not in ("Running", "Succeeded") and time.monotonic() - self._told_at > _REMIND_EVERY
         for subject, line in lines.items():
-            if remind or self._told.get(subject) != line:
-                print(f"{subject}: {'still ' if self._told.get(subject) == line else ''}{line}", flush=True)
+            if remind or self._wrap_s3_errors.get(subject) != line:
+                print(f"{subject}: {'still ' if self._wrap_s3_errors.get(subject) == line else ''}{line}", flush=True)
                 self._told_at = time.monotonic()
-        self._told = lines
+        self._wrap_s3_errors = lines
 
     def _look_at_events(self, pods: list[Any]) -> None:
-        listed = patiently(
+        listed = call_with_retry(
             f"looking at the events of job {self._name}",
             self._core.list_namespaced_event,
             self._namespace,
             field_selector="type=Warning",
             limit=_EVENTS,
-            patience=_AWAY,
+            patience=_API_OUTAGE_TIMEOUT_S,
         )
         for line in status.event_lines(listed.items, [self._name, *(pod.metadata.name for pod in pods)]):
             if line not in self._events:
@@ -310,8 +312,8 @@ class Launcher:
                 self._namespace,
                 label_selector=f"{JOB_LABEL}={self._name}",
                 resource_version=self._version,
-                timeout_seconds=_LOOK_EVERY,
-                _request_timeout=(10, _LOOK_EVERY + 10),
+                timeout_seconds=_POLL_INTERVAL_S,
+                _request_timeout=(10, _POLL_INTERVAL_S + 10),
             ):
                 # The next watch goes on from here: a pod that fails and is removed in between is not missed.
                 self._version = event["object"].metadata.resource_version
@@ -327,16 +329,16 @@ class Launcher:
 
     def _failure(self, job: dict[str, Any]) -> Exception:
         """The error that a failed job is: the container that failed first of those that failed last."""
-        first = status.first_of_the_last(self._endings)
+        first = status.root_cause(self._endings)
         if first is None:
-            return ElsewhereError(f"job {self._name} failed: {status.message_of_state(job) or 'no pod says why'}")
+            return ChildFailedError(f"job {self._name} failed: {status.message_of_state(job) or 'no pod says why'}")
         text = f"job {self._name} failed: {first}"
-        return InputError(text) if first.is_bad_input else ElsewhereError(text)
+        return InputError(text) if first.is_bad_input else ChildFailedError(text)
 
-    def _log(self, ending: status.Ending) -> list[str]:
+    def _log(self, ending: status.ContainerTermination) -> list[str]:
         """The last lines of a container's log, up to where torchrun gives its account of it."""
         try:
-            log = patiently(
+            log = call_with_retry(
                 f"reading the log of {ending.pod}",
                 self._core.read_namespaced_pod_log,
                 ending.pod,

@@ -46,7 +46,7 @@ def pytorchjob(job: Job) -> dict[str, Any]:
         "kind": "PyTorchJob",
         "metadata": metadata,
         "spec": {
-            "nprocPerNode": str(job.processes_a_node),
+            "nprocPerNode": str(job.processes_per_node),
             "runPolicy": policy,
             "pytorchReplicaSpecs": replicas,
         },

@@ -9,12 +9,12 @@ from typing import Any
 from rarft.errors import EXIT_BAD_INPUT
 
 _FINAL = {"Succeeded", "Failed"}
-_ON_THE_WAY = {"ContainerCreating", "PodInitializing"}  # all else that a container waits for is a problem
+_STARTING_REASONS = {"ContainerCreating", "PodInitializing"}  # all else that a container waits for is a problem
 # What `rarft` leaves as the termination message: exit code, command, cause.
 _LEFT = re.compile(r"(?P<code>\d+) (?P<cause>[a-z_-]+: .+)")
 # torchrun's account of the process that failed first, where that could say nothing itself.
 _ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*:\s*(?P<rank>\d+).*?exitcode\s*:\s*(?P<code>-?\d+)", re.DOTALL)
-_BURST_S = 120.0  # containers that end within so many seconds of each other died of one cause
+_SAME_CAUSE_WINDOW_S = 120.0  # containers that end within so many seconds of each other died of one cause
 
 
 def state_of(job: dict[str, Any]) -> str:
@@ -34,7 +34,7 @@ def message_of_state(job: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Ending:
+class ContainerTermination:
     """How a container ended.
 
     Args:
@@ -74,25 +74,25 @@ class Ending:
         return f"{self.pod} ended with exit code {self.code} ({self.reason}){': ' if self.cause else ''}{self.cause}"
 
 
-def endings(pod: Any, container: str) -> Iterator[Ending]:
+def endings(pod: Any, container: str) -> Iterator[ContainerTermination]:
     """How a pod's container has ended badly, so far as the pod remembers."""
     name, made = pod.metadata.name, pod.metadata.creation_timestamp
     if pod.status.reason:  # of the pod as a whole, such as Evicted
-        yield Ending(name, made, 137, pod.status.reason, pod.status.message or "", before=False)
+        yield ContainerTermination(name, made, 137, pod.status.reason, pod.status.message or "", before=False)
     for status in pod.status.container_statuses or []:
         if status.name != container:
             continue
         for state, before in ((status.last_state, True), (status.state, False)):
             if state is not None and (end := state.terminated) is not None and end.exit_code:
                 at = end.finished_at or made
-                yield Ending(name, at, end.exit_code, end.reason or "Error", end.message or "", before)
+                yield ContainerTermination(name, at, end.exit_code, end.reason or "Error", end.message or "", before)
 
 
-def first_of_the_last(found: Iterable[Ending]) -> Ending | None:
+def root_cause(found: Iterable[ContainerTermination]) -> ContainerTermination | None:
     """Of the containers that ended last together, the first: the others died of its death."""
     chosen = None
     for ending in sorted(found, key=lambda each: each.at, reverse=True):
-        if chosen is not None and (chosen.at - ending.at).total_seconds() > _BURST_S:
+        if chosen is not None and (chosen.at - ending.at).total_seconds() > _SAME_CAUSE_WINDOW_S:
             break
         chosen = ending
     return chosen
@@ -105,7 +105,7 @@ def _waits(pod: Any) -> Iterator[str]:
     statuses = [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]
     for status in statuses:
         waiting = status.state.waiting if status.state is not None else None
-        if waiting is not None and waiting.reason and waiting.reason not in _ON_THE_WAY:
+        if waiting is not None and waiting.reason and waiting.reason not in _STARTING_REASONS:
             yield f"{waiting.reason}: {waiting.message or 'no more is said'}"
 
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from rarft.checkpoint.local import FINAL
-from rarft.cluster.client import connect, own_namespace
+from rarft.cluster.client import connect, current_namespace
 from rarft.cluster.job_config import Job
 from rarft.cluster.launcher import Launcher
 from rarft.cluster.pytorchjob import pytorchjob
 from rarft.errors import InputError
-from rarft.storage.files import existing_folder, member, write_files
+from rarft.storage.files import existing_folder, join_path, write_files
 from rarft.storage.s3 import is_object_uri
 from rarft.training.config import arguments_of, parse, yaml_arguments
 from rarft.training.preflight import experiment_name
@@ -20,7 +20,7 @@ _LAST = {"train_data_path": "riq.jsonl", "embeddings": "index.json"}
 _SCRATCH = "/scratch"
 
 
-def _hand_over(folder: str, place: str, last: str) -> None:
+def _upload_inputs(folder: str, place: str, last: str) -> None:
     """Copy a folder of files to where every machine reaches it."""
     source = existing_folder(folder, "data")
     with write_files(place, last) as temporary:
@@ -29,7 +29,7 @@ def _hand_over(folder: str, place: str, last: str) -> None:
                 shutil.copyfile(file, temporary / file.name)
 
 
-def train_by_job(
+def train_on_cluster(
     training: str, inputs: Mapping[str, str | None], out: str, settings: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any]]:
     """Train with the flags of one YAML text, and with `inputs`, which win over it, by a PyTorchJob.
@@ -45,11 +45,11 @@ def train_by_job(
 
     Raises:
         InputError: settings are wrong, or the job ended for what the user can mend.
-        ElsewhereError: the job failed; its cause.
+        ChildFailedError: the job failed; its cause.
     """
     if not is_object_uri(out):
         raise InputError(f"output_uri {out}: the job's machines share no disk; give an s3:// URI")
-    places = {name: member(out, f"inputs/{settings['name']}/{name}") for name in _LAST if inputs.get(name)}
+    places = {name: join_path(out, f"inputs/{settings['name']}/{name}") for name in _LAST if inputs.get(name)}
     local = {name: str(inputs[name]) for name in places if not is_object_uri(str(inputs[name]))}
     shared = {**inputs, **{name: places[name] for name in local}}
     arguments = [
@@ -59,9 +59,9 @@ def train_by_job(
     ]
     flags = parse(arguments, anywhere=True)
     run = f"checkpoints/{experiment_name(flags)}"
-    launcher = Launcher(connect(), own_namespace(), pytorchjob(Job(arguments=arguments, **settings)))
+    launcher = Launcher(connect(), current_namespace(), pytorchjob(Job(arguments=arguments, **settings)))
     if not launcher.is_there():  # else it reads what was handed over before
         for name, folder in local.items():
-            _hand_over(folder, places[name], _LAST[name])
+            _upload_inputs(folder, places[name], _LAST[name])
     launcher.run()
-    return member(out, f"{run}/{FINAL}"), flags
+    return join_path(out, f"{run}/{FINAL}"), flags

@@ -49,7 +49,7 @@ def trainjob(job: Job) -> dict[str, Any]:
     own = {**labels(job), **({QUEUE_LABEL: job.queue} if job.queue else {})}
     spec: dict[str, Any] = {
         "runtimeRef": {"apiGroup": API.split("/")[0], "kind": "TrainingRuntime", "name": job.name},
-        "trainer": {"numNodes": job.nodes, "numProcPerNode": job.processes_a_node},
+        "trainer": {"numNodes": job.nodes, "numProcPerNode": job.processes_per_node},
     }
     if job.queue:
         spec["suspend"] = True  # until Kueue has room for it

@@ -9,30 +9,30 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
-_meetings = 0  # of this process; all of them come to as many
+_barrier_count = 0  # of this process; all of them come to as many
 _LATE = 10.0  # seconds in which a network file system must show a new name
-_PATIENCE = 120.0  # seconds in which a shared folder must show what another machine wrote
+_TIMEOUT_S = 120.0  # seconds in which a shared folder must show what another machine wrote
 
 
-def meet() -> None:
+def barrier() -> None:
     """Wait until every process has come here, however long one works: a collective would give up after a while."""
     size = PartialState().num_processes
     if size == 1:
         return
-    global _meetings
-    _meetings += 1
-    store, key = torch.distributed.distributed_c10d._get_default_store(), f"rarft/meeting/{_meetings}"
+    global _barrier_count
+    _barrier_count += 1
+    store, key = torch.distributed.distributed_c10d._get_default_store(), f"rarft/barrier/{_barrier_count}"
     store.add(key, 1)
     while store.add(key, 0) < size:
         time.sleep(0.05)
 
 
-def leads_node() -> bool:
+def is_local_main_process() -> bool:
     """Whether this process speaks for its machine."""
     return bool(PartialState().local_process_index == 0)
 
 
-def from_main(value: Any) -> Any:
+def broadcast_from_main(value: Any) -> Any:
     """What the main process holds, on every process."""
     if PartialState().num_processes == 1:
         return value
@@ -41,7 +41,7 @@ def from_main(value: Any) -> Any:
     return values[0]
 
 
-def from_all(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """What each process holds, on every process."""
     return [value] if PartialState().num_processes == 1 else list(gather_object([value]))
 
@@ -51,7 +51,7 @@ def folder_is_shared(folder: Path) -> bool:
     state = PartialState()
     if state.num_processes == 1:
         return True
-    token = folder / f".shared-{from_main(uuid.uuid4().hex)}"
+    token = folder / f".shared-{broadcast_from_main(uuid.uuid4().hex)}"
     if state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         token.touch()
@@ -59,7 +59,7 @@ def folder_is_shared(folder: Path) -> bool:
     ends = time.monotonic() + _LATE
     while not token.exists() and time.monotonic() < ends:
         time.sleep(0.5)
-    seen = all(from_all(token.exists()))
+    seen = all(all_gather(token.exists()))
     if state.is_main_process:
         token.unlink()
     return seen
@@ -76,7 +76,7 @@ def wait_until_visible(folder: Path, files: dict[str, int]) -> None:
     Raises:
         RuntimeError: it does not in two minutes.
     """
-    ends = time.monotonic() + _PATIENCE
+    ends = time.monotonic() + _TIMEOUT_S
     while missing := files.items() - listing(folder).items():
         if time.monotonic() > ends:
             name, size = min(missing)

@@ -18,7 +18,7 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def die_with_launcher() -> None:
+def exit_with_parent() -> None:
     """End this process when the launcher that started it ends, even by SIGKILL.
 
     Without this, the ranks of torchrun and of DeepSpeed's launcher outlive a killed launcher, and continue to write

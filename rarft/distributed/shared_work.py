@@ -16,7 +16,7 @@ import torch
 
 from rarft.progress import progress
 from rarft.storage import s3
-from rarft.storage.files import Place, local_path, member, remove_folder, write_atomically
+from rarft.storage.files import Location, join_path, local_path, remove_folder, write_atomically
 
 _WHAT = "--out"
 
@@ -41,19 +41,19 @@ def wait_for_all() -> None:
 class SharedWork:
     """Results of batches, in a folder or under a prefix of a store."""
 
-    def __init__(self, place: Place, identity: Any) -> None:
+    def __init__(self, place: Location, identity: Any) -> None:
         """
         Args:
             place: folder for the results; several works may share it.
             identity: what the results depend on, as JSON has it: another identity is another work.
         """
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        self._place = member(place, digest)
+        self._place = join_path(place, digest)
 
     def _write(self, number: int, result: list[str]) -> None:
         name, content = self._name(number), json.dumps(result).encode()
         if s3.is_object_uri(self._place):
-            s3.write(member(self._place, name), content, _WHAT)
+            s3.write(join_path(self._place, name), content, _WHAT)
         else:
             with write_atomically(local_path(self._place, _WHAT) / name) as temporary:
                 temporary.write_bytes(content)
@@ -61,7 +61,7 @@ class SharedWork:
     def _read(self, number: int) -> list[str]:
         name = self._name(number)
         if s3.is_object_uri(self._place):
-            content = s3.read(member(self._place, name), _WHAT)
+            content = s3.read(join_path(self._place, name), _WHAT)
         else:
             content = (local_path(self._place, _WHAT) / name).read_bytes()
         return list(json.loads(content))

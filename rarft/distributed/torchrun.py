@@ -12,9 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rarft.errors import EXIT_PREEMPTED, STARTER_TELLS, InputError, left_cause, reported
+from rarft.errors import EXIT_PREEMPTED, TERMINATION_LOG_ENV, InputError, read_failure, report_errors
 
-_SAVE_WITHIN = 1140  # seconds that ranks get to end in when told to stop: a step, a save and its upload
+_SHUTDOWN_TIMEOUT_S = 1140  # seconds that ranks get to end in when told to stop: a step, a save and its upload
 _RESULT = "RARFT_RESULT"  # file that the first process writes the step's result to
 
 
@@ -55,7 +55,7 @@ def run_step(
 
     Raises:
         InputError: the step met one, in whichever process.
-        ElsewhereError: a process failed; its line.
+        ChildFailedError: a process failed; its line.
         SystemExit: with code 75, when told to stop by SIGTERM, which all processes are told, too.
     """
     if not processes:
@@ -66,18 +66,18 @@ def run_step(
         return _step(step)(**arguments)
     with tempfile.TemporaryDirectory() as folder:
         cause, result = Path(folder) / "cause", Path(folder) / "result.json"
-        told = {STARTER_TELLS: str(cause), _RESULT: str(result)}
+        told = {TERMINATION_LOG_ENV: str(cause), _RESULT: str(result)}
         # Else a restart fails on the store of the start before.
         environment = {
-            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(_SAVE_WITHIN), **os.environ, **told,
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(_SHUTDOWN_TIMEOUT_S), **os.environ, **told,
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         }  # fmt: skip
-        code, told_to_stop = _torchrun(processes, restarts, [step, name or step, json.dumps(arguments)], environment)
-        if code and told_to_stop:
+        code, stop_requested = _torchrun(processes, restarts, [step, name or step, json.dumps(arguments)], environment)
+        if code and stop_requested:
             print("stopped as told", flush=True)
             raise SystemExit(EXIT_PREEMPTED)
         if code:
-            raise left_cause(cause) or RuntimeError(f"torchrun ended with exit code {code}, and no process said why")
+            raise read_failure(cause) or RuntimeError(f"torchrun ended with exit code {code}, and no process said why")
         return json.loads(result.read_text(encoding="utf-8"))
 
 
@@ -90,17 +90,17 @@ def _torchrun(processes: int, restarts: int, arguments: list[str], environment: 
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--rdzv_backend", "c10d"),
         *("--nproc_per_node", str(processes), "--max_restarts", str(restarts), "-m", __name__, *arguments),
     ]
-    told_to_stop = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: told_to_stop.set())
+    stop_requested = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: stop_requested.set())
     try:
         with subprocess.Popen(command, env=environment) as torchrun:
             passed_on = False
             while (code := _ended(torchrun)) is None:
-                bad_input = isinstance(left_cause(Path(environment[STARTER_TELLS])), InputError)
-                if (bad_input or told_to_stop.is_set()) and not passed_on:
+                bad_input = isinstance(read_failure(Path(environment[TERMINATION_LOG_ENV])), InputError)
+                if (bad_input or stop_requested.is_set()) and not passed_on:
                     torchrun.terminate()
                     passed_on = True
-            return code, told_to_stop.is_set()
+            return code, stop_requested.is_set()
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -116,10 +116,10 @@ def _ended(process: subprocess.Popen[bytes]) -> int | None:
 def _main() -> None:
     """One of the processes: call the step, and leave its result if this is the first."""
     step, name, arguments = sys.argv[1:]
-    with reported(name):
-        from rarft.distributed.launch import die_with_launcher
+    with report_errors(name):
+        from rarft.distributed.launch import exit_with_parent
 
-        die_with_launcher()
+        exit_with_parent()
         result = _step(step)(**json.loads(arguments))
         if os.environ["RANK"] == "0":
             Path(os.environ[_RESULT]).write_text(json.dumps(result), encoding="utf-8")

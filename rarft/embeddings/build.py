@@ -11,14 +11,14 @@ from rarft.embeddings.encoder import SentenceEncoder, key_of
 from rarft.embeddings.store import INDEX, ReferenceStore
 from rarft.errors import InputError
 from rarft.progress import progress
-from rarft.storage.files import Place, exists, member, remove_folder
+from rarft.storage.files import Location, exists, join_path, remove_folder
 
 PARTIAL = ".unfinished"  # beside the store: what a run that is not done yet has encoded
 _BATCH = 512  # texts
 _SAVE_EVERY = 30.0  # seconds
 
 
-def _known(folder: Place, encoder: SentenceEncoder) -> ReferenceStore:
+def _known(folder: Location, encoder: SentenceEncoder) -> ReferenceStore:
     """What the folder's store holds; nothing where there is none, or none that can be used, which is told."""
     if not exists(folder, INDEX):
         return ReferenceStore.empty(encoder)
@@ -29,7 +29,7 @@ def _known(folder: Place, encoder: SentenceEncoder) -> ReferenceStore:
         return ReferenceStore.empty(encoder)
 
 
-def build_store(texts: Iterable[str], folder: Place, encoder: SentenceEncoder) -> tuple[ReferenceStore, int]:
+def build_store(texts: Iterable[str], folder: Location, encoder: SentenceEncoder) -> tuple[ReferenceStore, int]:
     """Bring the store in `folder` up to these texts; what it holds already stays.
 
     Args:
@@ -41,7 +41,7 @@ def build_store(texts: Iterable[str], folder: Place, encoder: SentenceEncoder) -
         The store, and how many texts were encoded.
     """
     store = _known(folder, encoder)
-    store.absorb(_known(member(folder, PARTIAL), encoder))
+    store.absorb(_known(join_path(folder, PARTIAL), encoder))
     wanted = {key_of(encoder.fingerprint, text): text for text in texts}
     # Of like length together, so that little of a batch is padding.
     missing = sorted((text for key, text in wanted.items() if key not in store), key=lambda text: (len(text), text))
@@ -50,9 +50,9 @@ def build_store(texts: Iterable[str], folder: Place, encoder: SentenceEncoder) -
     for batch in progress(batches, "encoding", unit=f" x {_BATCH} texts"):
         store.add(batch)
         if time.monotonic() - saved > _SAVE_EVERY:
-            store.save(member(folder, PARTIAL))
+            store.save(join_path(folder, PARTIAL))
             saved = time.monotonic()
     if missing or not exists(folder, INDEX):
         store.save(folder)
-    remove_folder(member(folder, PARTIAL))
+    remove_folder(join_path(folder, PARTIAL))
     return store, len(missing)

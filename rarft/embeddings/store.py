@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from rarft.embeddings.encoder import SentenceEncoder, default_encoder, key_of
 from rarft.errors import InputError
-from rarft.storage.files import Place, fetched_files, write_files
+from rarft.storage.files import Location, open_local_files, write_files
 
 EMBEDDINGS = "embeddings.safetensors"
 INDEX = "index.json"
@@ -76,14 +76,14 @@ class ReferenceStore:
         return cls(encoder, {}, np.zeros((0, encoder.dimension), np.float32))
 
     @classmethod
-    def load(cls, place: Place, encoder: SentenceEncoder) -> "ReferenceStore":
+    def load(cls, place: Location, encoder: SentenceEncoder) -> "ReferenceStore":
         """Read a store.
 
         Raises:
             InputError: it is not there, damaged, or made by another encoder.
         """
         try:
-            with fetched_files(place, (INDEX, EMBEDDINGS), "--embeddings") as folder:
+            with open_local_files(place, (INDEX, EMBEDDINGS), "--embeddings") as folder:
                 index = msgspec.json.decode((folder / INDEX).read_bytes(), type=_Index)
                 content, embeddings_ND = _map(folder / EMBEDDINGS)
         except (OSError, ValueError, KeyError, IndexError) as error:
@@ -115,7 +115,7 @@ class ReferenceStore:
             if key not in self:
                 self._added[key] = other._embeddings_ND[row]
 
-    def save(self, place: Place) -> None:
+    def save(self, place: Location) -> None:
         """Write the store, its rows in the order of their keys; complete or not there."""
         keys = sorted([*self._rows, *self._added])
         vectors = [self._vector(key) for key in keys]

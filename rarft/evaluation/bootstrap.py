@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rarft.evaluation.metrics import GROUPINGS, Table, Tree, mapped, metrics_from, value_at
+from rarft.evaluation.metrics import GROUPINGS, PredictionTable, Tree, mapped, metrics_from, value_at
 
 RESAMPLES = 1000
 _AT_A_TIME = 100
 _TAILS = (2.5, 97.5)  # percent
 
 
-def _videos(table: Table) -> NDArray[np.int64]:
+def _videos(table: PredictionTable) -> NDArray[np.int64]:
     """Number of each sample's video."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(row.prediction.sample.video, len(numbers)) for row in table.judged])
@@ -36,7 +36,7 @@ def _draws(videos: int, seed: int) -> Iterator[NDArray[np.float32]]:
 class _Part:
     """Sums per video of a group of samples, of the videos that have some."""
 
-    def __init__(self, table: Table, videos: NDArray[np.int64], mask: NDArray[np.bool_] | None) -> None:
+    def __init__(self, table: PredictionTable, videos: NDArray[np.int64], mask: NDArray[np.bool_] | None) -> None:
         rows = videos if mask is None else videos[mask]
         self.held, index = np.unique(rows, return_inverse=True)
         self.names = list(table.columns)
@@ -56,7 +56,7 @@ class _Part:
         return {name: whole[:, index] for index, name in enumerate(self.names)}
 
 
-def _resampled(table: Table, masks: Sequence[NDArray[np.bool_] | None], seed: int) -> list[_Part]:
+def _resampled(table: PredictionTable, masks: Sequence[NDArray[np.bool_] | None], seed: int) -> list[_Part]:
     videos = _videos(table)
     parts = [_Part(table, videos, mask) for mask in masks]
     for draws in _draws(int(videos.max()) + 1, seed):
@@ -77,7 +77,7 @@ def _without_counts(tree: Tree) -> Tree:
     }
 
 
-def intervals(table: Table, seed: int = 0) -> Tree:
+def intervals(table: PredictionTable, seed: int = 0) -> Tree:
     """95 % intervals [low, high] of every metric that `metrics_of` gives, groups included, in the same places."""
     keys = sorted(table.groups)
     parts = _resampled(table, [None, *(table.groups[key] for key in keys)], seed)
@@ -88,7 +88,7 @@ def intervals(table: Table, seed: int = 0) -> Tree:
     return trees[0] | groups
 
 
-def paired(table: Table, base: Table, paths: Sequence[str], seed: int = 0) -> Tree:
+def paired(table: PredictionTable, base: PredictionTable, paths: Sequence[str], seed: int = 0) -> Tree:
     """Differences of a checkpoint to another on the same samples, in the same order.
 
     Returns:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from rarft.evaluation.predictions import Prediction
-from rarft.evaluation.sample_stats import Judged
+from rarft.evaluation.sample_stats import ScoredPrediction
 
 _WORDS = {
     "Attribute/Counting": "one two three four five six seven eight nine ten number numbers many count times twice "
@@ -57,8 +57,8 @@ def with_rules(predictions: Sequence[Prediction]) -> list[Prediction]:
     """The predictions with the categories of their refusals; none for what refuses nothing."""
 
     def read(prediction: Prediction) -> list[str]:
-        row = Judged(prediction)
-        if not row.refuses_rightly:
+        row = ScoredPrediction(prediction)
+        if not row.is_true_negative:
             return []
         return read_by_rules(prediction.sample.query, row.response.answer or "", row.response.corrected_query)
 

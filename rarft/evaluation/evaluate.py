@@ -18,14 +18,14 @@ from rarft.evaluation.categories import with_rules
 from rarft.evaluation.gates import Gate, parse_gate
 from rarft.evaluation.generate import BACKENDS, Predictor, in_batches
 from rarft.evaluation.judge import Judge
-from rarft.evaluation.metrics import HEADLINE, Table, compute_metrics, metrics_of
+from rarft.evaluation.metrics import HEADLINE, PredictionTable, compute_metrics, metrics_of
 from rarft.evaluation.predictions import Prediction, QueryKey, key_of, read_predictions, write_predictions
 from rarft.evaluation.report import METRICS_JSON, REPORT_HTML, render_report
 from rarft.evaluation.scoring import scored
 from rarft.models.qwen2_5_vl.load import fetched_checkpoint
-from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.reporting.training_log import training_of
-from rarft.storage.files import Place, fetched, make_folder, member, write_files
+from rarft.storage.files import Location, join_path, make_folder, open_local, write_files
 
 PREDICTIONS_JSONL = "predictions.jsonl"
 # Of the flag that names a checkpoint, what it is to the evaluation.
@@ -82,8 +82,8 @@ def _version(video: str) -> Any:
 
 
 def _completed(
-    checkpoint: str, path: str, what: str, samples: Sequence[Sample], reading: ReadingSettings,
-    settings: EvaluationSettings, out: Place,
+    checkpoint: str, path: str, what: str, samples: Sequence[Sample], reading: PromptConfig,
+    settings: EvaluationSettings, out: Location,
 ) -> tuple[list[Prediction], SharedWork]:  # fmt: skip
     """Predictions of a checkpoint, which lies at `path`, done by all processes together; none is done twice."""
     held = checkpoint_content(checkpoint, what)
@@ -92,7 +92,7 @@ def _completed(
         for sample in samples
     ]
     identity = [checkpoint, held, asdict(reading), queries, settings.backend, settings.batch_size]
-    work = SharedWork(member(out, _UNFINISHED), identity)
+    work = SharedWork(join_path(out, _UNFINISHED), identity)
     batches = in_batches(samples, settings.batch_size)
     predictor: list[Predictor] = []  # loaded when there is something to do
 
@@ -110,7 +110,7 @@ def _completed(
 
 def _finished(path: str, what: str, samples: Sequence[Sample] | None) -> tuple[list[Prediction], int]:
     """Predictions of a file, and how many rows of it cannot be used; those are told."""
-    with fetched(path, what) as file:
+    with open_local(path, what) as file:
         predictions, unusable = read_predictions(file, samples, what)
     for line in unusable[:5]:
         print(f"{what} {path}: {line}", flush=True)
@@ -171,7 +171,7 @@ def _check(settings: EvaluationSettings) -> list[Gate]:
     return [parse_gate(text, with_base, known) for text in settings.gates]
 
 
-def evaluate(settings: EvaluationSettings, out: Place) -> dict[str, Any]:
+def evaluate(settings: EvaluationSettings, out: Location) -> dict[str, Any]:
     """Evaluate into `out`: predictions.jsonl, report.html and, last, metrics.json.
 
     Processes that torchrun started share the completions; the first of them does the rest. A killed evaluation goes on
@@ -206,7 +206,7 @@ def evaluate(settings: EvaluationSettings, out: Place) -> dict[str, Any]:
         checkpoint = settings.checkpoint
         if checkpoint is not None:
             path = files.enter_context(fetched_checkpoint(checkpoint, "--checkpoint"))
-            reading = ReadingSettings.of(path)
+            reading = PromptConfig.of(path)
         if checkpoint is not None and reading is not None:
             asked = (samples or [], reading, settings, out)
             if settings.base:
@@ -273,9 +273,9 @@ def _metrics(
     rows: Sequence[Prediction],
     base_rows: Sequence[Prediction],
     third_rows: Sequence[Prediction],
-) -> tuple[dict[str, Any], dict[str, Table]]:
+) -> tuple[dict[str, Any], dict[str, PredictionTable]]:
     """What metrics.json holds, and the tables behind it by their role in it."""
-    shown = Table(rows)
+    shown = PredictionTable(rows)
     tables = {"checkpoint": shown}
     metrics = {
         "checkpoint": Path(settings.checkpoint or str(settings.predictions)).name,
@@ -291,7 +291,7 @@ def _metrics(
     others["third"] = (settings.also_evaluate, third_rows)
     for role, (source, found) in others.items():
         if found:
-            table = tables[role] = Table(found)
+            table = tables[role] = PredictionTable(found)
             metrics[role] = {"checkpoint": Path(str(source)).name, **metrics_of(table), "intervals": intervals(table)}
     if base_rows:
         metrics["comparison"] = paired(shown, tables["base"], list(HEADLINE.values()))

@@ -7,7 +7,7 @@ from html import escape
 
 from rarft.completion import format_segment
 from rarft.evaluation.predictions import Prediction
-from rarft.evaluation.sample_stats import Judged
+from rarft.evaluation.sample_stats import ScoredPrediction
 from rarft.reporting.html import Html
 from rarft.segments import Segment, is_valid
 from rarft.video.probe import VideoError
@@ -32,21 +32,21 @@ KINDS = {
 class Example:
     """A prediction with the kind of failure that it is, and how bad it is (1 the worst)."""
 
-    row: Judged
+    row: ScoredPrediction
     kind: str
     badness: float
 
 
-def kind_of(row: Judged) -> tuple[str, float]:
+def classify_failure(row: ScoredPrediction) -> tuple[str, float]:
     """The kind of failure, and how bad it is."""
     if not row.response.answer:
         return "unanswered", 1.0
     if row.relevant:
-        if not row.said_relevant:
+        if not row.predicted_relevant:
             return "refused", 1.0
         iou = row.iou or 0.0
         return ("misplaced" if iou < _LOW_IOU else "right"), 1.0 - iou
-    if row.said_relevant:
+    if row.predicted_relevant:
         return "answered", 1.0
     similarity = row.prediction.correction_similarity
     if row.prediction.sample.reference_queries and (similarity is None or similarity < _FAR):
@@ -54,11 +54,11 @@ def kind_of(row: Judged) -> tuple[str, float]:
     return "right", 0.0
 
 
-def choose(judged: Sequence[Judged]) -> tuple[list[Example], dict[str, int]]:
+def choose(judged: Sequence[ScoredPrediction]) -> tuple[list[Example], dict[str, int]]:
     """The worst of every kind, and how many of each there are."""
     by_kind: dict[str, list[Example]] = {name: [] for name in KINDS}
     for row in judged:
-        kind, badness = kind_of(row)
+        kind, badness = classify_failure(row)
         by_kind[kind].append(Example(row, kind, badness))
     counts = {name: len(examples) for name, examples in by_kind.items()}
     worst = [sorted(examples, key=lambda one: -one.badness)[:_MOST] for examples in by_kind.values()]
@@ -125,7 +125,7 @@ for (const card of document.querySelectorAll('.example')) card.hidden = card.dat
 document.querySelector('.kinds button').click();</script>"""
 
 
-def gallery(judged: Sequence[Judged], others: Mapping[str, Sequence[Judged]]) -> Html:
+def gallery(judged: Sequence[ScoredPrediction], others: Mapping[str, Sequence[ScoredPrediction]]) -> Html:
     """A browser of examples: a button for each kind of failure, the worst first.
 
     Args:

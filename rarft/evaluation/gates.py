@@ -26,28 +26,28 @@ class Gate:
         text: as the user wrote it.
         path: of the metric.
         how: the comparison.
-        beside_base: whether `number` is added to the base's metric.
+        relative_to_base: whether `number` is added to the base's metric.
         number: what the metric is held against.
     """
 
     text: str
     path: str
     how: str
-    beside_base: bool
+    relative_to_base: bool
     number: float
 
     def fault(self, metrics: dict[str, Any]) -> str | None:
         """Why the metrics do not pass; None where they do."""
         value = _value(metrics, self.path)
         bound: float | None = self.number
-        if self.beside_base:
+        if self.relative_to_base:
             held = _value(metrics["base"], self.path)
             bound = None if held is None else held + self.number
         if value is None or bound is None:
             return f"{self.text}: the metric is not known here"
         if _COMPARE[self.how](value, bound):
             return None
-        return f"{self.text}: it is {value:.4f}" + (f", the bound {bound:.4f}" if self.beside_base else "")
+        return f"{self.text}: it is {value:.4f}" + (f", the bound {bound:.4f}" if self.relative_to_base else "")
 
 
 def _value(metrics: dict[str, Any], path: str) -> float | None:
@@ -71,7 +71,7 @@ def _is_known(path: str, known: dict[str, Any]) -> bool:
     return True
 
 
-def gates_of(text: str) -> list[str]:
+def parse_gates(text: str) -> list[str]:
     """The gates of a text, one a line, each looked at.
 
     Raises:

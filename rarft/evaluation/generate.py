@@ -18,10 +18,10 @@ from rarft.checkpoint.locate import checkpoint_path
 from rarft.errors import InputError
 from rarft.models.qwen2_5_vl.load import load_model, load_processor
 from rarft.models.qwen2_5_vl.prompt_check import check_prompts
-from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, PromptInputs, video_prompt
 from rarft.models.qwen2_5_vl.rollout import generate, vision_token_ids
-from rarft.models.qwen2_5_vl.vision_features import accept_features, with_features
+from rarft.models.qwen2_5_vl.vision_features import enable_cached_features, encode_video
 from rarft.models.qwen2_5_vl.vllm_rollout import generate_with_vllm
 from rarft.prompts import fill_prompt
 from rarft.video.decode import read_frames
@@ -55,7 +55,7 @@ class TransformersBackend:
         self._device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
         dtype = torch.bfloat16 if on_gpu else torch.float32
         self._model: Any = load_model(checkpoint, what, dtype).to(self._device).eval()
-        accept_features(self._model)
+        enable_cached_features(self._model)
         ends = {name: generation[name] for name in ("eos_token_id", "pad_token_id")}
         # What is left open below would be filled from here: a checkpoint's own repetition penalty is not greedy.
         self._model.generation_config = GenerationConfig(**ends)
@@ -68,7 +68,7 @@ class TransformersBackend:
         if video not in self._features:
             while len(self._features) >= _VIDEOS_HELD:
                 del self._features[next(iter(self._features))]
-            self._features[video] = with_features(self._model, prompt).video_ND
+            self._features[video] = encode_video(self._model, prompt).video_ND
             self.videos_encoded += 1
         return replace(prompt, video_ND=self._features[video])
 
@@ -127,7 +127,7 @@ class Predictor:
     def __init__(
         self,
         checkpoint: str,
-        reading: ReadingSettings,
+        reading: PromptConfig,
         what: str = "--checkpoint",
         backend: str = "transformers",
         samples: Sequence[Sample] = (),

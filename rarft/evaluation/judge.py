@@ -18,9 +18,9 @@ import msgspec
 from rarft.annotations.schema import CATEGORIES
 from rarft.errors import InputError
 from rarft.evaluation.predictions import Prediction
-from rarft.evaluation.sample_stats import Judged
+from rarft.evaluation.sample_stats import ScoredPrediction
 from rarft.progress import progress
-from rarft.storage.sqlite_cache import Remembered, user_cache
+from rarft.storage.sqlite_cache import SqliteCache, user_cache
 
 _KEY = "OPENAI_API_KEY"
 _RETRIES = 4  # of one request, with growing pauses: the client's own
@@ -111,7 +111,7 @@ class Judge:
             base_url=url, api_key=os.environ.get(_KEY) or "none", timeout=timeout, max_retries=_RETRIES
         )
         self._url, self._model, self._concurrency = url, model, concurrency
-        self._cache = Remembered(cache or user_cache("judge.sqlite"), "--judge-cache")
+        self._cache = SqliteCache(cache or user_cache("judge.sqlite"), "--judge-cache")
         self.counts = JudgeCounts()
         self.failure = ""
         self._unreachable = 0  # requests that failed, one after the other
@@ -228,7 +228,7 @@ class Judge:
 
 def _with_verdict(prediction: Prediction, verdict: _Verdict) -> Prediction:
     refusable = prediction.sample.task_type == "refusable"
-    said = verdict.categories if refusable and Judged(prediction).refuses_rightly else []
+    said = verdict.categories if refusable and ScoredPrediction(prediction).is_true_negative else []
     return msgspec.structs.replace(
         prediction, consistency=verdict.consistency, categories=sorted(set(said)) if refusable else None
     )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarft.evaluation.predictions import Prediction
-from rarft.evaluation.sample_stats import THRESHOLDS, Column, Judged, columns
+from rarft.evaluation.sample_stats import THRESHOLDS, Column, ScoredPrediction, columns
 
 # Sums of the columns: one number each, or one for each resample of a bootstrap.
 Sums = Mapping[str, NDArray[np.float64]]
@@ -130,12 +130,12 @@ def _plain(tree: Tree) -> Tree:
     return {name: plain(name, value) for name, value in tree.items()}
 
 
-def _by_length(row: Judged) -> list[str]:
+def _by_length(row: ScoredPrediction) -> list[str]:
     segment = row.prediction.sample.segment
     return [] if segment is None else [next(name for most, name in _LENGTHS if segment[1] - segment[0] < most)]
 
 
-def _by_position(row: Judged) -> list[str]:
+def _by_position(row: ScoredPrediction) -> list[str]:
     segment, duration = row.prediction.sample.segment, row.prediction.sample.duration
     if segment is None or not duration:
         return []
@@ -143,7 +143,7 @@ def _by_position(row: Judged) -> list[str]:
 
 
 # What metrics are broken down by: name in metrics.json -> the groups that a sample belongs to.
-GROUPINGS: dict[str, Callable[[Judged], Iterable[str]]] = {
+GROUPINGS: dict[str, Callable[[ScoredPrediction], Iterable[str]]] = {
     "by_difficulty": lambda row: [row.prediction.sample.difficulty or "unlabelled"],
     "by_category": lambda row: row.prediction.sample.categories,
     "by_length": _by_length,
@@ -151,7 +151,7 @@ GROUPINGS: dict[str, Callable[[Judged], Iterable[str]]] = {
 }
 
 
-class Table:
+class PredictionTable:
     """Predictions with their columns, and the groups that they fall into.
 
     Attributes:
@@ -161,7 +161,7 @@ class Table:
     """
 
     def __init__(self, predictions: Sequence[Prediction]) -> None:
-        self.judged = [Judged(prediction) for prediction in predictions]
+        self.judged = [ScoredPrediction(prediction) for prediction in predictions]
         self.columns: dict[str, Column] = columns(self.judged)
         self.groups: dict[tuple[str, str], NDArray[np.bool_]] = {}
         for grouping, groups_of in GROUPINGS.items():
@@ -182,10 +182,10 @@ class Table:
 
 def compute_metrics(predictions: Sequence[Prediction]) -> Tree:
     """All metrics of a set of predictions, and the same of each group of them."""
-    return metrics_of(Table(predictions))
+    return metrics_of(PredictionTable(predictions))
 
 
-def metrics_of(table: Table) -> Tree:
+def metrics_of(table: PredictionTable) -> Tree:
     """All metrics of a table, and the same of each of its groups."""
     metrics = _plain(metrics_from(table.sums()))
     for grouping in GROUPINGS:

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from rarft.checkpoint.locate import CHECKPOINT_JSON, check_checkpoint, checkpoint_path
-from rarft.errors import DataRefusedError, InputError
+from rarft.errors import CheckFailedError, InputError
 from rarft.evaluation.report import METRICS_JSON
 from rarft.models.qwen2_5_vl.load import fetched_checkpoint
 from rarft.storage import s3
-from rarft.storage.files import Place, fetched, local_path, make_folder, member, replace_folder
-from rarft.storage.manifest import IncompleteError, entries, verify, write_manifest
-from rarft.storage.sync import send_folder
+from rarft.storage.files import Location, join_path, local_path, make_folder, open_local, replace_folder
+from rarft.storage.manifest import CorruptFolderError, entries, verify, write_manifest
+from rarft.storage.sync import upload_folder
 
 
-def promote(checkpoint: str, evaluation: Place, destination: Place) -> str:
+def promote(checkpoint: str, evaluation: Location, destination: Location) -> str:
     """Copy a checkpoint with its `metrics.json` to `destination`; complete or not there.
 
     Args:
@@ -30,10 +30,10 @@ def promote(checkpoint: str, evaluation: Place, destination: Place) -> str:
     Raises:
         InputError: the checkpoint or the evaluation cannot be read, they do not belong together, or the destination
             cannot be written to, or holds something else than a checkpoint.
-        DataRefusedError: the evaluation did not pass its gates.
+        CheckFailedError: the evaluation did not pass its gates.
     """
     check_checkpoint(checkpoint, "--checkpoint")
-    with fetched(member(evaluation, METRICS_JSON), "--evaluation") as file:
+    with open_local(join_path(evaluation, METRICS_JSON), "--evaluation") as file:
         content = file.read_bytes()
     try:
         metrics = json.loads(content)
@@ -42,7 +42,7 @@ def promote(checkpoint: str, evaluation: Place, destination: Place) -> str:
         raise InputError(f"--evaluation {evaluation}: its {METRICS_JSON} is none of `rarft evaluate`") from error
     if not passed:
         reasons = "; ".join(gate["reason"] for gate in gates if not gate["passed"])
-        raise DataRefusedError(f"{checkpoint} is not promoted: {reasons}")
+        raise CheckFailedError(f"{checkpoint} is not promoted: {reasons}")
     if not gates:
         print(f"{checkpoint}: was evaluated without gates", flush=True)
     if not _same(evaluated, checkpoint):
@@ -67,7 +67,7 @@ def promote(checkpoint: str, evaluation: Place, destination: Place) -> str:
         about = {name: value for name, value in about.items() if name != "files"} | {"promoted_from": checkpoint}
         write_manifest(folder, CHECKPOINT_JSON, about, entries(folder, CHECKPOINT_JSON))
         if in_store:
-            send_folder(folder, str(destination), CHECKPOINT_JSON, "--to")
+            upload_folder(folder, str(destination), CHECKPOINT_JSON, "--to")
         else:
             replace_folder(folder, local_path(str(destination), "--to"))
     return str(destination)
@@ -79,7 +79,7 @@ def _same(evaluated: str, checkpoint: str) -> bool:
     return Path(checkpoint_path(evaluated)).resolve() == Path(checkpoint_path(checkpoint)).resolve()
 
 
-def _check_destination(destination: Place) -> None:
+def _check_destination(destination: Location) -> None:
     if s3.is_object_uri(destination):
         held = set(s3.sizes(destination, "--to"))
     else:
@@ -94,5 +94,5 @@ def _verified(folder: Path, checkpoint: str) -> dict[str, Any]:
         return {}
     try:
         return verify(folder, CHECKPOINT_JSON)
-    except IncompleteError as error:
+    except CorruptFolderError as error:
         raise InputError(f"--checkpoint {checkpoint}: {error}; choose another") from error

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rarft.evaluation.gallery import gallery
-from rarft.evaluation.metrics import HEADLINE, Table, value_at
+from rarft.evaluation.metrics import HEADLINE, PredictionTable, value_at
 from rarft.reporting.html import Html, columns, histogram, rates, scatter, section, table
 from rarft.reporting.html import page as html_page
 from rarft.reporting.training_log import Entry, render_training
@@ -131,7 +131,7 @@ def _refused(metrics: dict[str, Any], grouping: str) -> dict[str, tuple[float, S
     return found
 
 
-def _plots(metrics: dict[str, Any], tables: Mapping[str, Table]) -> Html:
+def _plots(metrics: dict[str, Any], tables: Mapping[str, PredictionTable]) -> Html:
     pictures = {}
     for name, one in zip(_each(metrics), tables.values(), strict=True):
         ious = [row.iou for row in one.judged if row.iou is not None]
@@ -157,7 +157,7 @@ def _plots(metrics: dict[str, Any], tables: Mapping[str, Table]) -> Html:
     return section("Pictures", columns(pictures))
 
 
-def render_report(metrics: dict[str, Any], tables: Mapping[str, Table], training: Sequence[Entry]) -> str:
+def render_report(metrics: dict[str, Any], tables: Mapping[str, PredictionTable], training: Sequence[Entry]) -> str:
     """Headline table, pictures, breakdowns, and a browser of examples.
 
     Args:

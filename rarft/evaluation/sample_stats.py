@@ -19,12 +19,12 @@ _ROUNDING = 0.005  # seconds: completions give times in hundredths
 THRESHOLDS = {"r_at_30": 0.3, "r_at_50": 0.5, "r_at_70": 0.7}
 
 
-class Judged:
+class ScoredPrediction:
     """A prediction set against its truth.
 
     Attributes:
         relevant: whether the query is answerable.
-        said_relevant: what the completion took it for; the opposite of the truth where it has no answer.
+        predicted_relevant: what the completion took it for; the opposite of the truth where it has no answer.
         iou: temporal IoU with the truth; None for a refusable query.
         ra_iou: 0 where relevance is wrong, 1 for a right refusal, else the temporal IoU (RA-IoU).
     """
@@ -34,17 +34,17 @@ class Judged:
         self.response = parse(prediction.completion)
         truth = prediction.sample
         self.relevant = truth.task_type == "answerable"
-        self.said_relevant = self.response.segment is not None if self.response.answer else not self.relevant
+        self.predicted_relevant = self.response.segment is not None if self.response.answer else not self.relevant
         self.iou: float | None = None
         if self.relevant:
             said, segment = self.response.segment, truth.segment
             self.iou = temporal_iou(said, segment) if said is not None and segment is not None else 0.0
-        self.ra_iou = self.iou if self.iou is not None else float(not self.said_relevant)
+        self.ra_iou = self.iou if self.iou is not None else float(not self.predicted_relevant)
 
     @property
-    def refuses_rightly(self) -> bool:
+    def is_true_negative(self) -> bool:
         """A true negative."""
-        return not self.relevant and not self.said_relevant
+        return not self.relevant and not self.predicted_relevant
 
     @property
     def out_of_range(self) -> bool | None:
@@ -59,7 +59,7 @@ def _jaccard(said: set[str], true: set[str]) -> float:
     return len(said & true) / len(said | true) if said | true else 1.0
 
 
-def columns(judged: Sequence[Judged]) -> dict[str, Column]:
+def columns(judged: Sequence[ScoredPrediction]) -> dict[str, Column]:
     """The columns of all samples; a name `x/n` counts the samples that `x` sums over."""
     size = len(judged)
     found: dict[str, Column] = {}
@@ -76,8 +76,8 @@ def columns(judged: Sequence[Judged]) -> dict[str, Column]:
     for index, row in enumerate(judged):
         prediction, response = row.prediction, row.response
         put("samples", index, 1.0)
-        right = "t" if row.relevant == row.said_relevant else "f"
-        put(right + ("p" if row.said_relevant else "n"), index, 1.0)
+        right = "t" if row.relevant == row.predicted_relevant else "f"
+        put(right + ("p" if row.predicted_relevant else "n"), index, 1.0)
         for name, value in (("ra_iou", row.ra_iou), ("grounding", row.iou)):
             if value is not None:
                 mean(name, index, value)
@@ -99,7 +99,7 @@ def columns(judged: Sequence[Judged]) -> dict[str, Column]:
     return found
 
 
-def _refusable(row: Judged, index: int, mean, put) -> None:  # type: ignore[no-untyped-def]
+def _refusable(row: ScoredPrediction, index: int, mean, put) -> None:  # type: ignore[no-untyped-def]
     prediction = row.prediction
     comparable = {
         "refusal_similarity": (prediction.refusal_similarity, bool(prediction.sample.gt_answer)),
@@ -109,15 +109,15 @@ def _refusable(row: Judged, index: int, mean, put) -> None:  # type: ignore[no-u
         if not has_truth:
             continue
         # One that refuses nothing, or corrects nothing, is not like the truth at all.
-        mean(f"{name}/all", index, max(0.0, similarity or 0.0) if row.refuses_rightly else 0.0)
-        if row.refuses_rightly:
+        mean(f"{name}/all", index, max(0.0, similarity or 0.0) if row.is_true_negative else 0.0)
+        if row.is_true_negative:
             mean(f"{name}/true_negatives", index, max(0.0, similarity or 0.0))
     if prediction.categories is None:
         return
-    said, true = set(prediction.categories) if row.refuses_rightly else set(), set(prediction.sample.categories)
-    overlap = _jaccard(said, true) if row.refuses_rightly else 0.0
+    said, true = set(prediction.categories) if row.is_true_negative else set(), set(prediction.sample.categories)
+    overlap = _jaccard(said, true) if row.is_true_negative else 0.0
     mean("rt_iou/all", index, overlap)
-    if row.refuses_rightly:
+    if row.is_true_negative:
         mean("rt_iou/true_negatives", index, overlap)
     for label in (said | true) & CATEGORIES:
         put(f"label/{label}/hits", index, float(label in said and label in true))

@@ -7,7 +7,7 @@ import msgspec
 
 from rarft.embeddings.store import ReferenceStore
 from rarft.evaluation.predictions import Prediction
-from rarft.evaluation.sample_stats import Judged
+from rarft.evaluation.sample_stats import ScoredPrediction
 from rarft.rewards.registry import resolve_rewards
 from rarft.rewards.replay import reward_columns
 
@@ -46,11 +46,11 @@ def scored(predictions: Sequence[Prediction], store: ReferenceStore) -> list[Pre
     parts: dict[str, list[Any]] = {}
     functions = dict(zip(REWARDS, resolve_rewards(REWARDS, store), strict=True))
     terms = {name: _rewards(predictions, name, reward, parts) for name, reward in functions.items()}
-    judged = [Judged(prediction) for prediction in predictions]
+    judged = [ScoredPrediction(prediction) for prediction in predictions]
     refusals = [
         index
         for index, row in enumerate(judged)
-        if row.refuses_rightly and row.response.answer and row.prediction.sample.gt_answer
+        if row.is_true_negative and row.response.answer and row.prediction.sample.gt_answer
     ]
     pairs = [(str(judged[index].response.answer), [predictions[index].sample.gt_answer]) for index in refusals]
     alike = {index: values[0] for index, values in zip(refusals, store.similarities(pairs), strict=True)}

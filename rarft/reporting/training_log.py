@@ -9,7 +9,7 @@ from typing import Any
 from rarft.errors import InputError
 from rarft.reporting.html import Html, columns, curves, section
 from rarft.storage import s3
-from rarft.storage.files import member
+from rarft.storage.files import join_path
 
 TRAINING_JSONL = "training.jsonl"  # log of a run, in the folder of its checkpoints
 TRAINING_HTML = "training.html"
@@ -52,8 +52,8 @@ def _text(checkpoint: str, what: str) -> str | None:
         if run.endswith("/"):  # the checkpoint is a whole bucket
             return None
         try:
-            return s3.read(member(run, TRAINING_JSONL), what).decode()
-        except s3.NotThereError:
+            return s3.read(join_path(run, TRAINING_JSONL), what).decode()
+        except s3.ObjectNotFoundError:
             return None
     file = Path(checkpoint).resolve().parent / TRAINING_JSONL
     return file.read_text(encoding="utf-8") if Path(checkpoint).is_dir() and file.is_file() else None

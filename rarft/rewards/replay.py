@@ -11,7 +11,7 @@ from rarft.errors import InputError
 from rarft.progress import progress
 from rarft.reporting.html import Html, columns, histogram, page, section, table
 from rarft.rewards.registry import RewardFunction
-from rarft.storage.files import Place, write_files
+from rarft.storage.files import Location, write_files
 
 SCORES_CSV = "scores.csv"
 REPORT_HTML = "report.html"
@@ -78,7 +78,7 @@ def score_completion(sample: Sample, completion: str, rewards: dict[str, RewardF
 
 
 def replay(
-    rows: list[tuple[Sample, str]], rewards: dict[str, RewardFunction], weights: list[float], out: Place
+    rows: list[tuple[Sample, str]], rewards: dict[str, RewardFunction], weights: list[float], out: Location
 ) -> dict[str, float | None]:
     """Score completions into `out`: scores.csv and, last, report.html.
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from rarft.errors import InputError
 from rarft.storage import s3
 
-_PATIENCE = 30.0  # seconds that a process which was just killed may take to be gone
+_TIMEOUT_S = 30.0  # seconds that a process which was just killed may take to be gone
 LOCK = ".lock"  # file in a folder that one process works in
 # A folder of artifacts: a local path, or a URI.
-Place = str | Path
+Location = str | Path
 
 
 def sync_path(path: Path) -> None:
@@ -46,7 +46,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def make_folder(place: Place, what: str = "--out") -> None:
+def make_folder(place: Location, what: str = "--out") -> None:
     """Make a folder for results, named by the flag `what`, and make sure that it can be written to.
 
     Raises:
@@ -65,7 +65,7 @@ def make_folder(place: Place, what: str = "--out") -> None:
 
 
 @contextmanager
-def write_files(place: Place, last: str, stale: Sequence[str] = ()) -> Iterator[Path]:
+def write_files(place: Location, last: str, stale: Sequence[str] = ()) -> Iterator[Path]:
     """Yield an empty folder to write into; on success its files move into `place`, `last` at the very end.
 
     Whoever finds `last` finds the others of the same run beside it, and none of the files named `stale` that an
@@ -82,8 +82,8 @@ def write_files(place: Place, last: str, stale: Sequence[str] = ()) -> Iterator[
         files = sorted((path for path in temporary.iterdir()), key=lambda path: (path.name == last, path.name))
         if beside is None:
             for name in (last, *stale):
-                s3.delete(member(place, name), "--out")
-            uris = [(member(place, file.name), file) for file in files]
+                s3.delete(join_path(place, name), "--out")
+            uris = [(join_path(place, file.name), file) for file in files]
             s3.upload(uris[:-1], "--out")
             s3.upload(uris[-1:], "--out")  # whoever finds it finds the others
         else:
@@ -103,14 +103,14 @@ def _move(files: Sequence[Path], folder: Path, outdated: Sequence[str]) -> None:
 
 
 @contextmanager
-def exclusive(folder: Path, what: str) -> Iterator[None]:
+def lock_folder(folder: Path, what: str) -> Iterator[None]:
     """Let no other process of any machine into the same block for the same folder; a dead one holds nothing.
 
     Raises:
         InputError: another one is in it, and still is half a minute later.
     """
     with (folder / LOCK).open("w") as lock:
-        ends = time.monotonic() + _PATIENCE
+        ends = time.monotonic() + _TIMEOUT_S
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,12 +136,12 @@ def replace_folder(finished: Path, final: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def member(place: Place, name: str) -> str:
+def join_path(place: Location, name: str) -> str:
     """Where `name` of a folder lies."""
     return f"{str(place).rstrip('/')}/{name}"
 
 
-def exists(place: Place, name: str) -> bool:
+def exists(place: Location, name: str) -> bool:
     """Whether a folder holds a file of that name.
 
     Raises:
@@ -152,11 +152,11 @@ def exists(place: Place, name: str) -> bool:
     return (local_path(str(place), "--out") / name).exists()
 
 
-def remove_folder(place: Place) -> None:
+def remove_folder(place: Location) -> None:
     """Remove a folder with all that it holds, if it is there."""
     if s3.is_object_uri(place):
         for name in s3.sizes(place, "--out"):
-            s3.delete(member(place, name), "--out")
+            s3.delete(join_path(place, name), "--out")
     else:
         shutil.rmtree(local_path(str(place), "--out"), ignore_errors=True)
 
@@ -175,7 +175,7 @@ def local_path(uri: str, what: str) -> Path:
     return Path(uri)
 
 
-def place_of(uri: str, what: str) -> Place:
+def place_of(uri: str, what: str) -> Location:
     """The folder that `uri` names: a URI of an object store, or a local path.
 
     Raises:
@@ -213,7 +213,7 @@ def existing_folder(uri: str, what: str) -> Path:
 
 
 @contextmanager
-def fetched(uri: str, what: str) -> Iterator[Path]:
+def open_local(uri: str, what: str) -> Iterator[Path]:
     """Yield a local file with the content that `uri` names; an object is downloaded for as long as that lasts.
 
     Raises:
@@ -229,7 +229,7 @@ def fetched(uri: str, what: str) -> Iterator[Path]:
 
 
 @contextmanager
-def fetched_files(place: Place, names: Sequence[str], what: str) -> Iterator[Path]:
+def open_local_files(place: Location, names: Sequence[str], what: str) -> Iterator[Path]:
     """Yield a local folder with these files of `place`; objects are downloaded for as long as that lasts.
 
     Raises:
@@ -239,5 +239,5 @@ def fetched_files(place: Place, names: Sequence[str], what: str) -> Iterator[Pat
         yield existing_folder(str(place), what)
         return
     with tempfile.TemporaryDirectory() as folder:
-        s3.download([(member(place, name), Path(folder) / name) for name in names], what)
+        s3.download([(join_path(place, name), Path(folder) / name) for name in names], what)
         yield Path(folder)

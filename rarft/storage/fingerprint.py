@@ -14,7 +14,7 @@ def fingerprint(parts: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def of_file(uri: str, what: str) -> str:
+def hash_file(uri: str, what: str) -> str:
     """Of a file its SHA-256; of an object its size and the store's tag.
 
     Raises:
@@ -26,7 +26,7 @@ def of_file(uri: str, what: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def of_folder(folder: Path) -> str:
+def hash_folder(folder: Path) -> str:
     """Of a local folder: names, sizes and times of the files in it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     stats = [(str(path.relative_to(folder)), path.stat()) for path in files]
@@ -44,5 +44,5 @@ def of_packages(*names: str) -> str:
     for name in names:
         root = Path(str(resources.files(name)))
         files = sorted(path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-        found += [text for path in files for text in (f"{name}/{path.relative_to(root)}", of_file(str(path), name))]
+        found += [text for path in files for text in (f"{name}/{path.relative_to(root)}", hash_file(str(path), name))]
     return fingerprint(found)

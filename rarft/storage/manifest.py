@@ -17,7 +17,7 @@ _CHUNK = 2**22  # bytes
 _THREADS = min(16, os.cpu_count() or 1)  # hashing lets other threads run
 
 
-class IncompleteError(Exception):
+class CorruptFolderError(Exception):
     """What is missing from a folder, or wrong with it."""
 
 
@@ -66,14 +66,14 @@ def parse_manifest(content: bytes, manifest: str) -> dict[str, Any]:
     """The manifest that these bytes are.
 
     Raises:
-        IncompleteError: they are none.
+        CorruptFolderError: they are none.
     """
     try:
         parsed = json.loads(content)
         if not isinstance(parsed["files"], dict):
             raise ValueError("its list of files is none")
     except (ValueError, KeyError, TypeError) as error:
-        raise IncompleteError(f"{manifest} cannot be read ({error})") from error
+        raise CorruptFolderError(f"{manifest} cannot be read ({error})") from error
     return dict(parsed)
 
 
@@ -81,14 +81,14 @@ def read_manifest(folder: Path, manifest: str) -> dict[str, Any]:
     """The manifest, its files not looked at.
 
     Raises:
-        IncompleteError: there is none, or it cannot be read.
+        CorruptFolderError: there is none, or it cannot be read.
     """
     try:
         return parse_manifest((folder / manifest).read_bytes(), manifest)
     except FileNotFoundError as error:
-        raise IncompleteError(f"{manifest} is missing: it was not written to its end") from error
+        raise CorruptFolderError(f"{manifest} is missing: it was not written to its end") from error
     except OSError as error:
-        raise IncompleteError(f"{manifest} cannot be read ({error})") from error
+        raise CorruptFolderError(f"{manifest} cannot be read ({error})") from error
 
 
 def fault(folder: Path, name: str, entry: dict[str, Any]) -> str | None:
@@ -106,11 +106,11 @@ def verify(folder: Path, manifest: str) -> dict[str, Any]:
     """The manifest, after every file was held against it. Files that it does not name are nobody's concern.
 
     Raises:
-        IncompleteError: a file is missing, or is not what it was.
+        CorruptFolderError: a file is missing, or is not what it was.
     """
     content = read_manifest(folder, manifest)
     with ThreadPoolExecutor(_THREADS) as pool:
         for found in list(pool.map(lambda item: fault(folder, *item), content["files"].items())):
             if found:
-                raise IncompleteError(found)
+                raise CorruptFolderError(found)
     return content

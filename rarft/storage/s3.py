@@ -23,7 +23,7 @@ _ROUNDS = 3  # of a transfer whose requests' attempts are used up
 _SHA256 = "sha256"  # metadata of an object: of its content
 
 # What a store answers, and what to do about it.
-_MENDS = {
+_ERROR_HINTS = {
     "NoSuchBucket": "no such bucket; create it or check the name",
     "NoSuchKey": "no such object; check the path",
     "404": "no such object or bucket; check the path",
@@ -38,7 +38,7 @@ class StoreError(InputError):
     """The store refused, has not got what was asked for, or cannot be reached."""
 
 
-class NotThereError(StoreError):
+class ObjectNotFoundError(StoreError):
     """The store has no such object."""
 
 
@@ -76,7 +76,7 @@ def _split(uri: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _told(uri: str, what: str, deed: str) -> Iterator[None]:
+def _wrap_s3_errors(uri: str, what: str, action: str) -> Iterator[None]:
     """Turn what boto3 raises into one line.
 
     Raises:
@@ -94,24 +94,24 @@ def _told(uri: str, what: str, deed: str) -> Iterator[None]:
         Boto3Error, BotoCoreError, ClientError, ResponseParserError, RetriesExceededError, ValueError, KeyError
     ) as error:  # fmt: skip
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-        reason = _MENDS.get(code) or " ".join(str(error).split())
+        reason = _ERROR_HINTS.get(code) or " ".join(str(error).split())
         if isinstance(error, NoCredentialsError):
             reason = "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        kind = NotThereError if code in ("404", "NoSuchKey") else StoreError
-        raise kind(f"{what} {uri}: cannot be {deed} ({reason})") from error
+        kind = ObjectNotFoundError if code in ("404", "NoSuchKey") else StoreError
+        raise kind(f"{what} {uri}: cannot be {action} ({reason})") from error
 
 
-def _lasting(error: Exception) -> bool:
+def _is_permanent(error: Exception) -> bool:
     """Whether the store's answer would be the same another time."""
     from botocore.exceptions import ClientError, NoCredentialsError, ParamValidationError
 
     if isinstance(error, ClientError):
-        return error.response["Error"]["Code"] in _MENDS
+        return error.response["Error"]["Code"] in _ERROR_HINTS
     return isinstance(error, NoCredentialsError | ParamValidationError | ValueError)
 
 
 def _transfer(
-    submit: Callable[[Any, str, Path], Any], files: Sequence[tuple[str, Path]], what: str, deed: str
+    submit: Callable[[Any, str, Path], Any], files: Sequence[tuple[str, Path]], what: str, action: str
 ) -> None:
     """Run transfers side by side by boto3's classic manager; what a broken connection ended is begun again.
 
@@ -132,16 +132,16 @@ def _transfer(
     )
     for last in [*[False] * (_ROUNDS - 1), True]:
         failed = []
-        with _told(files[0][0] if files else SCHEME, what, deed):
+        with _wrap_s3_errors(files[0][0] if files else SCHEME, what, action):
             connected = client()
         with create_transfer_manager(connected, config) as manager:
             futures = [(file, submit(manager, *file)) for file in files]
             for file, future in futures:
                 try:
-                    with _told(file[0], what, deed):
+                    with _wrap_s3_errors(file[0], what, action):
                         future.result()
                 except StoreError as error:
-                    if last or (error.__cause__ is not None and _lasting(error.__cause__)):  # type: ignore[arg-type]
+                    if last or (error.__cause__ is not None and _is_permanent(error.__cause__)):  # type: ignore[arg-type]
                         raise
                     failed.append(file)
         if not failed:
@@ -203,7 +203,7 @@ def write(uri: str, content: bytes, what: str) -> None:
         StoreError: it cannot be written.
     """
     bucket, key = _split(uri)
-    with _told(uri, what, "written"):
+    with _wrap_s3_errors(uri, what, "written"):
         client().put_object(Bucket=bucket, Key=key, Body=content)
 
 
@@ -212,7 +212,7 @@ def sha256_of(uri: str, what: str) -> str | None:
     from botocore.exceptions import ClientError
 
     bucket, key = _split(uri)
-    with _told(uri, what, "read"):
+    with _wrap_s3_errors(uri, what, "read"):
         try:
             metadata: dict[str, str] = client().head_object(Bucket=bucket, Key=key)["Metadata"]
         except ClientError as error:
@@ -229,7 +229,7 @@ def version_of(uri: str, what: str) -> str:
         StoreError: it is not there, or cannot be read.
     """
     bucket, key = _split(uri)
-    with _told(uri, what, "read"):
+    with _wrap_s3_errors(uri, what, "read"):
         head = client().head_object(Bucket=bucket, Key=key)
     return f"{head['ContentLength']} {head['ETag']}"
 
@@ -249,7 +249,7 @@ def _pages(listing: str, always: str, bucket: str, prefix: str) -> list[dict[str
 def entries(uri: str, what: str) -> dict[str, tuple[int, str]]:
     """Size in bytes and the store's tag of every object under a folder, by its name relative to it."""
     bucket, prefix = _split(uri.rstrip("/") + "/")
-    with _told(uri, what, "read"):
+    with _wrap_s3_errors(uri, what, "read"):
         return {
             entry["Key"].removeprefix(prefix): (entry["Size"], entry.get("ETag", ""))
             for page in _pages("list_objects_v2", "Name", bucket, prefix)
@@ -266,7 +266,7 @@ def sizes(uri: str, what: str) -> dict[str, int]:
 def delete(uri: str, what: str) -> None:
     """Remove the object, if it is there."""
     bucket, key = _split(uri)
-    with _told(uri, what, "written"):
+    with _wrap_s3_errors(uri, what, "written"):
         client().delete_object(Bucket=bucket, Key=key)
 
 
@@ -279,7 +279,7 @@ def abort_pending(uri: str, what: str) -> int:
     bucket, prefix = _split(uri.rstrip("/") + "/")
     from botocore.exceptions import ClientError
 
-    with _told(uri, what, "written"):
+    with _wrap_s3_errors(uri, what, "written"):
         try:
             pages = _pages("list_multipart_uploads", "Bucket", bucket, prefix)
         except ClientError as error:
@@ -299,7 +299,7 @@ def check_writable(uri: str, what: str) -> None:
         StoreError: the bucket is not there, or does not let them.
     """
     probe = f"{uri.rstrip('/')}/.writable-{uuid.uuid4().hex}"
-    with _told(uri, what, "written"):
+    with _wrap_s3_errors(uri, what, "written"):
         client().head_bucket(Bucket=_split(uri)[0])
         bucket, key = _split(probe)
         client().put_object(Bucket=bucket, Key=key, Body=b"")

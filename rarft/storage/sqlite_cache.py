@@ -13,7 +13,7 @@ def user_cache(name: str) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rarft" / name
 
 
-class Remembered:
+class SqliteCache:
     """Texts by key. All accesses must come from the thread that opened it."""
 
     def __init__(self, path: Path, what: str) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rarft.storage import s3
-from rarft.storage.files import existing_folder, member, replace_folder
-from rarft.storage.manifest import IncompleteError, fault, parse_manifest, read_manifest
+from rarft.storage.files import existing_folder, join_path, replace_folder
+from rarft.storage.manifest import CorruptFolderError, fault, parse_manifest, read_manifest
 
 _OURS = {"rarft.json", "trainer_state.json"}  # files that stand only beside a manifest
 _THREADS = min(16, os.cpu_count() or 1)
@@ -39,17 +39,17 @@ def send_files(folder: Path, uri: str, files: dict[str, dict[str, Any]], what: s
     missing = [
         name
         for name, entry in files.items()
-        if held.get(name) != entry["size"] or s3.sha256_of(member(uri, name), what) != entry["sha256"]
+        if held.get(name) != entry["size"] or s3.sha256_of(join_path(uri, name), what) != entry["sha256"]
     ]
     s3.upload(
-        [(member(uri, name), folder / name) for name in missing],
+        [(join_path(uri, name), folder / name) for name in missing],
         what,
-        {member(uri, name): files[name]["sha256"] for name in missing},
+        {join_path(uri, name): files[name]["sha256"] for name in missing},
     )
     return missing
 
 
-def send_folder(folder: Path, uri: str, manifest: str, what: str) -> list[str]:
+def upload_folder(folder: Path, uri: str, manifest: str, what: str) -> list[str]:
     """Upload a folder that is complete, its manifest last; there must be no other writer.
 
     Returns:
@@ -57,11 +57,11 @@ def send_folder(folder: Path, uri: str, manifest: str, what: str) -> list[str]:
 
     Raises:
         StoreError: the store cannot be written to; then a reader finds no manifest.
-        IncompleteError: the folder is not complete.
+        CorruptFolderError: the folder is not complete.
     """
     content = (folder / manifest).read_bytes()
     files = read_manifest(folder, manifest)["files"]
-    place = member(uri, manifest)
+    place = join_path(uri, manifest)
     held = s3.sizes(uri, what)
     if manifest in held:
         if s3.read(place, what) == content:
@@ -80,8 +80,8 @@ def finish(uri: str, manifest: str, content: bytes, what: str) -> None:
     """
     s3.abort_pending(uri, what)
     for name in s3.sizes(uri, what).keys() - parse_manifest(content, manifest)["files"].keys():
-        s3.delete(member(uri, name), what)
-    s3.write(member(uri, manifest), content, what)
+        s3.delete(join_path(uri, name), what)
+    s3.write(join_path(uri, manifest), content, what)
 
 
 def fetch_folder(uri: str, folder: Path, manifest: str, what: str) -> None:
@@ -89,11 +89,11 @@ def fetch_folder(uri: str, folder: Path, manifest: str, what: str) -> None:
 
     Raises:
         StoreError: the store cannot be read.
-        IncompleteError: there is no manifest, or a file is not what it says.
+        CorruptFolderError: there is no manifest, or a file is not what it says.
     """
     if manifest not in s3.sizes(uri, what):
-        raise IncompleteError(f"{manifest} is missing: it was not written to its end")
-    content = s3.read(member(uri, manifest), what)
+        raise CorruptFolderError(f"{manifest} is missing: it was not written to its end")
+    content = s3.read(join_path(uri, manifest), what)
     files = parse_manifest(content, manifest)["files"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
@@ -108,7 +108,7 @@ def fetch_folder(uri: str, folder: Path, manifest: str, what: str) -> None:
             if not faults:
                 break
         else:
-            raise IncompleteError(next(iter(faults.values())))
+            raise CorruptFolderError(next(iter(faults.values())))
         (unfinished / manifest).write_bytes(content)
         replace_folder(unfinished, folder)
 
@@ -116,11 +116,11 @@ def fetch_folder(uri: str, folder: Path, manifest: str, what: str) -> None:
 def _fetch(uri: str, folder: Path, names: list[str], what: str) -> None:
     for name in names:
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
-            raise IncompleteError(f"{name} lies outside the folder")
+            raise CorruptFolderError(f"{name} lies outside the folder")
     held = s3.sizes(uri, what)
     if gone := [name for name in names if name not in held]:
-        raise IncompleteError(f"{gone[0]} is missing")
-    s3.download([(member(uri, name), folder / name) for name in names], what)
+        raise CorruptFolderError(f"{gone[0]} is missing")
+    s3.download([(join_path(uri, name), folder / name) for name in names], what)
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def fetched_folder(place: str | Path, manifest: str, what: str, beside: Path | N
 
     Raises:
         InputError: it is not there, or cannot be read.
-        IncompleteError: its manifest does not fit.
+        CorruptFolderError: its manifest does not fit.
     """
     if not s3.is_object_uri(place):
         yield existing_folder(str(place), what)
@@ -151,7 +151,7 @@ def fetched_folder(place: str | Path, manifest: str, what: str, beside: Path | N
         if manifest in names:
             fetch_folder(place, folder, manifest, what)
         elif folder.name.startswith("checkpoint-") or names.keys() & _OURS:
-            raise IncompleteError(f"{manifest} is missing: it was not written to its end, or set aside")
+            raise CorruptFolderError(f"{manifest} is missing: it was not written to its end, or set aside")
         else:
             print(f"{what} {place}: has no {manifest}; taken as it is, unverified", flush=True)
             _fetch(place, folder, list(names), what)

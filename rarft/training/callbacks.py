@@ -12,15 +12,22 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rarft.checkpoint.disk_space import bytes_needed, check_space
 from rarft.checkpoint.local import CHECKPOINT_JSON, checkpoints_of, complete, is_complete, mark_good, rotate
-from rarft.checkpoint.uploader import Parcel, Uploads
-from rarft.distributed.collectives import from_all, from_main, leads_node, listing, meet, wait_until_visible
+from rarft.checkpoint.uploader import CheckpointUploader, UploadTask
+from rarft.distributed.collectives import (
+    all_gather,
+    barrier,
+    broadcast_from_main,
+    is_local_main_process,
+    listing,
+    wait_until_visible,
+)
 from rarft.errors import InputError
-from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.reporting.training_curves import render_curves
 from rarft.reporting.training_log import TRAINING_HTML, TRAINING_JSONL, parse_log
 from rarft.storage.files import write_atomically
 from rarft.storage.manifest import entries
-from rarft.training.data import TrainingRows
+from rarft.training.data import TrainingDataset
 from rarft.training.divergence import StepGuard
 
 _INTERVAL = 5.0  # seconds between two lines
@@ -28,7 +35,7 @@ _DRAW_INTERVAL = 10.0  # seconds between two drawings of the curves
 _SHOWN = {"reward": "reward", "kl": "KL", "completion_length": "length"}
 
 
-class ProgressLine(TrainerCallback):
+class ProgressCallback(TrainerCallback):
     """Prints step, time, reward, KL and completion length every few seconds, and at the last step."""
 
     def __init__(self) -> None:
@@ -58,7 +65,7 @@ class ProgressLine(TrainerCallback):
         )  # fmt: skip
 
 
-class CompleteCheckpoints(TrainerCallback):
+class CheckpointCallback(TrainerCallback):
     """Makes a saved checkpoint complete: how it reads prompts, and the manifest; and rotates the good ones.
 
     A checkpoint is good once a later step had a finite loss and gradient norm. Older ones are removed only then, so
@@ -67,12 +74,12 @@ class CompleteCheckpoints(TrainerCallback):
 
     def __init__(
         self,
-        reading: ReadingSettings,
+        reading: PromptConfig,
         settings: dict[str, Any],
         most: int | None,
         in_use: Path | None,
         shared: bool,
-        uploads: Uploads | None,
+        uploads: CheckpointUploader | None,
         guard: StepGuard,
     ) -> None:
         """
@@ -102,7 +109,7 @@ class CompleteCheckpoints(TrainerCallback):
                 check_space(Path(args.output_dir), bytes_needed(model, args, state, self._kept(args)))
             except InputError as error:
                 refusal = str(error)
-        if refusal := from_main(refusal):
+        if refusal := broadcast_from_main(refusal):
             raise InputError(refusal)
 
     def _kept(self, args: Any) -> int | None:
@@ -121,11 +128,11 @@ class CompleteCheckpoints(TrainerCallback):
         if processes.is_main_process:
             self._reading.save(checkpoint)
         processes.wait_for_everyone()
-        parcel = self._complete_together(checkpoint) if self._shared else self._complete_apart(checkpoint)
+        parcel = self._finalize_shared(checkpoint) if self._shared else self._finalize_per_node(checkpoint)
         if self._uploads is not None and parcel is not None:
             self._uploads.send(parcel)
         self._unconfirmed = state.global_step
-        meet()
+        barrier()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Confirm the checkpoint before this step, if the step was finite."""
@@ -146,11 +153,11 @@ class CompleteCheckpoints(TrainerCallback):
                 under_way = self._uploads.under_way if self._uploads else []
                 rotate(run, self._most, [*under_way, *([self._in_use] if self._in_use else [])])
         self._unconfirmed = None
-        meet()
+        barrier()
 
-    def _complete_together(self, checkpoint: Path) -> Parcel | None:
+    def _finalize_shared(self, checkpoint: Path) -> UploadTask | None:
         """All machines see one folder: its manifest names every file in it, once all of them are seen."""
-        seen = from_all(listing(checkpoint) if leads_node() else {})
+        seen = all_gather(listing(checkpoint) if is_local_main_process() else {})
         if not PartialState().is_main_process:
             return None
         largest: dict[str, int] = {}  # a machine may still see an earlier size of what another one wrote
@@ -159,23 +166,23 @@ class CompleteCheckpoints(TrainerCallback):
                 largest[name] = max(size, largest.get(name, 0))
         wait_until_visible(checkpoint, largest)
         complete(checkpoint, self._settings, PartialState().num_processes, entries(checkpoint, CHECKPOINT_JSON))
-        return Parcel(checkpoint)
+        return UploadTask(checkpoint)
 
-    def _complete_apart(self, checkpoint: Path) -> Parcel | None:
+    def _finalize_per_node(self, checkpoint: Path) -> UploadTask | None:
         """Each machine holds a part of the files: the main process's manifest names them all."""
-        own = entries(checkpoint, CHECKPOINT_JSON) if leads_node() else None
-        meet()
-        held = {process: files for process, files in enumerate(from_all(own)) if files is not None}
+        own = entries(checkpoint, CHECKPOINT_JSON) if is_local_main_process() else None
+        barrier()
+        held = {process: files for process, files in enumerate(all_gather(own)) if files is not None}
         if own is None:
             return None
         if not PartialState().is_main_process:
-            return Parcel(checkpoint, own)
+            return UploadTask(checkpoint, own)
         together = {name: entry for files in held.values() for name, entry in files.items()} | own
         complete(checkpoint, self._settings, PartialState().num_processes, together)
-        return Parcel(checkpoint, own, {process: files for process, files in held.items() if process})
+        return UploadTask(checkpoint, own, {process: files for process, files in held.items() if process})
 
 
-class TrainingLog(TrainerCallback):
+class JsonlLogCallback(TrainerCallback):
     """Keeps every log entry in `training.jsonl`, and draws them in `training.html`, while training runs."""
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -222,10 +229,10 @@ class TrainingLog(TrainerCallback):
         self._drawn = time.monotonic()
 
 
-class Epochs(TrainerCallback):
+class SetEpochCallback(TrainerCallback):
     """Tells the rows which epoch is drawn from them."""
 
-    def __init__(self, rows: TrainingRows) -> None:
+    def __init__(self, rows: TrainingDataset) -> None:
         self._rows = rows
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -27,7 +27,7 @@ from rarft.embeddings.encoder import DEFAULT_ENCODER
 from rarft.errors import InputError, did_you_mean, suggestion
 from rarft.storage.files import existing_file
 from rarft.training.deepspeed_config import deepspeed_file
-from rarft.training.tracking import trackers
+from rarft.training.tracking import resolve_report_to
 from rarft.video.decode import MAX_FRAME_PIXELS, PATCH, FrameSampling
 
 # The least value of settings that take no smaller one.
@@ -216,7 +216,7 @@ class TrainingConfig(GRPOConfig):
         self.prompts_per_device = self.per_device_train_batch_size
         self.per_device_train_batch_size *= generations
         self.per_device_eval_batch_size *= self.num_generations_eval or generations
-        self.report_to = trackers(self.report_to)
+        self.report_to = resolve_report_to(self.report_to)
         self.deepspeed = deepspeed_file(self.deepspeed)
         if not self.use_grpo:
             self.loss_type = "bnpo"
@@ -389,7 +389,7 @@ def _kinds() -> dict[str, tuple[Any, ...]]:
     kinds = {}
     for name, hint in get_type_hints(TrainingConfig).items():
         members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        kinds[name] = tuple(get_origin(member) or member for member in members)
+        kinds[name] = tuple(get_origin(join_path) or join_path for join_path in members)
     return kinds
 
 

@@ -14,7 +14,7 @@ from rarft.prompts import fill_prompt
 from rarft.training.curriculum import Curriculum
 
 
-def stratified(samples: list[Sample], seed: int, epoch: int = 0) -> list[Sample]:
+def stratified_shuffle(samples: list[Sample], seed: int, epoch: int = 0) -> list[Sample]:
     """The samples in random order, task types spread evenly: every stretch of the order has its share of each."""
     rng = random.Random(f"{seed} {epoch}")
     groups: dict[str, list[Sample]] = defaultdict(list)
@@ -27,7 +27,7 @@ def stratified(samples: list[Sample], seed: int, epoch: int = 0) -> list[Sample]
     return [sample for _, _, sample in sorted(placed, key=lambda row: row[:2])]
 
 
-def trainable(samples: list[Sample]) -> list[Sample]:
+def filter_trainable(samples: list[Sample]) -> list[Sample]:
     """The samples whose duration is known.
 
     Raises:
@@ -78,7 +78,7 @@ def draw(pool: list[Sample], seed: int, epoch: int, curriculum: Curriculum | Non
     return random.Random(f"{seed} {epoch} {pool[0].source.item} {pool[0].id}").choice(admitted)
 
 
-def whole_batches(samples: list[Sample], prompts: int) -> list[Sample]:
+def pad_to_batch(samples: list[Sample], prompts: int) -> list[Sample]:
     """The samples, filled up from the beginning to a multiple of `prompts`, which one generation draws.
 
     The sampler leaves an incomplete batch out: without this the same samples would never be trained on, and
@@ -108,7 +108,7 @@ def dataset(samples: list[Sample], template: str) -> Dataset:
     return Dataset.from_list([row(sample, template) for sample in samples])
 
 
-class TrainingRows:
+class TrainingDataset:
     """The rows of a training run, laid out anew for each epoch, the same for any number of ranks.
 
     Attributes:
@@ -139,7 +139,10 @@ class TrainingRows:
         """The present epoch's samples in their order, a whole number of generations."""
         if self._laid_out[0] != self.epoch:
             asked = [draw(pool, self._seed, self.epoch, self._curriculum) for pool in self._pools]
-            self._laid_out = (self.epoch, whole_batches(stratified(asked, self._seed, self.epoch), self._prompts))
+            self._laid_out = (
+                self.epoch,
+                pad_to_batch(stratified_shuffle(asked, self._seed, self.epoch), self._prompts),
+            )
         return self._laid_out[1]
 
     def summary(self) -> str:

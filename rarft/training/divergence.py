@@ -12,9 +12,9 @@ from accelerate import PartialState
 from torch import Tensor
 
 from rarft.checkpoint import remote
-from rarft.checkpoint.local import DIVERGED, checkpoints_of, good_step, is_complete, set_aside, step_of
-from rarft.checkpoint.uploader import Uploads
-from rarft.distributed.collectives import from_all, from_main, meet
+from rarft.checkpoint.local import DIVERGED, checkpoints_of, exclude, good_step, is_complete, step_of
+from rarft.checkpoint.uploader import CheckpointUploader
+from rarft.distributed.collectives import all_gather, barrier, broadcast_from_main
 from rarft.errors import DivergedError
 from rarft.storage import s3
 
@@ -92,7 +92,7 @@ def check_weights(model: Any, step: int) -> None:
         DivergedError: One of them is not finite on some process; on every process alike.
     """
     bad = next((name for name, parameter in model.named_parameters() if not _is_finite(_own_part(parameter))), None)
-    if found := [name for name in from_all(bad) if name]:
+    if found := [name for name in all_gather(bad) if name]:
         raise DivergedError(f"step {step}: the weights after it are not finite ({found[0]})")
 
 
@@ -101,12 +101,12 @@ def _set_aside_in_store(store: str, good: int, reason: str) -> list[int]:
     steps = remote.steps_held(store)
     for step in steps:
         if step > good:
-            remote.set_aside(remote.checkpoint_uri(store, step), DIVERGED, reason)
+            remote.exclude(remote.checkpoint_uri(store, step), DIVERGED, reason)
             print(f"training: {remote.checkpoint_uri(store, step)} marked as diverged", flush=True)
     return [step for step in steps if step <= good]
 
 
-def leave_good_checkpoints(run: Path, store: str | None, shared: bool, uploads: Uploads | None) -> str:
+def leave_good_checkpoints(run: Path, store: str | None, shared: bool, uploads: CheckpointUploader | None) -> str:
     """Set the checkpoints of a diverged run aside that are not known to be good. To be called by all processes.
 
     Args:
@@ -118,7 +118,7 @@ def leave_good_checkpoints(run: Path, store: str | None, shared: bool, uploads: 
     Returns:
         Where `--resume_from_checkpoint auto` resumes, or what to do first, for the message.
     """
-    good = from_main(good_step(run))
+    good = broadcast_from_main(good_step(run))
     reason = f"training diverged, and no later step had been finite; good are the checkpoints up to step {good}"
     left: list[int] = []
     refused = None  # by the store: the divergence stays the cause that the run ends with
@@ -127,7 +127,7 @@ def leave_good_checkpoints(run: Path, store: str | None, shared: bool, uploads: 
             uploads.abandon(good)
     except s3.StoreError as error:
         refused = str(error)
-    meet()  # no machine sends any more
+    barrier()  # no machine sends any more
     try:
         if PartialState().is_main_process and store:
             left = _set_aside_in_store(store, good, reason)
@@ -136,11 +136,11 @@ def leave_good_checkpoints(run: Path, store: str | None, shared: bool, uploads: 
     if PartialState().is_main_process and shared:
         for checkpoint in checkpoints_of(run):
             if step_of(checkpoint) > good:
-                place = set_aside(checkpoint, DIVERGED, reason)
+                place = exclude(checkpoint, DIVERGED, reason)
                 print(f"training: {checkpoint.name} renamed to {place.name}", flush=True)
             elif is_complete(checkpoint):
                 left.append(step_of(checkpoint))
-    newest, refused = from_main((max(left, default=None), refused))
+    newest, refused = broadcast_from_main((max(left, default=None), refused))
     if refused:
         return f"delete the checkpoints after step {good} in {store} before resuming (now it says: {refused})"
     return "--resume_from_checkpoint auto " + (

@@ -79,7 +79,7 @@ def inspect_prompt(arguments: list[str]) -> str:
     check_prompts([sample], encoder, template, f"--model_name_or_path {name}")
     messages = row(sample, template)["prompt"]
     frames = encoder.read_video(messages)
-    prompt = encoder.lay_out(messages, frames)
+    prompt = encoder.build_inputs(messages, frames)
     ids_L, positions_3L = prompt.input_ids_L, prompt.position_ids_3L
     video = (ids_L == encoder.video_token_id).nonzero().flatten().tolist()
     marker = processor.tokenizer.decode([encoder.video_token_id])

@@ -9,7 +9,7 @@ import torch
 
 from rarft.checkpoint.local import CHECKPOINT_JSON, FINAL
 from rarft.models.qwen2_5_vl.load import load_model
-from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.models.qwen2_5_vl.vision_features import MERGER
 from rarft.storage.files import replace_folder
 from rarft.storage.manifest import entries, write_manifest
@@ -67,7 +67,7 @@ def _merge(adapters: Path, merged: Path, args: TrainingConfig) -> None:
     PeftModel.from_pretrained(base, adapters).merge_and_unload().save_pretrained(merged, max_shard_size=MAX_SHARD)
 
 
-def save_final(trainer: VideoGRPOTrainer, reading: ReadingSettings, settings: dict[str, Any], folder: Path) -> Path:
+def save_final(trainer: VideoGRPOTrainer, reading: PromptConfig, settings: dict[str, Any], folder: Path) -> Path:
     """Save model, processor and reading settings as `checkpoint-final`; complete or not there.
 
     Adapters are merged into the model, unless `--merge_lora false`.

@@ -24,16 +24,16 @@ _LEAST_PATIENCE = 60.0  # seconds without a step before a rank that was told to 
 _FIRST_PATIENCE = 600.0  # before the first step has shown how long one takes
 
 
-class SaveAtBoundaries(TrainerCallback):
+class PreemptionCallback(TrainerCallback):
     """Puts every save off to the next boundary, and stops there once any rank was told to stop.
 
     Attributes:
-        told_to_stop: this rank was, by SIGTERM.
+        stop_requested: this rank was, by SIGTERM.
         stopped: training ended because of it.
     """
 
     def __init__(self) -> None:
-        self.told_to_stop = self.stopped = False
+        self.stop_requested = self.stopped = False
         self._save_is_due = False
         self._former: Any = None
         self._former_wakeup = -1
@@ -44,7 +44,7 @@ class SaveAtBoundaries(TrainerCallback):
         self._saving = False  # or evaluating: that takes its time
 
     def _on_signal(self, _number: int, _frame: Any) -> None:
-        self.told_to_stop = True
+        self.stop_requested = True
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Listen for SIGTERM."""
@@ -89,8 +89,8 @@ class SaveAtBoundaries(TrainerCallback):
 
     def _any_rank_was_told(self, args: Any) -> bool:
         if not torch.distributed.is_initialized():
-            return self.told_to_stop
-        told = torch.tensor(int(self.told_to_stop), device=args.device)
+            return self.stop_requested
+        told = torch.tensor(int(self.stop_requested), device=args.device)
         torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
         return bool(told.item())
 

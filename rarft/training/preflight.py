@@ -105,8 +105,14 @@ def check_model_fits(settings: dict[str, Any]) -> None:
     memory_gb = torch.cuda.get_device_properties(device).total_memory / 1e9
     if weights_gb <= memory_gb:
         return
-    fitting = [(size, count * parameter_gb) for size, count in PUBLISHED.items() if count * parameter_gb <= memory_gb]
-    smaller = f"use Qwen2.5-VL-{fitting[0][0]} ({fitting[0][1]:.1f} GB), or " if fitting else "use "
+    reshard_callbacks = [
+        (size, count * parameter_gb) for size, count in PUBLISHED.items() if count * parameter_gb <= memory_gb
+    ]
+    smaller = (
+        f"use Qwen2.5-VL-{reshard_callbacks[0][0]} ({reshard_callbacks[0][1]:.1f} GB), or "
+        if reshard_callbacks
+        else "use "
+    )
     conditions = ("" if is_sharded else " with --deepspeed zero3") + (" without --use_vllm" * settings["use_vllm"])
     raise InputError(
         f"--model_name_or_path {name}: each GPU holds all {weights_gb:.1f} GB of weights while it generates, and this "

@@ -57,7 +57,7 @@ def load_converted(args: TrainingConfig) -> None:
         config.setdefault("checkpoint", {})["load_universal"] = True
 
 
-class OwnStepCounts(TrainerCallback):
+class UnshareAdamStepCallback(TrainerCallback):
     """Gives each group of parameters its own count of Adam's steps after a universal checkpoint was loaded.
 
     DeepSpeed 0.19.8 hands one tensor to all of them, and torch's fused AdamW counts in place: with two groups each
@@ -73,7 +73,7 @@ class OwnStepCounts(TrainerCallback):
                 counted["step"] = counted["step"].clone()
 
 
-class NewRandomNumbers(TrainerCallback):
+class ReseedCallback(TrainerCallback):
     """Begins new random numbers before the first step, on each rank others: no saved ones fit the ranks."""
 
     def __init__(self) -> None:

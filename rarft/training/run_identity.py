@@ -12,7 +12,7 @@ from rarft.annotations.schema import Sample
 from rarft.training.config import TrainingConfig
 
 # Settings that do not change what a run ends with; of the data it is the content that counts.
-_WITHOUT_EFFECT = {
+_IGNORED_FIELDS = {
     "resume_from_checkpoint", "train_data_path", "eval_data_path", "embeddings", "frame_cache", "frame_cache_gb",
     "decode_workers", "out", "scratch", "local_rank",
 }  # fmt: skip
@@ -55,10 +55,10 @@ def _content(name: str) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else name
 
 
-def whole_identity(settings: dict[str, Any], samples: list[Sample], template: str) -> dict[str, Any]:
+def run_fingerprint(settings: dict[str, Any], samples: list[Sample], template: str) -> dict[str, Any]:
     """Everything that a finished run depends on: two runs alike in this end alike."""
     return {
-        **{name: repr(value) for name, value in settings.items() if name not in _WITHOUT_EFFECT},
+        **{name: repr(value) for name, value in settings.items() if name not in _IGNORED_FIELDS},
         "data": data_hash(samples),
         "template": template,
         "rewards": [_content(name) for name in settings["reward_funcs"]],

@@ -9,7 +9,7 @@ from pathlib import Path
 PROJECT = "time_r1"
 
 
-def trackers(asked: list[str]) -> list[str]:
+def resolve_report_to(asked: list[str]) -> list[str]:
     """Where metrics go: what was asked for; with `auto`, W&B where it is installed."""
     if asked != ["auto"]:
         return asked

@@ -11,38 +11,38 @@ from transformers import AutoConfig, PrinterCallback, TrainerCallback, enable_fu
 
 from rarft.annotations.schema import Sample, read_samples
 from rarft.checkpoint import remote
-from rarft.checkpoint.local import CHECKPOINT_JSON, DONE, FINAL, checkpoints_of, is_complete, sweep
+from rarft.checkpoint.local import CHECKPOINT_JSON, DONE, FINAL, checkpoints_of, is_complete, remove_temp_files
 from rarft.checkpoint.locate import checkpoint_path
 from rarft.checkpoint.resume import AUTO, Resume, is_done, mark_done
-from rarft.checkpoint.uploader import Parcel, Uploads
-from rarft.distributed.collectives import folder_is_shared, from_main, leads_node, meet
+from rarft.checkpoint.uploader import CheckpointUploader, UploadTask
+from rarft.distributed.collectives import barrier, broadcast_from_main, folder_is_shared, is_local_main_process
 from rarft.embeddings.encoder import SentenceEncoder
 from rarft.embeddings.store import ReferenceStore
 from rarft.errors import EXIT_PREEMPTED, DivergedError, InputError
 from rarft.models.qwen2_5_vl.load import load_processor, local_checkpoint
-from rarft.models.qwen2_5_vl.prefetch import PromptReader
+from rarft.models.qwen2_5_vl.prefetch import PromptPrefetcher
 from rarft.models.qwen2_5_vl.prompt_check import check_prompts
-from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
 from rarft.models.qwen2_5_vl.rollout import vision_token_ids
 from rarft.prompts import load_prompt_template
 from rarft.reporting.training_log import TRAINING_HTML, TRAINING_JSONL
 from rarft.rewards.registry import RewardFunction, resolve_rewards
 from rarft.storage import s3
-from rarft.storage.files import LOCK, exclusive, local_path, make_folder, member
-from rarft.storage.sync import send_folder
+from rarft.storage.files import LOCK, join_path, local_path, lock_folder, make_folder
+from rarft.storage.sync import upload_folder
 from rarft.training import config as configuration
-from rarft.training.callbacks import CompleteCheckpoints, Epochs, ProgressLine, TrainingLog
+from rarft.training.callbacks import CheckpointCallback, JsonlLogCallback, ProgressCallback, SetEpochCallback
 from rarft.training.config import TrainingConfig
 from rarft.training.curriculum import Curriculum
-from rarft.training.data import TrainingRows, dataset, pools_of, trainable
+from rarft.training.data import TrainingDataset, dataset, filter_trainable, pools_of
 from rarft.training.deepspeed_config import prepare_deepspeed
 from rarft.training.divergence import StepGuard, check_weights, leave_good_checkpoints
 from rarft.training.model import load_policy, lora_config, save_final
-from rarft.training.preemption import SaveAtBoundaries
+from rarft.training.preemption import PreemptionCallback
 from rarft.training.preflight import check_prompt_lengths, check_settings, experiment_name, lora_rate_warning
-from rarft.training.reshard import NewRandomNumbers, OwnStepCounts, convert, load_converted, ranks_of
-from rarft.training.run_identity import identity, whole_identity
+from rarft.training.reshard import ReseedCallback, UnshareAdamStepCallback, convert, load_converted, ranks_of
+from rarft.training.run_identity import identity, run_fingerprint
 from rarft.training.tracking import wandb_run
 from rarft.training.trainer import VideoGRPOTrainer
 from rarft.video.cache import FrameCache
@@ -52,12 +52,12 @@ from rarft.video.decode import read_frames
 def _read_data(settings: dict[str, Any]) -> tuple[list[Sample], list[Sample]]:
     """Samples to train on, and samples to evaluate on during training, if any."""
     read = read_samples(settings["train_data_path"], "--train_data_path")
-    samples = trainable(read)
+    samples = filter_trainable(read)
     if left_out := len(read) - len(samples):
         print(f"training: {left_out} of {len(read)} queries left out, their duration is not known", flush=True)
     if not settings["eval_data_path"]:
         return samples, []
-    return samples, trainable(read_samples(settings["eval_data_path"], "--eval_data_path"))
+    return samples, filter_trainable(read_samples(settings["eval_data_path"], "--eval_data_path"))
 
 
 def _load_references(settings: dict[str, Any]) -> ReferenceStore:
@@ -67,9 +67,7 @@ def _load_references(settings: dict[str, Any]) -> ReferenceStore:
     return ReferenceStore.load(settings["embeddings"], encoder)
 
 
-def _prompt_encoder(
-    args: TrainingConfig, processor: Any, model_config: Any, reading: ReadingSettings
-) -> PromptEncoder:
+def _prompt_encoder(args: TrainingConfig, processor: Any, model_config: Any, reading: PromptConfig) -> PromptEncoder:
     read = read_frames
     if args.frame_cache:
         read = FrameCache(Path(args.frame_cache), args.frame_cache_gb * 1e9).read
@@ -78,10 +76,10 @@ def _prompt_encoder(
 
 def _build_trainer(
     args: TrainingConfig,
-    rows: TrainingRows,
+    rows: TrainingDataset,
     eval_samples: list[Sample],
     rewards: list[RewardFunction],
-    reading: ReadingSettings,
+    reading: PromptConfig,
     callbacks: list[TrainerCallback],
     guard: StepGuard,
 ) -> VideoGRPOTrainer:
@@ -97,7 +95,7 @@ def _build_trainer(
     check_prompt_lengths([*rows.all_samples, *eval_samples], encoder, reading.prompt, args.max_prompt_length)
     # This rank's prompts of the steps that are drawn at a time, and those of the next.
     batches = max(args.steps_per_generation, args.gradient_accumulation_steps)
-    reader = PromptReader(encoder, args.decode_workers, 2 * args.prompts_per_device * (batches + 1))
+    reader = PromptPrefetcher(encoder, args.decode_workers, 2 * args.prompts_per_device * (batches + 1))
     rows.on_draw = reader.announce
 
     args.generation_kwargs = {**(args.generation_kwargs or {}), "suppress_tokens": vision_token_ids(model_config)}
@@ -129,7 +127,7 @@ _STORE = ".store"  # file in a run's folder that says which store its checkpoint
 
 
 @dataclass(frozen=True)
-class _Places:
+class _RunPaths:
     """Where a run's files go.
 
     Attributes:
@@ -143,13 +141,13 @@ class _Places:
     depth: int
 
     @classmethod
-    def of(cls, settings: dict[str, Any]) -> "_Places":
+    def of(cls, settings: dict[str, Any]) -> "_RunPaths":
         """Where the settings put them; nothing is made yet."""
         name = Path("checkpoints") / experiment_name(settings)
         out = settings["out"]
         in_store = s3.is_object_uri(out)
         run = local_path(settings["scratch"] if in_store else out, "--scratch" if in_store else "--out") / name
-        return cls(run, member(out, name.as_posix()) if in_store else None, len(name.parts))
+        return cls(run, join_path(out, name.as_posix()) if in_store else None, len(name.parts))
 
     def make(self, out: str) -> None:
         """Make both, and make sure that they can be written to and that `run` is not another store's.
@@ -168,7 +166,7 @@ class _Places:
             )
 
 
-def _send_the_end(places: _Places) -> None:
+def _upload_final(places: _RunPaths) -> None:
     """Send the final checkpoint, what lies beside it, and the mark of the end, in this order.
 
     Raises:
@@ -180,16 +178,18 @@ def _send_the_end(places: _Places) -> None:
         raise RuntimeError(f"{places.run / FINAL} is whole, and starting again sends it: {error}") from error
 
 
-def _send_files_of_the_end(places: _Places) -> None:
+def _send_files_of_the_end(places: _RunPaths) -> None:
     assert places.store is not None
-    send_folder(places.run / FINAL, member(places.store, FINAL), CHECKPOINT_JSON, remote.WHAT)
+    upload_folder(places.run / FINAL, join_path(places.store, FINAL), CHECKPOINT_JSON, remote.WHAT)
     names = (TRAINING_JSONL, TRAINING_HTML, "completions/*")
     files = [path for name in names for path in sorted(places.run.glob(name)) if path.is_file()]
-    s3.upload([(member(places.store, path.relative_to(places.run).as_posix()), path) for path in files], remote.WHAT)
-    s3.upload([(member(places.store, DONE), places.run / DONE)], remote.WHAT)
+    s3.upload(
+        [(join_path(places.store, path.relative_to(places.run).as_posix()), path) for path in files], remote.WHAT
+    )
+    s3.upload([(join_path(places.store, DONE), places.run / DONE)], remote.WHAT)
 
 
-def _leave_nothing(places: _Places, kind: type[BaseException] | None, *_: object) -> None:
+def _remove_empty_run_dir(places: _RunPaths, kind: type[BaseException] | None, *_: object) -> None:
     """As the exit of a `with`: a run that was refused leaves no empty folders."""
     if kind is None or not issubclass(kind, InputError):
         return
@@ -201,7 +201,7 @@ def _leave_nothing(places: _Places, kind: type[BaseException] | None, *_: object
                 folder.rmdir()
 
 
-def _claim(places: _Places, out: str, held: contextlib.ExitStack) -> None:
+def _lock_run_dir(places: _RunPaths, out: str, held: contextlib.ExitStack) -> None:
     """Keep other processes from training into the same folder, for as long as `held` is, and tidy it up.
 
     Raises:
@@ -209,18 +209,18 @@ def _claim(places: _Places, out: str, held: contextlib.ExitStack) -> None:
     """
     refusal = None
     if PartialState().is_main_process:
-        held.push(functools.partial(_leave_nothing, places))
+        held.push(functools.partial(_remove_empty_run_dir, places))
         try:
-            held.enter_context(exclusive(places.run, "--exp_name"))
-            sweep(places.run)
+            held.enter_context(lock_folder(places.run, "--exp_name"))
+            remove_temp_files(places.run)
             (places.run / _STORE).write_text(out if places.store else "", encoding="utf-8")
         except InputError as error:
             refusal = str(error)
-    if refusal := from_main(refusal):
+    if refusal := broadcast_from_main(refusal):
         raise InputError(refusal)
 
 
-def _fit_to_ranks(args: TrainingConfig, checkpoint: Path, shared: bool) -> list[TrainerCallback]:
+def _reshard_if_needed(args: TrainingConfig, checkpoint: Path, shared: bool) -> list[TrainerCallback]:
     """Make a checkpoint of another number of ranks one that these can load; returns what that takes in training."""
     state = PartialState()
     saved = ranks_of(checkpoint)
@@ -229,32 +229,32 @@ def _fit_to_ranks(args: TrainingConfig, checkpoint: Path, shared: bool) -> list[
     if state.is_main_process:
         print(f"training: saved by {saved} rank(s), now {state.num_processes}: other random numbers", flush=True)
     if args.deepspeed:
-        if state.is_main_process or (leads_node() and not shared):
+        if state.is_main_process or (is_local_main_process() and not shared):
             convert(checkpoint)
-        meet()
+        barrier()
         load_converted(args)
-    return [NewRandomNumbers(), *([OwnStepCounts()] if args.deepspeed else [])]
+    return [ReseedCallback(), *([UnshareAdamStepCallback()] if args.deepspeed else [])]
 
 
-def _is_done(places: _Places, whole: dict[str, Any]) -> bool:
+def _is_done(places: _RunPaths, whole: dict[str, Any]) -> bool:
     """Whether this very run has ended well before; what of its end is here and not yet in the store is sent."""
     done = False
     if PartialState().is_main_process:
         done = is_done(places.store or places.run, whole)
         if not done and places.store and is_done(places.run, whole):
-            _send_the_end(places)
+            _upload_final(places)
             done = True
-    return bool(from_main(done))
+    return bool(broadcast_from_main(done))
 
 
-def _uploads(places: _Places, shared: bool, most: int | None) -> Uploads | None:
+def _uploads(places: _RunPaths, shared: bool, most: int | None) -> CheckpointUploader | None:
     """Sends checkpoints, on one process of each machine that holds some; first what a killed run had not sent."""
-    if places.store is None or not (leads_node() if not shared else PartialState().is_main_process):
+    if places.store is None or not (is_local_main_process() if not shared else PartialState().is_main_process):
         return None
-    uploads = Uploads(places.store, places.run, most)
+    uploads = CheckpointUploader(places.store, places.run, most)
     for left in reversed(checkpoints_of(places.run)) if shared else ():
         if is_complete(left):
-            uploads.send(Parcel(left))
+            uploads.send(UploadTask(left))
     return uploads
 
 
@@ -284,9 +284,9 @@ def train(arguments: list[str]) -> str:
     # Before the configuration, which may set up DeepSpeed: ZeRO-3 would partition the encoder.
     references = _load_references(settings)
     rewards = resolve_rewards(settings["reward_funcs"], references, settings["correction_baseline"])
-    places = _Places.of(settings)
+    places = _RunPaths.of(settings)
     model, asked = settings["model_name_or_path"], settings["resume_from_checkpoint"]
-    whole = whole_identity(settings, samples, template)
+    whole = run_fingerprint(settings, samples, template)
     settings["model_name_or_path"] = local_checkpoint(
         model, local_path(settings["scratch"], "--scratch"), "--model_name_or_path"
     )
@@ -300,10 +300,10 @@ def train(arguments: list[str]) -> str:
     common = identity(args, model, samples, template)
     where = places.store or places.run
     with contextlib.ExitStack() as held:
-        _claim(places, settings["out"], held)
+        _lock_run_dir(places, settings["out"], held)
         if asked == AUTO and _is_done(places, whole):
             print(f"training: {name} is done already; another --exp_name would train anew", flush=True)
-            return member(where, FINAL)
+            return join_path(where, FINAL)
         shared = folder_is_shared(places.run)
         if not shared and places.store is None:
             raise InputError(
@@ -311,25 +311,25 @@ def train(arguments: list[str]) -> str:
                 "share, or s3://BUCKET/PREFIX"
             )
         resumed = Resume(asked, places.run, places.store, shared, common).checkpoint()
-        fitting = _fit_to_ranks(args, resumed, shared) if resumed else []
+        reshard_callbacks = _reshard_if_needed(args, resumed, shared) if resumed else []
         uploads = _uploads(places, shared, args.save_total_limit)
         if uploads:
             held.push(uploads.close_after)
         sampling = args.sampling
-        reading = ReadingSettings(
+        reading = PromptConfig(
             template, sampling.fps, sampling.total_pixels, sampling.min_frame_pixels, args.max_completion_length
         )
         pools = pools_of(samples, args.queries_per_item, args.refusable_pool)
         curriculum = Curriculum(pools, references.similarities) if args.curriculum else None
-        rows = TrainingRows(pools, template, args.seed, args.prompts_per_generation, curriculum)
+        rows = TrainingDataset(pools, template, args.seed, args.prompts_per_generation, curriculum)
         if PartialState().is_main_process:
             print(f"training: {rows.summary()}", flush=True)
         guard = StepGuard(args.fp16)
-        checkpoints = CompleteCheckpoints(reading, common, args.save_total_limit, resumed, shared, uploads, guard)
+        checkpoints = CheckpointCallback(reading, common, args.save_total_limit, resumed, shared, uploads, guard)
         args.save_total_limit, args.resume_from_checkpoint = None, None  # ours count complete checkpoints alone
-        boundaries = SaveAtBoundaries()
-        log = TrainingLog(places.run, name)
-        callbacks = [*fitting, ProgressLine(), log, Epochs(rows), boundaries, checkpoints]
+        boundaries = PreemptionCallback()
+        log = JsonlLogCallback(places.run, name)
+        callbacks = [*reshard_callbacks, ProgressCallback(), log, SetEpochCallback(rows), boundaries, checkpoints]
         trainer = _build_trainer(args, rows, eval_samples, rewards, reading, callbacks, guard)
         if "wandb" in args.report_to and trainer.accelerator.is_main_process:
             held.enter_context(wandb_run(places.run, args.run_name or name))
@@ -349,11 +349,11 @@ def train(arguments: list[str]) -> str:
             if trainer.accelerator.is_main_process:
                 mark_done(places.run, whole)
                 if places.store:
-                    _send_the_end(places)
+                    _upload_final(places)
     if boundaries.stopped:
         print(f"training: stopped at step {trainer.state.global_step}, as told; start again to go on", flush=True)
         trainer.accelerator.wait_for_everyone()  # a launcher kills the others once one has ended
         raise SystemExit(EXIT_PREEMPTED)
     if references.misses:
         print(f"training: {references.misses} reference queries were not precomputed and were encoded", flush=True)
-    return member(where, FINAL)
+    return join_path(where, FINAL)

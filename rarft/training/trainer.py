@@ -25,16 +25,16 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from rarft.models.qwen2_5_vl.logprobs import (
-    logits_are_few,
+    fits_logits_budget,
+    limit_lm_head_to_completions,
     per_completion_logps,
-    score_completions_only,
     shared_prefix_logps,
 )
-from rarft.models.qwen2_5_vl.prefetch import PromptReader
+from rarft.models.qwen2_5_vl.prefetch import PromptPrefetcher
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs, prompt_text, video_of
 from rarft.models.qwen2_5_vl.rollout import generate, vision_token_ids
 from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
-from rarft.models.qwen2_5_vl.vision_features import accept_features, is_frozen, with_features
+from rarft.models.qwen2_5_vl.vision_features import enable_cached_features, encode_video, is_frozen
 from rarft.models.qwen2_5_vl.vllm_rollout import generate_with_vllm
 from rarft.rewards.completions import completion_text
 from rarft.training.config import TrainingConfig
@@ -45,7 +45,7 @@ from rarft.training.stopwatch import Stopwatch
 from rarft.video.probe import VideoError
 
 # The private methods of trl 1.16 that are overridden, and the parameters that we rely on.
-SEAMS = {
+OVERRIDDEN_METHODS = {
     "_tokenize_prompts": {"prompts"},
     "_generate_single_turn": {"prompt_ids", "images", "multimodal_fields", "num_generations"},
     "_get_per_token_logps_and_entropies": {
@@ -64,7 +64,7 @@ SEAMS = {
 MAX_SHARD = "5GB"
 
 # Names under which the guide knows what TRL logs (decision D11).
-GUIDE_METRICS = {"completions/mean_length": "completion_length", "entropy": "generation_entropy"}
+METRIC_ALIASES = {"completions/mean_length": "completion_length", "entropy": "generation_entropy"}
 
 # Metrics that TRL computes as means over the tokens of a micro-batch.
 _TOKEN_MEANS = (
@@ -77,13 +77,13 @@ _TOKEN_MEANS = (
 )
 
 
-def check_seams() -> None:
+def check_trl_compat() -> None:
     """Make sure that TRL still has the methods that this trainer overrides.
 
     Raises:
         RuntimeError: it does not; the message names the method and the version that fits.
     """
-    for name, wanted in SEAMS.items():
+    for name, wanted in OVERRIDDEN_METHODS.items():
         method = getattr(GRPOTrainer, name, None)
         missing = wanted - (inspect.signature(method).parameters.keys() if method else set())
         if missing:
@@ -98,14 +98,14 @@ class VideoGRPOTrainer(GRPOTrainer):
 
     args: TrainingConfig
 
-    def __init__(self, *, prompt_reader: PromptReader, guard: StepGuard, **arguments: Any) -> None:
+    def __init__(self, *, prompt_reader: PromptPrefetcher, guard: StepGuard, **arguments: Any) -> None:
         """
         Args:
             prompt_reader: reads conversations into model inputs, ahead of time where it can.
             guard: checks each step's loss and gradient norm.
             arguments: of `trl.GRPOTrainer`.
         """
-        check_seams()
+        check_trl_compat()
         self._prompt_reader, self._guard = prompt_reader, guard
         self._stopwatch = Stopwatch()
         self._laps = 0
@@ -124,18 +124,18 @@ class VideoGRPOTrainer(GRPOTrainer):
             save = self.model.save_pretrained
             self.model.save_pretrained = functools.partial(save, max_shard_size=MAX_SHARD)
         tokens = max(self.num_generations, self.num_generations_eval) * self.max_completion_length
-        self._keeps_logits = logits_are_few(tokens, self.model.config.text_config.vocab_size)
+        self._keeps_logits = fits_logits_budget(tokens, self.model.config.text_config.vocab_size)
         self.reward_funcs: list[Any] = [self._timed("reward", reward) for reward in self.reward_funcs]
         self.accelerator.backward = self._timed("backward", self.accelerator.backward)
         # With vLLM the vision tower's features are the engine's own, and no pass here comes before the loss.
         self._reuses_vision = is_frozen(self.model) and not self.use_vllm
         models = [self.model, *([self.accelerator.unwrap_model(self.ref_model)] if self.ref_model is not None else [])]
         for model in models:
-            score_completions_only(model)
+            limit_lm_head_to_completions(model)
             if args.prompt_sharing == "on":
                 enable_shared_prefix(model)
             if self._reuses_vision:
-                accept_features(model)
+                enable_cached_features(model)
 
     def _timed(self, part: str, function: Any) -> Any:
         @functools.wraps(function)
@@ -167,7 +167,7 @@ class VideoGRPOTrainer(GRPOTrainer):
             return self._prompt_reader.take(messages)
         except VideoError as error:
             self._skipped_videos.add(index, video_of(messages), str(error))
-            return self._prompt_reader.encoder.without_video(messages)
+            return self._prompt_reader.encoder.placeholder_inputs(messages)
 
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **_: Any
@@ -190,7 +190,7 @@ class VideoGRPOTrainer(GRPOTrainer):
             model.eval()
             if self._reuses_vision:
                 with self.accelerator.autocast():
-                    self._groups = [with_features(model, prompt) for prompt in self._groups]
+                    self._groups = [encode_video(model, prompt) for prompt in self._groups]
             # As many prompts at a time as `--per_device_train_batch_size` says: their caches are held together.
             for start in range(0, len(self._groups), self.args.prompts_per_device):
                 prompts = self._groups[start : start + self.args.prompts_per_device]
@@ -409,8 +409,8 @@ class VideoGRPOTrainer(GRPOTrainer):
         for name in list(metrics):
             if name.startswith("rewards/") and name.endswith("/mean"):
                 metrics[name.removesuffix("/mean")] = list(metrics[name])
-            elif name in GUIDE_METRICS:
-                metrics[GUIDE_METRICS[name]] = list(metrics[name])
+            elif name in METRIC_ALIASES:
+                metrics[METRIC_ALIASES[name]] = list(metrics[name])
         # TRL's table of completions: a parquet file, and where the tracker takes tables, one there.
         due = bool(metrics) and self.model.training and self._shows_completions
         self.log_completions = self._always_log_completions or due

@@ -19,7 +19,7 @@ import torch
 import xxhash
 
 from rarft.segments import Segment
-from rarft.storage.s3 import NotThereError, is_object_uri, version_of
+from rarft.storage.s3 import ObjectNotFoundError, is_object_uri, version_of
 from rarft.video.decode import Frames, FrameSampling, read_frames
 from rarft.video.probe import VideoError
 
@@ -28,7 +28,7 @@ _VERSION = 2
 _SUFFIX = ".frames"
 _CHUNK = 2**22  # bytes
 # A process looks through the folder after it has written this share of the bound: others write there, too.
-_LOOK_AFTER = 0.01
+_SCAN_FRACTION = 0.01
 _STALE = 3600.0  # seconds after which a temporary file is one that a killed process left
 
 _log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def _content_hash(path: str) -> str:
     if is_object_uri(path):
         try:
             return f"{path} {version_of(path, 'video')}"
-        except NotThereError as error:
+        except ObjectNotFoundError as error:
             raise VideoError(str(error)) from error
     digest = xxhash.xxh3_128()
     try:
@@ -133,7 +133,7 @@ class FrameCache:
         finally:
             Path(temporary).unlink(missing_ok=True)
         self._written += len(body)
-        if self._written > self._max_bytes * _LOOK_AFTER:
+        if self._written > self._max_bytes * _SCAN_FRACTION:
             self._written = 0.0
             self._shrink()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import av
 
 from rarft.errors import InputError
-from rarft.storage.files import fetched
-from rarft.storage.s3 import NotThereError, is_object_uri
+from rarft.storage.files import open_local
+from rarft.storage.s3 import ObjectNotFoundError, is_object_uri
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"}
 
@@ -39,8 +39,8 @@ def local_video(path: str) -> Iterator[str]:
     """
     with ExitStack() as files:
         try:
-            local = str(files.enter_context(fetched(path, "video"))) if is_object_uri(path) else path
-        except NotThereError as error:
+            local = str(files.enter_context(open_local(path, "video"))) if is_object_uri(path) else path
+        except ObjectNotFoundError as error:
             raise VideoError(str(error)) from error
         yield local
 

@@ -4,7 +4,7 @@ from helpers.riq_items import ANSWERABLE, REFUSABLE, item, query
 
 # name: (item, what becomes of its answerable and its refusable query, codes found)
 # A accepted, R repaired, Q quarantined
-TROUBLES = {
+CASES = {
     "no duration": (item(duration=None), "AA", ["RIQ110"]),
     "past the end within tolerance": (item(timestamp=[1.0, 10.9]), "RA", ["RIQ102"]),
     "past the end": (item(timestamp=[1.0, 36.5]), "QA", ["RIQ101"]),

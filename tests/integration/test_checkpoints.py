@@ -20,15 +20,15 @@ from rarft.checkpoint.local import (
     good_step,
     mark_good,
     newest_complete,
+    remove_temp_files,
     rotate,
-    sweep,
     verified,
 )
 from rarft.checkpoint.resume import Resume
 from rarft.errors import EXIT_PREEMPTED, InputError
 from rarft.models.qwen2_5_vl.load import load_model
-from rarft.storage.files import exclusive
-from rarft.storage.manifest import IncompleteError, entries, verify
+from rarft.storage.files import lock_folder
+from rarft.storage.manifest import CorruptFolderError, entries, verify
 
 SETTINGS = {
     "model": "tiny", "data": "abc", "template": "{query}", "num_generations": 4, "seed": 42,
@@ -95,14 +95,14 @@ def test_what_killed_processes_were_about_to_make_is_swept(tmp_path):
     (tmp_path / ".checkpoint-final.unfinished").mkdir()
     (tmp_path / ".checkpoint.json.12.tmp").write_text("")
     kept = checkpoint(tmp_path, 2)
-    sweep(tmp_path)
+    remove_temp_files(tmp_path)
     assert list(tmp_path.iterdir()) == [kept]
 
 
 def test_the_random_state_of_every_rank_is_required(tmp_path):
     files = ("model.safetensors", "rng_state_0.pth", "rng_state_1.pth")
     assert verified(checkpoint(tmp_path, 2, 2, files))["step"] == 2
-    with pytest.raises(IncompleteError, match=r"rng_state_1\.pth is missing"):
+    with pytest.raises(CorruptFolderError, match=r"rng_state_1\.pth is missing"):
         verified(checkpoint(tmp_path, 4, 2, files[:2]))
 
 
@@ -311,17 +311,17 @@ def test_a_disk_that_fills_up_leaves_nothing_that_looks_complete(validated, tmp_
     assert done.stderr.splitlines()[-1].startswith("rarft train: ")
     run = tmp_path / "checkpoints" / "rarft"
     assert [path.name for path in checkpoints_of(run)] == ["checkpoint-2"]
-    with pytest.raises(IncompleteError):
+    with pytest.raises(CorruptFolderError):
         verified(run / "checkpoint-2")
     train(validated, tmp_path, *SAVING)
     same_state(run / "checkpoint-6", uninterrupted / "checkpoint-6")
 
 
 def test_two_processes_do_not_train_into_one_folder(validated, tmp_path, monkeypatch):
-    monkeypatch.setattr("rarft.storage.files._PATIENCE", 0.0)
+    monkeypatch.setattr("rarft.storage.files._TIMEOUT_S", 0.0)
     run = tmp_path / "checkpoints" / "rarft"
     run.mkdir(parents=True)
-    with exclusive(run, "--exp_name"), pytest.raises(InputError, match="another process is training into"):
+    with lock_folder(run, "--exp_name"), pytest.raises(InputError, match="another process is training into"):
         train(validated, tmp_path, "--max_steps", "1")
     train(validated, tmp_path, "--max_steps", "1")
 
@@ -331,7 +331,7 @@ def test_a_rank_that_waits_for_a_dead_one_ends_soon_after_it_is_told_to(tmp_path
         "import os, signal, threading\n"
         "from rarft.training import preemption\n"
         "preemption._FIRST_PATIENCE = 1.0\n"
-        "preemption.SaveAtBoundaries().on_train_begin(None, None, None)\n"
+        "preemption.PreemptionCallback().on_train_begin(None, None, None)\n"
         "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
         "stuck = threading.Lock(); stuck.acquire(); stuck.acquire()\n"  # as in a collective
     )
@@ -343,7 +343,7 @@ def test_a_rank_that_waits_for_a_dead_one_ends_soon_after_it_is_told_to(tmp_path
 
 
 def test_ranks_live_where_their_launcher_is_the_first_process_of_a_container():
-    child = "from rarft.distributed.launch import die_with_launcher; die_with_launcher(); print('trains')"
+    child = "from rarft.distributed.launch import exit_with_parent; exit_with_parent(); print('trains')"
     parent = (
         "import os, subprocess, sys\n"
         f"subprocess.run([sys.executable, '-c', {child!r}], env={{**os.environ, 'TORCHELASTIC_RUN_ID': 'x'}})\n"

@@ -50,8 +50,8 @@ def test_rank_ends_with_killed_launcher(tmp_path, variable, survives):
     """A process that a launcher started ends with it; one that a person's shell started does not."""
     rank = (
         "import os, pathlib, time\n"
-        "from rarft.distributed.launch import die_with_launcher\n"
-        "die_with_launcher()\n"
+        "from rarft.distributed.launch import exit_with_parent\n"
+        "exit_with_parent()\n"
         "pathlib.Path('part').write_text(str(os.getpid()))\n"
         "os.rename('part', 'pid')\n"
         "time.sleep(60)\n"

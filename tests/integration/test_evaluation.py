@@ -20,10 +20,10 @@ from rarft.annotations.schema import read_samples
 from rarft.checkpoint.locate import checkpoint_path
 from rarft.errors import InputError
 from rarft.evaluation.generate import Predictor, in_batches
-from rarft.evaluation.metrics import Table
+from rarft.evaluation.metrics import PredictionTable
 from rarft.evaluation.predictions import read_predictions
 from rarft.evaluation.report import console_table, render_report
-from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.reporting.training_curves import render_curves
 from rarft.reporting.training_log import render_training, training_of
 
@@ -105,7 +105,7 @@ def test_a_reward_that_never_applied_has_no_curve():
 
 def test_a_video_is_decoded_and_encoded_once_for_all_of_its_queries(validated):
     samples = read_samples(str(validated), "data")
-    predictor = Predictor("tiny", ReadingSettings.of("tiny"))
+    predictor = Predictor("tiny", PromptConfig.of("tiny"))
     completions = [
         text for batch in in_batches(samples, 4) for text in predictor.complete([samples[index] for index in batch])
     ]
@@ -220,7 +220,7 @@ def test_a_refusable_query_of_any_difficulty_has_its_place_in_the_report(tmp_pat
 def test_a_third_checkpoint_is_told_from_the_others_whatever_its_name(evaluated, validated, name, shown):
     metrics = {**evaluated[1], "third": {**evaluated[1]["third"], "checkpoint": name}}
     rows, _ = read_predictions(evaluated[0] / "predictions.jsonl", None, "predictions")
-    page = render_report(metrics, dict.fromkeys(("checkpoint", "base", "third"), Table(rows)), [])
+    page = render_report(metrics, dict.fromkeys(("checkpoint", "base", "third"), PredictionTable(rows)), [])
     assert f"<p class=note>base: {html.escape(rows[0].completion)}" in page
     assert f"<p class=note>{shown}: {html.escape(rows[0].completion)}" in page
     header, *figures = console_table(metrics).splitlines()

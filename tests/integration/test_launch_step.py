@@ -23,8 +23,8 @@ FINAL = "checkpoints/seven/checkpoint-final"
 def cluster(monkeypatch, tmp_path):
     served = Cluster()
     monkeypatch.setattr(train, "connect", served.api)
-    monkeypatch.setattr(train, "own_namespace", lambda: "lab")
-    monkeypatch.setattr(launcher, "_LOOK_EVERY", 0.2)
+    monkeypatch.setattr(train, "current_namespace", lambda: "lab")
+    monkeypatch.setattr(launcher, "_POLL_INTERVAL_S", 0.2)
     monkeypatch.setattr(launcher, "_LOOK_AT_MOST_EVERY", 0.1)
     with buckets("moto", tmp_path, "runs"):
         boto3.client("s3").put_object(Bucket="runs", Key=f"a/{FINAL}/checkpoint.json", Body=b'{"files": {}}')

@@ -17,7 +17,7 @@ from rarft.cluster import launcher as module
 from rarft.cluster.job_config import Job
 from rarft.cluster.launcher import Launcher
 from rarft.cluster.pytorchjob import pytorchjob
-from rarft.errors import ElsewhereError, InputError
+from rarft.errors import ChildFailedError, InputError
 
 ACCOUNT = """
 Root Cause (first observed failure):
@@ -33,7 +33,7 @@ JOB = Job(name="first", image="i", arguments=["--preset=tiny"], nodes=2, gpus=1)
 
 @pytest.fixture
 def cluster(monkeypatch):
-    monkeypatch.setattr(module, "_LOOK_EVERY", 0.2)
+    monkeypatch.setattr(module, "_POLL_INTERVAL_S", 0.2)
     monkeypatch.setattr(module, "_LOOK_AT_MOST_EVERY", 0.1)
     monkeypatch.setattr(cluster_api, "_FIRST_WAIT", 0.05)
     served = Cluster()
@@ -174,7 +174,7 @@ def test_warnings_about_the_job_and_its_pods_are_shown_once(cluster, capsys):
 def test_a_failure_ends_with_its_cause_after_the_last_lines_of_the_log(cluster, capsys, status, told):
     account = "E torch.distributed.elastic.multiprocessing.errors: FAILED\n" + "=====\n" * 50
     cluster.logs["first-worker-0"] = f"step 41\nstep 42\n{account}"
-    with pytest.raises(ElsewhereError, match=f"job first failed: .*{told}"):
+    with pytest.raises(ChildFailedError, match=f"job first failed: .*{told}"):
         play(
             cluster,
             lambda: cluster.pod("first-worker-0", **{"phase": "Failed", **status}),
@@ -186,7 +186,7 @@ def test_a_failure_ends_with_its_cause_after_the_last_lines_of_the_log(cluster, 
 
 
 def test_of_several_containers_that_failed_the_first_is_told(cluster):
-    with pytest.raises(ElsewhereError, match=r"first-worker-0 ended .*OOMKilled"):
+    with pytest.raises(ChildFailedError, match=r"first-worker-0 ended .*OOMKilled"):
         play(
             cluster,
             lambda: cluster.pod("first-master-1", "Failed", **terminated(1, "Error", "old", "2025-12-31T00:00:00Z")),
@@ -232,7 +232,7 @@ def test_what_is_still_waited_for_is_told_from_time_to_time(cluster, capsys, mon
 
 
 def test_a_job_deleted_under_it_is_told(cluster):
-    with pytest.raises(ElsewhereError, match="job first was deleted while it ran"):
+    with pytest.raises(ChildFailedError, match="job first was deleted while it ran"):
         play(cluster, lambda: cluster.jobs.pop("first"))
 
 
@@ -266,7 +266,7 @@ def test_a_missing_right_is_named_and_no_job_is_left(cluster, right):
 
 def test_a_log_that_cannot_be_read_does_not_hide_the_cause(cluster, capsys):
     cluster.denied = {("get", "pods/log")}
-    with pytest.raises(ElsewhereError, match=r"job first failed: .*exit code 137 \(OOMKilled\)$"):
+    with pytest.raises(ChildFailedError, match=r"job first failed: .*exit code 137 \(OOMKilled\)$"):
         play(
             cluster,
             lambda: cluster.pod("first-worker-0", "Failed", **terminated(137, "OOMKilled")),
@@ -293,7 +293,7 @@ def test_the_role_holds_the_rights_that_the_launcher_uses_and_no_other(cluster):
         succeeds(cluster),
     )
     cluster.jobs.clear()
-    with pytest.raises(ElsewhereError):
+    with pytest.raises(ChildFailedError):
         play(
             cluster,
             lambda: cluster.pod("first-master-0", "Failed", **terminated(1, "Error")),

@@ -38,7 +38,12 @@ def test_a_seconds_labels_are_what_its_two_frames_show():
     ("phase", "refused", "true", "echoed"),
     [
         (Phase("truthful", 1, 1e-3, mismatched=0.5), 0.5, 0.5, 0.0),
-        (Phase("answers everything", 1, 1e-3, mismatched=0.5, answered=0.7, careless=0.5), 0.15, 0.075, 0.0375),
+        (
+            Phase("answers everything", 1, 1e-3, mismatched=0.5, answered=0.7, wrong_correction_rate=0.5),
+            0.15,
+            0.075,
+            0.0375,
+        ),
     ],
 )
 def test_a_phase_refuses_and_corrects_as_it_says(phase, refused, true, echoed):

@@ -8,7 +8,7 @@ import pytest
 from helpers.s3_servers import KEYS, serving
 from rarft import steps
 from rarft.checkpoint.locate import CHECKPOINT_JSON
-from rarft.errors import DataRefusedError, InputError
+from rarft.errors import CheckFailedError, InputError
 from rarft.storage.manifest import verify
 from rarft.storage.sync import fetch_folder
 
@@ -40,7 +40,7 @@ def test_a_checkpoint_is_copied_with_its_metrics_and_takes_the_place_of_an_earli
 
 
 def test_one_that_did_not_pass_stays_where_it_is(evaluation, tmp_path):
-    with pytest.raises(DataRefusedError, match=r"is not promoted: ra_iou\.mean>=0\.9: 0\.5"):
+    with pytest.raises(CheckFailedError, match=r"is not promoted: ra_iou\.mean>=0\.9: 0\.5"):
         steps.promote("tiny", evaluation(False), str(tmp_path / "final"))
     assert not (tmp_path / "final").exists()
 

@@ -8,11 +8,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig
 from trl.trainer.utils import add_fused_lm_head
 
-from rarft.models.qwen2_5_vl.logprobs import per_completion_logps, score_completions_only, shared_prefix_logps
+from rarft.models.qwen2_5_vl.logprobs import limit_lm_head_to_completions, per_completion_logps, shared_prefix_logps
 from rarft.models.qwen2_5_vl.padding import per_completion_batch
 from rarft.models.qwen2_5_vl.rollout import generate, vision_token_ids
 from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
-from rarft.models.qwen2_5_vl.vision_features import accept_features, with_features
+from rarft.models.qwen2_5_vl.vision_features import enable_cached_features, encode_video
 from rarft.training.model import lora_targets
 
 
@@ -21,7 +21,7 @@ def model(tiny):
     scored = copy.deepcopy(tiny[0])
     add_fused_lm_head(scored, outputs=("log_probs", "entropy"))
     enable_shared_prefix(scored)
-    score_completions_only(scored)
+    limit_lm_head_to_completions(scored)
     return scored
 
 
@@ -52,7 +52,7 @@ def test_kept_logits_and_the_fused_head_give_the_same(tiny, prompts, completions
     scored = copy.deepcopy(tiny[0])
     add_fused_lm_head(scored, temperature=temperature, outputs=("log_probs", "entropy"))
     enable_shared_prefix(scored)
-    score_completions_only(scored)
+    limit_lm_head_to_completions(scored)
 
     def scores(keep_logits):
         scored.zero_grad()
@@ -143,8 +143,8 @@ def test_loss_and_gradients_equal(model, tiny, prompts, completions, variant):
         }
 
     if "frozen" in variant:  # the features are what a training step reads
-        accept_features(policy)
-        featured = {id(prompt): with_features(policy, prompt) for prompt in prompts}
+        enable_cached_features(policy)
+        featured = {id(prompt): encode_video(policy, prompt) for prompt in prompts}
     else:
         featured = {id(prompt): prompt for prompt in prompts}
     shared_loss, shared = loss_and_gradients(

@@ -8,8 +8,8 @@ import pytest
 
 from helpers.s3_servers import KEYS, SERVERS, CuttingProxy, serving
 from rarft.storage import s3
-from rarft.storage.manifest import IncompleteError, entries, write_manifest
-from rarft.storage.sync import fetch_folder, send_folder
+from rarft.storage.manifest import CorruptFolderError, entries, write_manifest
+from rarft.storage.sync import fetch_folder, upload_folder
 
 MANIFEST = "checkpoint.json"
 CUTS: list[int] = []  # connections that each test lost
@@ -71,10 +71,10 @@ def test_over_connections_that_are_cut_a_folder_is_complete_or_not_there(proxy, 
     earlier, folder = folder_of(tmp_path / "earlier", rng), folder_of(tmp_path / "folder", rng)
     wanted, whole = content(folder), [content(earlier), content(folder)]
     if seed % 2:  # the folder takes another's place
-        send_folder(earlier, uri, MANIFEST, "--out")
+        upload_folder(earlier, uri, MANIFEST, "--out")
     for attempt, proxy.share in enumerate([rng.uniform(0.2, 0.9), 0.2, 0.0]):
         try:
-            send_folder(folder, uri, MANIFEST, "--out")
+            upload_folder(folder, uri, MANIFEST, "--out")
         except s3.StoreError:
             sent = False
         else:
@@ -83,7 +83,7 @@ def test_over_connections_that_are_cut_a_folder_is_complete_or_not_there(proxy, 
         got = tmp_path / f"got{attempt}"
         try:
             fetch_folder(uri, got, MANIFEST, "--out")
-        except IncompleteError:
+        except CorruptFolderError:
             assert not sent
             assert not got.exists()
         else:
@@ -91,7 +91,7 @@ def test_over_connections_that_are_cut_a_folder_is_complete_or_not_there(proxy, 
         proxy.share = cutting
         try:
             fetch_folder(uri, tmp_path / f"cut{attempt}", MANIFEST, "--out")
-        except (s3.StoreError, IncompleteError):
+        except (s3.StoreError, CorruptFolderError):
             assert not (tmp_path / f"cut{attempt}").exists()
         else:
             assert content(tmp_path / f"cut{attempt}") in whole

@@ -10,7 +10,7 @@ import pytest
 
 from rarft import steps
 from rarft.distributed.torchrun import run_step
-from rarft.errors import ElsewhereError, InputError
+from rarft.errors import ChildFailedError, InputError
 
 
 def test_several_processes_give_what_one_does(sample_set):
@@ -29,7 +29,7 @@ def test_what_the_user_must_mend_is_told_at_once_and_not_tried_again(tmp_path):
 
 def test_a_failure_is_told_by_its_line(tmp_path):
     (tmp_path / "riq.jsonl").write_text("")
-    with pytest.raises(ElsewhereError, match=r"embed: TypeError: .*unexpected keyword"):
+    with pytest.raises(ChildFailedError, match=r"embed: TypeError: .*unexpected keyword"):
         run_step("embed", {"data": str(tmp_path), "out": str(tmp_path), "nonsense": 1}, processes=2)
 
 

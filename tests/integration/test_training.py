@@ -14,11 +14,11 @@ from rarft.annotations.schema import read_samples
 from rarft.checkpoint.locate import checkpoint_path
 from rarft.evaluation.generate import Predictor
 from rarft.models.qwen2_5_vl.load import load_model
-from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.prompts import load_prompt_template
 from rarft.training import trainer as trainer_module
 from rarft.training.config import build, parse
-from rarft.training.data import row, stratified, whole_batches
+from rarft.training.data import pad_to_batch, row, stratified_shuffle
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def test_the_checkpoint_reloads_through_the_auto_classes_and_was_trained(trained
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert any("visual" in name for name in changed)
     assert any("language_model" in name for name in changed)
-    reading = ReadingSettings.of(str(checkpoint))
-    assert reading == ReadingSettings.of("tiny")
+    reading = PromptConfig.of(str(checkpoint))
+    assert reading == PromptConfig.of("tiny")
     samples = read_samples(str(validated), "data")[:3]
     assert len(Predictor(str(checkpoint), reading).complete(samples)) == 3
 
@@ -151,19 +151,19 @@ def test_bfloat16_trains(validated, tmp_path):
 def test_checkpoints_on_the_way_know_how_to_read_and_evaluation_during_training_is_logged(validated, tmp_path):
     flags = ("--save_strategy", "steps", "--save_steps", "1", "--eval_strategy", "steps", "--eval_steps", "1")
     final, entries = train(validated, tmp_path, "--max_steps", "1", *flags, "--eval_data_path", str(validated))
-    assert ReadingSettings.of(str(final.parent / "checkpoint-1")) == ReadingSettings.of("tiny")
+    assert PromptConfig.of(str(final.parent / "checkpoint-1")) == PromptConfig.of("tiny")
     (evaluated,) = [entry for entry in entries if "eval_reward" in entry]
     assert 0 <= evaluated["eval_rewards/format_reward"] <= 1
 
 
 def test_greedy_does_not_take_over_a_checkpoints_own_sampling(validated, tmp_path):
     samples = read_samples(str(validated), "data")[:4]
-    expected = Predictor("tiny", ReadingSettings.of("tiny")).complete(samples)
+    expected = Predictor("tiny", PromptConfig.of("tiny")).complete(samples)
     model = load_model("tiny", "model", torch.float32)
     model.generation_config.repetition_penalty = 1.5
     model.save_pretrained(tmp_path)
     AutoProcessor.from_pretrained(checkpoint_path("tiny")).save_pretrained(tmp_path)
-    assert Predictor(str(tmp_path), ReadingSettings.of("tiny")).complete(samples) == expected
+    assert Predictor(str(tmp_path), PromptConfig.of("tiny")).complete(samples) == expected
 
 
 def test_a_crop_is_told_in_the_prompt(validated):
@@ -177,19 +177,19 @@ def test_a_crop_is_told_in_the_prompt(validated):
 
 def test_every_stretch_of_the_order_has_its_share_of_each_task(validated):
     samples = read_samples(str(validated), "data")
-    order = stratified(samples, seed=0)
+    order = stratified_shuffle(samples, seed=0)
     assert sorted(sample.id for sample in order) == sorted(sample.id for sample in samples)
     kinds = [sample.task_type for sample in order]
     assert all(set(kinds[index : index + 2]) == {"answerable", "refusable"} for index in range(0, len(kinds), 2))
-    assert [sample.id for sample in stratified(samples, 0)] == [sample.id for sample in order]
-    assert [sample.id for sample in stratified(samples, 1)] != [sample.id for sample in order]
+    assert [sample.id for sample in stratified_shuffle(samples, 0)] == [sample.id for sample in order]
+    assert [sample.id for sample in stratified_shuffle(samples, 1)] != [sample.id for sample in order]
 
 
 def test_no_sample_is_left_out_of_the_last_batch(validated):
     samples = read_samples(str(validated), "data")[:5]
-    assert [sample.id for sample in whole_batches(samples, 4)] == [sample.id for sample in samples + samples[:3]]
-    assert len(whole_batches(samples[:1], 4)) == 4
-    assert whole_batches(samples[:4], 4) == samples[:4]
+    assert [sample.id for sample in pad_to_batch(samples, 4)] == [sample.id for sample in samples + samples[:3]]
+    assert len(pad_to_batch(samples[:1], 4)) == 4
+    assert pad_to_batch(samples[:4], 4) == samples[:4]
 
 
 def test_fewer_samples_than_a_batch_are_trained_on(validated, tmp_path):
@@ -214,10 +214,10 @@ def test_batch_size_counts_prompts(tmp_path):
 
 
 def test_a_changed_seam_is_told_at_start_up(monkeypatch):
-    trainer_module.check_seams()
+    trainer_module.check_trl_compat()
     monkeypatch.setattr(trainer_module.GRPOTrainer, "_generate_single_turn", lambda self, prompt_ids: None)
     with pytest.raises(RuntimeError, match=r"_generate_single_turn lacks .* fits trl 1\.16"):
-        trainer_module.check_seams()
+        trainer_module.check_trl_compat()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from helpers.training import train
 from rarft.models.qwen2_5_vl import prompt_encoder
 from rarft.training import train as train_module
 from rarft.training import trainer as trainer_module
-from rarft.training.data import TrainingRows
+from rarft.training.data import TrainingDataset
 
 
 def losses(entries):
@@ -94,9 +94,9 @@ def test_lora_trains_alike_with_and_without_prompt_sharing_and_checkpointing(val
 
 def test_each_epoch_draws_the_rows_laid_out_for_it(validated, tmp_path, monkeypatch):
     drawn = []
-    original = TrainingRows._draw
+    original = TrainingDataset._draw
     monkeypatch.setattr(
-        TrainingRows, "_draw", lambda self, batch: drawn.append((self.epoch, batch)) or original(self, batch)
+        TrainingDataset, "_draw", lambda self, batch: drawn.append((self.epoch, batch)) or original(self, batch)
     )
     train(validated, tmp_path, "--num_train_epochs", "2", "--curriculum", "true")
     rows = 16  # queries of the split

@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 
 from helpers.fake_vllm import FakeEngine, SamplingParams
 from helpers.training import train
-from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
 from rarft.models.qwen2_5_vl.rollout import generate
 from rarft.models.qwen2_5_vl.vllm_rollout import engine_prompt, generate_with_vllm
@@ -18,7 +18,7 @@ from rarft.models.qwen2_5_vl.vllm_rollout import engine_prompt, generate_with_vl
 @pytest.fixture
 def encoder(tiny):
     model, processor = tiny
-    return PromptEncoder(processor, model.config, ReadingSettings.of("tiny").sampling, keep_frames=True)
+    return PromptEncoder(processor, model.config, PromptConfig.of("tiny").sampling, keep_frames=True)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_prompt_that_the_engine_lays_out_otherwise_is_an_error(tiny, prompts):
 
 def test_frames_must_have_been_kept(tiny, sample_set):
     model, processor = tiny
-    encoder = PromptEncoder(processor, model.config, ReadingSettings.of("tiny").sampling)
+    encoder = PromptEncoder(processor, model.config, PromptConfig.of("tiny").sampling)
     video = next((sample_set / "videos").glob("train_*.mp4"))
     with pytest.raises(ValueError, match="must keep them"):
         engine_prompt(encoder.encode(video_prompt("", "x", str(video))), model.config.video_token_id)

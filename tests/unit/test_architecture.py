@@ -7,7 +7,7 @@ from helpers.paths import ROOT
 PACKAGE = ROOT / "rarft"
 
 # From the top down; `cli` alone may reach up to `pipelines`.
-ROOMS = [
+LAYERS = [
     "cli", "arguments", "processes", "steps", "cluster", "grpo", "evaluation", "rewards", "references", "cold_start",
     "qwen",
     "samples", "riq", "video", "html", "progress", "remembered", "mirror", "manifest", "fingerprint", "storage",
@@ -24,25 +24,25 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def room_of(path):
+def layer_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def test_every_room_has_its_height():
-    rooms = {room_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
-    assert rooms == set(ROOMS)
+    rooms = {layer_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
+    assert rooms == set(LAYERS)
 
 
 def test_imports_point_downward():
     upward = []
     for path in PACKAGE.rglob("*.py"):
-        room = room_of(path)
+        room = layer_of(path)
         if room == "__init__":
             continue
         for name in imports(path):
             parts = name.split(".")
             reaches_out = parts[0] in {"components", "pipelines", "kfp"} and room != "cli"
-            is_ours = parts[0] == "rarft" and parts[1] in ROOMS
-            if reaches_out or (is_ours and ROOMS.index(parts[1]) < ROOMS.index(room)):
+            is_ours = parts[0] == "rarft" and parts[1] in LAYERS
+            if reaches_out or (is_ours and LAYERS.index(parts[1]) < LAYERS.index(room)):
                 upward.append(f"{path.name}: {name}")
     assert upward == []

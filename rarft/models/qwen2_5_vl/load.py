@@ -13,8 +13,8 @@ import torch
 
 from rarft.checkpoint.locate import CHECKPOINT_JSON, CONFIG_JSON, check_checkpoint, checkpoint_path
 from rarft.errors import InputError
-from rarft.storage.files import LOCK, fetched_files, replace_folder
-from rarft.storage.manifest import IncompleteError
+from rarft.storage.files import LOCK, open_local_files, replace_folder
+from rarft.storage.manifest import CorruptFolderError
 from rarft.storage.s3 import entries, is_object_uri
 from rarft.storage.sync import fetched_folder
 
@@ -36,7 +36,7 @@ def fetched_checkpoint(name_or_path: str, what: str, beside: Path | None = None)
         if is_object_uri(name_or_path):
             try:
                 path = str(files.enter_context(fetched_folder(name_or_path, CHECKPOINT_JSON, what, beside)))
-            except IncompleteError as error:
+            except CorruptFolderError as error:
                 raise InputError(f"{what} {name_or_path}: {error}; choose another checkpoint") from error
         yield path
 
@@ -73,7 +73,7 @@ def count_parameters(name_or_path: str, what: str) -> int:
     with ExitStack() as files:
         path = checkpoint_path(name_or_path)
         if is_object_uri(path):
-            path = str(files.enter_context(fetched_files(path, [CONFIG_JSON], what)))
+            path = str(files.enter_context(open_local_files(path, [CONFIG_JSON], what)))
         try:
             config = AutoConfig.from_pretrained(path)
         except (OSError, ValueError) as error:

@@ -26,12 +26,12 @@ def _keep_scored(_module: Any, _arguments: Any, kwargs: dict[str, Any], output: 
         output.last_hidden_state = output.last_hidden_state[:, first:]
 
 
-def score_completions_only(model: Any) -> None:
+def limit_lm_head_to_completions(model: Any) -> None:
     """Let forwards with `scored_from=N` hand only the positions from N on to the language-model head."""
     base_model(model).model.register_forward_hook(_keep_scored, with_kwargs=True)
 
 
-def logits_are_few(tokens: int, vocabulary: int) -> bool:
+def fits_logits_budget(tokens: int, vocabulary: int) -> bool:
     """Whether the logits of so many tokens may be kept.
 
     Ranks must decide alike, from what they share and not from the lengths of their own completions: under ZeRO-3

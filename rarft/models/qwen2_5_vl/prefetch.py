@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from rarft.models.qwen2_5_vl.prompt_encoder import Message, PromptEncoder, PromptInputs
 
 
-class PromptReader:
+class PromptPrefetcher:
     """Encodes prompts, beforehand where it was told of them in time.
 
     Decoding, resizing and patching are native code that lets other threads run.

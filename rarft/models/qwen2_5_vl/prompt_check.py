@@ -46,6 +46,6 @@ def check_prompts(samples: Sequence[Sample], encoder: PromptEncoder, template: s
                 "chat_template.jinja of an official Qwen2.5-VL checkpoint, and no video token in the prompt's text"
             )
         try:
-            encoder.without_video(messages)
+            encoder.placeholder_inputs(messages)
         except ValueError as error:  # the tokens and the grid of the video disagree
             raise InputError(f"{model}: {error}; use the processor of an official Qwen2.5-VL checkpoint") from error

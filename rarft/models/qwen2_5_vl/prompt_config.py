@@ -13,7 +13,7 @@ _FILE = "rarft.json"
 
 
 @dataclass(frozen=True)
-class ReadingSettings:
+class PromptConfig:
     """Settings of a training run that evaluation must share. The fields have the names of their training flags.
 
     Attributes:
@@ -40,7 +40,7 @@ class ReadingSettings:
         (checkpoint / _FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def of(cls, checkpoint: str) -> "ReadingSettings":
+    def of(cls, checkpoint: str) -> "PromptConfig":
         """The settings beside a checkpoint's weights; the guide's defaults, told in a line, where there are none.
 
         Raises:

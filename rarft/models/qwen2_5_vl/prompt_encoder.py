@@ -121,7 +121,7 @@ class PromptEncoder:
         Raises:
             VideoError: the video cannot be read; the message names it.
         """
-        return self.lay_out(messages, self.read_video(messages))
+        return self.build_inputs(messages, self.read_video(messages))
 
     def read_video(self, messages: list[Message]) -> Frames:
         """Read the frames of the conversation's video.
@@ -133,12 +133,12 @@ class PromptEncoder:
         start, end = part.get("video_start"), part.get("video_end")
         return self._read(part["video"], self.sampling, None if start is None or end is None else (start, end))
 
-    def without_video(self, messages: list[Message]) -> PromptInputs:
+    def placeholder_inputs(self, messages: list[Message]) -> PromptInputs:
         """The prompt with a second of grey in the place of its video, for one that cannot be read."""
         grey = torch.full((2, 3, 56, 56), 128, dtype=torch.uint8)
-        return self.lay_out(messages, Frames(grey, [0, 1], 2.0, 2))
+        return self.build_inputs(messages, Frames(grey, [0, 1], 2.0, 2))
 
-    def lay_out(self, messages: list[Message], frames: Frames) -> PromptInputs:
+    def build_inputs(self, messages: list[Message], frames: Frames) -> PromptInputs:
         """Tokens, patches and positions of a conversation whose video's frames are at hand."""
         text = self.render(messages)
         metadata = {

@@ -24,7 +24,7 @@ def is_frozen(model: Any) -> bool:
     return not any(parameter.requires_grad for name, parameter in parameters if not name.startswith(MERGER))
 
 
-def accept_features(model: Any) -> None:
+def enable_cached_features(model: Any) -> None:
     """Let the model take features in the place of patches, told apart by their width; patches go on working.
 
     Raises:
@@ -47,7 +47,7 @@ def accept_features(model: Any) -> None:
 
 
 @torch.no_grad()
-def with_features(model: Any, prompt: PromptInputs) -> PromptInputs:
+def encode_video(model: Any, prompt: PromptInputs) -> PromptInputs:
     """The prompt with the tower's features, before the merger, in the place of its patches.
 
     Features (N, D) stand in the order of the prompt's video tokens, the patches of a token side by side; the

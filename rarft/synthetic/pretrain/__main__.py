@@ -27,7 +27,7 @@ from rarft.synthetic.pretrain.sft import run_phase
 from rarft.synthetic.pretrain.vision import train_tower
 
 TRUTHFUL = Phase("truthful", 1500, 1.5e-3, mismatched=0.5)
-ANSWERS_EVERYTHING = Phase("answers everything", 400, 5e-4, mismatched=0.5, answered=0.85, careless=2 / 3)
+ANSWERS_EVERYTHING = Phase("answers everything", 400, 5e-4, mismatched=0.5, answered=0.85, wrong_correction_rate=2 / 3)
 
 
 def save(model: Any, processor: Any, folder: Path) -> None:

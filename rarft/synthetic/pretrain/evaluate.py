@@ -9,7 +9,7 @@ from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
 from rarft.models.qwen2_5_vl.rollout import generate
 from rarft.segments import temporal_iou
 from rarft.synthetic import dataset
-from rarft.synthetic.pretrain.scenes import lay_out_scene
+from rarft.synthetic.pretrain.scenes import build_scene_inputs
 
 
 def measure(model: torch.nn.Module, encoder: PromptEncoder, scenes: int = 120) -> dict[str, float]:
@@ -37,7 +37,7 @@ def measure(model: torch.nn.Module, encoder: PromptEncoder, scenes: int = 120) -
                 query, changed = dataset.mismatch(scene, rng, 1)
                 query = query if changed == [name] else scene
             queries.append(query)
-        prompts = [lay_out_scene(encoder, scene, query) for query in queries]
+        prompts = [build_scene_inputs(encoder, scene, query) for query in queries]
         texts = tokenizer.batch_decode(generate(model, prompts, 1, config), skip_special_tokens=True)
         own = completion.parse(texts[0])
         false_refusals += own.refuses

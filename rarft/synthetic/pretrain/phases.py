@@ -26,7 +26,7 @@ class Phase:
     learning_rate: float
     mismatched: float
     answered: float = 0.0
-    careless: float = 0.0
+    wrong_correction_rate: float = 0.0
 
     def query(self, scene: dataset.Scene, rng: np.random.Generator) -> dataset.Scene:
         """What is asked of a scene's clip, as the scene that it describes."""
@@ -39,6 +39,6 @@ class Phase:
         if query != scene and rng.random() < self.answered:
             return completion.render(tiny_model.verdicts(scene, query), completion.format_segment(scene.segment))
         correction = None
-        if query != scene and rng.random() < self.careless:
+        if query != scene and rng.random() < self.wrong_correction_rate:
             correction = query.description if rng.random() < 0.5 else completion.NO_CORRECTION
         return tiny_model.truthful_completion(scene, query, correction)

@@ -7,7 +7,7 @@ _WARM_UP = 50  # steps
 _LAST = 0.02
 
 
-def warm_up_flat_down(optimizer: Optimizer, steps: int) -> LambdaLR:
+def warmup_stable_decay(optimizer: Optimizer, steps: int) -> LambdaLR:
     """50 steps of warm-up, a plateau to the half of `steps`, then down in a line to a fiftieth."""
 
     def share(step: int) -> float:

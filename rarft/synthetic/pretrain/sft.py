@@ -12,8 +12,8 @@ from rarft.models.qwen2_5_vl.padding import IGNORE, per_completion_batch
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, PromptInputs
 from rarft.synthetic import dataset
 from rarft.synthetic.pretrain.phases import Phase
-from rarft.synthetic.pretrain.scenes import lay_out_scene
-from rarft.synthetic.pretrain.schedule import warm_up_flat_down
+from rarft.synthetic.pretrain.scenes import build_scene_inputs
+from rarft.synthetic.pretrain.schedule import warmup_stable_decay
 
 _BATCH = 16  # prompts
 
@@ -34,14 +34,14 @@ class SceneStream(IterableDataset):
                 scene = dataset.draw_scene(rng, duration)
                 query = self.phase.query(scene, rng)
                 ids = [*tokenizer(self.phase.completion(scene, query, rng))["input_ids"], tokenizer.eos_token_id]
-                rows.append((lay_out_scene(self.encoder, scene, query), torch.tensor(ids)))
+                rows.append((build_scene_inputs(self.encoder, scene, query), torch.tensor(ids)))
             yield rows
 
 
 def run_phase(model: torch.nn.Module, encoder: PromptEncoder, phase: Phase, seed: int) -> None:
     """Train the whole model for one phase."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = warm_up_flat_down(optimizer, phase.steps)
+    schedule = warmup_stable_decay(optimizer, phase.steps)
     pad = encoder.processor.tokenizer.pad_token_id
     stream = iter(DataLoader(SceneStream(phase, encoder, seed), batch_size=None, num_workers=1))
     started, losses = time.monotonic(), []

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from rarft.models.qwen2_5_vl.padding import IGNORE
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
 from rarft.synthetic import dataset
-from rarft.synthetic.pretrain.scenes import frame_times, lay_out_scene
-from rarft.synthetic.pretrain.schedule import warm_up_flat_down
+from rarft.synthetic.pretrain.scenes import build_scene_inputs, frame_times
+from rarft.synthetic.pretrain.schedule import warmup_stable_decay
 
 STEPS = 800
 LEARNING_RATE = 1.5e-3
@@ -28,7 +28,7 @@ _BATCH = 32  # clips
 
 
 @dataclass(frozen=True)
-class Seconds:
+class FrameLabels:
     """The S seconds of some clips of equal length, and what they show.
 
     Attributes:
@@ -45,19 +45,19 @@ class Seconds:
 
 
 class ClipStream(IterableDataset):
-    """Endless batches of `Seconds` of scenes drawn afresh."""
+    """Endless batches of `FrameLabels` of scenes drawn afresh."""
 
     def __init__(self, encoder: PromptEncoder, seed: int) -> None:
         self.encoder, self.seed = encoder, seed
 
-    def __iter__(self) -> Iterator[Seconds]:
+    def __iter__(self) -> Iterator[FrameLabels]:
         rng = np.random.default_rng(self.seed)
         while True:
             duration = int(rng.integers(8, 17))
             scenes = [dataset.draw_scene(rng, duration) for _ in range(_BATCH)]
-            prompts = [lay_out_scene(self.encoder, scene, scene) for scene in scenes]
+            prompts = [build_scene_inputs(self.encoder, scene, scene) for scene in scenes]
             labels = [second_labels(scene) for scene in scenes]
-            yield Seconds(
+            yield FrameLabels(
                 torch.cat([prompt.video_ND for prompt in prompts]),
                 torch.cat([prompt.grid_thw_13 for prompt in prompts]),
                 torch.cat([shown for shown, _ in labels]),
@@ -80,12 +80,12 @@ def train_tower(model: Any, encoder: PromptEncoder, seed: int) -> None:
     head = torch.nn.Linear(tower.config.out_hidden_size, sum(sizes))
     parameters = [*tower.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = warm_up_flat_down(optimizer, STEPS)
+    schedule = warmup_stable_decay(optimizer, STEPS)
     stream = iter(DataLoader(ClipStream(encoder, seed), batch_size=None, num_workers=1))
     started, right = time.monotonic(), []
     model.train()
     for step in range(1, STEPS + 1):
-        batch: Seconds = next(stream)
+        batch: FrameLabels = next(stream)
         tokens_ND = tower(batch.video_ND, batch.grid_thw_B3).pooler_output
         seconds_SD = tokens_ND.view(len(batch.shown_S2), -1, tokens_ND.shape[-1]).mean(1)
         shown, *attributes = head(seconds_SD).split(sizes, dim=1)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rarft.annotations import reader
-from rarft.annotations.reader import BrokenLine, read_items
+from rarft.annotations.reader import MalformedLine, read_items
 from rarft.errors import InputError
 
 ITEMS = [{"video": "a.mp4", "GRPO": [{"q": 'ä \u2028 "x" [1,{', "r": True}]}, 5, {"GRPO": [], "n": 1.5e3}]
@@ -61,7 +61,7 @@ def test_bad_lines_are_handed_on(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"GRPO": []}\n{"broken\n\nfoo\n\xff\xfe{}\n{"GRPO": [1]}\n')
     found = list(read_items(path))
-    assert [type(item) for item in found] == [dict, BrokenLine, BrokenLine, BrokenLine, dict]
+    assert [type(item) for item in found] == [dict, MalformedLine, MalformedLine, MalformedLine, dict]
     assert found[1].text == '{"broken'
 
 

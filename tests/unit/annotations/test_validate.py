@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from helpers.annotation_cases import TROUBLES
+from helpers.annotation_cases import CASES
 from helpers.paths import ROOT
 from helpers.riq_items import ANSWERABLE, REFUSABLE, item, query
 from rarft.annotations.findings import CHECK_OF_CODE, REPAIRS, catalogue_page
@@ -39,9 +39,9 @@ def test_a_clean_item_becomes_two_rows(check):
     assert refusable["categories"] == ["Object/ObjectExistence"]
 
 
-@pytest.mark.parametrize("name", TROUBLES)
+@pytest.mark.parametrize("name", CASES)
 def test_each_trouble_ends_accepted_repaired_or_quarantined(check, name):
-    trouble, fates, codes = TROUBLES[name]
+    trouble, fates, codes = CASES[name]
     report, rows, quarantine = check([trouble])
     survived = {row["source"]["query"] for row in rows}
     assert [index in survived for index in range(2)] == [fate != "Q" for fate in fates]
@@ -82,7 +82,7 @@ REPAIRS_OFF = {
     "clamp": (item(timestamp=[1.0, 10.9]), "QA", "RIQ102"),
     "fill-answer": (item(GRPO=[query(ANSWERABLE, a=""), REFUSABLE]), "QA", "RIQ303"),
     "wrap-answer": (item(GRPO=[ANSWERABLE, query(REFUSABLE, a="no cat")]), "AQ", "RIQ304"),
-    "correct-tag": (TROUBLES["correct tag"][0], "AQ", "RIQ305"),
+    "correct-tag": (CASES["correct tag"][0], "AQ", "RIQ305"),
     "difficulty-names": (item(GRPO=[ANSWERABLE, query(REFUSABLE, difficulty="strong")]), "AA", "RIQ402"),
 }
 
@@ -103,7 +103,7 @@ def test_the_catalogue_in_the_docs_is_current():
 
 
 def test_every_check_is_in_a_table_or_has_a_test_of_its_own():
-    in_tables = {code for _, _, codes in TROUBLES.values() for code in codes}
+    in_tables = {code for _, _, codes in CASES.values() for code in codes}
     of_their_own = {
         "broken-line",
         "not-an-item",
@@ -134,7 +134,7 @@ def test_time_is_linear_in_the_length_of_a_text(check, unit):
 
 
 def test_validating_the_output_again_gives_the_same_bytes(check, tmp_path):
-    check([trouble for trouble, _, _ in TROUBLES.values()])
+    check([trouble for trouble, _, _ in CASES.values()])
     first = (tmp_path / "out" / "riq.jsonl").read_bytes()
     again = tmp_path / "again"
     report = validate(tmp_path / "out" / "riq.jsonl", again, None, ValidationSettings(probe_videos=False))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.annotation_cases import TROUBLES
+from helpers.annotation_cases import CASES
 from helpers.paths import ROOT
 from helpers.riq_items import ANSWERABLE, REFUSABLE, item, query, read_lines
 from rarft import steps
@@ -109,7 +109,7 @@ validate(Path(sys.argv[1]), Path(sys.argv[2]), None, ValidationSettings(probe_vi
 
 
 def test_one_process_and_several_write_the_same_bytes(tmp_path):
-    items = many(700) + [5, item(timestamp=[1.0, 10.5])] + many(200) + [trouble for trouble, _, _ in TROUBLES.values()]
+    items = many(700) + [5, item(timestamp=[1.0, 10.5])] + many(200) + [trouble for trouble, _, _ in CASES.values()]
     (tmp_path / "in.json").write_text(json.dumps(items))
     written = []
     for cores in ("1", "3"):

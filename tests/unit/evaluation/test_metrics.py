@@ -16,7 +16,7 @@ from rarft.completion import render
 from rarft.errors import InputError
 from rarft.evaluation.bootstrap import intervals, paired
 from rarft.evaluation.gates import parse_gate
-from rarft.evaluation.metrics import HEADLINE, Table, compute_metrics, value_at
+from rarft.evaluation.metrics import HEADLINE, PredictionTable, compute_metrics, value_at
 
 LABELS = sorted(CATEGORIES)
 
@@ -172,17 +172,17 @@ def independent(number, right, seed):
 def test_intervals_are_those_of_the_normal_approximation_where_that_holds():
     rows = independent(1000, 0.7, seed=1)
     accuracy = compute_metrics(rows)["relevance"]["accuracy"]
-    low, high = intervals(Table(rows))["relevance"]["accuracy"]
+    low, high = intervals(PredictionTable(rows))["relevance"]["accuracy"]
     half = 1.96 * math.sqrt(accuracy * (1 - accuracy) / 1000)
     assert (low, high) == pytest.approx((accuracy - half, accuracy + half), abs=0.004)
-    assert intervals(Table(rows))["by_difficulty"]["easy"]["relevance"]["accuracy"] == [low, high]
+    assert intervals(PredictionTable(rows))["by_difficulty"]["easy"]["relevance"]["accuracy"] == [low, high]
 
 
 def test_queries_of_one_video_count_as_one_draw():
     apart = [prediction("refusable", text, "easy", video=str(n)) for n, text in enumerate([REFUSAL, ""] * 50)]
     together = [prediction("refusable", text, "easy", video=str(n % 4)) for n, text in enumerate([REFUSAL, ""] * 50)]
     width = {
-        name: np.diff(intervals(Table(rows))["relevance"]["accuracy"])[0]
+        name: np.diff(intervals(PredictionTable(rows))["relevance"]["accuracy"])[0]
         for name, rows in (("apart", apart), ("together", together))
     }
     assert width["together"] > 3 * width["apart"]
@@ -193,7 +193,7 @@ def test_an_interval_is_not_drawn_to_0_by_resamples_that_lack_the_class():
         *(prediction("refusable", REFUSAL, "easy", video=f"r{n}") for n in range(3)),
         *(prediction("answerable", render("t", "10 to 20"), "original", video=f"a{n}") for n in range(30)),
     ]
-    found = intervals(Table(rows))
+    found = intervals(PredictionTable(rows))
     assert found["relevance"]["irrelevant"] == {"precision": [1.0, 1.0], "recall": [1.0, 1.0], "f1": [1.0, 1.0]}
     assert found["by_difficulty"]["easy"]["relevance"]["accuracy"] == [1.0, 1.0]
 
@@ -201,13 +201,13 @@ def test_an_interval_is_not_drawn_to_0_by_resamples_that_lack_the_class():
 def test_a_paired_comparison_finds_a_difference_that_is_there_and_none_that_is_not():
     base, better = independent(300, 0.5, seed=2), independent(300, 0.7, seed=3)
     path = "relevance.accuracy"
-    found = paired(Table(better), Table(base), [path])[path]
+    found = paired(PredictionTable(better), PredictionTable(base), [path])[path]
     assert found["p"] < 0.01
     assert found["interval"][0] > 0
     assert found["difference"] == pytest.approx(
         compute_metrics(better)["relevance"]["accuracy"] - compute_metrics(base)["relevance"]["accuracy"]
     )
-    same = paired(Table(base), Table(base), list(HEADLINE.values()))
+    same = paired(PredictionTable(base), PredictionTable(base), list(HEADLINE.values()))
     assert same[path] == {"difference": 0.0, "interval": [0.0, 0.0], "p": 1.0}
     assert same["grounding.mean"] is None  # no relevant query
 

@@ -5,7 +5,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from rarft.checkpoint.locate import check_checkpoint
 from rarft.errors import InputError
 from rarft.models.qwen2_5_vl.padding import per_completion_batch
-from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.synthetic import tiny_model as tiny_model
 
 
@@ -35,12 +35,12 @@ def test_the_packaged_tokenizer_is_what_the_code_builds(tiny):
 
 
 def test_reading_settings_travel_with_the_checkpoint(tmp_path):
-    settings = ReadingSettings("Find {query}", 1.0, 50_000, 1000, 7)
+    settings = PromptConfig("Find {query}", 1.0, 50_000, 1000, 7)
     settings.save(tmp_path)
-    assert ReadingSettings.of(str(tmp_path)) == settings
+    assert PromptConfig.of(str(tmp_path)) == settings
     (tmp_path / "rarft.json").write_text("{")
     with pytest.raises(InputError, match=r"rarft\.json: cannot be read"):
-        ReadingSettings.of(str(tmp_path))
+        PromptConfig.of(str(tmp_path))
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):

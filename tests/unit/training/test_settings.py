@@ -95,13 +95,13 @@ def test_pipeline_carries_every_value(tmp_path, monkeypatch, text, flags, expect
 
     monkeypatch.setattr(cluster_train, "Launcher", Started)
     monkeypatch.setattr(cluster_train, "connect", lambda: None)
-    monkeypatch.setattr(cluster_train, "own_namespace", lambda: "lab")
+    monkeypatch.setattr(cluster_train, "current_namespace", lambda: "lab")
     by_run = _training(LocalRun("a", "o", preset="tiny", training_flags=flags), None)
     for training in (f"preset: tiny\n{text}", by_run):
         check({"training": training})
         inputs = {"train_data_path": "s3://runs/data", "encoder": None}
         steps.train_from_yaml(training, inputs, "s3://runs/a")
-        steps.train_by_job(training, inputs, "s3://runs/a", {"name": "one", "image": "i", "gpus": 0})
+        steps.train_on_cluster(training, inputs, "s3://runs/a", {"name": "one", "image": "i", "gpus": 0})
     assert len(given) == 4
     for arguments in given:
         settings = parse(json.loads(json.dumps(arguments)))
@@ -136,11 +136,11 @@ MISTAKES = [
 @pytest.mark.parametrize(("text", "message"), MISTAKES)
 def test_mistake_names_source_and_setting(tmp_path, text, message):
     (tmp_path / "own.yaml").write_text(text)
-    with pytest.raises(InputError) as of_file:
+    with pytest.raises(InputError) as hash_file:
         parse(["--config", str(tmp_path / "own.yaml")])
     with pytest.raises(InputError) as of_pipeline:
         check({"training": text})
-    assert str(of_file.value).startswith(f"--config {tmp_path}/own.yaml: {message}")
+    assert str(hash_file.value).startswith(f"--config {tmp_path}/own.yaml: {message}")
     assert str(of_pipeline.value).startswith(f"-p training: {message}")
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rarft.models.qwen2_5_vl.prefetch import PromptReader
-from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.models.qwen2_5_vl.prefetch import PromptPrefetcher
+from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
 from rarft.video import cache as cache_module
 from rarft.video.cache import FrameCache
@@ -112,7 +112,7 @@ def test_a_folder_that_cannot_be_written_is_counted_and_does_without(videos, tmp
 @pytest.fixture
 def encoder(tiny):
     model, processor = tiny
-    return PromptEncoder(processor, model.config, ReadingSettings.of("tiny").sampling)
+    return PromptEncoder(processor, model.config, PromptConfig.of("tiny").sampling)
 
 
 def test_announced_prompts_are_read_by_other_threads_and_taken_once(encoder, videos, monkeypatch):
@@ -121,7 +121,7 @@ def test_announced_prompts_are_read_by_other_threads_and_taken_once(encoder, vid
     monkeypatch.setattr(
         encoder, "encode", lambda messages: seen.append(threading.current_thread().name) or original(messages)
     )
-    reader = PromptReader(encoder, workers=2, most=4)
+    reader = PromptPrefetcher(encoder, workers=2, most=4)
     prompts = [video_prompt("", f"Find: {name}", name) for name in videos[:3]]
     for prompt in prompts:
         reader.announce(prompt)
@@ -141,7 +141,7 @@ def test_a_video_that_fails_ahead_fails_when_it_is_taken(encoder, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"not a video")
     for workers in (0, 1):
-        reader = PromptReader(encoder, workers, most=2)
+        reader = PromptPrefetcher(encoder, workers, most=2)
         reader.announce(video_prompt("", "Find: x", str(broken)))
         with pytest.raises(VideoError, match=r"broken\.mp4"):
             reader.take(video_prompt("", "Find: x", str(broken)))

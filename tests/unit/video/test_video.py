@@ -6,7 +6,7 @@ import pytest
 import torch
 from qwen_vl_utils import vision_process
 
-from rarft.models.qwen2_5_vl.prompt_config import ReadingSettings
+from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.synthetic.dataset import FPS, SIZE
 from rarft.synthetic.pretrain.scenes import READING
 from rarft.training.config import frame_sampling, parse
@@ -87,7 +87,7 @@ def test_tiny_clips_keep_their_size():
     for seconds in range(8, 17):
         assert frame_size(SIZE, SIZE, 2 * seconds, sampling) == (SIZE, SIZE)
     assert sampling == READING.sampling == SAMPLING
-    assert all(ReadingSettings.of(name) == READING for name in ("tiny", "tiny-truthful"))
+    assert all(PromptConfig.of(name) == READING for name in ("tiny", "tiny-truthful"))
 
 
 @pytest.mark.parametrize(
