@@ -34,7 +34,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def entries(folder: Path, manifest: str) -> dict[str, dict[str, Any]]:
+def hash_files(folder: Path, manifest: str) -> dict[str, dict[str, Any]]:
     """Bring a folder's files to the disk; returns size and SHA-256 of each, by its name in the folder."""
     files = _files(folder, manifest)
 
@@ -56,7 +56,7 @@ def write_manifest(folder: Path, manifest: str, about: dict[str, Any], files: di
         folder: with all of its files on the disk.
         manifest: its name in the folder.
         about: what else it is to say.
-        files: of `entries`.
+        files: of `hash_files`.
     """
     with write_atomically(folder / manifest) as temporary:
         temporary.write_text(json.dumps({**about, "files": files}, indent=1) + "\n", encoding="utf-8")
@@ -91,7 +91,7 @@ def read_manifest(folder: Path, manifest: str) -> dict[str, Any]:
         raise CorruptFolderError(f"{manifest} cannot be read ({error})") from error
 
 
-def fault(folder: Path, name: str, entry: dict[str, Any]) -> str | None:
+def find_mismatch(folder: Path, name: str, entry: dict[str, Any]) -> str | None:
     """What is wrong with a file of a folder; None where it is what its entry says."""
     path = folder / name
     try:
@@ -102,7 +102,7 @@ def fault(folder: Path, name: str, entry: dict[str, Any]) -> str | None:
         return f"{name} cannot be read ({error.strerror})"
 
 
-def verify(folder: Path, manifest: str) -> dict[str, Any]:
+def verify_folder(folder: Path, manifest: str) -> dict[str, Any]:
     """The manifest, after every file was held against it. Files that it does not name are nobody's concern.
 
     Raises:
@@ -110,7 +110,7 @@ def verify(folder: Path, manifest: str) -> dict[str, Any]:
     """
     content = read_manifest(folder, manifest)
     with ThreadPoolExecutor(_THREADS) as pool:
-        for found in list(pool.map(lambda item: fault(folder, *item), content["files"].items())):
+        for found in list(pool.map(lambda item: find_mismatch(folder, *item), content["files"].items())):
             if found:
                 raise CorruptFolderError(found)
     return content

@@ -170,7 +170,7 @@ def upload(files: Sequence[tuple[str, Path]], what: str = "", hashes: dict[str, 
     Args:
         files: URI and path of each.
         what: the flag that named them, for messages.
-        hashes: SHA-256 of each URI's content, if known; an object says it, and `sha256_of` finds it there.
+        hashes: SHA-256 of each URI's content, if known; an object says it, and `stored_sha256` finds it there.
 
     Raises:
         StoreError: an object cannot be written.
@@ -207,7 +207,7 @@ def write(uri: str, content: bytes, what: str = "") -> None:
         client().put_object(Bucket=bucket, Key=key, Body=content)
 
 
-def sha256_of(uri: str, what: str = "") -> str | None:
+def stored_sha256(uri: str, what: str = "") -> str | None:
     """What the object says of its content; None where it says nothing, or is not there."""
     from botocore.exceptions import ClientError
 
@@ -222,7 +222,7 @@ def sha256_of(uri: str, what: str = "") -> str | None:
     return metadata.get(_SHA256)
 
 
-def version_of(uri: str, what: str = "") -> str:
+def object_version(uri: str, what: str = "") -> str:
     """What changes when the object does: its size and the store's tag of it.
 
     Raises:
@@ -246,7 +246,7 @@ def _pages(listing: str, always: str, bucket: str, prefix: str) -> list[dict[str
     raise ValueError("the store's answer was cut off")
 
 
-def entries(uri: str, what: str = "") -> dict[str, tuple[int, str]]:
+def list_objects(uri: str, what: str = "") -> dict[str, tuple[int, str]]:
     """Size in bytes and the store's tag of every object under a folder, by its name relative to it."""
     bucket, prefix = _split(uri.rstrip("/") + "/")
     with _wrap_s3_errors(uri, what, "read"):
@@ -260,7 +260,7 @@ def entries(uri: str, what: str = "") -> dict[str, tuple[int, str]]:
 
 def sizes(uri: str, what: str = "") -> dict[str, int]:
     """Size in bytes of every object under a folder, by its name relative to it."""
-    return {name: size for name, (size, _) in entries(uri, what).items()}
+    return {name: size for name, (size, _) in list_objects(uri, what).items()}
 
 
 def delete(uri: str, what: str = "") -> None:
@@ -270,7 +270,7 @@ def delete(uri: str, what: str = "") -> None:
         client().delete_object(Bucket=bucket, Key=key)
 
 
-def abort_pending(uri: str, what: str = "") -> int:
+def abort_multipart_uploads(uri: str, what: str = "") -> int:
     """Abort the multipart uploads under a folder that nobody finished; returns how many.
 
     A connection that breaks at the wrong moment leaves one behind, unseen and paid for. There must be no other

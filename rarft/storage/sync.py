@@ -14,13 +14,13 @@ from typing import Any
 
 from rarft.storage import s3
 from rarft.storage.files import existing_folder, join_path, replace_folder
-from rarft.storage.manifest import CorruptFolderError, fault, parse_manifest, read_manifest
+from rarft.storage.manifest import CorruptFolderError, find_mismatch, parse_manifest, read_manifest
 
 _OURS = {"rarft.json", "trainer_state.json"}  # files that stand only beside a manifest
 _THREADS = min(16, os.cpu_count() or 1)
 
 
-def send_files(folder: Path, uri: str, files: dict[str, dict[str, Any]], what: str = "") -> list[str]:
+def upload_files(folder: Path, uri: str, files: dict[str, dict[str, Any]], what: str = "") -> list[str]:
     """Upload a folder's files; those that the store holds, by size and SHA-256, are left alone.
 
     Args:
@@ -39,7 +39,7 @@ def send_files(folder: Path, uri: str, files: dict[str, dict[str, Any]], what: s
     missing = [
         name
         for name, entry in files.items()
-        if held.get(name) != entry["size"] or s3.sha256_of(join_path(uri, name), what) != entry["sha256"]
+        if held.get(name) != entry["size"] or s3.stored_sha256(join_path(uri, name), what) != entry["sha256"]
     ]
     s3.upload(
         [(join_path(uri, name), folder / name) for name in missing],
@@ -67,24 +67,24 @@ def upload_folder(folder: Path, uri: str, manifest: str, what: str = "") -> list
         if s3.read(place, what) == content:
             return []
         s3.delete(place, what)
-    sent = send_files(folder, uri, files, what)
-    finish(uri, manifest, content, what)
+    sent = upload_files(folder, uri, files, what)
+    commit_upload(uri, manifest, content, what)
     return sent
 
 
-def finish(uri: str, manifest: str, content: bytes, what: str = "") -> None:
+def commit_upload(uri: str, manifest: str, content: bytes, what: str = "") -> None:
     """Make a folder of the store complete: nothing in it but what its manifest names, and then the manifest.
 
     Raises:
         StoreError: the store cannot be written to.
     """
-    s3.abort_pending(uri, what)
+    s3.abort_multipart_uploads(uri, what)
     for name in s3.sizes(uri, what).keys() - parse_manifest(content, manifest)["files"].keys():
         s3.delete(join_path(uri, name), what)
     s3.write(join_path(uri, manifest), content, what)
 
 
-def fetch_folder(uri: str, folder: Path, manifest: str, what: str = "") -> None:
+def download_folder(uri: str, folder: Path, manifest: str, what: str = "") -> None:
     """Download a folder that its manifest says is complete; `folder` appears whole or not at all.
 
     Raises:
@@ -103,7 +103,7 @@ def fetch_folder(uri: str, folder: Path, manifest: str, what: str = "") -> None:
             wanted = list(faults or files)
             _fetch(uri, unfinished, wanted, what)
             with ThreadPoolExecutor(_THREADS) as pool:
-                found = pool.map(lambda name: fault(unfinished, name, files[name]), wanted)
+                found = pool.map(lambda name: find_mismatch(unfinished, name, files[name]), wanted)
                 faults = {name: wrong for name, wrong in zip(wanted, found, strict=True) if wrong}
             if not faults:
                 break
@@ -124,7 +124,7 @@ def _fetch(uri: str, folder: Path, names: list[str], what: str = "") -> None:
 
 
 @contextmanager
-def fetched_folder(place: str | Path, manifest: str, what: str = "", beside: Path | None = None) -> Iterator[Path]:
+def open_local_folder(place: str | Path, manifest: str, what: str = "", beside: Path | None = None) -> Iterator[Path]:
     """Yield a local folder with what `place` holds; one in a store is downloaded for as long as that lasts.
 
     A folder of a store without a manifest, as others upload models, is taken as it is, and that is told; not where it
@@ -149,7 +149,7 @@ def fetched_folder(place: str | Path, manifest: str, what: str = "", beside: Pat
         if not names:
             raise s3.StoreError(f"{what} {place}: no such folder in the store; check the path".lstrip())
         if manifest in names:
-            fetch_folder(place, folder, manifest, what)
+            download_folder(place, folder, manifest, what)
         elif folder.name.startswith("checkpoint-") or names.keys() & _OURS:
             raise CorruptFolderError(f"{manifest} is missing: it was not written to its end, or set aside")
         else:

@@ -15,8 +15,8 @@ from rarft.checkpoint.locate import CHECKPOINT_JSON, CONFIG_JSON, check_checkpoi
 from rarft.errors import InputError
 from rarft.storage.files import LOCK, open_local_files, replace_folder
 from rarft.storage.manifest import CorruptFolderError
-from rarft.storage.s3 import entries, is_object_uri
-from rarft.storage.sync import fetched_folder
+from rarft.storage.s3 import is_object_uri, list_objects
+from rarft.storage.sync import open_local_folder
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def fetched_checkpoint(name_or_path: str, what: str, beside: Path | None = None)
         path = name_or_path
         if is_object_uri(name_or_path):
             try:
-                path = str(files.enter_context(fetched_folder(name_or_path, CHECKPOINT_JSON, what, beside)))
+                path = str(files.enter_context(open_local_folder(name_or_path, CHECKPOINT_JSON, what, beside)))
             except CorruptFolderError as error:
                 raise InputError(f"{what} {name_or_path}: {error}; choose another checkpoint") from error
         yield path
@@ -49,7 +49,7 @@ def local_checkpoint(name_or_path: str, scratch: Path, what: str) -> str:
     """
     if not is_object_uri(name_or_path):
         return name_or_path
-    held = json.dumps([name_or_path, sorted(entries(name_or_path, what).items())])
+    held = json.dumps([name_or_path, sorted(list_objects(name_or_path, what).items())])
     place = scratch / ".models" / hashlib.sha256(held.encode()).hexdigest()[:16]
     place.parent.mkdir(parents=True, exist_ok=True)
     with (place.parent / LOCK).open("w") as lock:
