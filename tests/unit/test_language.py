@@ -1,3 +1,4 @@
+# ruff: noqa: SIM905
 """The vocabulary: standard names in the code, plain English in code, messages and documentation."""
 
 import ast
@@ -12,7 +13,8 @@ from helpers.paths import ROOT
 
 # Identifiers that have a standard term instead. Definitions are checked: functions, classes, arguments, variables.
 NAMES = """
-Judged Surroundings Survey Ledger Checked BrokenLine Remembered Parcel Uploads Place _Places Ending Asked ReadingSettings
+Judged Surroundings Survey Ledger Checked BrokenLine Remembered Parcel Uploads Place _Places Ending Asked
+ReadingSettings
 PromptReader TrainingRows SaveAtBoundaries CompleteCheckpoints ProgressLine TrainingLog Epochs OwnStepCounts
 NewRandomNumbers Seconds DataRefusedError ElsewhereError NotThereError IncompleteError _UnparsableError Response
 what most least place where beside here there meet _meetings from_main from_all leads_node die_with_launcher patiently
