@@ -44,6 +44,7 @@ def content(store, key):
     return store.get_object(Bucket="runs", Key=key)["Body"].read()
 
 
+@pytest.mark.long
 def test_a_run_in_a_store_that_failed_is_gone_on_with(cli, store, tmp_path):
     cli("sample", "--out", "s3://riq/sample", "--train", "8", "--eval", "4", "--seed", "3")
     for line in page_lines("commands"):
@@ -90,6 +91,7 @@ def verify_promoted(folder):
     assert {"model.safetensors", METRICS_JSON} <= {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.long
 def test_a_run_without_evaluation_data_is_labelled_in_sample(cli, sample_set, tmp_path):
     items = json.loads((sample_set / "train.json").read_text())[:2]
     # An annotation from elsewhere whose video is not here, as in a real file.
