@@ -1,7 +1,7 @@
 """Errors, exit codes, and how a step reports its failure.
 
-An `InputError` is for the user to fix (exit code 2); any other exception means that the work failed (exit code 1). Each
-is reported in one line on stderr. If there is a termination log (`RARFT_TERMINATION_LOG`, or Kubernetes'
+An `InputError` is for the user to fix (exit code 2); any other exception means that the work failed (exit code 1).
+Each is reported in one line on stderr. If there is a termination log (`RARFT_TERMINATION_LOG`, or Kubernetes'
 `/dev/termination-log`), the line is written there too, so that the parent process or cluster can show the cause.
 """
 
@@ -84,7 +84,8 @@ def _write_failure(log: Path, code: int, line: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if stale else 0)
     descriptor = os.open(log, flags, 0o644)
     try:
-        os.write(descriptor, f"{code} {line}\n".encode("utf-8", "backslashreplace"))  # one write, so that concurrent failures do not mix
+        # One write, so that concurrent failures do not mix.
+        os.write(descriptor, f"{code} {line}\n".encode("utf-8", "backslashreplace"))
     finally:
         os.close(descriptor)
 

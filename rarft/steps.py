@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rarft.errors import CheckFailedError, InputError
+from rarft.errors import CheckFailedError, InputError, input_name
+from rarft.rewards.columns import DEFAULT_REWARDS
 from rarft.storage.files import Location, existing_folder, join_path, local_path, make_folder, open_local, place_of
+from rarft.storage.location import parse_location
 from rarft.storage.s3 import is_object_uri, upload
 
 
@@ -246,7 +248,7 @@ def score(
     predictions: str,
     data: str,
     out: str,
-    reward_funcs: Sequence[str] = ("format", "refuse_iou", "explain_correction"),
+    reward_funcs: Sequence[str] = DEFAULT_REWARDS,
     reward_weights: Sequence[float] | None = None,
     encoder: str | None = None,
     embeddings: str | None = None,
@@ -264,12 +266,14 @@ def score(
         raise InputError(f"--reward_weights: {len(weights)} for {len(reward_funcs)} rewards; give one each")
     with open_local(predictions, "predictions") as file:
         rows = read_completions(file, read_samples(data, "--data"))
-    place = place_of(out, "--out")
-    make_folder(place)
+    with input_name("--out"):
+        location = parse_location(out)
+        location.make()
     loaded = SentenceEncoder(encoder) if encoder else SentenceEncoder()
     store = ReferenceStore.load(embeddings, loaded) if embeddings else ReferenceStore.empty(loaded)
-    functions = resolve_rewards(list(reward_funcs), store, correction_baseline)
-    return replay(rows, dict(zip(reward_funcs, functions, strict=True)), weights, place)
+    with input_name("--reward_funcs"):
+        functions = resolve_rewards(list(reward_funcs), store, correction_baseline)
+    return replay(rows, dict(zip(reward_funcs, functions, strict=True)), weights, location)
 
 
 def evaluate(checkpoint: str | None, data: str | None, out: str, **options: Any) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
 from rarft.models.qwen2_5_vl.rollout import vision_token_ids
 from rarft.prompts import load_prompt_template
 from rarft.reporting.training_log import TRAINING_HTML, TRAINING_JSONL
-from rarft.rewards.registry import RewardFunction, resolve_rewards
+from rarft.rewards.columns import RewardFunction
+from rarft.rewards.registry import resolve_rewards
 from rarft.storage import s3
 from rarft.storage.files import LOCK, join_path, local_path, lock_folder, make_folder
 from rarft.storage.sync import upload_folder
