@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rarft.errors import CheckFailedError, InputError
+from rarft.errors import CheckFailedError, InputError, input_name
 from rarft.storage.files import Location, existing_folder, join_path, local_path, make_folder, open_local, place_of
 from rarft.storage.s3 import is_object_uri, upload
 
@@ -131,7 +131,8 @@ def embed(data: str, out: str, encoder: str | None = None) -> int:
     from rarft.embeddings.build import build_store
     from rarft.embeddings.encoder import SentenceEncoder
 
-    texts = [text for row in read_samples(data, "data") for text in row.reference_queries]
+    with input_name("data"):
+        texts = [text for row in read_samples(data) for text in row.reference_queries]
     make_folder(out)
     loaded = SentenceEncoder(encoder) if encoder else SentenceEncoder()
     store, encoded = build_store(texts, out, loaded)
@@ -263,7 +264,9 @@ def score(
     if len(weights) != len(reward_funcs):
         raise InputError(f"--reward_weights: {len(weights)} for {len(reward_funcs)} rewards; give one each")
     with open_local(predictions, "predictions") as file:
-        rows = read_completions(file, read_samples(data, "--data"))
+        with input_name("--data"):
+            samples = read_samples(data)
+        rows = read_completions(file, samples)
     place = place_of(out, "--out")
     make_folder(place)
     loaded = SentenceEncoder(encoder) if encoder else SentenceEncoder()

@@ -45,7 +45,7 @@ def validated(sample_set, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def with_a_broken_video(validated, tmp_path_factory):
+def data_with_broken_video(validated, tmp_path_factory):
     """The training split, one of its videos cut off after validation; and that video's path."""
     folder = tmp_path_factory.mktemp("broken")
     rows = read_lines(validated / "riq.jsonl")
@@ -57,7 +57,7 @@ def with_a_broken_video(validated, tmp_path_factory):
 
 
 @pytest.fixture
-def dying_encoder(monkeypatch):
+def crashing_encoder(monkeypatch):
     """The default encoder; building a store in batches of two texts, it is killed at the third."""
     from rarft.embeddings import build
     from rarft.embeddings.encoder import default_encoder
@@ -84,7 +84,7 @@ def tiny():
 
     from rarft.models.qwen2_5_vl.load import load_model, load_processor
 
-    return load_model("tiny", "model", torch.float32).eval(), load_processor("tiny", "model")
+    return load_model("tiny", torch.float32).eval(), load_processor("tiny")
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +94,7 @@ def prompts(tiny, sample_set):
     from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
 
     model, processor = tiny
-    encoder = PromptEncoder(processor, model.config, PromptConfig.of("tiny").sampling)
+    encoder = PromptEncoder(processor, model.config, PromptConfig.load("tiny").sampling)
     encoded = [
         encoder.encode(video_prompt("", f"Find: a {colour} ring slides", str(path)))
         for colour, path in zip(["red", "blue"] * 4, sorted((sample_set / "videos").glob("train_*.mp4")), strict=True)

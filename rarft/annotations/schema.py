@@ -8,8 +8,7 @@ import msgspec
 
 from rarft.errors import InputError
 from rarft.segments import Segment
-from rarft.storage import s3
-from rarft.storage.files import join_path, local_path, open_local
+from rarft.storage.location import S3Folder, open_local, parse_location
 
 RIQ_JSONL = "riq.jsonl"
 
@@ -80,10 +79,14 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def iterate_samples(path: Path, name: str | None = None) -> Iterator[Sample]:
-    """Read `riq.jsonl` row by row; `name` is what people call it, where that is not its path.
+    """Read the rows of a `riq.jsonl` file one by one.
+
+    Args:
+        path: Local file.
+        name: Name of the file in messages; default: its path.
 
     Raises:
-        InputError: a row is not what validation writes.
+        InputError: A row does not match the schema.
     """
     decoder = msgspec.json.Decoder(Sample)
     with path.open("rb") as file:
@@ -92,23 +95,22 @@ def iterate_samples(path: Path, name: str | None = None) -> Iterator[Sample]:
                 yield decoder.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise InputError(
-                    f"{name or path}, line {number}: is no validated query ({error}); "
-                    f"give the {RIQ_JSONL} of `rarft validate`"
+                    f"{name or path}, line {number}: not a validated query ({error}); "
+                    f"use the {RIQ_JSONL} of `rarft validate`"
                 ) from error
 
 
-def read_samples(uri: str, what: str) -> list[Sample]:
-    """All rows of a `riq.jsonl`, or of the folder that holds one.
+def read_samples(uri: str) -> list[Sample]:
+    """Return all rows of a `riq.jsonl` file, or of the folder that contains it.
 
     Raises:
-        InputError: not there, damaged, or without a single query.
+        InputError: The file does not exist, is invalid, or has no rows.
     """
-    if s3.is_object_uri(uri):
-        uri = uri if uri.endswith(".jsonl") else join_path(uri, RIQ_JSONL)
-    elif local_path(uri, what).is_dir():
-        uri = str(local_path(uri, what) / RIQ_JSONL)
-    with open_local(uri, what) as path:
-        samples = list(iterate_samples(path, uri))
+    location = parse_location(uri)
+    if not uri.endswith(".jsonl") and (isinstance(location, S3Folder) or location.path.is_dir()):
+        location = location.child(RIQ_JSONL)
+    with open_local(str(location)) as path:
+        samples = list(iterate_samples(path, str(location)))
     if not samples:
-        raise InputError(f"{what} {uri}: holds no query; look into its report.html for what was quarantined")
+        raise InputError(f"{location}: contains no queries; see its report.html for the quarantined ones")
     return samples

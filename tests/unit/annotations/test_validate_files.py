@@ -54,7 +54,7 @@ def test_videos_are_not_mended_where_that_is_turned_off(sample_set, tmp_path):
         == report["counts"]
     )
     assert report["reasons"] == {"video-not-found": 2}
-    durations = {sample.source.item: sample.duration for sample in read_samples(str(tmp_path / "out"), "data")}
+    durations = {sample.source.item: sample.duration for sample in read_samples(str(tmp_path / "out"))}
     assert durations == {1: None, 2: items[2]["duration"]}
 
 
@@ -176,7 +176,7 @@ def test_videos_of_one_base_name(sample_set, tmp_path):
     (tmp_path / "in.json").write_text(json.dumps(items))
     report = steps.validate(str(tmp_path / "in.json"), str(tmp_path / "out"), str(tmp_path))
     assert report["reasons"] == {"video-ambiguous": 2}
-    rows = {(sample.source.item, sample.task_type): sample for sample in read_samples(str(tmp_path / "out"), "data")}
+    rows = {(sample.source.item, sample.task_type): sample for sample in read_samples(str(tmp_path / "out"))}
     assert rows[2, "answerable"].video == str(tmp_path / "b" / "1.mp4")
     # Two names of one file are one video, two files of one name are two.
     assert rows[0, "refusable"].reference_queries == ["a dog runs"]
@@ -229,7 +229,7 @@ def test_videos_are_found_by_base_name_and_measured(sample_set, tmp_path):
     counts = report["counts"]
     assert (counts["accepted"], counts["repaired"], counts["quarantined"]) == (8, 4, 4)
     assert report["reasons"] == {"video-not-found": 2, "video-unreadable": 2}
-    samples = read_samples(str(tmp_path / "out"), "data")
+    samples = read_samples(str(tmp_path / "out"))
     assert all(Path(sample.video).is_file() for sample in samples)
     by_item = {sample.source.item: sample.duration for sample in samples}
     originals = json.loads((sample_set / "train.json").read_text())
