@@ -3,8 +3,8 @@
 The row is [prompt[:-1] | segment_1 | ... | segment_G] with segment_i = [prompt[-1], completion_i[:-1]], so that every
 output of a segment predicts one completion token. The prefix attends to itself causally. Each segment attends to the
 prefix and to its own past, never to another segment. Both are ordinary causal attentions, so fused kernels apply. The
-attention is registered with transformers' AttentionInterface, and the layout is a keyword argument of the forward pass:
-no model code is copied or patched.
+attention is registered with transformers' AttentionInterface, and the layout is a keyword argument of the forward
+pass: no model code is copied or patched.
 
 Shapes: P prefix tokens, G segments of S tokens, H heads of D values.
 """

@@ -1,7 +1,7 @@
 """Rollouts by a colocated vLLM engine, with the same frames, text and positions as in training.
 
-The engine receives the decoded and resized frames with their times, and encodes them with the same processor, once for
-all completions of a prompt. Tested with an engine that speaks vLLM's protocol, not with vLLM itself, which needs a GPU.
+The engine receives the decoded and resized frames with their times, and encodes them with the same processor, once
+for all completions of a prompt. Tested with a fake engine, not with vLLM itself, which needs a GPU.
 """
 
 from collections.abc import Sequence

@@ -35,7 +35,7 @@ class FrameLabels:
         video_ND: patches of all clips.
         grid_thw_B3: patches of each clip before merging.
         shown_S2: 1 where a second's frame shows the shape.
-        attributes_S3: index of colour, shape and motion; `IGNORE_INDEX` for a second that shows no shape, or half of one.
+        attributes_S3: index of colour, shape and motion; `IGNORE_INDEX` without the shape in both frames.
     """
 
     video_ND: Tensor
