@@ -1,4 +1,4 @@
-"""The rows that validation writes and every later step reads: `riq.jsonl`, one query a line."""
+"""Schema of `riq.jsonl`: one validated query per line, written by validation and read by every later step."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +33,7 @@ CATEGORIES = frozenset(
 
 
 class Source(msgspec.Struct, frozen=True):
-    """Where a query stands in the annotations: file name, index of the item, index of the query in it."""
+    """Location of a query in the annotations: file name, index of the item, index of the query in the item."""
 
     file: str
     item: int
@@ -41,24 +41,24 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One query. Times are absolute seconds of the video file.
+    """One query. Times are in seconds from the start of the video file.
 
     Attributes:
-        id: stable across runs: the same video name, query, task type and segment give the same id.
-        video: path that opens.
-        query: what is asked.
-        task_type: whether the video answers it.
-        segment: where the answer is; None for a refusable query.
-        duration: of the video; None where it is not known, and then the sample cannot be trained on.
-        crop: the part of the video that frames are taken from; None for all of it.
-        gt_answer: the ground-truth answer without its tags.
-        contrast_answer: the ground-truth answer of the item's opposite query, where it has one.
-        reference_queries: answerable queries of the same video, the item's own first.
-        categories: how a refusable query mismatches the video.
-        difficulty: original for an answerable query; easy, medium or hard.
-        captions: timed captions, (start, end, text).
-        source: where it stands in the annotations.
-        extra: every other field of the item and the query, untouched.
+        id: Stable id: the same video name, query, task type and segment give the same id.
+        video: Path of the video.
+        query: Text of the query.
+        task_type: Whether the video answers the query.
+        segment: Segment of the answer; None for a refusable query.
+        duration: Duration of the video; None if unknown, and then the sample cannot be used for training.
+        crop: Part of the video that frames are taken from; None for all of it.
+        gt_answer: Ground-truth answer without its tags.
+        contrast_answer: Ground-truth answer of the item's query of the other task type, if any.
+        reference_queries: Answerable queries of the same video, the item's own first.
+        categories: Kinds of mismatch between a refusable query and the video.
+        difficulty: `original` for an answerable query; easy, medium or hard for a refusable one.
+        captions: Timed captions as (start, end, text).
+        source: Location in the annotations.
+        extra: All other fields of the item and the query, unchanged.
     """
 
     id: str
