@@ -27,10 +27,10 @@ def server(request, tmp_path_factory):
 def proxy(server, monkeypatch, request):
     """A proxy before the server that cuts nothing yet; the store is reached through it, with little patience."""
     proxy = CuttingProxy(server, seed=request.node.callspec.params.get("seed", 0))
-    monkeypatch.setattr(s3, "_CONNECT_TIMEOUT", 2.0)
-    monkeypatch.setattr(s3, "_READ_TIMEOUT", 1.0)
-    monkeypatch.setattr(s3, "_ATTEMPTS", 2)
-    monkeypatch.setattr(s3, "_PART", 5 * 2**20)
+    monkeypatch.setattr(s3, "_CONNECT_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(s3, "_READ_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(s3, "_REQUEST_ATTEMPTS", 2)
+    monkeypatch.setattr(s3, "_PART_SIZE", 5 * 2**20)
     for name, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}.items():
         monkeypatch.setenv(name, value)
     s3._client.cache_clear()

@@ -34,7 +34,7 @@ def open_checkpoint(name_or_path: str, temp_dir: Path | None = None) -> Iterator
         path = name_or_path
         if is_object_uri(name_or_path):
             try:
-                path = str(files.enter_context(open_local_folder(name_or_path, CHECKPOINT_JSON, "", temp_dir)))
+                path = str(files.enter_context(open_local_folder(name_or_path, CHECKPOINT_JSON, temp_dir=temp_dir)))
             except CorruptFolderError as error:
                 raise InputError(f"{name_or_path}: {error}; use another checkpoint") from error
         yield path
