@@ -32,9 +32,7 @@ def _load_existing(location: Location, encoder: SentenceEncoder) -> ReferenceSto
         return ReferenceStore.empty(encoder)
 
 
-def build_store(
-    texts: Iterable[str], location: Location, encoder: SentenceEncoder
-) -> tuple[ReferenceStore, int]:
+def build_store(texts: Iterable[str], location: Location, encoder: SentenceEncoder) -> tuple[ReferenceStore, int]:
     """Create or extend the store in a folder so that it contains these texts.
 
     Args:
@@ -61,4 +59,5 @@ def build_store(
     if missing or not location.exists(INDEX):
         store.save(location)
     partial.remove()
+    logger.info("%d distinct reference queries by %s, %d newly encoded", len(store), encoder.name, len(missing))
     return store, len(missing)

@@ -65,7 +65,7 @@ class SentenceEncoder:
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"{name_or_path}: cannot be loaded ({reason}); use {DEFAULT_ENCODER}, or the name or folder of another "
+                f"{name_or_path}: cannot be loaded ({reason}); use {DEFAULT_ENCODER}, or name or folder of another "
                 "SentenceTransformer"
             ) from error
         if partitioned := [name for name, tensor in self._model.named_parameters() if hasattr(tensor, "ds_id")]:

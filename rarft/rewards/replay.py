@@ -43,9 +43,7 @@ def read_completions(path: Path, samples: list[Sample]) -> list[tuple[Sample, st
                     f'{path}, line {number}: malformed ({error}); use {{"id": .., "completion": ..}}'
                 ) from error
             if sample_id not in by_id:
-                raise InputError(
-                    f"{path}, line {number}: id {sample_id} is not in the data; check --data"
-                )
+                raise InputError(f"{path}, line {number}: id {sample_id} is not in the data; check --data")
             if not isinstance(completion, str):
                 raise InputError(f"{path}, line {number}: completion must be a string")
             rows.append((by_id[sample_id], completion))
