@@ -10,7 +10,7 @@ from rarft.video.probe import probe
 
 
 def test_annotations_are_reproducible_byte_for_byte(sample_set, tmp_path):
-    steps.sample(str(tmp_path), {"train": 8, "eval": 2}, seed=3)
+    steps.make_dataset(str(tmp_path), {"train": 8, "eval": 2}, seed=3)
     assert (tmp_path / "train.json").read_bytes() == (sample_set / "train.json").read_bytes()
     # The longer split begins with the shorter one: its size never changes what it draws.
     longer = json.loads((sample_set / "eval.json").read_text())
@@ -18,13 +18,13 @@ def test_annotations_are_reproducible_byte_for_byte(sample_set, tmp_path):
 
 
 def test_annotations_are_the_same_on_every_machine(tmp_path):
-    steps.sample(str(tmp_path), {"train": 3}, seed=0)
+    steps.make_dataset(str(tmp_path), {"train": 3}, seed=0)
     digest = hashlib.sha256((tmp_path / "train.json").read_bytes()).hexdigest()
     assert digest == "1e1a7a6754bb510637b1c53debefc07b61d1b21197f96c8ecd892df6ab7d9a69"
 
 
 def test_another_seed_or_split_draws_other_scenes(tmp_path, sample_set):
-    steps.sample(str(tmp_path), {"train": 8}, seed=4)
+    steps.make_dataset(str(tmp_path), {"train": 8}, seed=4)
     texts = {
         (path.read_text()) for path in (tmp_path / "train.json", sample_set / "train.json", sample_set / "eval.json")
     }
@@ -60,4 +60,4 @@ def test_mismatches_change_as_many_attributes_as_their_difficulty_says(sample_se
 def test_the_sample_validates_without_a_finding(validated):
     report = json.loads((validated / "report.json").read_text())
     assert report["findings"] == []
-    assert report["counts"]["accepted"] == len(read_samples(str(validated), "data")) == 16
+    assert report["counts"]["accepted"] == len(read_samples(str(validated))) == 16
