@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rarft.errors import CheckFailedError, InputError
+from rarft.errors import CheckFailedError, InputError, input_name
 from rarft.storage.files import Location, existing_folder, join_path, local_path, make_folder, open_local, place_of
+from rarft.storage.location import parse_location
 from rarft.storage.s3 import is_object_uri, upload
 
 
@@ -272,33 +273,57 @@ def score(
     return replay(rows, dict(zip(reward_funcs, functions, strict=True)), weights, place)
 
 
-def evaluate(checkpoint: str | None, data: str | None, out: str, **options: Any) -> dict[str, Any]:
-    """Evaluate a checkpoint, or finished predictions, into `out`; returns the metrics.
+def evaluate(
+    checkpoint: str | None,
+    data: str | None,
+    out: str,
+    *,
+    predictions: str | None = None,
+    compare: Sequence[str] = (),
+    gates: Sequence[str] = (),
+    **options: Any,
+) -> dict[str, Any]:
+    """Evaluate a checkpoint or finished predictions, and compare them with others on the same queries.
 
     Args:
-        checkpoint: what is evaluated; None where `predictions` are among the options.
-        data: validated data.
-        out: folder to write into.
-        options: the other fields of `rarft.evaluation.evaluate.EvaluationSettings`.
-    """
-    from rarft.evaluation.evaluate import EvaluationSettings
-    from rarft.evaluation.evaluate import evaluate as run
+        checkpoint: Checkpoint to evaluate; None with `predictions`.
+        data: Validated data: riq.jsonl or its folder. Optional if everything is finished predictions.
+        out: Folder to write into.
+        predictions: Finished predictions to evaluate.
+        compare: Checkpoints or finished predictions to compare with, each `[NAME=]CHECKPOINT_OR_PREDICTIONS`. The
+            first is the reference, which gates call `base`.
+        gates: Conditions on the metrics, such as `relevance.f1_avg>=0.70` or `ra_iou.mean>=base`.
+        options: Other fields of `rarft.evaluation.evaluate.EvaluationOptions`.
 
-    return run(EvaluationSettings(checkpoint, data, **options), place_of(out, "--out"))
+    Returns:
+        The content of metrics.json; an empty dict on all but the main process.
+    """
+    from rarft.annotations.schema import read_samples
+    from rarft.evaluation.candidates import parse_candidates
+    from rarft.evaluation.evaluate import EvaluationOptions
+    from rarft.evaluation.evaluate import evaluate as run
+    from rarft.evaluation.gates import parse_gate
+
+    candidates = parse_candidates(checkpoint, predictions, compare)
+    with input_name("--gate"):
+        parsed = [parse_gate(gate, with_base=bool(compare)) for gate in gates]
+    settings = EvaluationOptions(gates=parsed, **options)
+    samples = read_samples(data, "--data") if data else None
+    return run(candidates, samples, parse_location(out), settings)
 
 
 def promote(checkpoint: str, evaluation: str, destination: str) -> str:
-    """Copy a checkpoint that passed its gates, with its metrics; returns where to."""
+    """Copy a checkpoint that passed its gates, with its metrics; return the destination."""
     from rarft.evaluation.promote import promote as run
 
-    return run(checkpoint, place_of(evaluation, "--evaluation"), place_of(destination, "--to"))
+    return run(checkpoint, parse_location(evaluation), parse_location(destination))
 
 
 def check_gates(metrics: dict[str, Any]) -> None:
-    """Hold an evaluation against its gates.
+    """Check the gates of an evaluation.
 
     Raises:
-        CheckFailedError: it does not pass; the message says which, and by how much.
+        CheckFailedError: A gate is not passed; the message states each failed condition and the value.
     """
     failed = [gate["reason"] for gate in metrics.get("gates", []) if not gate["passed"]]
     if failed:

@@ -28,9 +28,9 @@ def _draws(videos: int, seed: int) -> Iterator[NDArray[np.float32]]:
     """Yield how often each video is drawn, for some resamples at a time (B, V)."""
     rng = np.random.default_rng(seed)
     for _ in range(RESAMPLES // _CHUNK):
-        yield np.stack(
-            [np.bincount(rng.integers(0, videos, videos), minlength=videos) for _ in range(_CHUNK)]
-        ).astype(np.float32)
+        yield np.stack([np.bincount(rng.integers(0, videos, videos), minlength=videos) for _ in range(_CHUNK)]).astype(
+            np.float32
+        )
 
 
 class _GroupSums:

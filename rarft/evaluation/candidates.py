@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rarft.checkpoint.locate import PACKAGED, check_checkpoint
-from rarft.errors import InputError
+from rarft.errors import InputError, input_name
 from rarft.evaluation.predictions import Prediction, QueryKey, key_of
 from rarft.storage.files import local_path
 from rarft.storage.s3 import is_object_uri
@@ -39,7 +39,7 @@ def is_predictions_file(source: str) -> bool:
         return False
     if source.endswith((".json", ".jsonl")):
         return True
-    return not is_object_uri(source) and local_path(source, "--compare").is_file()
+    return not is_object_uri(source) and local_path(source).is_file()
 
 
 def parse_candidates(checkpoint: str | None, predictions: str | None, compare: Sequence[str]) -> list[Candidate]:
@@ -62,19 +62,20 @@ def parse_candidates(checkpoint: str | None, predictions: str | None, compare: S
         if checkpoint is not None
         else Candidate(EVALUATED, str(predictions), False, "--predictions")
     ]
-    named = [match.groups() if (match := _NAMED.fullmatch(text)) else (None, text) for text in compare]
     taken = {EVALUATED}
+    named = [(match[1], match[2]) if (match := _NAMED.fullmatch(text)) else ("", text) for text in compare]
     for name, source in named:
         if name in taken:
             raise InputError(f"--compare {name}={source}: the name {name} is already used; choose another")
-        taken |= {name} - {None}
+        taken |= {name} if name else set()
     for index, (name, source) in enumerate(named):
         name = name or _unused_name(source if index else REFERENCE, taken)
         taken.add(name)
         candidates.append(Candidate(name, source, not is_predictions_file(source), "--compare"))
     for candidate in candidates:
         if candidate.is_checkpoint:
-            check_checkpoint(candidate.source, candidate.flag)
+            with input_name(candidate.flag):
+                check_checkpoint(candidate.source, "")
     return candidates
 
 
@@ -88,8 +89,8 @@ def _unused_name(source: str, taken: set[str]) -> str:
     return name
 
 
-def align(predictions: Sequence[Prediction], keys: Sequence[QueryKey]) -> list[Prediction]:
-    """Return predictions in the order of the queries.
+def align(candidate: Candidate, predictions: Sequence[Prediction], keys: Sequence[QueryKey]) -> list[Prediction]:
+    """Return a candidate's predictions in the order of the queries.
 
     Raises:
         InputError: They are not predictions of the same queries.
@@ -101,7 +102,7 @@ def align(predictions: Sequence[Prediction], keys: Sequence[QueryKey]) -> list[P
     aligned = [prediction for prediction in found if prediction is not None]
     if len(aligned) < len(keys) or len(predictions) > len(keys):
         raise InputError(
-            f"{len(predictions)} predictions for {len(keys)} queries, {len(keys) - len(aligned)} queries without one; "
-            "pass predictions of the same queries"
+            f"{candidate.source}: {len(predictions)} predictions for {len(keys)} queries, {len(keys) - len(aligned)} "
+            "queries without one; pass predictions of the same queries"
         )
     return aligned

@@ -12,7 +12,7 @@ from rarft.checkpoint.locate import checkpoint_content
 from rarft.distributed.shared_work import SharedWork, join_processes, rank_and_size
 from rarft.embeddings.encoder import SentenceEncoder
 from rarft.embeddings.store import ReferenceStore
-from rarft.errors import InputError
+from rarft.errors import InputError, input_name
 from rarft.evaluation.bootstrap import intervals, paired
 from rarft.evaluation.candidates import EVALUATED, Candidate, align
 from rarft.evaluation.gates import Gate
@@ -24,8 +24,8 @@ from rarft.evaluation.report import METRICS_JSON, REPORT_HTML, render_report
 from rarft.evaluation.scoring import score_predictions
 from rarft.models.qwen2_5_vl.load import fetched_checkpoint
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
-from rarft.reporting.training_log import training_of
-from rarft.storage.files import Location, join_path, make_folder, open_local, write_files
+from rarft.reporting.training_log import read_training_log
+from rarft.storage.location import Location, open_local
 
 PREDICTIONS_JSONL = "predictions.jsonl"
 _UNFINISHED = ".unfinished"  # folder of the completions of an evaluation that is not finished
@@ -92,7 +92,8 @@ def evaluate(
     """
     if samples is None and any(candidate.is_checkpoint for candidate in candidates):
         raise InputError("the data is missing; pass the riq.jsonl that `rarft validate` wrote")
-    make_folder(out)
+    with input_name("--out"):
+        out.make()
     join_processes()
     # Everything that can fail quickly runs before the completions take their time.
     predictions: dict[str, list[Prediction]] = {}
@@ -103,8 +104,10 @@ def evaluate(
     first = candidates[0].name
     queries = [row.sample for row in predictions[first]] if first in predictions else list(samples or [])
     keys = [key_of(sample) for sample in queries]
-    for name in predictions:
-        predictions[name] = align(predictions[name], keys)
+    for candidate in candidates:
+        if not candidate.is_checkpoint:
+            with input_name(candidate.flag):
+                predictions[candidate.name] = align(candidate, predictions[candidate.name], keys)
     store = ReferenceStore.empty(SentenceEncoder(options.encoder) if options.encoder else SentenceEncoder())
     judge = _connect_judge(options)
     works = _generate_missing(candidates, predictions, queries, options, out)
@@ -119,9 +122,9 @@ def evaluate(
     reasons = {gate.text: gate.failure_reason(metrics) for gate in options.gates}
     metrics["gates"] = [{"gate": text, "passed": reason is None, "reason": reason} for text, reason in reasons.items()]
     metrics["passed"] = not any(reasons.values())
-    training = training_of(candidates[0].source, candidates[0].flag) if candidates[0].is_checkpoint else []
+    training = read_training_log(candidates[0].source) if candidates[0].is_checkpoint else []
     files = {_predictions_file(name): table.predictions for name, table in tables.items()}
-    with write_files(out, last=METRICS_JSON, stale=_earlier_predictions(out) - files.keys()) as folder:
+    with out.write_files(METRICS_JSON, sorted(_earlier_predictions(out) - files.keys())) as folder:
         for name, rows in files.items():
             write_predictions(folder / name, rows)
         (folder / REPORT_HTML).write_text(render_report(metrics, tables, training), encoding="utf-8")
@@ -138,16 +141,16 @@ def _predictions_file(name: str) -> str:
 def _earlier_predictions(out: Location) -> set[str]:
     """Return the files of predictions that an earlier evaluation wrote into the folder."""
     try:
-        metrics = json.loads(read_bytes(out, METRICS_JSON))
+        metrics = json.loads(out.read(METRICS_JSON))
         names = [*metrics["others"], *([metrics["base"]["name"]] if metrics["base"] else [])]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (InputError, ValueError, LookupError, TypeError):
         return set()
     return {_predictions_file(name) for name in names}
 
 
 def _read_finished(candidate: Candidate, samples: Sequence[Sample] | None) -> tuple[list[Prediction], int]:
     """Return a candidate's predictions, and the number of rows and queries left out; the first of them are logged."""
-    with open_local(candidate.source, candidate.flag) as file:
+    with input_name(candidate.flag), open_local(candidate.source) as file:
         predictions, problems = read_predictions(file, samples)
     for problem in problems[:_MAX_LOGGED_PROBLEMS]:
         logger.warning("%s %s: %s", candidate.flag, candidate.source, problem)
@@ -181,7 +184,7 @@ def _generate_missing(
     for candidate in candidates:
         if not candidate.is_checkpoint:
             continue
-        with fetched_checkpoint(candidate.source, candidate.flag) as path:
+        with input_name(candidate.flag), fetched_checkpoint(candidate.source, "") as path:
             prompt_config = prompt_config or PromptConfig.of(path)
             predictions[candidate.name], work = _generate(candidate, path, prompt_config, queries, options, out)
         works.append(work)
@@ -210,9 +213,9 @@ def _generate(
         (sample.id, sample.video, sample.query, sample.duration, sample.crop, _file_version(sample.video))
         for sample in queries
     ]
-    content = checkpoint_content(candidate.source, candidate.flag)
+    content = checkpoint_content(candidate.source, "")
     identity = [candidate.source, content, asdict(prompt_config), inputs, options.backend, options.batch_size]
-    work = SharedWork(join_path(out, _UNFINISHED), identity)
+    work = SharedWork(out.child(_UNFINISHED), identity)
     batches = in_batches(queries, options.batch_size)
     predictor: Predictor | None = None  # loaded when there is a batch to complete
 
