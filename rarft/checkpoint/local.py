@@ -11,7 +11,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from rarft.checkpoint.locate import CHECKPOINT_JSON
 from rarft.errors import InputError
 from rarft.storage.files import Location, write_atomically
-from rarft.storage.manifest import CorruptFolderError, read_manifest, verify, write_manifest
+from rarft.storage.manifest import CorruptFolderError, read_manifest, verify_folder, write_manifest
 
 DONE = "DONE"
 FINAL = "checkpoint-final"
@@ -117,7 +117,7 @@ def verified(checkpoint: Path) -> dict[str, Any]:
     Raises:
         CorruptFolderError: a file is missing or damaged, or a rank's random numbers were not saved.
     """
-    manifest = verify(checkpoint, CHECKPOINT_JSON)
+    manifest = verify_folder(checkpoint, CHECKPOINT_JSON)
     if "world_size" not in manifest:
         raise CorruptFolderError("it is a final model, without what training goes on from; take a checkpoint-N")
     if missing := [name for name in rng_states(manifest["world_size"]) if name not in manifest["files"]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rarft.errors import InputError
 from rarft.storage.fingerprint import fingerprint, hash_folder
-from rarft.storage.s3 import entries, is_object_uri
+from rarft.storage.s3 import is_object_uri, list_objects
 
 CHECKPOINT_JSON = "checkpoint.json"  # manifest of a checkpoint's folder
 CONFIG_JSON = "config.json"
@@ -29,7 +29,7 @@ def check_checkpoint(name_or_path: str, what: str) -> None:
         InputError: a path that is not there, or a place that holds no Qwen2.5-VL.
     """
     if is_object_uri(name_or_path):
-        if CONFIG_JSON not in entries(name_or_path, what):
+        if CONFIG_JSON not in list_objects(name_or_path, what):
             raise InputError(f"{what} {name_or_path}: is no checkpoint (no {CONFIG_JSON} there); check the URI")
         return
     path = Path(checkpoint_path(name_or_path))
@@ -56,6 +56,8 @@ def checkpoint_content(name_or_path: str, what: str) -> str:
         InputError: its store cannot be read.
     """
     if is_object_uri(name_or_path):
-        return fingerprint(f"{name} {size} {tag}" for name, (size, tag) in sorted(entries(name_or_path, what).items()))
+        return fingerprint(
+            f"{name} {size} {tag}" for name, (size, tag) in sorted(list_objects(name_or_path, what).items())
+        )
     folder = Path(checkpoint_path(name_or_path))
     return hash_folder(folder) if folder.is_dir() else name_or_path

@@ -9,7 +9,7 @@ from rarft.checkpoint.local import CHECKPOINT_JSON, CORRUPT, DIVERGED, SUPERSEDE
 from rarft.storage import s3
 from rarft.storage.files import join_path
 from rarft.storage.manifest import CorruptFolderError
-from rarft.storage.sync import fetch_folder
+from rarft.storage.sync import download_folder
 
 WHAT = "--out"
 _ASIDE = {f"{kind}{CHECKPOINT_JSON}" for kind in (CORRUPT, SUPERSEDED, DIVERGED)}
@@ -73,7 +73,7 @@ def fetch(checkpoint: str, run: Path) -> Path:
         StoreError: the store cannot be read.
     """
     place = run / checkpoint.rstrip("/").rsplit("/", 1)[-1]
-    fetch_folder(checkpoint, place, CHECKPOINT_JSON, WHAT)
+    download_folder(checkpoint, place, CHECKPOINT_JSON, WHAT)
     verified(place)
     return place
 

@@ -24,7 +24,7 @@ from rarft.reporting.training_log import TRAINING_HTML, TRAINING_JSONL
 from rarft.storage import s3
 from rarft.storage.files import join_path
 from rarft.storage.manifest import CorruptFolderError
-from rarft.storage.sync import finish, send_files, upload_folder
+from rarft.storage.sync import commit_upload, upload_files, upload_folder
 
 _TIMEOUT_S = 600.0  # seconds that the main process waits for another machine's part
 _POLL_S = 1.0  # seconds between two looks
@@ -110,7 +110,7 @@ class CheckpointUploader:
         elif self._is_main:
             self._send_with_others(parcel, uri)
         else:
-            send_files(parcel.folder, uri, parcel.files, remote.WHAT)
+            upload_files(parcel.folder, uri, parcel.files, remote.WHAT)
             s3.write(join_path(uri, _receipt(self._process, parcel.files)), b"", remote.WHAT)
         if parcel.files is not None:
             shutil.rmtree(parcel.folder)  # a part of a checkpoint is of no use here
@@ -125,14 +125,14 @@ class CheckpointUploader:
     def _send_with_others(self, parcel: UploadTask, uri: str) -> None:
         assert parcel.files is not None
         s3.delete(join_path(uri, CHECKPOINT_JSON), remote.WHAT)
-        send_files(parcel.folder, uri, parcel.files, remote.WHAT)
+        upload_files(parcel.folder, uri, parcel.files, remote.WHAT)
         expected = {_receipt(process, files) for process, files in parcel.others.items()}
         ends = time.monotonic() + _TIMEOUT_S
         while missing := expected - s3.sizes(uri, remote.WHAT).keys():
             if time.monotonic() > ends or self._gives_up.is_set():
                 raise CorruptFolderError(f"process {min(missing).split('-')[1]} has not sent its part")
             time.sleep(_POLL_S)
-        finish(uri, CHECKPOINT_JSON, (parcel.folder / CHECKPOINT_JSON).read_bytes(), remote.WHAT)
+        commit_upload(uri, CHECKPOINT_JSON, (parcel.folder / CHECKPOINT_JSON).read_bytes(), remote.WHAT)
 
     def close(self) -> None:
         """Wait for all that is under way, and try once more what could not be sent, the newest first.

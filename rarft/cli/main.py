@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from rarft import __version__
 from rarft.cli.types import count, fraction, positive, seconds, share_or_number
-from rarft.errors import EXIT_BAD_INPUT, report_errors, suggestion
+from rarft.errors import EXIT_BAD_INPUT, report_errors, suggest_flag
 
 _EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 bad usage or bad input."
 
@@ -21,7 +21,7 @@ class _Parser(argparse.ArgumentParser):
     commands: Mapping[str, argparse.ArgumentParser]
 
     def error(self, message: str) -> NoReturn:
-        hint = suggestion(message, self._option_string_actions)
+        hint = suggest_flag(message, self._option_string_actions)
         print(f"{self.prog}: {message}{hint}; see `{self.prog} --help`", file=sys.stderr)
         raise SystemExit(EXIT_BAD_INPUT)
 
@@ -251,9 +251,7 @@ def _parser() -> _Parser:
         "inspect-prompt", add_help=False, help="Show what the model reads for one query; --id, and flags of train."
     )
 
-    evaluate = command(
-        "evaluate", _evaluate, "Evaluate a checkpoint or finished predictions, and compare with others."
-    )
+    evaluate = command("evaluate", _evaluate, "Evaluate and compare checkpoints, or finished predictions.")
     evaluated = evaluate.add_mutually_exclusive_group(required=True)
     evaluated.add_argument("--checkpoint", help="checkpoint to evaluate: a folder, Hub name, s3:// URI, or `tiny`")
     evaluated.add_argument("--predictions", help="predictions.jsonl, or published inference, instead of a checkpoint")
@@ -267,10 +265,7 @@ def _parser() -> _Parser:
         help="candidate to compare with; repeatable; the first is the reference that gates call `base`",
     )
     evaluate.add_argument(
-        "--backend",
-        default="transformers",
-        choices=["transformers", "vllm"],
-        help="generation backend (default: transformers)",
+        "--backend", default="transformers", choices=["transformers", "vllm"], help="default: transformers"
     )
     evaluate.add_argument("--batch-size", type=positive, default=16, help="prompts per batch (default: 16)")
     evaluate.add_argument("--judge-url", help="OpenAI-compatible endpoint of a judge; set OPENAI_API_KEY to its key")

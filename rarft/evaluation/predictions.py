@@ -12,7 +12,7 @@ import msgspec
 from rarft.annotations.file_index import base_name, read_boolean
 from rarft.annotations.query_checks import DIFFICULTY_KEYS, known_difficulty
 from rarft.annotations.schema import Sample, Source
-from rarft.completion import find_segment, parse
+from rarft.completion import find_segment, parse_completion
 from rarft.errors import InputError
 from rarft.segments import Segment, is_valid
 
@@ -133,7 +133,7 @@ def _parse_published(row: dict[str, Any], number: int, file: str) -> Prediction:
         segment=segment,
         duration=_parse_duration(row.get("duration")),
         crop=None,
-        gt_answer=parse(answer).answer or answer.strip(),
+        gt_answer=parse_completion(answer).answer or answer.strip(),
         contrast_answer=None,
         reference_queries=[],
         categories=_parse_categories(row.get("gt_categories")),

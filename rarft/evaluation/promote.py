@@ -13,7 +13,7 @@ from rarft.evaluation.report import METRICS_JSON
 from rarft.models.qwen2_5_vl.load import fetched_checkpoint
 from rarft.storage.files import replace_folder
 from rarft.storage.location import LocalFolder, Location
-from rarft.storage.manifest import CorruptFolderError, entries, verify, write_manifest
+from rarft.storage.manifest import CorruptFolderError, hash_files, verify_folder, write_manifest
 from rarft.storage.s3 import is_object_uri
 from rarft.storage.sync import upload_folder
 
@@ -57,7 +57,7 @@ def promote(checkpoint: str, evaluation: Location, destination: Location) -> str
         (folder / CHECKPOINT_JSON).unlink(missing_ok=True)
         (folder / METRICS_JSON).write_bytes(content)
         metadata = {name: value for name, value in metadata.items() if name != "files"} | {"promoted_from": checkpoint}
-        write_manifest(folder, CHECKPOINT_JSON, metadata, entries(folder, CHECKPOINT_JSON))
+        write_manifest(folder, CHECKPOINT_JSON, metadata, hash_files(folder, CHECKPOINT_JSON))
         with input_name("--to"):
             if local:
                 replace_folder(folder, local)
@@ -122,6 +122,6 @@ def _verify(folder: Path, checkpoint: str) -> dict[str, Any]:
     if not (folder / CHECKPOINT_JSON).exists():
         return {}
     try:
-        return verify(folder, CHECKPOINT_JSON)
+        return verify_folder(folder, CHECKPOINT_JSON)
     except CorruptFolderError as error:
         raise InputError(f"{checkpoint}: {error}; choose another checkpoint") from error

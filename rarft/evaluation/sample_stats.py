@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarft.annotations.schema import CATEGORIES
-from rarft.completion import parse
+from rarft.completion import parse_completion
 from rarft.evaluation.predictions import Prediction
 from rarft.segments import temporal_iou
 
@@ -32,7 +32,7 @@ class ScoredPrediction:
 
     def __init__(self, prediction: Prediction) -> None:
         self.prediction = prediction
-        self.completion = parse(prediction.completion)
+        self.completion = parse_completion(prediction.completion)
         sample, segment = prediction.sample, self.completion.segment
         self.relevant = sample.task_type == "answerable"
         self.predicted_relevant = segment is not None if self.completion.answer else not self.relevant

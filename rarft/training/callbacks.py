@@ -26,7 +26,7 @@ from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.reporting.training_curves import render_curves
 from rarft.reporting.training_log import TRAINING_HTML, TRAINING_JSONL, parse_log
 from rarft.storage.files import write_atomically
-from rarft.storage.manifest import entries
+from rarft.storage.manifest import hash_files
 from rarft.training.data import TrainingDataset
 from rarft.training.divergence import StepGuard
 
@@ -165,12 +165,12 @@ class CheckpointCallback(TrainerCallback):
             for name, size in files.items():
                 largest[name] = max(size, largest.get(name, 0))
         wait_until_visible(checkpoint, largest)
-        complete(checkpoint, self._settings, PartialState().num_processes, entries(checkpoint, CHECKPOINT_JSON))
+        complete(checkpoint, self._settings, PartialState().num_processes, hash_files(checkpoint, CHECKPOINT_JSON))
         return UploadTask(checkpoint)
 
     def _finalize_per_node(self, checkpoint: Path) -> UploadTask | None:
         """Each machine holds a part of the files: the main process's manifest names them all."""
-        own = entries(checkpoint, CHECKPOINT_JSON) if is_local_main_process() else None
+        own = hash_files(checkpoint, CHECKPOINT_JSON) if is_local_main_process() else None
         barrier()
         held = {process: files for process, files in enumerate(all_gather(own)) if files is not None}
         if own is None:

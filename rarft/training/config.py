@@ -24,7 +24,7 @@ from trl import GRPOConfig
 
 from rarft.distributed.launch import world_size
 from rarft.embeddings.encoder import DEFAULT_ENCODER
-from rarft.errors import InputError, did_you_mean, suggestion
+from rarft.errors import InputError, did_you_mean, suggest_flag
 from rarft.storage.files import existing_file
 from rarft.training.deepspeed_config import deepspeed_file
 from rarft.training.tracking import resolve_report_to
@@ -422,7 +422,7 @@ class _Parser(HfArgumentParser):
 
     def error(self, message: str) -> Any:
         message = re.sub(r"^argument (--\w+)[^:]*:", r"\1:", message)
-        raise InputError(f"{message}{suggestion(message, self._option_string_actions)}; see `rarft train --help`")
+        raise InputError(f"{message}{suggest_flag(message, self._option_string_actions)}; see `rarft train --help`")
 
 
 @functools.cache
