@@ -219,12 +219,12 @@ def _generate(
     batches = in_batches(queries, options.batch_size)
     predictor: Predictor | None = None  # loaded when there is a batch to complete
 
-    def complete(batch: list[int]) -> list[str]:
+    def predict(batch: list[int]) -> list[str]:
         nonlocal predictor
         predictor = predictor or Predictor(path, prompt_config, options.backend, queries)
-        return predictor.complete([queries[index] for index in batch])
+        return predictor.predict([queries[index] for index in batch])
 
-    completions = work.run(batches, complete, f"evaluating {candidate.name}")
+    completions = work.run(batches, predict, f"evaluating {candidate.name}")
     texts = {
         index: text
         for batch, completed in zip(batches, completions, strict=True)

@@ -35,7 +35,7 @@ class Backend(Protocol):
 
     def __init__(self, checkpoint: str, generation: dict[str, Any]) -> None: ...
 
-    def complete(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
+    def generate(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
         """Return the token ids of one completion per prompt; prompts come as (video name, inputs)."""
 
 
@@ -71,7 +71,7 @@ class TransformersBackend:
             self.videos_encoded += 1
         return replace(prompt, video_ND=self._features[video])
 
-    def complete(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
+    def generate(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
         """Return the token ids of one completion per prompt, all in one batch."""
         ready = [self._with_features(video, prompt) for video, prompt in prompts]
         return generate(self._model, ready, 1, self._generation)
@@ -103,7 +103,7 @@ class VllmBackend:
             logit_bias=dict.fromkeys(vision_token_ids(config), -100.0),
         )
 
-    def complete(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
+    def generate(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
         """Return the token ids of one completion per prompt; the engine caches videos."""
         requests = [prompt for _, prompt in prompts]
         return generate_with_vllm(self._engine, requests, self._video_token_id, self._sampling)[0]
@@ -156,9 +156,9 @@ class Predictor:
         texts = fill_prompt(self._prompt, sample.query, sample.duration, sample.crop)
         return video_name(sample), self._encoder.encode(video_prompt(*texts, sample.video, sample.crop))
 
-    def complete(self, samples: Sequence[Sample]) -> list[str]:
+    def predict(self, samples: Sequence[Sample]) -> list[str]:
         """Return one completion per sample, all in one batch."""
-        ids = self.backend.complete([self._encode(sample) for sample in samples])
+        ids = self.backend.generate([self._encode(sample) for sample in samples])
         return list(self._tokenizer.batch_decode(ids, skip_special_tokens=True))
 
 

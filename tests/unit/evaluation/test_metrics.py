@@ -1,4 +1,4 @@
-"""Metrics against figures computed by hand, against sklearn, and against a second implementation."""
+"""Metrics compared with values computed by hand, with sklearn, and with a second implementation."""
 
 import math
 import random
@@ -49,7 +49,7 @@ PREDICTIONS = [
 ]
 
 
-def test_against_figures_computed_by_hand():
+def test_metrics_computed_by_hand():
     metrics = compute_metrics(PREDICTIONS)
     assert metrics["samples"] == 9
     assert metrics["relevance"]["confusion"] == {"tp": 3, "fp": 2, "fn": 2, "tn": 2}
@@ -92,7 +92,7 @@ def test_against_figures_computed_by_hand():
     assert metrics["by_position"]["middle"]["grounding"]["mean"] == pytest.approx(1.6 / 5)
 
 
-def test_no_prediction_of_a_class_is_zero_and_a_mean_of_nothing_is_not_known():
+def test_metrics_of_empty_classes():
     metrics = compute_metrics(PREDICTIONS[:1])
     assert metrics["relevance"]["irrelevant"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0}
     assert metrics["ra_iou"]["mean"] == 1.0
@@ -119,7 +119,7 @@ def tables(draw):
 
 @settings(deadline=None, max_examples=60)
 @given(tables())
-def test_against_sklearn_and_a_second_implementation(rows):
+def test_metrics_equal_sklearn_and_second_implementation(rows):
     metrics = compute_metrics(rows)
     true, said, ra_ious = [], [], []
     for row in rows:
@@ -161,7 +161,7 @@ def test_against_sklearn_and_a_second_implementation(rows):
 
 
 def independent(number, right, seed):
-    """So many refusable queries, each of its own video, refused with this probability."""
+    """Return refusable queries, each of its own video, refused with probability `right`."""
     rng = random.Random(seed)
     return [
         prediction(
@@ -174,7 +174,7 @@ def independent(number, right, seed):
     ]
 
 
-def test_intervals_are_those_of_the_normal_approximation_where_that_holds():
+def test_intervals_equal_normal_approximation():
     rows = independent(1000, 0.7, seed=1)
     accuracy = compute_metrics(rows)["relevance"]["accuracy"]
     low, high = intervals(PredictionTable(rows))["relevance"]["accuracy"]
@@ -183,7 +183,7 @@ def test_intervals_are_those_of_the_normal_approximation_where_that_holds():
     assert intervals(PredictionTable(rows))["by_difficulty"]["easy"]["relevance"]["accuracy"] == [low, high]
 
 
-def test_queries_of_one_video_count_as_one_draw():
+def test_intervals_resample_videos():
     apart = [prediction("refusable", text, "easy", video=str(n)) for n, text in enumerate([REFUSAL, ""] * 50)]
     together = [prediction("refusable", text, "easy", video=str(n % 4)) for n, text in enumerate([REFUSAL, ""] * 50)]
     width = {
@@ -193,7 +193,7 @@ def test_queries_of_one_video_count_as_one_draw():
     assert width["together"] > 3 * width["apart"]
 
 
-def test_an_interval_is_not_drawn_to_0_by_resamples_that_lack_the_class():
+def test_intervals_ignore_resamples_without_the_class():
     rows = [
         *(prediction("refusable", REFUSAL, "easy", video=f"r{n}") for n in range(3)),
         *(prediction("answerable", render_completion("t", "10 to 20"), "original", video=f"a{n}") for n in range(30)),
@@ -203,7 +203,7 @@ def test_an_interval_is_not_drawn_to_0_by_resamples_that_lack_the_class():
     assert found["by_difficulty"]["easy"]["relevance"]["accuracy"] == [1.0, 1.0]
 
 
-def test_a_paired_comparison_finds_a_difference_that_is_there_and_none_that_is_not():
+def test_paired_comparison():
     base, better = independent(300, 0.5, seed=2), independent(300, 0.7, seed=3)
     path = "relevance.accuracy"
     found = paired(PredictionTable(better), PredictionTable(base), [path])[path]
@@ -262,6 +262,6 @@ def test_gate_failure_reason(gate, reason):
         ("ra_iou.mean>=base", "needs a base"),
     ],
 )
-def test_what_is_no_gate_is_told(gate, message):
+def test_parse_gate_rejects(gate, message):
     with pytest.raises(InputError, match=message):
         parse_gate(gate, with_base=message != "needs a base")
