@@ -214,8 +214,8 @@ def _generate(
         for sample in queries
     ]
     content = checkpoint_content(candidate.source, "")
-    identity = [candidate.source, content, asdict(prompt_config), inputs, options.backend, options.batch_size]
-    work = SharedWork(out.child(_UNFINISHED), identity)
+    resume_key = [candidate.source, content, asdict(prompt_config), inputs, options.backend, options.batch_size]
+    work = SharedWork(out.child(_UNFINISHED), resume_key)
     batches = in_batches(queries, options.batch_size)
     predictor: Predictor | None = None  # loaded when there is a batch to complete
 

@@ -27,11 +27,11 @@ _MAX_RETRIES = 4  # per request, with exponential backoff, by the client
 _MAX_CONSECUTIVE_FAILURES = 50  # then the remaining requests are skipped and counted as failed
 _SYSTEM = f"""You check the reply of a system that looks for the moment in a video that a query describes.
 You see the query and the reply. The reply holds reasoning in <think>, an answer, and a corrected query or NIL. The \
-answer is either a time span in seconds, or a refusal that says why no moment of the video fits.
+answer is either a time span in seconds, or a refusal that explains why no moment of the video fits.
 Return one JSON object and nothing else: {{"consistency": N, "categories": [...]}}
 consistency: a whole number from 0 to 5. 5: the reasoning leads to the answer, step by step, without contradiction. \
 3: it fits the answer but leaves gaps. 0: there is no reasoning, or it contradicts the answer.
-categories: for a refusal, every way in which the reply says that the query mismatches the video, out of: \
+categories: for a refusal, every way in which the query mismatches the video according to the reply, out of: \
 {", ".join(sorted(CATEGORIES))}. For an answer with a time span: an empty list."""
 
 

@@ -243,7 +243,7 @@ def test_published_fields_as_text(tmp_path):
     (tmp_path / "p.json").write_text(json.dumps([row, {**row, "gt_timestamp": "[10.0, 20]", "model_output": None}]))
     metrics = steps.evaluate(None, None, str(tmp_path / "out"), predictions=str(tmp_path / "p.json"))
     assert metrics["samples"] == 2
-    assert metrics["ra_iou"]["mean"] == pytest.approx(0.3)  # no output is no answer, and wrong
+    assert metrics["ra_iou"]["mean"] == pytest.approx(0.3)  # a missing output counts as a wrong answer
     assert metrics["by_position"]["middle"]["samples"] == 2
     assert set(metrics["by_category"]) == {"Object/ObjectExistence", "Attribute/Counting"}
 
@@ -366,7 +366,7 @@ def test_vllm_backend(validated, tmp_path, tiny, evaluated, monkeypatch):
             ["--checkpoint", "tiny", "--data", "x", "--judge-url", "http://x"],
             "the URL and the model go together",
         ),
-        (["--checkpoint", "tiny", "--data", "x", "--batch-size", "0"], "is no whole number of at least 1"),
+        (["--checkpoint", "tiny", "--data", "x", "--batch-size", "0"], "argument --batch-size: '0'"),
     ],
 )
 def test_evaluate_rejects_bad_options(main, arguments, message):

@@ -39,8 +39,8 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         with server.lock:
             script = SCRIPTS.get(query, [GOOD])
-            turn = server.asked.setdefault(query, 0)
-            server.asked[query] = turn + 1
+            turn = server.requests.setdefault(query, 0)
+            server.requests[query] = turn + 1
         self._answer(script[min(turn, len(script) - 1)], server)
 
     def _answer(self, answer, server):
@@ -77,7 +77,13 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.lock, server.asked, server.at_once, server.max_at_once, server.refuses = threading.Lock(), {}, 0, 0, False
+    server.lock, server.requests, server.at_once, server.max_at_once, server.refuses = (
+        threading.Lock(),
+        {},
+        0,
+        0,
+        False,
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -107,19 +113,19 @@ def test_judge_retries_and_counts_failures(server, make):
     assert all(row.categories == ["Object/ObjectExistence"] for row in rows if row.sample.query in judged)
     assert all(row.categories is None for row in rows if row.sample.query not in judged)
     assert judge.counts.failed == len(SCRIPTS) - 4
-    assert server.asked["garbage"] == 2
-    answers = 3 + 2 + 5 * 2  # well-formed; well-formed after a failure; malformed twice
-    assert (judge.counts.asked, judge.counts.prompt_tokens) == (answers, answers * 100)
-    assert judge.counts.cost((1.0, 10.0)) == pytest.approx(answers * (100 + 100) / 1e6)
+    assert server.requests["garbage"] == 2
+    replies = 3 + 2 + 5 * 2  # well-formed; well-formed after a failure; malformed twice
+    assert (judge.counts.asked, judge.counts.prompt_tokens) == (replies, replies * 100)
+    assert judge.counts.cost((1.0, 10.0)) == pytest.approx(replies * (100 + 100) / 1e6)
 
 
 def test_judge_caches_by_content(server, make):
     rows = [asking("good"), asking("good"), asking("another")]
     first = make().judge(rows)
-    assert server.asked == {"good": 1, "another": 1}
+    assert server.requests == {"good": 1, "another": 1}
     again = make()
     assert again.judge(rows) == first
-    assert server.asked == {"good": 1, "another": 1}
+    assert server.requests == {"good": 1, "another": 1}
     assert (again.counts.asked, again.counts.cached) == (0, 3)
 
 
@@ -130,8 +136,8 @@ def test_judge_limits_concurrency(server, make):
 
 def test_judge_ignores_categories_of_answers(server, make):
     answerable = asking("good", "answerable", render_completion("t", "10 to 20"))
-    answered = asking("good too", "refusable", render_completion("t", "10 to 20"))
-    first, second = make().judge([answerable, answered])
+    wrong = asking("good too", "refusable", render_completion("t", "10 to 20"))
+    first, second = make().judge([answerable, wrong])
     assert (first.consistency, first.categories) == (4, None)
     assert second.categories == []
 

@@ -76,7 +76,7 @@ def test_metrics_computed_by_hand():
         "rt_iou.true_negatives": (1 + 1 / 2) / 2,
         "rt_iou.labels.Object/ObjectExistence.recall": 1 / 3,
         "rt_iou.labels.Attribute/AttributeValue.precision": 1 / 2,
-        "rt_iou.macro_f1": (2 / 4 + 2 / 3) / 2,  # existence: 1 hit of 1 said and 3 true
+        "rt_iou.macro_f1": (2 / 4 + 2 / 3) / 2,  # existence: 1 hit, 1 predicted, 3 true
         "rt_iou.micro_f1": 2 * 2 / (3 + 4),
         "format_rate": 7 / 9,
         "answer_rate": 7 / 9,
@@ -110,9 +110,9 @@ def tables(draw):
         )
         completion = "nothing" if answer is None else render_completion("t", answer)
         categories = draw(st.sets(st.sampled_from(LABELS[:4]), max_size=2))
-        said = draw(st.sets(st.sampled_from(LABELS[:4]), max_size=2))
+        predicted = draw(st.sets(st.sampled_from(LABELS[:4]), max_size=2))
         kind = draw(st.sampled_from(["answerable", "refusable"]))
-        found = {"categories": sorted(said)} if kind == "refusable" else {}
+        found = {"categories": sorted(predicted)} if kind == "refusable" else {}
         rows.append(prediction(kind, completion, "easy", sorted(categories), video=f"{number % 7}", **found))
     return rows
 
@@ -121,47 +121,47 @@ def tables(draw):
 @given(tables())
 def test_metrics_equal_sklearn_and_second_implementation(rows):
     metrics = compute_metrics(rows)
-    true, said, ra_ious = [], [], []
+    true, predicted, ra_ious = [], [], []
     for row in rows:
         relevant = row.sample.task_type == "answerable"
         answer = row.completion.partition("<answer>")[2].partition("</answer>")[0].strip()
-        says = not relevant if not answer else " to " in answer
+        claim = not relevant if not answer else " to " in answer
         true.append(int(relevant))
-        said.append(int(says))
+        predicted.append(int(claim))
         iou = 0.0
-        if relevant and says:
+        if relevant and claim:
             a, b = (float(part) for part in answer.split(" to "))
             if b > a:
                 shared = max(0.0, min(b, 20.0) - max(a, 10.0))
                 iou = shared / ((b - a) + 10.0 - shared)
-        ra_ious.append(iou if relevant else float(not says))
-    precision, recall, f1, _ = precision_recall_fscore_support(true, said, labels=[1, 0], zero_division=0)
+        ra_ious.append(iou if relevant else float(not claim))
+    precision, recall, f1, _ = precision_recall_fscore_support(true, predicted, labels=[1, 0], zero_division=0)
     for index, name in enumerate(("relevant", "irrelevant")):
         expected = {"precision": precision[index], "recall": recall[index], "f1": f1[index]}
         assert metrics["relevance"][name] == pytest.approx(expected)
-    tn, fp, fn, tp = confusion_matrix(true, said, labels=[0, 1]).ravel()
+    tn, fp, fn, tp = confusion_matrix(true, predicted, labels=[0, 1]).ravel()
     assert metrics["relevance"]["confusion"] == {"tp": tp, "fp": fp, "fn": fn, "tn": tn}
     assert metrics["ra_iou"]["mean"] == pytest.approx(np.mean(ra_ious))
-    for name, least in (("r_at_30", 0.3), ("r_at_50", 0.5), ("r_at_70", 0.7)):
-        assert metrics["ra_iou"][name] == pytest.approx(np.mean([iou >= least for iou in ra_ious]))
+    for name, threshold in (("r_at_30", 0.3), ("r_at_50", 0.5), ("r_at_70", 0.7)):
+        assert metrics["ra_iou"][name] == pytest.approx(np.mean([iou >= threshold for iou in ra_ious]))
     refusable = [index for index, relevant in enumerate(true) if not relevant]
     sets = [
-        (set(rows[index].sample.categories), set(rows[index].categories) if not said[index] else set())
+        (set(rows[index].sample.categories), set(rows[index].categories) if not predicted[index] else set())
         for index in refusable
     ]
     if any(one or other for one, other in sets):
         binarizer = MultiLabelBinarizer(classes=LABELS)
-        y_true, y_said = binarizer.fit_transform([t for t, _ in sets]), binarizer.transform([s for _, s in sets])
-        present = [index for index in range(len(LABELS)) if y_true[:, index].any() or y_said[:, index].any()]
+        y_true, y_predicted = binarizer.fit_transform([t for t, _ in sets]), binarizer.transform([s for _, s in sets])
+        present = [index for index in range(len(LABELS)) if y_true[:, index].any() or y_predicted[:, index].any()]
         # Label by label: a table of one label alone sklearn takes for one of two classes.
-        macro = np.mean([f1_score(y_true[:, index], y_said[:, index], zero_division=0) for index in present])
-        micro = f1_score(y_true[:, present].ravel(), y_said[:, present].ravel(), zero_division=0)
+        macro = np.mean([f1_score(y_true[:, index], y_predicted[:, index], zero_division=0) for index in present])
+        micro = f1_score(y_true[:, present].ravel(), y_predicted[:, present].ravel(), zero_division=0)
         assert metrics["rt_iou"]["macro_f1"] == pytest.approx(macro)
         assert metrics["rt_iou"]["micro_f1"] == pytest.approx(micro)
 
 
 def independent(number, right, seed):
-    """Return refusable queries, each of its own video, refused with probability `right`."""
+    """Return refusable queries, one per video, refused with probability `right`."""
     rng = random.Random(seed)
     return [
         prediction(
@@ -184,13 +184,13 @@ def test_intervals_equal_normal_approximation():
 
 
 def test_intervals_resample_videos():
-    apart = [prediction("refusable", text, "easy", video=str(n)) for n, text in enumerate([REFUSAL, ""] * 50)]
-    together = [prediction("refusable", text, "easy", video=str(n % 4)) for n, text in enumerate([REFUSAL, ""] * 50)]
+    separate = [prediction("refusable", text, "easy", video=str(n)) for n, text in enumerate([REFUSAL, ""] * 50)]
+    shared = [prediction("refusable", text, "easy", video=str(n % 4)) for n, text in enumerate([REFUSAL, ""] * 50)]
     width = {
         name: np.diff(intervals(PredictionTable(rows))["relevance"]["accuracy"])[0]
-        for name, rows in (("apart", apart), ("together", together))
+        for name, rows in (("separate", separate), ("shared", shared))
     }
-    assert width["together"] > 3 * width["apart"]
+    assert width["shared"] > 3 * width["separate"]
 
 
 def test_intervals_ignore_resamples_without_the_class():
