@@ -4,15 +4,14 @@ The command line and the pipeline's components call these and nothing below them
 where a step needs them, so that validation runs without torch.
 """
 
-import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rarft.errors import CheckFailedError, InputError, input_name
-from rarft.storage.files import Location, existing_folder, join_path, local_path, make_folder, open_local, place_of
-from rarft.storage.location import parse_location
+from rarft.storage.files import existing_folder, join_path, local_path, make_folder, open_local, place_of
+from rarft.storage.location import LocalFolder, S3Folder, parse_location
 from rarft.storage.s3 import is_object_uri, upload
 
 
@@ -56,33 +55,38 @@ def validate(
     seed: int = 0,
     against: str | None = None,
 ) -> dict[str, Any]:
-    """Validate annotations into `out`; returns the report but for its findings, which are in report.json."""
+    """Validate annotations into `out`; return the report without its findings, which are in report.json."""
+    from rarft.annotations.file_index import video_hashes
     from rarft.annotations.findings import REPAIRS
+    from rarft.annotations.reader import read_items
     from rarft.annotations.validate import ValidationSettings
     from rarft.annotations.validate import validate as run
+    from rarft.annotations.videos import ProbeCache, VideoIndex
 
     if unknown := sorted(set(without_repairs) - REPAIRS.keys()):
         raise InputError(f"--no-repair {unknown[0]}: no such repair; use one of {', '.join(REPAIRS)}")
-    with contextlib.ExitStack() as files:
-        return run(
-            files.enter_context(open_local(annotations, "annotations")),
-            place_of(out, "--out"),
-            _video_root(video_root) if video_root else None,
-            ValidationSettings(
-                tolerance,
-                probe_videos,
-                local_path(video_cache, "--video-cache") if video_cache else None,
-                frozenset(REPAIRS) - set(without_repairs),
-                split,
-                seed,
-                files.enter_context(open_local(against, "--against")) if against else None,
-            ),
-            beside=annotations.rpartition("/")[0] if is_object_uri(annotations) else None,
-        )
+    videos, excluded = None, frozenset[int]()
+    with open_local(annotations) as source:
+        if probe_videos:
+            with input_name("--video-cache"):
+                cache = ProbeCache(local_path(video_cache) if video_cache else None)
+            root = _video_root(video_root) if video_root else parse_location(annotations).parent
+            with input_name("--video-root"):
+                videos = VideoIndex(root, require_videos=video_root is not None, cache=cache)
+        if against:
+            with input_name("--exclude-videos-from"), open_local(against) as other:
+                excluded = video_hashes(read_items(other))
+        repairs = frozenset(REPAIRS) - set(without_repairs)
+        settings = ValidationSettings(tolerance, repairs, split, seed, excluded)
+        return run(source, parse_location(out), videos, settings)
 
 
-def _video_root(uri: str) -> Location:
-    return uri if is_object_uri(uri) else existing_folder(uri, "--video-root")
+def _video_root(uri: str) -> LocalFolder | S3Folder:
+    with input_name("--video-root"):
+        root = parse_location(uri)
+        if isinstance(root, LocalFolder):
+            existing_folder(uri)
+    return root
 
 
 def quarantine_limit(most: str, queries: int) -> float:
@@ -132,7 +136,8 @@ def embed(data: str, out: str, encoder: str | None = None) -> int:
     from rarft.embeddings.build import build_store
     from rarft.embeddings.encoder import SentenceEncoder
 
-    texts = [text for row in read_samples(data, "data") for text in row.reference_queries]
+    with input_name("data"):
+        texts = [text for row in read_samples(data) for text in row.reference_queries]
     make_folder(out)
     loaded = SentenceEncoder(encoder) if encoder else SentenceEncoder()
     store, encoded = build_store(texts, out, loaded)
@@ -174,11 +179,11 @@ def fingerprint(
     if eval_annotations:
         parts += [eval_annotations, hash_file(eval_annotations, "eval_annotations")]
         roots.add(eval_video_root or video_root or eval_annotations.rpartition("/")[0])
-    found = {root: VideoIndex(_video_root(root or "."), must_hold_videos=False) for root in sorted(roots)}
+    found = {root: VideoIndex(_video_root(root or "."), require_videos=False) for root in sorted(roots)}
     parts += [videos.fingerprint() for videos in found.values()]
     if encoder and Path(encoder).is_dir():
         parts.append(hash_folder(Path(encoder)))
-    return together(parts), found[training_root].content()
+    return together(parts), found[training_root].size_fingerprint()
 
 
 def train(arguments: list[str]) -> str:
@@ -264,7 +269,9 @@ def score(
     if len(weights) != len(reward_funcs):
         raise InputError(f"--reward_weights: {len(weights)} for {len(reward_funcs)} rewards; give one each")
     with open_local(predictions, "predictions") as file:
-        rows = read_completions(file, read_samples(data, "--data"))
+        with input_name("--data"):
+            samples = read_samples(data)
+        rows = read_completions(file, samples)
     place = place_of(out, "--out")
     make_folder(place)
     loaded = SentenceEncoder(encoder) if encoder else SentenceEncoder()
@@ -308,15 +315,22 @@ def evaluate(
     with input_name("--gate"):
         parsed = [parse_gate(gate, with_base=bool(compare)) for gate in gates]
     settings = EvaluationOptions(gates=parsed, **options)
-    samples = read_samples(data, "--data") if data else None
-    return run(candidates, samples, parse_location(out), settings)
+    with input_name("--data"):
+        samples = read_samples(data) if data else None
+    with input_name("--out"):
+        location = parse_location(out)
+    return run(candidates, samples, location, settings)
 
 
 def promote(checkpoint: str, evaluation: str, destination: str) -> str:
     """Copy a checkpoint that passed its gates, with its metrics; return the destination."""
     from rarft.evaluation.promote import promote as run
 
-    return run(checkpoint, parse_location(evaluation), parse_location(destination))
+    with input_name("--evaluation"):
+        evaluation_folder = parse_location(evaluation)
+    with input_name("--to"):
+        destination_folder = parse_location(destination)
+    return run(checkpoint, evaluation_folder, destination_folder)
 
 
 def check_gates(metrics: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from rarft.evaluation.metrics import HEADLINE, PredictionTable, metrics_of
 from rarft.evaluation.predictions import Prediction, key_of, read_predictions, write_predictions
 from rarft.evaluation.report import METRICS_JSON, REPORT_HTML, render_report
 from rarft.evaluation.scoring import score_predictions
-from rarft.models.qwen2_5_vl.load import fetched_checkpoint
+from rarft.models.qwen2_5_vl.load import open_checkpoint
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.reporting.training_log import read_training_log
 from rarft.storage.location import Location, open_local
@@ -184,8 +184,8 @@ def _generate_missing(
     for candidate in candidates:
         if not candidate.is_checkpoint:
             continue
-        with input_name(candidate.flag), fetched_checkpoint(candidate.source, "") as path:
-            prompt_config = prompt_config or PromptConfig.of(path)
+        with input_name(candidate.flag), open_checkpoint(candidate.source) as path:
+            prompt_config = prompt_config or PromptConfig.load(path)
             predictions[candidate.name], work = _generate(candidate, path, prompt_config, queries, options, out)
         works.append(work)
     return works

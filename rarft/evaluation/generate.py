@@ -53,7 +53,7 @@ class TransformersBackend:
         # One GPU per process of torchrun.
         self._device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
         dtype = torch.bfloat16 if on_gpu else torch.float32
-        self._model: Any = load_model(checkpoint, "", dtype).to(self._device).eval()
+        self._model: Any = load_model(checkpoint, dtype).to(self._device).eval()
         enable_cached_features(self._model)
         ends = {name: generation[name] for name in ("eos_token_id", "pad_token_id")}
         # Unset options would be taken from the checkpoint's own configuration, such as a repetition penalty.
@@ -136,7 +136,7 @@ class Predictor:
         Raises:
             InputError: The checkpoint cannot be loaded, or its chat template does not render the query and the video.
         """
-        processor = load_processor(checkpoint, "")
+        processor = load_processor(checkpoint)
         self._tokenizer = processor.tokenizer
         path = checkpoint_path(checkpoint)
         eos = GenerationConfig.from_pretrained(path).eos_token_id if _has_generation_config(path) else None

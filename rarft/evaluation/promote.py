@@ -10,7 +10,7 @@ from typing import Any
 from rarft.checkpoint.locate import CHECKPOINT_JSON, CONFIG_JSON, check_checkpoint, checkpoint_path
 from rarft.errors import CheckFailedError, InputError, input_name
 from rarft.evaluation.report import METRICS_JSON
-from rarft.models.qwen2_5_vl.load import fetched_checkpoint
+from rarft.models.qwen2_5_vl.load import open_checkpoint
 from rarft.storage.files import replace_folder
 from rarft.storage.location import LocalFolder, Location
 from rarft.storage.manifest import CorruptFolderError, hash_files, verify_folder, write_manifest
@@ -46,7 +46,7 @@ def promote(checkpoint: str, evaluation: Location, destination: Location) -> str
     local = destination.path if isinstance(destination, LocalFolder) else None
     with (
         input_name("--checkpoint"),
-        fetched_checkpoint(checkpoint, "") as source,
+        open_checkpoint(checkpoint) as source,
         tempfile.TemporaryDirectory(prefix=".unfinished-", dir=local.parent if local else None) as temporary,
     ):
         origin, folder = Path(checkpoint_path(source)), Path(temporary) / "checkpoint"

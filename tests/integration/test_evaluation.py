@@ -100,8 +100,8 @@ def test_curves_leave_out_a_reward_without_values():
 
 
 def test_predictor_encodes_each_video_once(validated):
-    samples = read_samples(str(validated), "data")
-    predictor = Predictor("tiny", PromptConfig.of("tiny"))
+    samples = read_samples(str(validated))
+    predictor = Predictor("tiny", PromptConfig.load("tiny"))
     completions = [
         text for batch in in_batches(samples, 4) for text in predictor.predict([samples[index] for index in batch])
     ]

@@ -8,7 +8,7 @@ import torch
 
 from rarft import completion
 from rarft.models.qwen2_5_vl.load import load_model, load_processor
-from rarft.models.qwen2_5_vl.padding import IGNORE
+from rarft.models.qwen2_5_vl.padding import IGNORE_INDEX
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
 from rarft.synthetic import dataset
 from rarft.synthetic.pretrain.evaluate import measure
@@ -31,7 +31,7 @@ def test_a_seconds_labels_are_what_its_two_frames_show():
         assert torch.equal(shown_S2.bool(), seen_S2)
         named = [values.index(getattr(scene, name)) for name, values in dataset.ATTRIBUTES.items()]
         for shown, attributes in zip(seen_S2.all(1), attributes_S3.tolist(), strict=True):
-            assert attributes == (named if shown else [IGNORE] * 3)
+            assert attributes == (named if shown else [IGNORE_INDEX] * 3)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_phase_refuses_and_corrects_as_it_says(phase, refused, true, echoed):
 # Of 12 scenes; by chance 0.25 or 0.33. The truthful one takes a yellow shape for the queried one (docs/learning.md).
 @pytest.mark.parametrize(("name", "least"), [("tiny-truthful", 0.7), ("tiny", 0.85)])
 def test_the_packaged_checkpoints_see_and_only_the_truthful_one_refuses(name, least):
-    model, processor = load_model(name, "name", torch.float32), load_processor(name, "name")
+    model, processor = load_model(name, torch.float32), load_processor(name)
     figures = measure(model, PromptEncoder(processor, model.config, READING.sampling), scenes=12)
     seen = [figures[f"seen {attribute}"] for attribute in dataset.ATTRIBUTES]
     assert min(seen) >= least

@@ -35,13 +35,13 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def encoder(checkpoint):
-    processor = load_processor(str(checkpoint), "model")
+    processor = load_processor(str(checkpoint))
     return PromptEncoder(processor, AutoConfig.from_pretrained(checkpoint), FrameSampling(1.0, min_frame_pixels=3136))
 
 
 @pytest.fixture(scope="session")
 def samples(validated):
-    return read_samples(str(validated), "data")
+    return read_samples(str(validated))
 
 
 @pytest.fixture(scope="session")

@@ -77,13 +77,13 @@ def test_references_are_embedded_in_the_store_once(bucket, validated):
     assert keys(bucket, "embeddings") == ["embeddings/embeddings.safetensors", "embeddings/index.json"]
     assert steps.embed("s3://riq/valid/riq.jsonl", "s3://riq/embeddings") == 0
     store = ReferenceStore.load("s3://riq/embeddings", default_encoder())
-    references = {text for sample in read_samples(str(validated), "data") for text in sample.reference_queries}
+    references = {text for sample in read_samples(str(validated)) for text in sample.reference_queries}
     store.similarities([("a ring", sorted(references))])
     assert store.misses == 0
 
 
-def test_what_a_killed_embedding_had_is_kept_in_the_store(bucket, dying_encoder):
-    encoder, texts = dying_encoder, [f"sentence number {number}" for number in range(6)]
+def test_what_a_killed_embedding_had_is_kept_in_the_store(bucket, crashing_encoder):
+    encoder, texts = crashing_encoder, [f"sentence number {number}" for number in range(6)]
     with pytest.raises(KeyboardInterrupt):
         build_store(texts, "s3://riq/killed", encoder)
     with pytest.raises(InputError, match=r"--embeddings s3://riq/killed/index.json: cannot be read \(no such object"):

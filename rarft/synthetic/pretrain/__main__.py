@@ -50,7 +50,7 @@ def train(out: Path, seed: int) -> None:
         run_phase(model, encoder, phase, stream + index)
         folder = out / f"tiny-{phase.name.replace(' ', '-')}"
         save(model, processor, folder)
-        model = load_model(str(folder), "--out", torch.float32)
+        model = load_model(str(folder), torch.float32)
         figures = {key: round(value, 4) for key, value in measure(model, encoder).items()}
         print(phase.name, json.dumps(figures), flush=True)
         facts = {"seed": seed, "phase": phase.name, "development": figures}

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, IterableDataset
 
-from rarft.models.qwen2_5_vl.padding import IGNORE, per_completion_batch
+from rarft.models.qwen2_5_vl.padding import IGNORE_INDEX, per_completion_batch
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, PromptInputs
 from rarft.synthetic import dataset
 from rarft.synthetic.pretrain.phases import Phase
@@ -49,7 +49,7 @@ def run_phase(model: torch.nn.Module, encoder: PromptEncoder, phase: Phase, seed
     for step in range(1, phase.steps + 1):
         arguments, labels_BL = per_completion_batch(next(stream), pad)
         logits_BLV = model(**arguments, use_cache=False).logits[:, :-1].float()
-        loss = cross_entropy(logits_BLV.flatten(0, 1), labels_BL[:, 1:].flatten(), ignore_index=IGNORE)
+        loss = cross_entropy(logits_BLV.flatten(0, 1), labels_BL[:, 1:].flatten(), ignore_index=IGNORE_INDEX)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

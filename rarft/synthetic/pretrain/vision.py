@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.utils.data import DataLoader, IterableDataset
 
-from rarft.models.qwen2_5_vl.padding import IGNORE
+from rarft.models.qwen2_5_vl.padding import IGNORE_INDEX
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
 from rarft.synthetic import dataset
 from rarft.synthetic.pretrain.scenes import build_scene_inputs, frame_times
@@ -35,7 +35,7 @@ class FrameLabels:
         video_ND: patches of all clips.
         grid_thw_B3: patches of each clip before merging.
         shown_S2: 1 where a second's frame shows the shape.
-        attributes_S3: index of colour, shape and motion; `IGNORE` for a second that shows no shape, or half of one.
+        attributes_S3: index of colour, shape and motion; `IGNORE_INDEX` without the shape in both frames.
     """
 
     video_ND: Tensor
@@ -70,7 +70,7 @@ def second_labels(scene: dataset.Scene) -> tuple[Tensor, Tensor]:
     times = frame_times(scene)
     shown_S2 = torch.from_numpy((scene.segment[0] <= times) & (times < scene.segment[1])).view(-1, 2)
     named = [values.index(getattr(scene, name)) for name, values in dataset.ATTRIBUTES.items()]
-    return shown_S2.float(), torch.where(shown_S2.all(1, keepdim=True), torch.tensor(named), IGNORE)
+    return shown_S2.float(), torch.where(shown_S2.all(1, keepdim=True), torch.tensor(named), IGNORE_INDEX)
 
 
 def train_tower(model: Any, encoder: PromptEncoder, seed: int) -> None:
@@ -91,13 +91,13 @@ def train_tower(model: Any, encoder: PromptEncoder, seed: int) -> None:
         shown, *attributes = head(seconds_SD).split(sizes, dim=1)
         loss = binary_cross_entropy_with_logits(shown, batch.shown_S2)
         for logits, labels in zip(attributes, batch.attributes_S3.T, strict=True):
-            loss = loss + cross_entropy(logits, labels, ignore_index=IGNORE)
+            loss = loss + cross_entropy(logits, labels, ignore_index=IGNORE_INDEX)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        known = batch.attributes_S3[:, 0] != IGNORE
+        known = batch.attributes_S3[:, 0] != IGNORE_INDEX
         guessed = torch.stack([logits.argmax(1) for logits in attributes], dim=1)
         right.append((guessed == batch.attributes_S3)[known].float().mean(0))
         if step % 50 == 0:

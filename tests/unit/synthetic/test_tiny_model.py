@@ -37,10 +37,10 @@ def test_the_packaged_tokenizer_is_what_the_code_builds(tiny):
 def test_reading_settings_travel_with_the_checkpoint(tmp_path):
     settings = PromptConfig("Find {query}", 1.0, 50_000, 1000, 7)
     settings.save(tmp_path)
-    assert PromptConfig.of(str(tmp_path)) == settings
+    assert PromptConfig.load(str(tmp_path)) == settings
     (tmp_path / "rarft.json").write_text("{")
     with pytest.raises(InputError, match=r"rarft\.json: cannot be read"):
-        PromptConfig.of(str(tmp_path))
+        PromptConfig.load(str(tmp_path))
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):

@@ -112,7 +112,7 @@ def test_a_folder_that_cannot_be_written_is_counted_and_does_without(videos, tmp
 @pytest.fixture
 def encoder(tiny):
     model, processor = tiny
-    return PromptEncoder(processor, model.config, PromptConfig.of("tiny").sampling)
+    return PromptEncoder(processor, model.config, PromptConfig.load("tiny").sampling)
 
 
 def test_announced_prompts_are_read_by_other_threads_and_taken_once(encoder, videos, monkeypatch):
@@ -121,19 +121,19 @@ def test_announced_prompts_are_read_by_other_threads_and_taken_once(encoder, vid
     monkeypatch.setattr(
         encoder, "encode", lambda messages: seen.append(threading.current_thread().name) or original(messages)
     )
-    reader = PromptPrefetcher(encoder, workers=2, most=4)
+    reader = PromptPrefetcher(encoder, workers=2, max_prompts=4)
     prompts = [video_prompt("", f"Find: {name}", name) for name in videos[:3]]
     for prompt in prompts:
-        reader.announce(prompt)
-        reader.announce(prompt)
+        reader.prefetch(prompt)
+        reader.prefetch(prompt)
     for prompt in prompts:
-        taken, expected = reader.take(prompt), original(prompt)
+        taken, expected = reader.get(prompt), original(prompt)
         for name in ("input_ids_L", "position_ids_3L", "video_ND", "grid_thw_13"):
             assert torch.equal(getattr(taken, name), getattr(expected, name))
-        reader.announce(prompt)  # its completions are used for another step
+        reader.prefetch(prompt)  # its completions are used for another step
     assert len(seen) == 3
     assert all(name.startswith("rarft-decode") for name in seen)
-    reader.take(prompts[0])  # not announced: read at once
+    reader.get(prompts[0])  # not announced: read at once
     assert seen[3] == threading.current_thread().name
 
 
@@ -141,7 +141,7 @@ def test_a_video_that_fails_ahead_fails_when_it_is_taken(encoder, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"not a video")
     for workers in (0, 1):
-        reader = PromptPrefetcher(encoder, workers, most=2)
-        reader.announce(video_prompt("", "Find: x", str(broken)))
+        reader = PromptPrefetcher(encoder, workers, max_prompts=2)
+        reader.prefetch(video_prompt("", "Find: x", str(broken)))
         with pytest.raises(VideoError, match=r"broken\.mp4"):
-            reader.take(video_prompt("", "Find: x", str(broken)))
+            reader.get(video_prompt("", "Find: x", str(broken)))

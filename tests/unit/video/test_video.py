@@ -87,7 +87,7 @@ def test_tiny_clips_keep_their_size():
     for seconds in range(8, 17):
         assert frame_size(SIZE, SIZE, 2 * seconds, sampling) == (SIZE, SIZE)
     assert sampling == READING.sampling == SAMPLING
-    assert all(PromptConfig.of(name) == READING for name in ("tiny", "tiny-truthful"))
+    assert all(PromptConfig.load(name) == READING for name in ("tiny", "tiny-truthful"))
 
 
 @pytest.mark.parametrize(
