@@ -10,7 +10,7 @@ from rarft.video.probe import probe
 
 
 def test_annotations_are_reproducible(sample_set, tmp_path):
-    steps.sample(str(tmp_path), {"train": 8, "eval": 2}, seed=3)
+    steps.make_dataset(str(tmp_path), {"train": 8, "eval": 2}, seed=3)
     assert (tmp_path / "train.json").read_bytes() == (sample_set / "train.json").read_bytes()
     # A longer split starts with the shorter one.
     longer = json.loads((sample_set / "eval.json").read_text())
@@ -18,13 +18,13 @@ def test_annotations_are_reproducible(sample_set, tmp_path):
 
 
 def test_annotations_hash(tmp_path):
-    steps.sample(str(tmp_path), {"train": 3}, seed=0)
+    steps.make_dataset(str(tmp_path), {"train": 3}, seed=0)
     digest = hashlib.sha256((tmp_path / "train.json").read_bytes()).hexdigest()
     assert digest == "1e1a7a6754bb510637b1c53debefc07b61d1b21197f96c8ecd892df6ab7d9a69"
 
 
 def test_seeds_and_splits_differ(tmp_path, sample_set):
-    steps.sample(str(tmp_path), {"train": 8}, seed=4)
+    steps.make_dataset(str(tmp_path), {"train": 8}, seed=4)
     texts = {
         path.read_text() for path in (tmp_path / "train.json", sample_set / "train.json", sample_set / "eval.json")
     }
