@@ -33,7 +33,7 @@ def log_level(caplog, monkeypatch):
 def sample_set(tmp_path_factory):
     """A synthetic dataset: train.json (8 videos), eval.json (4 videos), videos/."""
     folder = tmp_path_factory.mktemp("sample")
-    steps.sample(str(folder), {"train": 8, "eval": 4}, seed=3)
+    steps.make_dataset(str(folder), {"train": 8, "eval": 4}, seed=3)
     return folder
 
 
@@ -72,8 +72,8 @@ def crashing_encoder(monkeypatch):
             raise KeyboardInterrupt
         return original(batch)
 
-    monkeypatch.setattr(build, "_BATCH", 2)
-    monkeypatch.setattr(build, "_SAVE_EVERY", 0.0)
+    monkeypatch.setattr(build, "_BATCH_SIZE", 2)
+    monkeypatch.setattr(build, "_SAVE_INTERVAL_S", 0.0)
     monkeypatch.setattr(encoder, "encode", encode)
     return encoder
 

@@ -92,8 +92,6 @@ def evaluate(
     """
     if samples is None and any(candidate.is_checkpoint for candidate in candidates):
         raise InputError("the data is missing; pass the riq.jsonl that `rarft validate` wrote")
-    with input_name("--out"):
-        out.make()
     join_processes()
     # Everything that can fail quickly runs before the completions take their time.
     predictions: dict[str, list[Prediction]] = {}

@@ -8,11 +8,10 @@ import msgspec
 from rarft.embeddings.store import ReferenceStore
 from rarft.evaluation.predictions import Prediction
 from rarft.evaluation.sample_stats import ScoredPrediction
-from rarft.rewards.registry import RewardFunction, resolve_rewards
-from rarft.rewards.replay import reward_columns
+from rarft.rewards.columns import BEST_SIMILARITY, DEFAULT_REWARDS, RewardFunction, apply_reward
+from rarft.rewards.registry import resolve_rewards
 
-REWARDS = ["format", "refuse_iou", "explain_correction"]
-_BEST_SIMILARITY = "explain_correction/best_similarity"
+REWARDS = list(DEFAULT_REWARDS)
 
 
 def _compute_reward(
@@ -27,21 +26,14 @@ def _compute_reward(
         extras: Receives the per-completion columns that the reward logs.
     """
     usable = [index for index, row in enumerate(predictions) if row.sample.duration or name != "refuse_iou"]
-    columns: dict[str, list[Any]] = {}
-    for index in usable:
-        for column, value in reward_columns(predictions[index].sample).items():
-            columns.setdefault(column, []).extend(value)
     values: list[float | None] = [None] * len(predictions)
     if not usable:
         return values
-    rewards = reward(
-        prompts=[predictions[index].sample.query for index in usable],
-        completions=[predictions[index].completion for index in usable],
-        completion_ids=[[] for _ in usable],
-        log_metric=lambda *_: None,
+    rewards = apply_reward(
+        reward,
+        [predictions[index].sample for index in usable],
+        [predictions[index].completion for index in usable],
         log_extra=extras.__setitem__,
-        trainer_state=None,
-        **columns,
     )
     for index, value in zip(usable, rewards, strict=True):
         values[index] = value
@@ -63,7 +55,7 @@ def score_predictions(predictions: Sequence[Prediction], store: ReferenceStore) 
     ]
     pairs = [(str(scored[index].completion.answer), [predictions[index].sample.gt_answer]) for index in refusals]
     similarities = {index: values[0] for index, values in zip(refusals, store.similarities(pairs), strict=True)}
-    corrections = extras.get(_BEST_SIMILARITY) or [None] * len(predictions)
+    corrections = extras.get(BEST_SIMILARITY) or [None] * len(predictions)
     return [
         msgspec.structs.replace(
             prediction,

@@ -27,9 +27,11 @@ from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
 from rarft.models.qwen2_5_vl.rollout import vision_token_ids
 from rarft.prompts import load_prompt_template
 from rarft.reporting.training_log import TRAINING_HTML, TRAINING_JSONL
-from rarft.rewards.registry import RewardFunction, resolve_rewards
+from rarft.rewards.columns import RewardFunction
+from rarft.rewards.registry import resolve_rewards
 from rarft.storage import s3
 from rarft.storage.files import LOCK, join_path, local_path, lock_folder, make_folder
+from rarft.storage.location import parse_location
 from rarft.storage.sync import upload_folder
 from rarft.training import config as configuration
 from rarft.training.callbacks import CheckpointCallback, JsonlLogCallback, ProgressCallback, SetEpochCallback
@@ -63,10 +65,12 @@ def _read_data(settings: dict[str, Any]) -> tuple[list[Sample], list[Sample]]:
 
 
 def _load_references(settings: dict[str, Any]) -> ReferenceStore:
-    encoder = SentenceEncoder(settings["encoder"])
+    with input_name("--encoder"):
+        encoder = SentenceEncoder(settings["encoder"])
     if not settings["embeddings"]:
         return ReferenceStore.empty(encoder)
-    return ReferenceStore.load(settings["embeddings"], encoder)
+    with input_name("--embeddings"):
+        return ReferenceStore.load(parse_location(settings["embeddings"]), encoder)
 
 
 def _prompt_encoder(args: TrainingConfig, processor: Any, model_config: Any, reading: PromptConfig) -> PromptEncoder:

@@ -36,7 +36,7 @@ from rarft.models.qwen2_5_vl.rollout import generate, vision_token_ids
 from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
 from rarft.models.qwen2_5_vl.vision_features import enable_cached_features, encode_video, is_frozen
 from rarft.models.qwen2_5_vl.vllm_rollout import generate_with_vllm
-from rarft.rewards.completions import completion_text
+from rarft.rewards.columns import completion_text
 from rarft.training.config import TrainingConfig
 from rarft.training.console import completions_block
 from rarft.training.divergence import StepGuard, check_weights
