@@ -41,7 +41,7 @@ def by_hand(data: Path, out: Path) -> list[list[str]]:
         ],
         [
             *("evaluate", "--checkpoint", checkpoint, "--data", str(out / "eval")),
-            *("--base", "tiny", "--out", str(out / "evaluation")),
+            *("--compare", "tiny", "--out", str(out / "evaluation")),
         ],
     ]
 
