@@ -176,14 +176,14 @@ def _cancel(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    from rarft.cluster.doctor import FAILS, DoctorOptions, examine, table
+    from rarft.cluster.doctor import FAILED, DoctorOptions, diagnose, table
     from rarft.errors import CheckFailedError
 
     names = ("data", "out", "gpus", "cluster", "namespace", "image", "queue")
-    findings = examine(DoctorOptions(**{name: getattr(options, name) for name in names}))
+    findings = diagnose(DoctorOptions(**{name: getattr(options, name) for name in names}))
     print(table(findings))
-    if failing := [finding.what for finding in findings if finding.verdict == FAILS]:
-        raise CheckFailedError(f"would fail: {', '.join(failing)}")
+    if failing := [finding.check for finding in findings if finding.status == FAILED]:
+        raise CheckFailedError(f"failed checks: {', '.join(failing)}")
 
 
 def _parser() -> _Parser:
