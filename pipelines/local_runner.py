@@ -1,4 +1,4 @@
-"""Kubeflow's local runners: a step as a process of this environment, or as a container of its image."""
+"""Kubeflow's local runner: run a pipeline's steps one after the other, in processes or containers."""
 
 import contextlib
 import logging
@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,177 +17,145 @@ from kfp.local.pipeline_orchestrator import run_local_pipeline
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from pipelines.console import ConsoleFilter
-from rarft.cluster.secrets import HUB_KEYS, STORE_KEYS, TRACKING_KEYS
+from pipelines.docker_runner import stop_containers
 from rarft.errors import TERMINATION_LOG_ENV, ChildFailedError, InputError, read_failure
+
+logger = logging.getLogger(__name__)
 
 RUN_LOG = "run.log"
 _PARAMETER = re.compile(r"\{\{\$\.inputs\.parameters\['pipelinechannel--(\w+)'\]\}\}")
-# Variables that containers get: what is said in them is true there, too. None that names a file of this machine.
-_FORWARDED_ENV = (
-    *STORE_KEYS, *HUB_KEYS, *TRACKING_KEYS, "AWS_DEFAULT_REGION", "HF_ENDPOINT", "HF_HUB_OFFLINE", "WANDB_MODE",
-    "EXP_NAME", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", TERMINATION_LOG_ENV,
-)  # fmt: skip
-_RUN_LABEL = "rarft.io/run"  # of containers: the run's folder
-_SHARED_MEMORY = "1g"
-_STOP_TIMEOUT_S = 60  # seconds that the processes of a run that is stopped get, to save what they are at
+_STOP_TIMEOUT_S = 60  # for the processes of a stopped run to save their work
 
 
-def here(spec: PipelineSpec, values: Mapping[str, Any]) -> PipelineSpec:
-    """A copy of the pipeline as the local runners take it.
+def adapt_for_local_run(spec: PipelineSpec, values: Mapping[str, Any]) -> PipelineSpec:
+    """Return a copy of a pipeline that Kubeflow's local runner accepts.
 
-    They take an image by its name alone, not as the run's parameter. Resources, which they do not heed, are left out,
-    and so are retries: here nobody is away from the machine that a step failed on.
+    The runner requires images by name instead of by parameter, and ignores resources. Retries are removed, because the
+    user sees a failure at once.
     """
     copy = PipelineSpec()
     copy.CopyFrom(spec)
     for task in copy.root.dag.tasks.values():
         task.ClearField("retry_policy")
     defaults = copy.root.input_definitions.parameters
+
+    def value(parameter: re.Match[str]) -> str:
+        return str(values.get(parameter[1], defaults[parameter[1]].default_value.string_value))
+
     for executor in copy.deployment_spec["executors"].values():
         container = executor["container"]
-        container["image"] = _PARAMETER.sub(
-            lambda found: str(values.get(found[1], defaults[found[1]].default_value.string_value)), container["image"]
-        )
+        container["image"] = _PARAMETER.sub(value, container["image"])
         if "resources" in container:
             del container["resources"]
     return copy
 
 
-def docker_runner(work: Path, reads: Sequence[Path], writes: Sequence[Path], network: str | None, gpus: bool) -> Any:
-    """The runner of containers, in which these folders lie where they lie here, as this user's.
+def run_pipeline(
+    spec: PipelineSpec, values: Mapping[str, Any], work: Path, make_runner: Callable[[], Any]
+) -> dict[str, Any]:
+    """Run a pipeline. Results of an earlier run in the same folder are reused where the inputs are the same.
 
     Args:
-        work: the run's folder.
-        reads: folders that steps read.
-        writes: others that they write.
-        network: Docker network that they join; None for Docker's default.
-        gpus: whether they get the machine's GPUs.
+        spec: The pipeline.
+        values: Its parameters.
+        work: Folder of the run.
+        make_runner: Returns Kubeflow's runner; called after the environment of the steps is set.
+
+    Returns:
+        The pipeline's outputs by name.
 
     Raises:
-        InputError: there is no Docker engine.
+        InputError: A step raised one, or an image is missing.
+        ChildFailedError: A step failed.
     """
-    import docker
-    from docker.types import DeviceRequest, Mount
+    failure = work / ".failure"
+    failure.unlink(missing_ok=True)
+    # With PYTHONSAFEPATH, a step does not import modules from the current folder.
+    with _environment({TERMINATION_LOG_ENV: str(failure), "PYTHONSAFEPATH": "1"}), _stopping(work):
+        try:
+            local.init(
+                runner=make_runner(), pipeline_root=str(work / "pipeline"), raise_on_error=True, enable_caching=True
+            )
+            outputs = _run_with_console(spec, values, work / RUN_LOG)
+        except Exception as error:
+            raise read_failure(failure) or _translate(error, work / RUN_LOG) from error
+    if (error := read_failure(failure)) is not None:  # a container that was removed before its exit code was read
+        raise error
+    return outputs
 
+
+def _run_with_console(spec: PipelineSpec, values: Mapping[str, Any], log: Path) -> dict[str, Any]:
+    quiet = not logger.isEnabledFor(logging.INFO)
+    with (
+        log.open("w", encoding="utf-8") as file,
+        contextlib.redirect_stdout(ConsoleFilter(sys.stderr, file, len(spec.root.dag.tasks), quiet)),
+        logging_utils.local_logger_context(),
+        warnings.catch_warnings(),
+    ):
+        # About images, which the subprocess runner does not use.
+        warnings.filterwarnings("ignore", "You may be attemping", RuntimeWarning)
+        outputs: dict[str, Any] = run_local_pipeline(adapt_for_local_run(spec, values), dict(values))
+        return outputs
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    previous = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
-        docker.from_env().ping()
-    except docker.errors.DockerException as error:
-        raise InputError(f"--runner docker: no Docker engine answers ({error}); start one") from error
-    for path in writes:
-        path.mkdir(parents=True, exist_ok=True)
-    folders = dict.fromkeys(reads, True) | dict.fromkeys((work, *writes), False)
-    mounts = [Mount(str(path), str(path), type="bind", read_only=only_read) for path, only_read in folders.items()]
-    environment = {name: os.environ[name] for name in _FORWARDED_ENV if name in os.environ}
-    options: dict[str, Any] = {"network": network} if network else {}
-    if gpus:
-        options["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
-    return local.DockerRunner(
-        user=f"{os.getuid()}:{os.getgid()}",
-        environment=environment,
-        mounts=mounts,
-        shm_size=_SHARED_MEMORY,
-        labels={_RUN_LABEL: str(work)},
-        init=True,
-        **options,
-    )
+        yield
+    finally:
+        for name, value in previous.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _stopping(work: Path) -> Iterator[None]:
+    """Stop all steps on SIGTERM or Ctrl-C.
+
+    Raises:
+        SystemExit: Code 143 after SIGTERM, 130 after Ctrl-C.
+    """
+
+    def on_sigterm(*_: Any) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    previous = signal.signal(signal.SIGTERM, on_sigterm)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _stop_steps(work)
+        logger.warning("stopped; rerun the same command to resume")
+        raise SystemExit(stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _stop_steps(work: Path) -> None:
-    """End what a run that is stopped has started: its processes, and its containers."""
+    """Stop the processes and containers of a run."""
     import psutil
 
     children = psutil.Process().children(recursive=True)
     for child in children:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.terminate()
-    _, left = psutil.wait_procs(children, timeout=_STOP_TIMEOUT_S)
-    for child in left:
+    _, running = psutil.wait_procs(children, timeout=_STOP_TIMEOUT_S)
+    for child in running:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
-    if not isinstance(local.config.LocalExecutionConfig.instance.runner, local.DockerRunner):
-        return
-    import docker
-
-    for container in docker.from_env().containers.list(filters={"label": f"{_RUN_LABEL}={work}"}):
-        with contextlib.suppress(docker.errors.APIError):  # it has ended since
-            container.stop(timeout=_STOP_TIMEOUT_S)
+    config = local.config.LocalExecutionConfig.instance
+    if config is not None and isinstance(config.runner, local.DockerRunner):
+        stop_containers(work, _STOP_TIMEOUT_S)
 
 
-@contextlib.contextmanager
-def _stopping(work: Path) -> Iterator[None]:
-    """Let SIGTERM, as Ctrl-C, end the run with all that it has started.
-
-    Raises:
-        SystemExit: with code 143 after SIGTERM, 130 after Ctrl-C.
-    """
-
-    def told(*_: Any) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, told)
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as stop:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        _stop_steps(work)
-        print("rarft run: stopped; the same command goes on from what was done", file=sys.stderr, flush=True)
-        raise SystemExit(stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def execute(spec: PipelineSpec, values: Mapping[str, Any], work: Path, make_runner: Any) -> dict[str, Any]:
-    """Run the pipeline in `work`; returns its outputs. What a former run there made of the same is taken again.
-
-    Args:
-        spec: the pipeline.
-        values: its parameters.
-        work: the run's folder.
-        make_runner: makes Kubeflow's runner, once the environment that it hands on is set.
-
-    Raises:
-        InputError: a step met one, or an image cannot be had.
-        ChildFailedError: a step failed; its line.
-    """
-    cause = work / ".failure"
-    cause.unlink(missing_ok=True)
-    # A file of the folder that this is run in must not be taken for a module of ours.
-    ours = {TERMINATION_LOG_ENV: str(cause), "PYTHONSAFEPATH": "1"}
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
-    steps = len(spec.root.dag.tasks)
-    try:
-        local.init(
-            runner=make_runner(), pipeline_root=str(work / "pipeline"), raise_on_error=True, enable_caching=True
-        )
-        with (
-            (work / RUN_LOG).open("w", encoding="utf-8") as log,
-            contextlib.redirect_stdout(ConsoleFilter(sys.stdout, log, steps)),
-            logging_utils.local_logger_context(),
-            warnings.catch_warnings(),
-            _stopping(work),
-        ):
-            # Of images, where a step runs in this environment and not in its image.
-            warnings.filterwarnings("ignore", "You may be attemping", RuntimeWarning)
-            outputs = run_local_pipeline(here(spec, values), dict(values))
-    except Exception as error:
-        logging.debug("the runner's own error", exc_info=True)
-        raise read_failure(cause) or _wrap_s3_errors(error, work) from error
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-    if (failed := read_failure(cause)) is not None:  # a container that was removed before its exit code was read
-        raise failed
-    return outputs
-
-
-def _wrap_s3_errors(error: Exception, work: Path) -> Exception:
-    """The error of a runner whose step left no cause."""
+def _translate(error: Exception, log: Path) -> Exception:
+    """Return the error to raise for the runner's error, if the step wrote no failure."""
     if isinstance(error, InputError):
         return error
     if type(error).__module__.startswith(("docker", "requests", "urllib3")):
-        return InputError(f"--runner docker: {error}; are the images built, or can they be pulled? docs/docker.md")
-    return ChildFailedError(f"a step ended without saying why ({error}); all output stands in {work / RUN_LOG}")
+        return InputError(f"--runner docker: {error}; build or pull the images (docs/docker.md)")
+    return ChildFailedError(f"a step exited without an error message ({error}); see {log}")

@@ -1,51 +1,48 @@
-"""Whether a run's parameters can be right, before anything is started: a mistake must not cost hours of GPUs."""
+"""Checks of a run's parameters before anything starts, so that a mistake does not cost hours of GPU time."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from rarft.errors import InputError
-from rarft.evaluation.gates import parse_gates
-from rarft.steps import quarantine_limit
-from rarft.storage.s3 import is_object_uri
+from rarft import steps
+from rarft.errors import InputError, input_name
+from rarft.storage.location import LocalFolder, parse_location
 
 _CPU = re.compile(r"\d+(\.\d+)?m?")
 _MEMORY = re.compile(r"\d+([KMGTPE]i?)?")
 _COUNT = re.compile(r"\d+")
 _QUANTITIES = {"cpu": _CPU, "train_cpu": _CPU, "memory": _MEMORY, "train_memory": _MEMORY, "accelerators": _COUNT}
-# Kubeflow takes a pod's `affinity.nodeAffinity`, and drops without a word what is not in it.
+_MINIMUM = {"nodes": 1, "processes": 0}
+# Fields of a pod's `affinity.nodeAffinity`. Kubeflow silently drops all others.
 _NODE_AFFINITY = {
     "requiredDuringSchedulingIgnoredDuringExecution", "preferredDuringSchedulingIgnoredDuringExecution"
 }  # fmt: skip
 
 
-def check(values: Mapping[str, Any], job: bool = False) -> None:
-    """Look at the values of the pipeline's parameters that were given.
+def check(values: Mapping[str, Any], use_pytorchjob: bool = False) -> None:
+    """Check the values of parameters.
 
     Args:
-        values: by name.
-        job: whether training is a job over several machines.
+        values: Values by name; parameters that are not given are not checked.
+        use_pytorchjob: Whether training is a PyTorchJob on several nodes.
 
     Raises:
-        InputError: one of them cannot be right; the message names it.
+        InputError: A value is invalid; the message names the parameter.
     """
-    for name, form in _QUANTITIES.items():
-        if name in values and not form.fullmatch(values[name]):
-            raise InputError(f"-p {name}={values[name]}: is no quantity that Kubernetes takes")
-    if job and not is_object_uri(values["output_uri"]):
-        raise InputError(f"-p output_uri={values['output_uri']}: the machines share no disk; give an s3:// URI")
-    if values.get("nodes", 1) < 1:
-        raise InputError(f"-p nodes={values['nodes']}: must be at least 1")
-    if values.get("processes", 0) < 0:
-        raise InputError(f"-p processes={values['processes']}: must be at least 0")
-    if foreign := sorted(set(values.get("affinity", {})) - _NODE_AFFINITY):
-        raise InputError(
-            f"-p affinity: has {foreign[0]}; give a node affinity, with {' or '.join(sorted(_NODE_AFFINITY))}"
-        )
-    if values.get("max_quarantine"):
-        quarantine_limit(values["max_quarantine"], queries=0)
-    parse_gates(values.get("gates", ""))
+    for name, pattern in _QUANTITIES.items():
+        if name in values and not pattern.fullmatch(values[name]):
+            raise InputError(f"-p {name}={values[name]}: not a valid Kubernetes quantity")
+    if use_pytorchjob and isinstance(parse_location(values["output_uri"]), LocalFolder):
+        raise InputError(f"-p output_uri={values['output_uri']}: the nodes share no disk; give an s3:// URI")
+    for name, minimum in _MINIMUM.items():
+        if values.get(name, minimum) < minimum:
+            raise InputError(f"-p {name}={values[name]}: must be at least {minimum}")
+    if unknown := sorted(set(values.get("affinity", {})) - _NODE_AFFINITY):
+        raise InputError(f"-p affinity: unknown field {unknown[0]}; use {' or '.join(sorted(_NODE_AFFINITY))}")
+    if limit := values.get("max_quarantine"):
+        with input_name("-p max_quarantine"):
+            steps.quarantine_limit(limit, queries=0)
+    with input_name("-p gates"):
+        steps.parse_gates(values.get("gates", ""))
     if "training" in values:
-        from rarft.training import config  # takes seconds
-
-        config.parse(config.yaml_arguments(values["training"], "-p training"), anywhere=True)
+        steps.check_training_yaml(values["training"], "-p training")

@@ -9,6 +9,7 @@ from components.metrics_artifact import save_metadata
 from components.runtime import run_component
 from rarft import steps
 from rarft.errors import input_name
+from rarft.evaluation.report import REPORT_HTML
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def run(
             "in_sample": in_sample, "gates": conditions,
         }  # fmt: skip
         evaluation = steps.run_step("evaluate", arguments, processes, int(accelerators))
-        shutil.copyfile(Path(results) / steps.REPORT_HTML, report)
+        shutil.copyfile(Path(results) / REPORT_HTML, report)
         for label, value in steps.headline_metrics(evaluation).items():
             metrics.log_metric(label, value)
         confusion.log_confusion_matrix(["relevant", "irrelevant"], steps.confusion_matrix(evaluation))

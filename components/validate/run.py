@@ -7,6 +7,7 @@ from typing import Any
 from components.metrics_artifact import save_metadata
 from components.runtime import run_component
 from rarft import steps
+from rarft.annotations.validate import REPORT_HTML
 
 
 def run(
@@ -19,7 +20,7 @@ def run(
             annotations, data, eval_annotations or None, eval_data, video_root or None, eval_video_root or None,
             max_quarantine,
         )  # fmt: skip
-        shutil.copyfile(Path(data) / steps.REPORT_HTML, report)
+        shutil.copyfile(Path(data) / REPORT_HTML, report)
         for name, value in validated.counts.items():
             metrics.log_metric(name, value)
         for name, value in validated.eval_counts.items():

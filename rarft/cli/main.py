@@ -37,7 +37,6 @@ def _sample(options: argparse.Namespace) -> None:
 
 def _validate(options: argparse.Namespace) -> None:
     from rarft import steps
-    from rarft.annotations.validate import summary
 
     report = steps.validate(
         options.annotations,
@@ -51,7 +50,7 @@ def _validate(options: argparse.Namespace) -> None:
         seed=options.seed,
         exclude_videos_from=options.against,
     )
-    print(summary(report))
+    print(steps.validation_summary(report))
     print(f"report: {options.out}/report.html")
     steps.check_quarantine(report["counts"], "0" if options.strict else options.max_quarantine)
 
@@ -87,7 +86,6 @@ def _inspect_prompt(arguments: list[str]) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from rarft import steps
-    from rarft.evaluation.report import console_table
 
     names = (
         "predictions", "compare", "encoder", "backend", "batch_size", "judge_url", "judge_model", "judge_cache"
@@ -103,7 +101,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     )
     if not metrics:  # the main process reports
         return
-    print(console_table(metrics))
+    print(steps.evaluation_table(metrics))
     print(f"report: {options.out}/report.html")
     steps.check_gates(metrics)
 
@@ -167,23 +165,21 @@ def _submit(options: argparse.Namespace) -> None:
 
 
 def _cancel(options: argparse.Namespace) -> None:
-    from rarft.cluster.cancel import cancel
-    from rarft.cluster.client import connect, current_namespace
+    from rarft import steps
 
-    namespace = options.namespace or current_namespace()
-    cancel(connect(), namespace, options.job)
-    print(f"job {options.job} in namespace {namespace}: deleted; its pods save a checkpoint, and end")
+    namespace = steps.cancel_job(options.job, options.namespace)
+    print(f"job {options.job} in namespace {namespace}: deleted; its pods save a checkpoint before they end")
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    from rarft.cluster.doctor import FAILED, DoctorOptions, diagnose, table
+    from rarft import steps
     from rarft.errors import CheckFailedError
 
     names = ("data", "out", "gpus", "cluster", "namespace", "image", "queue")
-    findings = diagnose(DoctorOptions(**{name: getattr(options, name) for name in names}))
-    print(table(findings))
-    if failing := [finding.check for finding in findings if finding.status == FAILED]:
-        raise CheckFailedError(f"failed checks: {', '.join(failing)}")
+    table, failed = steps.diagnose(**{name: getattr(options, name) for name in names})
+    print(table)
+    if failed:
+        raise CheckFailedError(f"failed checks: {', '.join(failed)}")
 
 
 def _parser() -> _Parser:
