@@ -37,7 +37,8 @@ from rarft.models.qwen2_5_vl.padding import per_completion_batch
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
 from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
 from rarft.models.qwen2_5_vl.vision_features import MERGER, enable_cached_features, encode_video
-from rarft.reporting.html import columns, curves, page
+from rarft.reporting.charts import curves
+from rarft.reporting.html import render_page
 
 VIDEO, PAD = 151_656, 151_643
 PATCH_WIDTH = 3 * 2 * 14 * 14
@@ -318,7 +319,11 @@ def growth(out: Path) -> None:
             print(f"{axis}={value:<5} {times}", flush=True)
         plots[f"CPU ratio by {axis}"] = curves({"per completion / shared": points})
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page("Shared prompt and per completion", "CPU seconds of one step.", columns(plots)))
+    out.write_text(
+        render_page(
+            "charts_page.html.j2", "Shared prompt and per completion", "CPU seconds of one step.", charts=plots
+        )
+    )
     print(out)
 
 

@@ -90,8 +90,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from rarft.evaluation.report import console_table
 
     names = (
-        "predictions", "base", "base_predictions", "encoder", "backend", "batch_size", "categories", "judge_url",
-        "judge_model", "judge_cache", "also_evaluate",
+        "predictions", "compare", "encoder", "backend", "batch_size", "judge_url", "judge_model", "judge_cache"
     )  # fmt: skip
     metrics = steps.evaluate(
         options.checkpoint,
@@ -102,7 +101,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         judge_prices=tuple(options.judge_prices) if options.judge_prices else None,
         gates=options.gate,
     )
-    if not metrics:  # another of torchrun's processes reports
+    if not metrics:  # the main process reports
         return
     print(console_table(metrics))
     print(f"report: {options.out}/report.html")
@@ -177,14 +176,14 @@ def _cancel(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    from rarft.cluster.doctor import FAILS, DoctorOptions, examine, table
+    from rarft.cluster.doctor import FAILED, DoctorOptions, diagnose, table
     from rarft.errors import CheckFailedError
 
     names = ("data", "out", "gpus", "cluster", "namespace", "image", "queue")
-    findings = examine(DoctorOptions(**{name: getattr(options, name) for name in names}))
+    findings = diagnose(DoctorOptions(**{name: getattr(options, name) for name in names}))
     print(table(findings))
-    if failing := [finding.what for finding in findings if finding.verdict == FAILS]:
-        raise CheckFailedError(f"would fail: {', '.join(failing)}")
+    if failing := [finding.check for finding in findings if finding.status == FAILED]:
+        raise CheckFailedError(f"failed checks: {', '.join(failing)}")
 
 
 def _parser() -> _Parser:
@@ -252,20 +251,26 @@ def _parser() -> _Parser:
         "inspect-prompt", add_help=False, help="Show what the model reads for one query; --id, and flags of train."
     )
 
-    evaluate = command("evaluate", _evaluate, "Evaluate a checkpoint on validated data, or finished predictions.")
-    evaluate.add_argument("--checkpoint", help="a folder, a hub name, an s3:// URI, or `tiny`")
-    evaluate.add_argument("--predictions", help="in place of a checkpoint: predictions.jsonl, or published inference")
-    evaluate.add_argument("--data", help="riq.jsonl, or the folder that holds it; predictions may do without")
+    evaluate = command("evaluate", _evaluate, "Evaluate and compare checkpoints, or finished predictions.")
+    evaluated = evaluate.add_mutually_exclusive_group(required=True)
+    evaluated.add_argument("--checkpoint", help="checkpoint to evaluate: a folder, Hub name, s3:// URI, or `tiny`")
+    evaluated.add_argument("--predictions", help="predictions.jsonl, or published inference, instead of a checkpoint")
+    evaluate.add_argument("--data", help="riq.jsonl or its folder; required for checkpoints")
     evaluate.add_argument("--out", required=True, help="folder for predictions.jsonl, metrics.json and report.html")
-    evaluate.add_argument("--base", help="a checkpoint to compare with")
-    evaluate.add_argument("--base-predictions", help="finished predictions to compare with")
-    evaluate.add_argument("--also-evaluate", metavar="CHECKPOINT", help="a third checkpoint to show beside both")
-    evaluate.add_argument("--backend", default="transformers", help="what completes: transformers (default) or vllm")
-    evaluate.add_argument("--batch-size", type=positive, default=16, help="prompts per batch (default 16)")
-    evaluate.add_argument("--categories", choices=["rules"], help="read mismatch categories by rules (rough)")
-    evaluate.add_argument("--judge-url", help="OpenAI-compatible endpoint; its key: OPENAI_API_KEY")
-    evaluate.add_argument("--judge-model", help="model that judges")
-    evaluate.add_argument("--judge-cache", help="file that remembers verdicts (default: in the user's cache folder)")
+    evaluate.add_argument(
+        "--compare",
+        action="append",
+        default=[],
+        metavar="[NAME=]CHECKPOINT_OR_PREDICTIONS",
+        help="candidate to compare with; repeatable; the first is the reference that gates call `base`",
+    )
+    evaluate.add_argument(
+        "--backend", default="transformers", choices=["transformers", "vllm"], help="default: transformers"
+    )
+    evaluate.add_argument("--batch-size", type=positive, default=16, help="prompts per batch (default: 16)")
+    evaluate.add_argument("--judge-url", help="OpenAI-compatible endpoint of a judge; set OPENAI_API_KEY to its key")
+    evaluate.add_argument("--judge-model", help="model of the judge")
+    evaluate.add_argument("--judge-cache", help="cache of verdicts (default: in the user's cache folder)")
     evaluate.add_argument(
         "--judge-prices", nargs=2, type=float, metavar=("IN", "OUT"), help="US dollars per million tokens"
     )
@@ -274,30 +279,30 @@ def _parser() -> _Parser:
         action="append",
         default=[],
         metavar="METRIC>=BOUND",
-        help="exit with 1 unless it holds: relevance.f1_avg>=0.70 or ra_iou.mean>=base; repeatable",
+        help="exit with 1 unless this holds, such as relevance.f1_avg>=0.70 or ra_iou.mean>=base; repeatable",
     )
-    evaluate.add_argument("--encoder", help="SentenceTransformer name or folder (default all-MiniLM-L6-v2)")
-    evaluate.add_argument("--in-sample", action="store_true", help="label every figure: these data were trained on")
+    evaluate.add_argument("--encoder", help="SentenceTransformer name or folder (default: all-MiniLM-L6-v2)")
+    evaluate.add_argument("--in-sample", action="store_true", help="label every figure: trained on these data")
 
-    promote = command("promote", _promote, "Copy a checkpoint that passed its gates to where it is shipped from.")
-    promote.add_argument("--checkpoint", required=True, help="a folder or URI of `rarft train`")
+    promote = command("promote", _promote, "Copy a checkpoint that passed its gates to its release location.")
+    promote.add_argument("--checkpoint", required=True, help="folder or URI that `rarft train` wrote")
     promote.add_argument("--evaluation", required=True, help="folder that `rarft evaluate` wrote")
-    promote.add_argument("--to", required=True, help="folder or s3:// URI; what it holds is replaced")
+    promote.add_argument("--to", required=True, help="folder or s3:// URI of the release; its content is replaced")
 
-    score = command("score", _score, "Replay rewards on finished completions, term by term.")
-    score.add_argument("predictions", help='JSON Lines with "id" and "completion", or what `rarft evaluate` wrote')
-    score.add_argument("--data", required=True, help="riq.jsonl, or the folder that holds it")
+    score = command("score", _score, "Recompute the rewards of finished completions, term by term.")
+    score.add_argument("predictions", help='JSON Lines with "id" and "completion", or the output of `rarft evaluate`')
+    score.add_argument("--data", required=True, help="riq.jsonl or its folder")
     score.add_argument("--out", required=True, help="folder for scores.csv and report.html")
     score.add_argument(
-        "--reward_funcs",
+        "--reward-funcs",
         nargs="+",
         default=["format", "refuse_iou", "explain_correction"],
-        help="rewards, as for training",
+        help="rewards, as in training (default: %(default)s)",
     )
-    score.add_argument("--reward_weights", nargs="+", type=float, help="one for each reward (default 1)")
-    score.add_argument("--correction_baseline", choices=["none", "query"], default="none", help="as for training")
-    score.add_argument("--encoder", help="SentenceTransformer name or folder (default all-MiniLM-L6-v2)")
-    score.add_argument("--embeddings", help="precomputed reference embeddings of `rarft embed`")
+    score.add_argument("--reward-weights", nargs="+", type=float, help="one weight per reward (default: 1)")
+    score.add_argument("--correction-baseline", choices=["none", "query"], default="none", help="as in training")
+    score.add_argument("--encoder", help="SentenceTransformer name or folder (default: all-MiniLM-L6-v2)")
+    score.add_argument("--embeddings", help="reference embeddings that `rarft embed` wrote")
 
     _pipeline_commands(command)
     parser.commands = commands.choices

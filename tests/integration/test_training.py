@@ -37,7 +37,7 @@ def test_the_checkpoint_reloads_through_the_auto_classes_and_was_trained(trained
     reading = PromptConfig.load(str(checkpoint))
     assert reading == PromptConfig.load("tiny")
     samples = read_samples(str(validated))[:3]
-    assert len(Predictor(str(checkpoint), reading).complete(samples)) == 3
+    assert len(Predictor(str(checkpoint), reading).predict(samples)) == 3
 
 
 def test_metrics_carry_the_guides_names(trained):
@@ -158,12 +158,12 @@ def test_checkpoints_on_the_way_know_how_to_read_and_evaluation_during_training_
 
 def test_greedy_does_not_take_over_a_checkpoints_own_sampling(validated, tmp_path):
     samples = read_samples(str(validated))[:4]
-    expected = Predictor("tiny", PromptConfig.load("tiny")).complete(samples)
+    expected = Predictor("tiny", PromptConfig.load("tiny")).predict(samples)
     model = load_model("tiny", torch.float32)
     model.generation_config.repetition_penalty = 1.5
     model.save_pretrained(tmp_path)
     AutoProcessor.from_pretrained(checkpoint_path("tiny")).save_pretrained(tmp_path)
-    assert Predictor(str(tmp_path), PromptConfig.load("tiny")).complete(samples) == expected
+    assert Predictor(str(tmp_path), PromptConfig.load("tiny")).predict(samples) == expected
 
 
 def test_a_crop_is_told_in_the_prompt(validated):
