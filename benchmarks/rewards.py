@@ -57,7 +57,7 @@ def compare_reward(encoder: SentenceEncoder) -> None:
         }
         store.save(folder)
         start = time.perf_counter()
-        loaded = ReferenceStore.load(temporary, encoder)
+        loaded = ReferenceStore.load(folder, encoder)
         loading = time.perf_counter() - start
         reward = ExplainCorrection(loaded)
         completions = [render_completion("t", "no such moment", correction) for correction in corrections]
