@@ -45,7 +45,7 @@ def test_everything_that_would_fail_is_told_at_once(main, cluster, tmp_path):
         "doctor", "--data", "missing.json", "--out", tmp_path / "file" / "out", "--gpus", "64"
     )  # fmt: skip
     assert code == 1
-    assert errors.strip() == "rarft doctor: would fail: GPUs, data, out"
+    assert errors.strip() == "rarft doctor: failed checks: GPUs, data, out"
     table = rows(output)
     assert "0 of 64 visible" in table["GPUs"]
     assert "no such file" in table["data"]
@@ -74,7 +74,7 @@ def test_missing_rights_and_a_full_quota_are_told(main, cluster):
     cluster.quotas = [{"metadata": {"name": "q"}, "status": {"hard": full, "used": full}}]
     code, output, errors = main("doctor", "--cluster")
     assert code == 1
-    assert "would fail: rights, quota" in errors
+    assert "failed checks: rights, quota" in errors
     assert "may not create pytorchjobs, get pods/log; kubectl apply -k k8s/base" in output
     assert "used up: requests.nvidia.com/gpu 16 of 16" in output
 
