@@ -454,7 +454,7 @@ def doctor(**options: Any) -> tuple[str, list[str]]:
     Returns:
         The results as a table for the console, and the names of the failed checks.
     """
-    from rarft.cluster.doctor import FAILS, DoctorOptions, examine, table
+    from rarft.cluster.doctor import FAILED, DoctorOptions, diagnose, table
 
-    findings = examine(DoctorOptions(**options))
-    return table(findings), [finding.what for finding in findings if finding.verdict == FAILS]
+    findings = diagnose(DoctorOptions(**options))
+    return table(findings), [finding.check for finding in findings if finding.status == FAILED]

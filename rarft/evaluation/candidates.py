@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rarft.annotations.schema import Sample
 from rarft.checkpoint.locate import PACKAGED, check_checkpoint
 from rarft.errors import InputError, input_name
 from rarft.evaluation.predictions import Prediction, QueryKey, key_of
@@ -89,20 +90,25 @@ def _unused_name(source: str, taken: set[str]) -> str:
     return name
 
 
-def align(candidate: Candidate, predictions: Sequence[Prediction], keys: Sequence[QueryKey]) -> list[Prediction]:
-    """Return a candidate's predictions in the order of the queries.
+def align(source: str, predictions: Sequence[Prediction], queries: Sequence[Sample]) -> list[Prediction]:
+    """Return the predictions in the order of the queries.
+
+    Args:
+        source: File of the predictions, for error messages.
+        predictions: Predictions.
+        queries: Samples in the order to return.
 
     Raises:
-        InputError: They are not predictions of the same queries.
+        InputError: The predictions are not of the same queries.
     """
     by_key: dict[QueryKey, list[Prediction]] = {}
     for prediction in reversed(predictions):
         by_key.setdefault(key_of(prediction.sample), []).append(prediction)
-    found = [by_key[key].pop() if by_key.get(key) else None for key in keys]
+    found = [by_key[key].pop() if by_key.get(key := key_of(sample)) else None for sample in queries]
     aligned = [prediction for prediction in found if prediction is not None]
-    if len(aligned) < len(keys) or len(predictions) > len(keys):
+    if len(aligned) < len(queries) or len(predictions) > len(queries):
         raise InputError(
-            f"{candidate.source}: {len(predictions)} predictions for {len(keys)} queries, {len(keys) - len(aligned)} "
+            f"{source}: {len(predictions)} predictions for {len(queries)} queries, {len(queries) - len(aligned)} "
             "queries without one; pass predictions of the same queries"
         )
     return aligned

@@ -19,7 +19,7 @@ from rarft.evaluation.gates import Gate
 from rarft.evaluation.generate import BACKENDS, Predictor, in_batches
 from rarft.evaluation.judge import Judge
 from rarft.evaluation.metrics import HEADLINE, PredictionTable, metrics_of
-from rarft.evaluation.predictions import Prediction, key_of, read_predictions, write_predictions
+from rarft.evaluation.predictions import Prediction, read_predictions, write_predictions
 from rarft.evaluation.report import METRICS_JSON, REPORT_HTML, render_report
 from rarft.evaluation.scoring import score_predictions
 from rarft.models.qwen2_5_vl.load import open_checkpoint
@@ -93,19 +93,9 @@ def evaluate(
     if samples is None and any(candidate.is_checkpoint for candidate in candidates):
         raise InputError("the data is missing; pass the riq.jsonl that `rarft validate` wrote")
     join_processes()
-    # Everything that can fail quickly runs before the completions take their time.
-    predictions: dict[str, list[Prediction]] = {}
-    unusable = dict.fromkeys((candidate.name for candidate in candidates), 0)
-    for candidate in candidates:
-        if not candidate.is_checkpoint:
-            predictions[candidate.name], unusable[candidate.name] = _read_finished(candidate, samples)
-    first = candidates[0].name
-    queries = [row.sample for row in predictions[first]] if first in predictions else list(samples or [])
-    keys = [key_of(sample) for sample in queries]
-    for candidate in candidates:
-        if not candidate.is_checkpoint:
-            with input_name(candidate.flag):
-                predictions[candidate.name] = align(candidate, predictions[candidate.name], keys)
+    # Whatever can fail quickly comes before the generation.
+    predictions, unusable = _read_finished(candidates, samples)
+    queries = _align(candidates, predictions, samples)
     store = ReferenceStore.empty(SentenceEncoder(options.encoder) if options.encoder else SentenceEncoder())
     judge = _connect_judge(options)
     works = _generate_missing(candidates, predictions, queries, options, out)
@@ -115,11 +105,9 @@ def evaluate(
     for candidate in candidates:
         rows = score_predictions(predictions[candidate.name], store)
         tables[candidate.name] = PredictionTable(judge.judge(rows) if judge else rows)
-    metrics = _summarize(candidates, tables, unusable, options)
-    metrics["judge"] = _summarize_judge(judge, tables[first], options) if judge else None
-    reasons = {gate.text: gate.failure_reason(metrics) for gate in options.gates}
-    metrics["gates"] = [{"gate": text, "passed": reason is None, "reason": reason} for text, reason in reasons.items()]
-    metrics["passed"] = not any(reasons.values())
+    metrics = _summarize(candidates, tables, unusable, options.in_sample)
+    metrics["judge"] = _summarize_judge(judge, tables[EVALUATED], options) if judge else None
+    metrics |= _check_gates(options.gates, metrics)
     training = read_training_log(candidates[0].source) if candidates[0].is_checkpoint else []
     files = {_predictions_file(name): table.predictions for name, table in tables.items()}
     with out.write_files(METRICS_JSON, sorted(_earlier_predictions(out) - files.keys())) as folder:
@@ -146,15 +134,40 @@ def _earlier_predictions(out: Location) -> set[str]:
     return {_predictions_file(name) for name in names}
 
 
-def _read_finished(candidate: Candidate, samples: Sequence[Sample] | None) -> tuple[list[Prediction], int]:
-    """Return a candidate's predictions, and the number of rows and queries left out; the first of them are logged."""
-    with input_name(candidate.flag), open_local(candidate.source) as file:
-        predictions, problems = read_predictions(file, samples)
-    for problem in problems[:_MAX_LOGGED_PROBLEMS]:
-        logger.warning("%s %s: %s", candidate.flag, candidate.source, problem)
-    if problems:
-        logger.warning("%s %s: %d rows or queries are left out", candidate.flag, candidate.source, len(problems))
-    return predictions, len(problems)
+def _read_finished(
+    candidates: Sequence[Candidate], samples: Sequence[Sample] | None
+) -> tuple[dict[str, list[Prediction]], dict[str, int]]:
+    """Read the candidates that are finished predictions.
+
+    Returns:
+        Predictions of these, and the number of rows and queries left out of every candidate, by name.
+    """
+    predictions: dict[str, list[Prediction]] = {}
+    unusable = dict.fromkeys((candidate.name for candidate in candidates), 0)
+    for candidate in candidates:
+        if candidate.is_checkpoint:
+            continue
+        with input_name(candidate.flag), open_local(candidate.source) as file:
+            predictions[candidate.name], problems = read_predictions(file, samples)
+        for problem in problems[:_MAX_LOGGED_PROBLEMS]:
+            logger.warning("%s: %s", candidate.source, problem)
+        if problems:
+            logger.warning("%s: %d rows or queries are left out", candidate.source, len(problems))
+        unusable[candidate.name] = len(problems)
+    return predictions, unusable
+
+
+def _align(
+    candidates: Sequence[Candidate], predictions: dict[str, list[Prediction]], samples: Sequence[Sample] | None
+) -> list[Sample]:
+    """Return the queries of the evaluation, those of the first candidate; bring all predictions into their order."""
+    finished = predictions.get(EVALUATED)
+    queries = list(samples or []) if finished is None else [row.sample for row in finished]
+    for candidate in candidates:
+        if not candidate.is_checkpoint:
+            with input_name(candidate.flag):
+                predictions[candidate.name] = align(candidate.source, predictions[candidate.name], queries)
+    return queries
 
 
 def _connect_judge(options: EvaluationOptions) -> Judge | None:
@@ -241,9 +254,9 @@ def _summarize(
     candidates: Sequence[Candidate],
     tables: Mapping[str, PredictionTable],
     unusable: Mapping[str, int],
-    options: EvaluationOptions,
+    in_sample: bool | None,
 ) -> dict[str, Any]:
-    """Return the metrics of all candidates in the form of metrics.json."""
+    """Return the metrics of all candidates, in the form of metrics.json."""
     figures = [
         {"checkpoint": Path(one.source).name, **metrics_of(tables[one.name]), "intervals": intervals(tables[one.name])}
         for one in candidates
@@ -252,13 +265,21 @@ def _summarize(
     with_base = len(candidates) > 1
     return {
         "evaluated": candidates[0].source,
-        "in_sample": options.in_sample,
+        "in_sample": in_sample,
         **figures[0],
         "base": {"name": names[1], **figures[1]} if with_base else None,
         "comparison": paired(tables[names[0]], tables[names[1]], list(HEADLINE.values())) if with_base else None,
         "others": dict(zip(names[2:], figures[2:], strict=True)),
         "unusable_rows": unusable[names[0]],
         "unusable_rows_of_base": unusable[names[1]] if with_base else 0,
+    }
+
+
+def _check_gates(gates: Sequence[Gate], metrics: dict[str, Any]) -> dict[str, Any]:
+    reasons = {gate.text: gate.failure_reason(metrics) for gate in gates}
+    return {
+        "gates": [{"gate": text, "passed": reason is None, "reason": reason} for text, reason in reasons.items()],
+        "passed": not any(reasons.values()),
     }
 
 

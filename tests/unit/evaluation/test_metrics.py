@@ -125,16 +125,16 @@ def test_metrics_equal_sklearn_and_second_implementation(rows):
     for row in rows:
         relevant = row.sample.task_type == "answerable"
         answer = row.completion.partition("<answer>")[2].partition("</answer>")[0].strip()
-        claim = not relevant if not answer else " to " in answer
+        predicted_relevant = not relevant if not answer else " to " in answer
         true.append(int(relevant))
-        predicted.append(int(claim))
+        predicted.append(int(predicted_relevant))
         iou = 0.0
-        if relevant and claim:
+        if relevant and predicted_relevant:
             a, b = (float(part) for part in answer.split(" to "))
             if b > a:
                 shared = max(0.0, min(b, 20.0) - max(a, 10.0))
                 iou = shared / ((b - a) + 10.0 - shared)
-        ra_ious.append(iou if relevant else float(not claim))
+        ra_ious.append(iou if relevant else float(not predicted_relevant))
     precision, recall, f1, _ = precision_recall_fscore_support(true, predicted, labels=[1, 0], zero_division=0)
     for index, name in enumerate(("relevant", "irrelevant")):
         expected = {"precision": precision[index], "recall": recall[index], "f1": f1[index]}
