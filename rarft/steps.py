@@ -79,7 +79,7 @@ def validate(
         probe_videos: Whether to open the videos.
         video_cache: Cache of video metadata; default: in the user's cache folder.
         without_repairs: Names of repairs to skip.
-        split: Fraction of the videos to hold out; default: none.
+        split: Fraction of the queries to train on; default: no split.
         seed: Random seed for the split.
         exclude_videos_from: Annotation file whose videos are excluded.
 
@@ -113,6 +113,13 @@ def validate(
         with input_name("--out"):
             location = parse_location(out)
         return run(source, location, videos, settings)
+
+
+def format_validation(report: dict[str, Any]) -> str:
+    """Return the report of `validate` as a few lines of text."""
+    from rarft.annotations.validate import summary
+
+    return summary(report)
 
 
 def _video_root(annotations: str, video_root: str | None) -> Location:
@@ -240,6 +247,9 @@ def fingerprint(
 
 def train(arguments: list[str]) -> str:
     """Train with the flags of `rarft train`; return the path or URI of the final checkpoint."""
+    from rarft.distributed.launch import exit_with_parent
+
+    exit_with_parent()
     from rarft.training.train import train as run
 
     return run(arguments)
@@ -408,3 +418,43 @@ def check_gates(metrics: dict[str, Any]) -> None:
     failed = [gate["reason"] for gate in metrics.get("gates", []) if not gate["passed"]]
     if failed:
         raise CheckFailedError(f"{len(failed)} of {len(metrics['gates'])} gates not passed: {'; '.join(failed)}")
+
+
+def format_evaluation(metrics: dict[str, Any]) -> str:
+    """Return the headline metrics of `evaluate` as a table for the console."""
+    from rarft.evaluation.report import console_table
+
+    return console_table(metrics)
+
+
+def cancel(job: str, namespace: str | None = None) -> str:
+    """Delete a training job on the cluster; its pods save a checkpoint within their grace period.
+
+    Args:
+        job: Name of the job.
+        namespace: Namespace of the job; default: the current one.
+
+    Returns:
+        The namespace.
+    """
+    from rarft.cluster.cancel import cancel as run
+    from rarft.cluster.client import connect, current_namespace
+
+    namespace = namespace or current_namespace()
+    run(connect(), namespace, job)
+    return namespace
+
+
+def doctor(**options: Any) -> tuple[str, list[str]]:
+    """Check in advance what would fail later.
+
+    Args:
+        options: Fields of `rarft.cluster.doctor.DoctorOptions`.
+
+    Returns:
+        The results as a table for the console, and the names of the failed checks.
+    """
+    from rarft.cluster.doctor import FAILED, DoctorOptions, diagnose, table
+
+    findings = diagnose(DoctorOptions(**options))
+    return table(findings), [finding.check for finding in findings if finding.status == FAILED]
