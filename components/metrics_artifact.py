@@ -1,7 +1,7 @@
 """Metrics artifacts as files.
 
-Kubeflow stores the values of a metrics artifact only as metadata, and its local cache treats an artifact without a file
-as lost.
+Kubeflow stores the values of a metrics artifact only as metadata, and its local cache treats an artifact without a
+file as lost.
 """
 
 import json

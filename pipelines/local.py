@@ -59,10 +59,15 @@ def _absolute(uri: str) -> str:
     return str(location.path.resolve()) if isinstance(location, LocalFolder) else uri
 
 
-def _absolute_if_local(name_or_path: str) -> str:
-    """Return `[NAME=]PATH` with an absolute path if it exists, and anything else as it is."""
-    name, equals, source = name_or_path.rpartition("=")
-    return f"{name}{equals}{_absolute(source)}" if Path(source).exists() else name_or_path
+def _absolute_if_exists(name_or_path: str) -> str:
+    """Return a local path as an absolute path, and the name of a model as it is."""
+    return _absolute(name_or_path) if Path(name_or_path).exists() else name_or_path
+
+
+def _absolute_candidate(text: str) -> str:
+    """Return `[NAME=]CHECKPOINT_OR_PREDICTIONS` with an absolute path, if it is a local path."""
+    name, source = steps.split_candidate(text)
+    return f"{name}={_absolute_if_exists(source)}" if name else _absolute_if_exists(source)
 
 
 def _input(uri: str, flag: str, is_kind: Callable[[Path], bool], kind: str) -> str:
@@ -103,9 +108,9 @@ def _parameters(options: LocalRun, work: Path) -> dict[str, Any]:
     for name in given.keys() & {"eval_video_root", "final_uri"}:
         given[name] = _absolute(given[name])
     if "encoder" in given:
-        given["encoder"] = _absolute_if_local(given["encoder"])
+        given["encoder"] = _absolute_if_exists(given["encoder"])
     if "compare" in given:
-        given["compare"] = ",".join(map(_absolute_if_local, steps.parse_compare(given["compare"])))
+        given["compare"] = ",".join(map(_absolute_candidate, steps.parse_compare(given["compare"])))
     check_complete({**values, **given}, spec)
     # Settings from flags are already checked, under the names of the flags.
     check({name: value for name, value in {**values, **given}.items() if name != "training" or name in given})

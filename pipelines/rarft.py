@@ -89,7 +89,7 @@ def build(profile: Profile) -> Any:
             max_quarantine: Limit of quarantined queries per file, such as 5% or 120; empty for no limit.
             encoder: Name or folder of a SentenceTransformer; empty for all-MiniLM-L6-v2.
             training: Flags of `rarft train` as YAML.
-            compare: Checkpoints or predictions to compare with besides the base, as [NAME=]CHECKPOINT, comma-separated.
+            compare: Checkpoints or predictions to compare with, next to the base; comma-separated [NAME=]CHECKPOINT.
             gates: Conditions for promotion, one per line, such as ra_iou.mean>=base.
             final_uri: Release location for a checkpoint that passes the gates; empty to skip promotion.
             validate_image: Image of the steps that do not need torch.

@@ -82,7 +82,7 @@ def validate(
         probe_videos: Whether to open the videos.
         video_cache: Cache of video metadata; default: in the user's cache folder.
         without_repairs: Names of repairs to skip.
-        split: Fraction of the videos to hold out; default: none.
+        split: Fraction of the queries to train on; default: no split.
         seed: Random seed for the split.
         exclude_videos_from: Annotation file whose videos are excluded.
 
@@ -116,6 +116,13 @@ def validate(
         with input_name("--out"):
             location = parse_location(out)
         return run(source, location, videos, settings)
+
+
+def format_validation(report: dict[str, Any]) -> str:
+    """Return the report of `validate` as a few lines of text."""
+    from rarft.annotations.validate import summary
+
+    return summary(report)
 
 
 def _video_root(annotations: str, video_root: str | None) -> Location:
@@ -231,7 +238,7 @@ def _validate_split(annotations: str, out: str, video_root: str | None, max_quar
     from rarft.annotations.validate import REPORT_HTML
 
     report = validate(annotations, out, video_root)
-    logger.info("%s: %s", annotations, validation_summary(report))
+    logger.info("%s: %s", annotations, format_validation(report))
     counts: dict[str, int] = report["counts"]
     if not counts["accepted"] + counts["repaired"]:
         reasons = ", ".join(f"{number} {name.replace('-', ' ')}" for name, number in report["reasons"].items())
@@ -248,13 +255,6 @@ def _video_names(data: str) -> set[str]:
 
     with parse_location(data).download([RIQ_JSONL]) as folder:
         return {base_name(sample.video) for sample in iterate_samples(folder / RIQ_JSONL)}
-
-
-def validation_summary(report: dict[str, Any]) -> str:
-    """Return a validation report as a few lines of text."""
-    from rarft.annotations.validate import summary
-
-    return summary(report)
 
 
 def embed(data: str, out: str, encoder: str | None = None) -> int:
@@ -334,6 +334,13 @@ def parse_compare(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def split_candidate(text: str) -> tuple[str, str]:
+    """Split `[NAME=]CHECKPOINT_OR_PREDICTIONS` into the name, empty if there is none, and the rest."""
+    from rarft.evaluation.candidates import split_name
+
+    return split_name(text)
+
+
 def fingerprint_candidates(compare: Sequence[str]) -> str:
     """Check the checkpoints and predictions that an evaluation will compare with, and fingerprint them.
 
@@ -369,8 +376,19 @@ def check_writable(uri: str, name: str) -> None:
     _output(uri, name)
 
 
+def default_work_dir(out: str) -> Path:
+    """Return the local folder, in the user's cache folder, for a run whose output is in a store."""
+    from rarft.storage.hashing import hash_text
+    from rarft.storage.sqlite_cache import user_cache
+
+    return user_cache("runs") / hash_text(out)
+
+
 def train(arguments: list[str]) -> str:
     """Train with the flags of `rarft train`; return the path or URI of the final checkpoint."""
+    from rarft.distributed.launch import exit_with_parent
+
+    exit_with_parent()
     from rarft.training.train import train as run
 
     return run(arguments)
@@ -593,13 +611,6 @@ def parse_gates(text: str) -> list[str]:
     return run(text)
 
 
-def evaluation_table(metrics: dict[str, Any]) -> str:
-    """Return the headline metrics of an evaluation as aligned text."""
-    from rarft.evaluation.report import console_table
-
-    return console_table(metrics)
-
-
 def headline_metrics(metrics: dict[str, Any]) -> dict[str, float]:
     """Return the headline metrics of an evaluation by label; those of the reference end with `, base`."""
     from rarft.evaluation.report import headline_rows
@@ -654,35 +665,41 @@ def check_gates(metrics: dict[str, Any]) -> None:
         raise CheckFailedError(f"{len(failed)} of {len(metrics['gates'])} gates not passed: {'; '.join(failed)}")
 
 
-def cancel_job(name: str, namespace: str | None = None) -> str:
-    """Delete a PyTorchJob on the cluster; its pods save a checkpoint before they end.
+def format_evaluation(metrics: dict[str, Any]) -> str:
+    """Return the headline metrics of `evaluate` as a table for the console."""
+    from rarft.evaluation.report import console_table
+
+    return console_table(metrics)
+
+
+def cancel(job: str, namespace: str | None = None) -> str:
+    """Delete a training job on the cluster; its pods save a checkpoint within their grace period.
 
     Args:
-        name: Name of the job.
-        namespace: Its namespace; default: the current one.
+        job: Name of the job.
+        namespace: Namespace of the job; default: the current one.
 
     Returns:
         The namespace.
     """
-    from rarft.cluster.cancel import cancel
+    from rarft.cluster.cancel import cancel as run
     from rarft.cluster.client import connect, current_namespace
 
     namespace = namespace or current_namespace()
-    cancel(connect(), namespace, name)
+    run(connect(), namespace, job)
     return namespace
 
 
-def diagnose(**options: Any) -> tuple[str, list[str]]:
-    """Check this machine and the cluster for what would fail later.
+def doctor(**options: Any) -> tuple[str, list[str]]:
+    """Check in advance what would fail later.
 
     Args:
         options: Fields of `rarft.cluster.doctor.DoctorOptions`.
 
     Returns:
-        A table of all checks, and the names of those that failed.
+        The results as a table for the console, and the names of the failed checks.
     """
-    from rarft.cluster.doctor import FAILED, DoctorOptions, table
-    from rarft.cluster.doctor import diagnose as run
+    from rarft.cluster.doctor import FAILED, DoctorOptions, diagnose, table
 
-    findings = run(DoctorOptions(**options))
+    findings = diagnose(DoctorOptions(**options))
     return table(findings), [finding.check for finding in findings if finding.status == FAILED]

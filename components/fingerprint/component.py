@@ -19,7 +19,7 @@ def fingerprint(
     output_uri: str,
     final_uri: str,
 ) -> NamedTuple("Outputs", cache_key=str, videos_fingerprint=str, compare_fingerprint=str):  # type: ignore[valid-type]
-    """Check the parameters and fingerprint the inputs and the code. Runs every time, so that other steps can be cached.
+    """Check the parameters and fingerprint the inputs and the code. Not cached, so that other steps can be.
 
     Args:
         annotations: Path or URI of the training annotations.
@@ -33,8 +33,8 @@ def fingerprint(
         final_uri: Release location; checked here to be writable.
 
     Returns:
-        A text that changes when data, encoder or code change, one that changes when the training videos change, and one
-        that changes when the checkpoints or predictions to compare with change.
+        Three texts: one changes when data, encoder or code change, one when the training videos change, and one when
+        the checkpoints or predictions to compare with change.
     """
     from components.fingerprint.run import run
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import msgspec
@@ -115,6 +116,7 @@ class Judge:
         self.counts = JudgeCounts()
         self.failure = ""
         self._consecutive_failures = 0
+        self._lock = Lock()
 
     def check(self) -> None:
         """Check, at no cost, that the endpoint responds and accepts the key.
@@ -138,8 +140,19 @@ class Judge:
         if isinstance(error, self._openai.APIConnectionError) and not isinstance(error, self._openai.APITimeoutError):
             raise InputError(f"judge {self._url}: cannot be reached ({error}); check the URL") from error
 
-    def _request(self, question: str, usages: list[Any]) -> tuple[str | None, list[Any]]:
-        """Return a well-formed reply, or None, and `usages` with the token counts of every reply added."""
+    def _count(self, usage: Any) -> None:
+        """Count a reply and its tokens, if the endpoint reports them."""
+        with self._lock:
+            self.counts.asked += 1
+            if usage:
+                self.counts.prompt_tokens += usage.prompt_tokens or 0
+                self.counts.completion_tokens += usage.completion_tokens or 0
+
+    def _record_failure(self, failure: str) -> None:
+        self.failure = self.failure or " ".join(failure.split())[:300]
+
+    def _request(self, question: str) -> str | None:
+        """Return a well-formed reply; None after two malformed ones."""
         for _ in range(2):
             reply = self._client.chat.completions.create(
                 model=self._model,
@@ -147,54 +160,46 @@ class Judge:
                 messages=[{"role": "system", "content": _SYSTEM}, {"role": "user", "content": question}],
             )
             try:
-                usages.append(reply.usage)
-                text = reply.choices[0].message.content
+                self._count(reply.usage)
+                text: str = reply.choices[0].message.content
                 _parse(text)
+                return text
             except (ValueError, AttributeError, TypeError, IndexError) as error:
                 self._record_failure(f"malformed reply ({error})")
-                continue
-            return text, usages
-        return None, usages
+        return None
 
-    def _record_failure(self, failure: str) -> None:
-        self.failure = self.failure or " ".join(failure.split())[:300]
+    def _request_first(self, question: str) -> str | None:
+        """Send the first request, which shows whether the endpoint can be used at all.
 
-    def _request_or_none(self, question: str) -> tuple[str | None, list[Any]]:
-        usages: list[Any] = []
-        if self._consecutive_failures >= _MAX_CONSECUTIVE_FAILURES:
-            return None, usages
+        Raises:
+            InputError: The endpoint cannot be reached, rejects the key, or does not serve the model.
+        """
         try:
-            reply = self._request(question, usages)
+            return self._request(question)
+        except self._openai.NotFoundError as error:
+            raise InputError(f"judge {self._url}: does not serve {self._model} ({error}); check the name") from error
+        except (self._openai.OpenAIError, ValueError) as error:
+            self._raise_if_permanent(error)
+            self._record_failure(str(error))
+            return None
+
+    def _request_next(self, question: str) -> str | None:
+        if self._consecutive_failures >= _MAX_CONSECUTIVE_FAILURES:
+            return None
+        try:
+            reply = self._request(question)
             self._consecutive_failures = 0
             return reply
         except (self._openai.OpenAIError, ValueError) as error:  # after the retries of the client
             self._record_failure(str(error))
             self._consecutive_failures += 1
-            return None, usages
+            return None
 
-    def _request_first(self, question: str) -> tuple[str | None, list[Any]]:
-        """Send the first request, which fails if the endpoint cannot be used at all.
-
-        Raises:
-            InputError: The endpoint cannot be reached, rejects the key, or does not serve the model.
-        """
-        usages: list[Any] = []
-        try:
-            return self._request(question, usages)
-        except self._openai.NotFoundError as error:
-            raise InputError(
-                f"judge {self._url}: does not serve {self._model} ({error}); check the model's name"
-            ) from error
-        except (self._openai.OpenAIError, ValueError) as error:
-            self._raise_if_permanent(error)
-            self._record_failure(str(error))
-            return None, usages
-
-    def _requests(self, questions: Sequence[str]) -> Iterator[tuple[str | None, list[Any]]]:
+    def _request_all(self, questions: Sequence[str]) -> Iterator[str | None]:
         if questions:
             yield self._request_first(questions[0])
         with ThreadPoolExecutor(self._concurrency) as pool:
-            yield from pool.map(self._request_or_none, questions[1:])
+            yield from pool.map(self._request_next, questions[1:])
 
     def judge(self, predictions: Sequence[Prediction]) -> list[Prediction]:
         """Return the predictions with verdicts; those without a usable reply stay as they are.
@@ -207,14 +212,10 @@ class Judge:
         replies = {key: reply for key in keys if (reply := self._cache.get(key)) is not None}
         self.counts.cached += sum(key in replies for key in keys)
         missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in replies}
-        requests = self._requests(list(missing.values()))
-        for key, (reply, usages) in zip(
-            missing, progress(requests, "judging", total=len(missing), unit=" completions"), strict=True
-        ):
-            self.counts.asked += len(usages)
-            for usage in filter(None, usages):
-                self.counts.prompt_tokens += usage.prompt_tokens or 0
-                self.counts.completion_tokens += usage.completion_tokens or 0
+        requests = progress(
+            self._request_all(list(missing.values())), "judging", total=len(missing), unit=" completions"
+        )
+        for key, reply in zip(missing, requests, strict=True):
             if reply is not None:
                 replies[key] = reply
                 self._cache.put({key: reply})

@@ -153,7 +153,7 @@ def test_two_ranks_then_one_then_two_train_as_two_do(on_two_ranks, validated, tm
 
 @pytest.mark.long
 def test_a_run_killed_three_times_ends_with_the_same_bits():
-    kills = ROOT / "benchmarks" / "kills.py"
+    kills = ROOT / "benchmarks" / "fault_injection.py"
     done = subprocess.run(
         [sys.executable, str(kills), "--kills", "3", "--steps", "4", "--ranks", "1"],
         capture_output=True,
