@@ -81,6 +81,6 @@ def print_summary(outputs: Mapping[str, Any], out: str, location: Location, star
         "log": f"{folder}/{RUN_LOG}",
         "duration": f"{time.monotonic() - start:.0f} s",
     }
-    print(steps.evaluation_table(metrics), end="\n\n")
+    print(steps.format_evaluation(metrics), end="\n\n")
     for name, value in lines.items():
         print(f"{name + ':':<20}{value}")

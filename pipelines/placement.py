@@ -13,12 +13,12 @@ def _use_secret(task: PipelineTask, name: Any, keys: tuple[str, ...]) -> None:
     kubernetes.use_secret_as_env(task, secret_name=name, secret_key_to_env={key: key for key in keys}, optional=True)
 
 
-def use_container(task: PipelineTask, image: Any, cpu: Any, memory: Any, time_limit_s: int) -> None:
+def use_container(task: PipelineTask, image: Any, cpu: Any, memory: Any, hours: int) -> None:
     """Set image, resources and time limit."""
     task.set_container_image(image)
     task.set_cpu_limit(cpu)
     task.set_memory_limit(memory)
-    kubernetes.set_timeout(task, time_limit_s)
+    kubernetes.set_timeout(task, hours * 3600)
 
 
 def use_data(task: PipelineTask, profile: Profile, store_secret: Any, pvc_name: Any) -> None:

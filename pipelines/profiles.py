@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-_HOUR_S = 3600
-
 
 @dataclass(frozen=True)
 class Profile:
@@ -26,21 +24,6 @@ class Profile:
     training_hours: int = 14 * 24
     evaluation_hours: int = 24
     shared_memory: str = "8Gi"
-
-    @property
-    def step_seconds(self) -> int:
-        """`step_hours` in seconds."""
-        return self.step_hours * _HOUR_S
-
-    @property
-    def training_seconds(self) -> int:
-        """`training_hours` in seconds."""
-        return self.training_hours * _HOUR_S
-
-    @property
-    def evaluation_seconds(self) -> int:
-        """`evaluation_hours` in seconds."""
-        return self.evaluation_hours * _HOUR_S
 
 
 PROFILES = {

@@ -54,7 +54,7 @@ def _check_endpoint(endpoint: str, token: str | None) -> None:
     hint = "is it the Kubeflow Pipelines API, and not a login page?"
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
-            content = response.read()
+            body = response.read()
     except urllib.error.HTTPError as error:
         hint = f"set {TOKEN_ENV}" if error.code in (401, 403) else hint
         raise InputError(f"{endpoint}: returned {error.code} {error.reason}; {hint}") from error
@@ -62,7 +62,7 @@ def _check_endpoint(endpoint: str, token: str | None) -> None:
         reason = getattr(error, "reason", error)
         raise InputError(f"{endpoint}: cannot be reached ({reason}); check the URL and the network") from error
     try:
-        is_healthy = isinstance(json.loads(content), dict)
+        is_healthy = isinstance(json.loads(body), dict)
     except ValueError:
         is_healthy = False
     if not is_healthy:

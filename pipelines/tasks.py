@@ -67,12 +67,12 @@ class Tasks:
                 launch_pytorchjob, **inputs, job=name, image=p.train_image, cpu=p.train_cpu, memory=p.train_memory
             )
             # Not retried: a retry would restart a job that a user cancelled.
-            use_container(task, p.steps_image, p.cpu, p.memory, profile.training_seconds)
+            use_container(task, p.steps_image, p.cpu, p.memory, profile.training_hours)
             use_data(task, profile, p.store_secret, p.pvc_name)
         else:
             task = self._create(train, **inputs)
             use_tracking(task, p.tracking_secret)
-            self._on_accelerators(task, profile.training_seconds)
+            self._on_accelerators(task, profile.training_hours)
         task.set_caching_options(False)  # it resumes from its checkpoints, or finds that it has finished
         use_hub(task, p.hub_secret)
         return task
@@ -89,7 +89,7 @@ class Tasks:
             checkpoint_cache_key=trained.outputs["cache_key"],
             compare_cache_key=fingerprinted.outputs["compare_fingerprint"],
         )
-        self._on_accelerators(task, self._profile.evaluation_seconds)
+        self._on_accelerators(task, self._profile.evaluation_hours)
         use_hub(task, self._parameters.hub_secret)
         return task
 
@@ -111,15 +111,15 @@ class Tasks:
 
     def _on_cpu(self, task: PipelineTask, image: Any) -> PipelineTask:
         p, profile = self._parameters, self._profile
-        use_container(task, image, p.cpu, p.memory, profile.step_seconds)
+        use_container(task, image, p.cpu, p.memory, profile.step_hours)
         use_data(task, profile, p.store_secret, p.pvc_name)
         use_retries(task, profile)
         return task
 
-    def _on_accelerators(self, task: PipelineTask, time_limit_s: int) -> PipelineTask:
+    def _on_accelerators(self, task: PipelineTask, hours: int) -> PipelineTask:
         """Place a task on accelerators. It is not retried: training restarts its processes itself."""
         p, profile = self._parameters, self._profile
-        use_container(task, p.train_image, p.train_cpu, p.train_memory, time_limit_s)
+        use_container(task, p.train_image, p.train_cpu, p.train_memory, hours)
         use_data(task, profile, p.store_secret, p.pvc_name)
         use_accelerators(
             task, profile, p.accelerator, p.accelerators, p.node_selector, p.tolerations, p.affinity
