@@ -79,8 +79,8 @@ def run_pipeline(
             outputs = _run_with_console(spec, values, work / RUN_LOG)
         except Exception as error:
             raise read_failure(failure) or _translate(error, work / RUN_LOG) from error
-    if (error := read_failure(failure)) is not None:  # a container that was removed before its exit code was read
-        raise error
+    if (failed := read_failure(failure)) is not None:  # a container that was removed before its exit code was read
+        raise failed
     return outputs
 
 

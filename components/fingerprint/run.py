@@ -18,5 +18,8 @@ def run(
         for name, uri in {"output_uri": output_uri, "final_uri": final_uri}.items():
             if uri:
                 steps.check_writable(uri, name)
-        optional = [text or None for text in (video_root, eval_annotations, eval_video_root, encoder)]
-        return *steps.fingerprint(annotations, *optional, ("rarft", "components")), compare_fingerprint
+        cache_key, videos_fingerprint = steps.fingerprint(
+            annotations, video_root or None, eval_annotations or None, eval_video_root or None, encoder or None,
+            packages=("rarft", "components"),
+        )  # fmt: skip
+        return cache_key, videos_fingerprint, compare_fingerprint
