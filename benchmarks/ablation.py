@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from rarft.cli.types import positive
+from rarft.cli.types import positive_int
 from rarft.completion import parse_completion
 from rarft.evaluation.metrics import value_at
 from rarft.rewards.columns import completion_text
@@ -156,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, choices=STUDENT_T, default=3)
-    parser.add_argument("--jobs", type=positive, default=2, help="runs at a time")
+    parser.add_argument("--jobs", type=positive_int, default=2, help="runs at a time")
     parser.add_argument("--only", default="", metavar="TEXT", help="variants whose name holds this text")
     options = parser.parse_args()
     variants = [variant for variant in VARIANTS if options.only in variant.name]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The images, the compose file and the Docker runner for real, on a machine with a Docker engine, docker-compose 1.29 or
-# Compose v2, debootstrap, and this repository's environment (`make lint` makes it): nothing is pulled from a registry.
+# Compose v2, debootstrap, and this repository's environment (`make .venv/installed`): nothing is pulled from a registry.
 # Python's image is stood in for by Debian's packages, SeaweedFS by rclone's S3 server.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -54,7 +54,7 @@ def containers(pipeline):
 def test_the_compiled_pipeline_is_current(tmp_path):
     compile_pipeline(str(tmp_path / "rarft.yaml"))
     compiled = (tmp_path / "rarft.yaml").read_text()
-    assert compiled == (ROOT / "pipelines" / "rarft.yaml").read_text(), "run `make pipeline`"
+    assert compiled == (ROOT / "pipelines" / "rarft.yaml").read_text(), "run `make generate`"
 
 
 def test_kubeflows_parsers_take_every_profile_and_know_every_field(compiled):
