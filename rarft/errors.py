@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rarft.logs import setup_logging
+
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_PREEMPTED = 75  # told to stop, and stopped with a complete checkpoint: start again to go on
@@ -27,7 +29,26 @@ _STARTED = time.time()
 
 
 class InputError(Exception):
-    """Bad usage or bad input: the message is one line that says what, where and what to do."""
+    """Bad usage or bad input. The message is one line: `<path or value>: <what is wrong>; <what to do>`.
+
+    Attributes:
+        input_name: Name that the user knows the input by, such as a flag; it precedes the message.
+    """
+
+    input_name: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.input_name} {super().__str__()}" if self.input_name else super().__str__()
+
+
+@contextmanager
+def input_name(name: str) -> Iterator[None]:
+    """Add the user's name for an input, such as `--data`, to every `InputError`; the innermost name is kept."""
+    try:
+        yield
+    except InputError as error:
+        error.input_name = error.input_name or name
+        raise
 
 
 class CheckFailedError(Exception):
@@ -84,6 +105,7 @@ def report_errors(name: str) -> Iterator[None]:
     Raises:
         SystemExit: with code 2 after an `InputError`, 1 after any other exception.
     """
+    setup_logging()
     try:
         yield
     except Exception as error:

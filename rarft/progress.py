@@ -1,23 +1,49 @@
-"""The progress line of a long piece of work: a bar on a terminal, a line now and then in a log."""
+"""Progress of long work: a bar on a terminal, a log line at intervals elsewhere."""
 
+import logging
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
-tqdm.monitor_interval = 0  # no thread that would be there when worker processes are forked
+tqdm.monitor_interval = 0  # its thread would not survive a fork of worker processes
 
-_LOG_INTERVAL = 10.0  # seconds between two lines where there is no terminal
+_LOG_INTERVAL_S = 10.0
 
 
-def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
-    """Yield the items, showing how far the work is."""
-    on_terminal = sys.stderr.isatty()
-    with tqdm(
-        items, desc=what, total=total, unit=unit, mininterval=0.1 if on_terminal else _LOG_INTERVAL,
-        ascii=True, dynamic_ncols=on_terminal, file=sys.stderr,
-    ) as bar:  # fmt: skip
-        yield from bar
+def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
+    """Yield the items and show how many of them are done.
+
+    Args:
+        items: Items to iterate over.
+        description: Name of the work.
+        total: Number of items; default: their length, if they have one.
+        unit: What an item is, with a leading space.
+    """
+    if not logger.isEnabledFor(logging.INFO):
+        yield from items
+        return
+    if sys.stderr.isatty():
+        with (
+            logging_redirect_tqdm(),
+            tqdm(items, description, total, unit=unit, ascii=True, dynamic_ncols=True, file=sys.stderr) as bar,
+        ):
+            yield from bar
+        return
+    total = len(items) if total is None and hasattr(items, "__len__") else total
+    start = logged = time.monotonic()
+    done = 0
+    for done, item in enumerate(items, 1):
+        yield item
+        if (now := time.monotonic()) - logged > _LOG_INTERVAL_S:
+            logged = now
+            of = f" of {total}" if total is not None else ""
+            logger.info("%s: %d%s%s, %.1f/s", description, done, of, unit, done / (now - start))
+    if done:
+        logger.info("%s: %d%s in %.1f s", description, done, unit, time.monotonic() - start)

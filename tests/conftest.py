@@ -17,6 +17,15 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="rarft-tests-")  # what i
 from helpers.riq_items import read_lines
 from rarft import steps
 from rarft.annotations.validate import ValidationSettings, validate
+from rarft.logs import LOG_LEVEL_ENV
+
+
+@pytest.fixture(autouse=True)
+def log_level(caplog, monkeypatch):
+    """Let `caplog` see INFO lines; what a command sets is reset after each test."""
+    monkeypatch.setenv(LOG_LEVEL_ENV, "INFO")
+    for package in ("rarft", "components", "pipelines"):
+        caplog.set_level("INFO", package)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 from rarft.errors import InputError
 from rarft.storage import s3
@@ -61,7 +62,9 @@ def make_folder(place: Location, what: str = "--out") -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(f"{what} {folder}: cannot be written ({error.strerror}); choose another folder") from error
+        raise InputError(
+            f"{what} {folder}: cannot be written ({error.strerror}); choose another folder".lstrip()
+        ) from error
 
 
 @contextmanager
@@ -103,7 +106,7 @@ def _move(files: Sequence[Path], folder: Path, outdated: Sequence[str]) -> None:
 
 
 @contextmanager
-def lock_folder(folder: Path, what: str) -> Iterator[None]:
+def lock_folder(folder: Path, what: str = "") -> Iterator[None]:
     """Let no other process of any machine into the same block for the same folder; a dead one holds nothing.
 
     Raises:
@@ -118,7 +121,7 @@ def lock_folder(folder: Path, what: str) -> Iterator[None]:
             except BlockingIOError as error:
                 if time.monotonic() > ends:
                     raise InputError(
-                        f"{what}: another process is training into {folder}; stop it, or choose another name"
+                        f"{what} {folder}: in use by another process; stop it or choose another name".lstrip()
                     ) from error
                 time.sleep(0.5)
         yield
@@ -161,21 +164,24 @@ def remove_folder(place: Location) -> None:
         shutil.rmtree(local_path(str(place), "--out"), ignore_errors=True)
 
 
-def local_path(uri: str, what: str) -> Path:
+def local_path(uri: str, what: str = "") -> Path:
     """The local path that a plain path or `file://` URI names.
 
     Raises:
         InputError: another scheme.
     """
     if uri.startswith("file://"):
-        return Path(uri.removeprefix("file://"))
+        host, slash, path = uri.removeprefix("file://").partition("/")
+        if host not in ("", "localhost"):
+            raise InputError(f"{what} {uri}: invalid file:// URI; use file:///absolute/path".lstrip())
+        return Path(unquote(slash + path))
     if "://" in uri:
         scheme = uri.split("://", 1)[0]
-        raise InputError(f"{what} {uri}: {scheme}:// cannot be used here; give a local path or a file:// URI")
+        raise InputError(f"{what} {uri}: {scheme}:// cannot be used here; give a local path or a file:// URI".lstrip())
     return Path(uri)
 
 
-def place_of(uri: str, what: str) -> Location:
+def place_of(uri: str, what: str = "") -> Location:
     """The folder that `uri` names: a URI of an object store, or a local path.
 
     Raises:
@@ -184,7 +190,7 @@ def place_of(uri: str, what: str) -> Location:
     return uri if s3.is_object_uri(uri) else local_path(uri, what)
 
 
-def existing_file(uri: str, what: str) -> Path:
+def existing_file(uri: str, what: str = "") -> Path:
     """The local file that `uri` names.
 
     Raises:
@@ -192,13 +198,13 @@ def existing_file(uri: str, what: str) -> Path:
     """
     path = local_path(uri, what)
     if path.is_dir():
-        raise InputError(f"{what} {path}: is a folder; give the file itself")
+        raise InputError(f"{what} {path}: is a folder; give the file itself".lstrip())
     if not path.exists():
-        raise InputError(f"{what} {path}: no such file; check the path")
+        raise InputError(f"{what} {path}: no such file; check the path".lstrip())
     return path
 
 
-def existing_folder(uri: str, what: str) -> Path:
+def existing_folder(uri: str, what: str = "") -> Path:
     """The local folder that `uri` names.
 
     Raises:
@@ -206,14 +212,14 @@ def existing_folder(uri: str, what: str) -> Path:
     """
     path = local_path(uri, what)
     if not path.exists():
-        raise InputError(f"{what} {path}: no such folder; check the path")
+        raise InputError(f"{what} {path}: no such folder; check the path".lstrip())
     if not path.is_dir():
-        raise InputError(f"{what} {path}: is a file; give the folder that holds it")
+        raise InputError(f"{what} {path}: is a file; give the folder that holds it".lstrip())
     return path
 
 
 @contextmanager
-def open_local(uri: str, what: str) -> Iterator[Path]:
+def open_local(uri: str, what: str = "") -> Iterator[Path]:
     """Yield a local file with the content that `uri` names; an object is downloaded for as long as that lasts.
 
     Raises:
@@ -229,7 +235,7 @@ def open_local(uri: str, what: str) -> Iterator[Path]:
 
 
 @contextmanager
-def open_local_files(place: Location, names: Sequence[str], what: str) -> Iterator[Path]:
+def open_local_files(place: Location, names: Sequence[str], what: str = "") -> Iterator[Path]:
     """Yield a local folder with these files of `place`; objects are downloaded for as long as that lasts.
 
     Raises:

@@ -98,7 +98,7 @@ def _wrap_s3_errors(uri: str, what: str, action: str) -> Iterator[None]:
         if isinstance(error, NoCredentialsError):
             reason = "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         kind = ObjectNotFoundError if code in ("404", "NoSuchKey") else StoreError
-        raise kind(f"{what} {uri}: cannot be {action} ({reason})") from error
+        raise kind(f"{what} {uri}: cannot be {action} ({reason})".lstrip()) from error
 
 
 def _is_permanent(error: Exception) -> bool:
@@ -149,7 +149,7 @@ def _transfer(
         files = failed
 
 
-def download(files: Sequence[tuple[str, Path]], what: str) -> None:
+def download(files: Sequence[tuple[str, Path]], what: str = "") -> None:
     """Write the content of each object, named by its URI, to the path beside it.
 
     Raises:
@@ -164,7 +164,7 @@ def download(files: Sequence[tuple[str, Path]], what: str) -> None:
     _transfer(submit, files, what, "read")
 
 
-def upload(files: Sequence[tuple[str, Path]], what: str, hashes: dict[str, str] | None = None) -> None:
+def upload(files: Sequence[tuple[str, Path]], what: str = "", hashes: dict[str, str] | None = None) -> None:
     """Write each file's content to the object of that URI: complete or not there.
 
     Args:
@@ -184,7 +184,7 @@ def upload(files: Sequence[tuple[str, Path]], what: str, hashes: dict[str, str] 
     _transfer(submit, files, what, "written")
 
 
-def read(uri: str, what: str) -> bytes:
+def read(uri: str, what: str = "") -> bytes:
     """A small object's content.
 
     Raises:
@@ -196,7 +196,7 @@ def read(uri: str, what: str) -> bytes:
         return path.read_bytes()
 
 
-def write(uri: str, content: bytes, what: str) -> None:
+def write(uri: str, content: bytes, what: str = "") -> None:
     """Write a small object.
 
     Raises:
@@ -207,7 +207,7 @@ def write(uri: str, content: bytes, what: str) -> None:
         client().put_object(Bucket=bucket, Key=key, Body=content)
 
 
-def sha256_of(uri: str, what: str) -> str | None:
+def sha256_of(uri: str, what: str = "") -> str | None:
     """What the object says of its content; None where it says nothing, or is not there."""
     from botocore.exceptions import ClientError
 
@@ -222,7 +222,7 @@ def sha256_of(uri: str, what: str) -> str | None:
     return metadata.get(_SHA256)
 
 
-def version_of(uri: str, what: str) -> str:
+def version_of(uri: str, what: str = "") -> str:
     """What changes when the object does: its size and the store's tag of it.
 
     Raises:
@@ -246,7 +246,7 @@ def _pages(listing: str, always: str, bucket: str, prefix: str) -> list[dict[str
     raise ValueError("the store's answer was cut off")
 
 
-def entries(uri: str, what: str) -> dict[str, tuple[int, str]]:
+def entries(uri: str, what: str = "") -> dict[str, tuple[int, str]]:
     """Size in bytes and the store's tag of every object under a folder, by its name relative to it."""
     bucket, prefix = _split(uri.rstrip("/") + "/")
     with _wrap_s3_errors(uri, what, "read"):
@@ -258,19 +258,19 @@ def entries(uri: str, what: str) -> dict[str, tuple[int, str]]:
         }
 
 
-def sizes(uri: str, what: str) -> dict[str, int]:
+def sizes(uri: str, what: str = "") -> dict[str, int]:
     """Size in bytes of every object under a folder, by its name relative to it."""
     return {name: size for name, (size, _) in entries(uri, what).items()}
 
 
-def delete(uri: str, what: str) -> None:
+def delete(uri: str, what: str = "") -> None:
     """Remove the object, if it is there."""
     bucket, key = _split(uri)
     with _wrap_s3_errors(uri, what, "written"):
         client().delete_object(Bucket=bucket, Key=key)
 
 
-def abort_pending(uri: str, what: str) -> int:
+def abort_pending(uri: str, what: str = "") -> int:
     """Abort the multipart uploads under a folder that nobody finished; returns how many.
 
     A connection that breaks at the wrong moment leaves one behind, unseen and paid for. There must be no other
@@ -292,7 +292,7 @@ def abort_pending(uri: str, what: str) -> int:
     return len(pending)
 
 
-def check_writable(uri: str, what: str) -> None:
+def check_writable(uri: str, what: str = "") -> None:
     """Make sure that these credentials may write and delete objects of the folder, by doing it.
 
     Raises:

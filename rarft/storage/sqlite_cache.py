@@ -16,7 +16,7 @@ def user_cache(name: str) -> Path:
 class SqliteCache:
     """Texts by key. All accesses must come from the thread that opened it."""
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path, what: str = "") -> None:
         """
         Args:
             path: SQLite file; made where it is missing.
@@ -30,7 +30,7 @@ class SqliteCache:
             self._database = sqlite3.connect(path, timeout=60)
             self._database.execute("CREATE TABLE IF NOT EXISTS remembered (key TEXT PRIMARY KEY, text TEXT)")
         except (OSError, sqlite3.Error) as error:
-            raise InputError(f"{what} {path}: cannot be used ({error}); give another file") from error
+            raise InputError(f"{what} {path}: cannot be used ({error}); give another file".lstrip()) from error
 
     def get(self, key: str) -> str | None:
         """What was put there; None if nothing was."""

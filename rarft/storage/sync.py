@@ -20,7 +20,7 @@ _OURS = {"rarft.json", "trainer_state.json"}  # files that stand only beside a m
 _THREADS = min(16, os.cpu_count() or 1)
 
 
-def send_files(folder: Path, uri: str, files: dict[str, dict[str, Any]], what: str) -> list[str]:
+def send_files(folder: Path, uri: str, files: dict[str, dict[str, Any]], what: str = "") -> list[str]:
     """Upload a folder's files; those that the store holds, by size and SHA-256, are left alone.
 
     Args:
@@ -49,7 +49,7 @@ def send_files(folder: Path, uri: str, files: dict[str, dict[str, Any]], what: s
     return missing
 
 
-def upload_folder(folder: Path, uri: str, manifest: str, what: str) -> list[str]:
+def upload_folder(folder: Path, uri: str, manifest: str, what: str = "") -> list[str]:
     """Upload a folder that is complete, its manifest last; there must be no other writer.
 
     Returns:
@@ -72,7 +72,7 @@ def upload_folder(folder: Path, uri: str, manifest: str, what: str) -> list[str]
     return sent
 
 
-def finish(uri: str, manifest: str, content: bytes, what: str) -> None:
+def finish(uri: str, manifest: str, content: bytes, what: str = "") -> None:
     """Make a folder of the store complete: nothing in it but what its manifest names, and then the manifest.
 
     Raises:
@@ -84,7 +84,7 @@ def finish(uri: str, manifest: str, content: bytes, what: str) -> None:
     s3.write(join_path(uri, manifest), content, what)
 
 
-def fetch_folder(uri: str, folder: Path, manifest: str, what: str) -> None:
+def fetch_folder(uri: str, folder: Path, manifest: str, what: str = "") -> None:
     """Download a folder that its manifest says is complete; `folder` appears whole or not at all.
 
     Raises:
@@ -113,7 +113,7 @@ def fetch_folder(uri: str, folder: Path, manifest: str, what: str) -> None:
         replace_folder(unfinished, folder)
 
 
-def _fetch(uri: str, folder: Path, names: list[str], what: str) -> None:
+def _fetch(uri: str, folder: Path, names: list[str], what: str = "") -> None:
     for name in names:
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise CorruptFolderError(f"{name} lies outside the folder")
@@ -124,7 +124,7 @@ def _fetch(uri: str, folder: Path, names: list[str], what: str) -> None:
 
 
 @contextmanager
-def fetched_folder(place: str | Path, manifest: str, what: str, beside: Path | None = None) -> Iterator[Path]:
+def fetched_folder(place: str | Path, manifest: str, what: str = "", beside: Path | None = None) -> Iterator[Path]:
     """Yield a local folder with what `place` holds; one in a store is downloaded for as long as that lasts.
 
     A folder of a store without a manifest, as others upload models, is taken as it is, and that is told; not where it
@@ -147,12 +147,12 @@ def fetched_folder(place: str | Path, manifest: str, what: str, beside: Path | N
         folder = Path(temporary) / place.rstrip("/").rsplit("/", 1)[-1]
         names = s3.sizes(place, what)
         if not names:
-            raise s3.StoreError(f"{what} {place}: no such folder in the store; check the path")
+            raise s3.StoreError(f"{what} {place}: no such folder in the store; check the path".lstrip())
         if manifest in names:
             fetch_folder(place, folder, manifest, what)
         elif folder.name.startswith("checkpoint-") or names.keys() & _OURS:
             raise CorruptFolderError(f"{manifest} is missing: it was not written to its end, or set aside")
         else:
-            print(f"{what} {place}: has no {manifest}; taken as it is, unverified", flush=True)
+            print(f"{what} {place}: has no {manifest}; taken as it is, unverified".lstrip(), flush=True)
             _fetch(place, folder, list(names), what)
         yield folder

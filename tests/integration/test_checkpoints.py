@@ -321,7 +321,7 @@ def test_two_processes_do_not_train_into_one_folder(validated, tmp_path, monkeyp
     monkeypatch.setattr("rarft.storage.files._TIMEOUT_S", 0.0)
     run = tmp_path / "checkpoints" / "rarft"
     run.mkdir(parents=True)
-    with lock_folder(run, "--exp_name"), pytest.raises(InputError, match="another process is training into"):
+    with lock_folder(run, "--exp_name"), pytest.raises(InputError, match="in use by another process"):
         train(validated, tmp_path, "--max_steps", "1")
     train(validated, tmp_path, "--max_steps", "1")
 

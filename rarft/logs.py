@@ -1,0 +1,51 @@
+"""Console logging, set up once per process by `rarft.errors.report_errors` and by the command line."""
+
+import logging
+import os
+import sys
+
+LOG_LEVEL_ENV = "RARFT_LOG_LEVEL"  # passes the level to child processes
+_PACKAGES = ("rarft", "components", "pipelines", "benchmarks")
+
+
+class _Formatter(logging.Formatter):
+    """Format a record as `HH:MM:SS <package>: <message>`, with the level in front of warnings and errors."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        names = record.name.split(".")
+        package = names[1] if names[0] in _PACKAGES and len(names) > 1 else names[0]
+        level = f"{record.levelname}: " if record.levelno >= logging.WARNING else ""
+        return f"{self.formatTime(record, '%H:%M:%S')} {package}: {level}{super().format(record)}"
+
+
+class _ConsoleHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Write to whatever `sys.stderr` is at that moment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(_Formatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def setup_logging(level: str | None = None) -> None:
+    """Log to stderr, and let no character stop a line from being written.
+
+    Other libraries' warnings appear in the same format. Calling this again changes the level only.
+
+    Args:
+        level: DEBUG, INFO, WARNING or ERROR, also for child processes; default: `RARFT_LOG_LEVEL`, else INFO.
+    """
+    if level is not None:
+        os.environ[LOG_LEVEL_ENV] = level
+    name = os.environ.get(LOG_LEVEL_ENV, "INFO").upper()
+    for package in _PACKAGES:
+        logging.getLogger(package).setLevel(name if name in logging.getLevelNamesMapping() else "INFO")
+    root = logging.getLogger()
+    if not any(isinstance(handler, _ConsoleHandler) for handler in root.handlers):
+        root.addHandler(_ConsoleHandler())
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

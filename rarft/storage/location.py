@@ -1,0 +1,282 @@
+"""Folders of artifacts, local or in an S3 store, behind one interface.
+
+Users name a location by a plain path, a `file://` URI or `s3://BUCKET/PREFIX`. Names of files in a folder are relative
+and may contain subfolders (`videos/a.mp4`). A reader never sees half of a file.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rarft.errors import InputError
+from rarft.storage import s3
+from rarft.storage.files import existing_file, existing_folder, local_path, sync_path, write_atomically
+from rarft.storage.hashing import hash_file
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder on disk; it does not have to exist yet."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.path.name
+
+    @property
+    def parent(self) -> "LocalFolder":
+        """Folder that contains this one."""
+        return LocalFolder(self.path.parent)
+
+    def child(self, name: str) -> "LocalFolder":
+        """Return the location of a file or subfolder."""
+        return LocalFolder(self.path / name)
+
+    def make(self) -> None:
+        """Create the folder and check that it is writable.
+
+        Raises:
+            InputError: The folder cannot be written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise InputError(f"{self}: cannot be written ({error.strerror}); choose another folder") from error
+
+    def exists(self, name: str) -> bool:
+        """Check whether the folder contains a file."""
+        return (self.path / name).exists()
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a small file.
+
+        Raises:
+            ObjectNotFoundError: There is no such file.
+            StoreError: The file cannot be read.
+        """
+        path = self.path / name
+        try:
+            return path.read_bytes()
+        except FileNotFoundError as error:
+            raise s3.ObjectNotFoundError(f"{path}: no such file; check the path") from error
+        except OSError as error:
+            raise s3.StoreError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file atomically."""
+        with write_atomically(self.path / name) as temporary:
+            temporary.write_bytes(content)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size in bytes of each file in the folder and its subfolders, by name."""
+        files = [path for path in self.path.rglob("*") if path.is_file()]
+        return {path.relative_to(self.path).as_posix(): path.stat().st_size for path in files}
+
+    def version(self, name: str) -> str:
+        """Return a text that changes when the file does.
+
+        Raises:
+            InputError: There is no such file.
+        """
+        return hash_file(existing_file(str(self.path / name)))
+
+    def upload(self, files: Sequence[tuple[str, Path]]) -> None:
+        """Copy local files into the folder, each atomically.
+
+        Args:
+            files: Name in the folder and source path of each file.
+        """
+        for name, source in files:
+            with write_atomically(self.path / name) as temporary:
+                shutil.copyfile(source, temporary)
+
+    @contextmanager
+    def download(self, names: Sequence[str]) -> Iterator[Path]:
+        """Yield the local folder, after a check that it contains these files.
+
+        Raises:
+            InputError: The folder or a file does not exist.
+        """
+        existing_folder(str(self.path))
+        for name in names:
+            existing_file(str(self.path / name))
+        yield self.path
+
+    @contextmanager
+    def write_files(self, last: str, stale: Sequence[str] = ()) -> Iterator[Path]:
+        """Yield an empty folder to write into; on success its files move here, the marker file at the very end.
+
+        If the marker file is present, the other files of the same run are too. On an error nothing moves.
+
+        Args:
+            last: Name of the marker file.
+            stale: Names of files from an earlier run to delete.
+
+        Raises:
+            InputError: The folder cannot be written to.
+        """
+        self.make()
+        temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=self.path))
+        try:
+            yield temporary
+            files = _marker_last(temporary, last)
+            for file in files:
+                sync_path(file)
+            for name in (last, *stale):
+                self.delete(name)
+            for file in files:
+                file.replace(self.path / file.name)
+            sync_path(self.path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def delete(self, name: str) -> None:
+        """Delete a file if it exists."""
+        (self.path / name).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Delete the folder and everything in it, if it exists."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class S3Folder:
+    """A prefix of an S3 bucket, as `s3://BUCKET/PREFIX` without a trailing slash.
+
+    All methods raise `StoreError` if the store cannot be reached or refuses.
+    """
+
+    uri: str
+
+    def __str__(self) -> str:
+        return self.uri
+
+    @property
+    def name(self) -> str:
+        """Last part of the URI."""
+        return self.uri.rpartition("/")[2]
+
+    @property
+    def parent(self) -> "S3Folder":
+        """Prefix that contains this one; the parent of a bucket is the bucket."""
+        bucket, _, key = self.uri.removeprefix(s3.SCHEME).partition("/")
+        return S3Folder(f"{s3.SCHEME}{bucket}/{key.rpartition('/')[0]}".rstrip("/"))
+
+    def child(self, name: str) -> "S3Folder":
+        """Return the location of a file or subfolder."""
+        return S3Folder(f"{self.uri}/{name}")
+
+    def make(self) -> None:
+        """Check that objects can be written and deleted under the prefix."""
+        s3.check_writable(self.uri)
+
+    def exists(self, name: str) -> bool:
+        """Check whether there is an object of that name."""
+        return name in self.sizes()
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a small object.
+
+        Raises:
+            ObjectNotFoundError: There is no such object.
+        """
+        return s3.read(f"{self.uri}/{name}")
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small object."""
+        s3.write(f"{self.uri}/{name}", content)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size in bytes of each object under the prefix, by name."""
+        return s3.sizes(self.uri)
+
+    def version(self, name: str) -> str:
+        """Return a text that changes when the object does: its size and ETag."""
+        return s3.version_of(f"{self.uri}/{name}")
+
+    def upload(self, files: Sequence[tuple[str, Path]]) -> None:
+        """Upload local files.
+
+        Args:
+            files: Name under the prefix and source path of each file.
+        """
+        s3.upload([(f"{self.uri}/{name}", path) for name, path in files])
+
+    @contextmanager
+    def download(self, names: Sequence[str]) -> Iterator[Path]:
+        """Yield a temporary local folder that contains these objects."""
+        with tempfile.TemporaryDirectory() as temporary:
+            s3.download([(f"{self.uri}/{name}", Path(temporary) / name) for name in names])
+            yield Path(temporary)
+
+    @contextmanager
+    def write_files(self, last: str, stale: Sequence[str] = ()) -> Iterator[Path]:
+        """Yield an empty folder to write into; on success its files are uploaded, the marker file at the very end.
+
+        If the marker object is present, the other objects of the same run are too. On an error nothing is uploaded.
+
+        Args:
+            last: Name of the marker file.
+            stale: Names of objects from an earlier run to delete.
+        """
+        self.make()
+        with tempfile.TemporaryDirectory(prefix=".unfinished-") as temporary:
+            yield Path(temporary)
+            files = [(file.name, file) for file in _marker_last(Path(temporary), last)]
+            for name in (last, *stale):
+                self.delete(name)
+            self.upload(files[:-1])
+            self.upload(files[-1:])
+
+    def delete(self, name: str) -> None:
+        """Delete an object if it exists."""
+        s3.delete(f"{self.uri}/{name}")
+
+    def remove(self) -> None:
+        """Delete all objects under the prefix."""
+        for name in self.sizes():
+            self.delete(name)
+
+
+Location = LocalFolder | S3Folder
+
+
+def _marker_last(folder: Path, marker: str) -> list[Path]:
+    return sorted(folder.iterdir(), key=lambda path: (path.name == marker, path.name))
+
+
+def parse_location(uri: str | Path) -> Location:
+    """Return the location that a plain path, a `file://` URI or an `s3://` URI names.
+
+    Raises:
+        InputError: Another scheme.
+    """
+    text = str(uri)
+    return S3Folder(text.rstrip("/")) if s3.is_object_uri(text) else LocalFolder(local_path(text))
+
+
+@contextmanager
+def open_local(uri: str | Path) -> Iterator[Path]:
+    """Yield a local path to the file that a path or URI names; an object is downloaded to a temporary file.
+
+    Raises:
+        InputError: The file does not exist or cannot be read.
+    """
+    location = parse_location(uri)
+    if isinstance(location, LocalFolder):
+        yield existing_file(str(location))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / location.name
+        s3.download([(location.uri, path)])
+        yield path

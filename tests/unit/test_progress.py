@@ -1,0 +1,19 @@
+import logging
+
+from rarft import progress as module
+from rarft.progress import progress
+
+
+def test_progress_logs_lines(caplog, monkeypatch):
+    monkeypatch.setattr(module, "_LOG_INTERVAL_S", 0.0)
+    caplog.set_level(logging.INFO, "rarft")
+    assert list(progress([1, 2], "scoring", unit=" rows")) == [1, 2]
+    assert [line.split(",")[0].split(" in ")[0] for line in caplog.messages] == [
+        "scoring: 1 of 2 rows", "scoring: 2 of 2 rows", "scoring: 2 rows",
+    ]  # fmt: skip
+
+
+def test_progress_quiet(caplog):
+    caplog.set_level(logging.WARNING, "rarft")
+    assert list(progress(iter("ab"), "scoring")) == ["a", "b"]
+    assert caplog.messages == []
