@@ -86,7 +86,11 @@ class PreemptionCallback(TrainerCallback):
                 time.sleep(0.5)
                 longest = self._longest_step
                 timeout = _FIRST_TIMEOUT_S if longest is None else max(_MIN_TIMEOUT_S, 2 * longest)
-                if self._sockets is not None and not self._is_saving and time.monotonic() - self._last_progress > timeout:
+                if (
+                    self._sockets is not None
+                    and not self._is_saving
+                    and time.monotonic() - self._last_progress > timeout
+                ):
                     logger.error(
                         "no step ended within %.0f s of SIGTERM, because another rank has died; "
                         "the first error in this log is the cause", timeout,
