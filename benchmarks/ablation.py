@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from rarft.cli.types import positive
-from rarft.completion import parse
+from rarft.completion import parse_completion
 from rarft.evaluation.metrics import value_at
 from rarft.rewards.completions import completion_text
 from rarft.rewards.explain_correction import refusal_score
@@ -59,7 +59,7 @@ class Variant:
 def explain(completions: list[Any], task_type: list[str], **_: Any) -> list[float]:
     """The explain half of `explain_correction`: 1 where the kind of answer is right, and no bonus."""
     rows = zip(completions, task_type, strict=True)
-    return [refusal_score(parse(completion_text(completion)), kind) for completion, kind in rows]
+    return [refusal_score(parse_completion(completion_text(completion)), kind) for completion, kind in rows]
 
 
 VARIANTS = (

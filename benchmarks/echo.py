@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from rarft.annotations.schema import iterate_samples
-from rarft.completion import render
+from rarft.completion import render_completion
 from rarft.embeddings.encoder import default_encoder
 from rarft.embeddings.store import ReferenceStore
 from rarft.rewards.explain_correction import ExplainCorrection
@@ -22,7 +22,7 @@ def main() -> None:
         if sample.task_type == "refusable" and sample.reference_queries
     ]
     store = ReferenceStore.empty(default_encoder())
-    completions = [render("t", "no such moment", sample.query) for sample in samples]
+    completions = [render_completion("t", "no such moment", sample.query) for sample in samples]
     for baseline in ("none", "query"):
         bonuses: dict[str, list[float]] = defaultdict(list)
         scores = ExplainCorrection(store, baseline)(

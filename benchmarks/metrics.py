@@ -9,7 +9,7 @@ import resource
 import time
 
 from rarft.annotations.schema import CATEGORIES, Sample, Source
-from rarft.completion import render
+from rarft.completion import render_completion
 from rarft.evaluation.bootstrap import intervals, paired
 from rarft.evaluation.metrics import HEADLINE, PredictionTable, metrics_of
 from rarft.evaluation.predictions import Prediction
@@ -35,7 +35,7 @@ def predictions(number: int, right: float, rng: random.Random) -> list[Predictio
         answer = "no such moment in this video" if says_so else f"{start + rng.uniform(-3, 3):.2f} to {start + 9:.2f}"
         rows.append(
             Prediction(
-                sample, render("what is seen " * 20, answer), {"format": 1.0, "refuse_iou": rng.random()},
+                sample, render_completion("what is seen " * 20, answer), {"format": 1.0, "refuse_iou": rng.random()},
                 refusal_similarity=rng.random(), correction_similarity=rng.random(),
                 categories=[rng.choice(labels)] if refusable else None,
             )

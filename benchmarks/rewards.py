@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from timing import cpu_seconds
 
-from rarft.completion import render
+from rarft.completion import render_completion
 from rarft.embeddings.build import build_store
-from rarft.embeddings.encoder import SentenceEncoder, default_encoder, key_of
+from rarft.embeddings.encoder import SentenceEncoder, default_encoder, embedding_key
 from rarft.embeddings.store import ReferenceStore
 from rarft.rewards.explain_correction import ExplainCorrection
 
@@ -51,13 +51,15 @@ def main() -> None:
         store, _ = build_store(references[0], Path(folder), encoder)
         rng = np.random.default_rng(0)
         vectors = rng.normal(size=(STORE, encoder.dimension)).astype(np.float32)
-        store._added |= {key_of(encoder.fingerprint, f"filler {row}"): vector for row, vector in enumerate(vectors)}
+        store._added |= {
+            embedding_key(encoder.fingerprint, f"filler {row}"): vector for row, vector in enumerate(vectors)
+        }
         store.save(Path(folder))
         started = time.perf_counter()
         loaded = ReferenceStore.load(folder, encoder)
         loading = time.perf_counter() - started
         reward = ExplainCorrection(loaded)
-        completions = [render("t", "no such moment", correction) for correction in corrections]
+        completions = [render_completion("t", "no such moment", correction) for correction in corrections]
         columns: dict[str, Any] = {"task_type": ["refusable"] * COMPLETIONS, "reference_queries": references}
         difference = max(
             abs(a - b)

@@ -15,8 +15,9 @@ from pathlib import Path
 from statistics import median
 
 from rarft.storage import s3
-from rarft.storage.manifest import entries, sha256, write_manifest
-from rarft.storage.sync import fetch_folder, upload_folder
+from rarft.storage.hashing import hash_file
+from rarft.storage.manifest import hash_files, write_manifest
+from rarft.storage.sync import download_folder, upload_folder
 
 MANIFEST = "checkpoint.json"
 BUCKET = "s3://benchmark"
@@ -74,16 +75,16 @@ def measure(place: Path, size: int, repeats: int) -> None:
     took: dict[str, list[float]] = {"up, boto3": [], "up": [], "down, boto3": [], "down": []}
 
     def up_single() -> None:
-        sha256(single)
+        hash_file(single)
         s3.client().upload_file(str(single), "benchmark", "single")
 
     def up_folder() -> None:
-        write_manifest(folder, MANIFEST, {}, entries(folder, MANIFEST))
+        write_manifest(folder, MANIFEST, {}, hash_files(folder, MANIFEST))
         upload_folder(folder, f"{BUCKET}/folder", MANIFEST, "--out")
 
     def down_single() -> None:
         s3.client().download_file("benchmark", "single", str(place / "got-single"))
-        sha256(place / "got-single")
+        hash_file(place / "got-single")
 
     for _ in range(repeats):
         for name in list(s3.sizes(BUCKET, "--out")):
@@ -91,7 +92,7 @@ def measure(place: Path, size: int, repeats: int) -> None:
         took["up, boto3"].append(timed(up_single))
         took["up"].append(timed(up_folder))
         took["down, boto3"].append(timed(down_single))
-        took["down"].append(timed(lambda: fetch_folder(f"{BUCKET}/folder", place / "got", MANIFEST, "--out")))
+        took["down"].append(timed(lambda: download_folder(f"{BUCKET}/folder", place / "got", MANIFEST, "--out")))
         (place / "got-single").unlink()
         shutil.rmtree(place / "got")
     for name in ("up", "down"):

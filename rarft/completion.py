@@ -2,7 +2,7 @@
 
 A completion is `<think>..</think> <answer>..</answer> <correction>..</correction>`. Its answer is either a
 segment, written `12.54 to 17.83`, or a refusal with its reason. Rewards and evaluation both read completions
-through `parse`, so that they can never disagree on what was said (decision D2).
+through `parse_completion`, so that they can never disagree on what was said (decision D2).
 """
 
 import re
@@ -21,7 +21,7 @@ _TAG_MARKS = tuple(mark for tag in _TAGS for mark in (f"<{tag}>", f"</{tag}>"))
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class Completion:
     """A parsed completion.
 
     Attributes:
@@ -72,10 +72,10 @@ def _is_well_formed(text: str) -> bool:
     return in_order and ends[0] <= starts[1] and ends[1] <= starts[2] and not any(gap.strip() for gap in gaps)
 
 
-def parse(completion: str) -> Response:
+def parse_completion(completion: str) -> Completion:
     """Read a completion. Any text is accepted; the time is linear in its length."""
     answer = _last_block(completion, "answer")
-    return Response(
+    return Completion(
         answer=answer,
         correction=_last_block(completion, "correction"),
         segment=find_segment(answer) if answer else None,
@@ -83,7 +83,7 @@ def parse(completion: str) -> Response:
     )
 
 
-def render(think: str, answer: str, correction: str = NO_CORRECTION) -> str:
+def render_completion(think: str, answer: str, correction: str = NO_CORRECTION) -> str:
     """A well-formed completion of the three parts."""
     return f"<think>{think}</think>\n<answer>{answer}</answer>\n<correction>{correction}</correction>"
 

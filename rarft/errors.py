@@ -126,7 +126,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def suggestion(message: str, known: Iterable[str]) -> str:
+def suggest_flag(message: str, known: Iterable[str]) -> str:
     """What argparse's error about an unknown flag goes on with: the flag that was perhaps meant, or nothing."""
     unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
     return did_you_mean(unknown[1], known) if unknown else ""

@@ -1,6 +1,6 @@
 """A reward of one's own: `rarft train ... --reward_funcs format refuse_iou docs/examples/my_rewards.py:brevity`."""
 
-from rarft.completion import parse
+from rarft.completion import parse_completion
 from rarft.rewards.completions import completion_text
 
 
@@ -19,6 +19,6 @@ def brevity(completions, completion_ids, **columns):
     """
     rewards = []
     for completion, ids in zip(completions, completion_ids, strict=True):
-        answered = parse(completion_text(completion)).answer is not None
+        answered = parse_completion(completion_text(completion)).answer is not None
         rewards.append(max(0.0, min(1.0, 2 - len(ids) / 40)) if answered else None)
     return rewards

@@ -12,7 +12,7 @@ from typing import Any
 from rarft.errors import InputError
 from rarft.storage.files import Location, join_path
 from rarft.storage.fingerprint import fingerprint
-from rarft.storage.s3 import entries, is_object_uri
+from rarft.storage.s3 import is_object_uri, list_objects
 from rarft.storage.sqlite_cache import SqliteCache, user_cache
 from rarft.video.probe import VIDEO_SUFFIXES, VideoError, VideoInfo, probe
 
@@ -82,7 +82,7 @@ class VideoIndex:
         # Objects under the root, by URI, and what changes when they do.
         self._objects: dict[str, str] = {}
         if is_object_uri(root):
-            held = sorted(entries(root, "--video-root").items())
+            held = sorted(list_objects(root, "--video-root").items())
             self._objects = {join_path(root, name): f"{size} {tag}" for name, (size, tag) in held}
         for path in self._objects or _files(self._root):
             if Path(path).suffix.lower() in VIDEO_SUFFIXES:

@@ -11,7 +11,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rarft.checkpoint.locate import CHECKPOINT_JSON
 from rarft.storage.files import write_atomically
-from rarft.storage.manifest import CorruptFolderError, read_manifest, verify, write_manifest
+from rarft.storage.manifest import CorruptFolderError, read_manifest, verify_folder, write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def verify_checkpoint(checkpoint: Path) -> dict[str, Any]:
     Raises:
         CorruptFolderError: A file is missing or differs from the manifest, or the checkpoint is a final model.
     """
-    manifest = verify(checkpoint, CHECKPOINT_JSON)
+    manifest = verify_folder(checkpoint, CHECKPOINT_JSON)
     if "world_size" not in manifest:
         raise CorruptFolderError("it is a final model without the state of training; use a checkpoint-N")
     if missing := [name for name in rng_state_files(manifest["world_size"]) if name not in manifest["files"]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rarft.errors import InputError
 from rarft.storage.hashing import hash_folder_stats, hash_text
-from rarft.storage.s3 import entries, is_object_uri
+from rarft.storage.s3 import accept_what, is_object_uri, list_objects
 
 CHECKPOINT_JSON = "checkpoint.json"  # manifest of a checkpoint's folder
 CONFIG_JSON = "config.json"
@@ -22,41 +22,42 @@ def checkpoint_path(name_or_path: str) -> str:
     return name_or_path
 
 
-def check_checkpoint(name_or_path: str, what: str = "") -> None:
+@accept_what
+def check_checkpoint(name_or_path: str) -> None:
     """Check that a folder or URI contains a Qwen2.5-VL checkpoint. A Hub name is not checked.
 
     Raises:
         InputError: It does not exist, or contains no such checkpoint.
     """
-    prefix = f"{what} " if what else ""
     if is_object_uri(name_or_path):
-        if CONFIG_JSON not in entries(name_or_path, what):
-            raise InputError(f"{prefix}{name_or_path}: not a checkpoint (no {CONFIG_JSON}); check the URI")
+        if CONFIG_JSON not in list_objects(name_or_path):
+            raise InputError(f"{name_or_path}: not a checkpoint (no {CONFIG_JSON}); check the URI")
         return
     path = Path(checkpoint_path(name_or_path))
     if not path.exists():
         looks_like_hub_name = name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~"))
         if not looks_like_hub_name:
-            raise InputError(f"{prefix}{name_or_path}: no such checkpoint; use a folder, a Hub name, or `tiny`")
+            raise InputError(f"{name_or_path}: no such checkpoint; use a folder, a Hub name, or `tiny`")
         return
     try:
         model_type = json.loads((path / CONFIG_JSON).read_text(encoding="utf-8"))["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         final = path / "checkpoint-final"
         fix = f"did you mean {final}?" if final.is_dir() else "use a Hugging Face folder"
-        raise InputError(f"{prefix}{path}: not a checkpoint (no readable {CONFIG_JSON}); {fix}") from error
+        raise InputError(f"{path}: not a checkpoint (no readable {CONFIG_JSON}); {fix}") from error
     if model_type != "qwen2_5_vl":
-        raise InputError(f"{prefix}{path}: is a {model_type} model; use a Qwen2.5-VL checkpoint")
+        raise InputError(f"{path}: is a {model_type} model; use a Qwen2.5-VL checkpoint")
 
 
-def checkpoint_fingerprint(name_or_path: str, what: str = "") -> str:
+@accept_what
+def checkpoint_fingerprint(name_or_path: str) -> str:
     """Return a text that changes when a checkpoint's files do. That of a Hub name is the name.
 
     Raises:
         InputError: The object store cannot be read.
     """
     if is_object_uri(name_or_path):
-        objects = sorted(entries(name_or_path, what).items())
+        objects = sorted(list_objects(name_or_path).items())
         return hash_text(*(f"{name} {size} {tag}" for name, (size, tag) in objects))
     folder = Path(checkpoint_path(name_or_path))
     return hash_folder_stats(folder) if folder.is_dir() else name_or_path

@@ -9,7 +9,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from rarft.checkpoint.local import CHECKPOINT_JSON, CORRUPT, DIVERGED, SUPERSEDED, parse_step, verify_checkpoint
 from rarft.storage.location import S3Folder
 from rarft.storage.manifest import CorruptFolderError
-from rarft.storage.sync import fetch_folder
+from rarft.storage.sync import download_folder
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def fetch(checkpoint: S3Folder, run: Path) -> Path:
         CorruptFolderError: It is incomplete, or a file differs from its manifest.
     """
     path = run / checkpoint.name
-    fetch_folder(str(checkpoint), path, CHECKPOINT_JSON)
+    download_folder(checkpoint, path, CHECKPOINT_JSON)
     verify_checkpoint(path)
     return path
 

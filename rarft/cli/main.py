@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from rarft import __version__
 from rarft.cli.types import count, fraction, positive, seconds, share_or_number
-from rarft.errors import EXIT_BAD_INPUT, report_errors, suggestion
+from rarft.errors import EXIT_BAD_INPUT, report_errors, suggest_flag
 
 _EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 bad usage or bad input."
 
@@ -21,7 +21,7 @@ class _Parser(argparse.ArgumentParser):
     commands: Mapping[str, argparse.ArgumentParser]
 
     def error(self, message: str) -> NoReturn:
-        hint = suggestion(message, self._option_string_actions)
+        hint = suggest_flag(message, self._option_string_actions)
         print(f"{self.prog}: {message}{hint}; see `{self.prog} --help`", file=sys.stderr)
         raise SystemExit(EXIT_BAD_INPUT)
 

@@ -104,10 +104,10 @@ def _disk() -> str:
 
 
 def _data(uri: str) -> str:
-    from rarft.storage.s3 import is_object_uri, version_of
+    from rarft.storage.s3 import is_object_uri, object_version
 
     if is_object_uri(uri):
-        return f"{uri}: {version_of(uri, 'data').split()[0]} bytes"
+        return f"{uri}: {object_version(uri, 'data').split()[0]} bytes"
     return f"{uri}: {existing_file(uri, 'data').stat().st_size} bytes"
 
 

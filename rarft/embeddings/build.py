@@ -7,7 +7,7 @@ itself appears when it is whole.
 import time
 from collections.abc import Iterable
 
-from rarft.embeddings.encoder import SentenceEncoder, key_of
+from rarft.embeddings.encoder import SentenceEncoder, embedding_key
 from rarft.embeddings.store import INDEX, ReferenceStore
 from rarft.errors import InputError
 from rarft.progress import progress
@@ -41,8 +41,8 @@ def build_store(texts: Iterable[str], folder: Location, encoder: SentenceEncoder
         The store, and how many texts were encoded.
     """
     store = _known(folder, encoder)
-    store.absorb(_known(join_path(folder, PARTIAL), encoder))
-    wanted = {key_of(encoder.fingerprint, text): text for text in texts}
+    store.merge(_known(join_path(folder, PARTIAL), encoder))
+    wanted = {embedding_key(encoder.fingerprint, text): text for text in texts}
     # Of like length together, so that little of a batch is padding.
     missing = sorted((text for key, text in wanted.items() if key not in store), key=lambda text: (len(text), text))
     saved = time.monotonic()

@@ -15,10 +15,10 @@ from rarft.errors import InputError
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 
 # Changes when texts are normalised otherwise before encoding: part of every key of a stored embedding.
-NORMALISATION = 1
+NORMALIZATION_VERSION = 1
 
 
-def normalise(text: str) -> str:
+def normalize_text(text: str) -> str:
     """White space folded; nothing else, since the encoder lowers the case itself where it was trained so."""
     return " ".join(text.split())
 
@@ -91,7 +91,7 @@ class SentenceEncoder:
         if not texts:
             return np.zeros((0, self.dimension), np.float32)
         embeddings: NDArray[np.float32] = self._model.encode(
-            [normalise(text) for text in texts],
+            [normalize_text(text) for text in texts],
             batch_size=64,
             normalize_embeddings=True,
             convert_to_numpy=True,
@@ -109,6 +109,6 @@ def default_encoder() -> SentenceEncoder:
     return SentenceEncoder()
 
 
-def key_of(fingerprint: str, text: str) -> str:
+def embedding_key(fingerprint: str, text: str) -> str:
     """The key of a text's embedding: the encoder's files, the normalisation and the text itself."""
-    return hashlib.sha256(f"{fingerprint}\n{NORMALISATION}\n{normalise(text)}".encode()).hexdigest()
+    return hashlib.sha256(f"{fingerprint}\n{NORMALIZATION_VERSION}\n{normalize_text(text)}".encode()).hexdigest()

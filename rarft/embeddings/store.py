@@ -15,7 +15,7 @@ import xxhash
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from rarft.embeddings.encoder import SentenceEncoder, default_encoder, key_of
+from rarft.embeddings.encoder import SentenceEncoder, default_encoder, embedding_key
 from rarft.errors import InputError
 from rarft.storage.files import Location, open_local_files, write_files
 
@@ -105,11 +105,11 @@ class ReferenceStore:
 
     def add(self, texts: list[str]) -> None:
         """Encode texts that are not there, in one batch."""
-        keys = {key_of(self._encoder.fingerprint, text): text for text in texts}
+        keys = {embedding_key(self._encoder.fingerprint, text): text for text in texts}
         new = {key: text for key, text in keys.items() if key not in self}
         self._added.update(zip(new, self._encoder.encode(list(new.values())), strict=True))
 
-    def absorb(self, other: "ReferenceStore") -> None:
+    def merge(self, other: "ReferenceStore") -> None:
         """Take over what another store of the same encoder holds."""
         for key, row in other._rows.items():
             if key not in self:
@@ -141,7 +141,7 @@ class ReferenceStore:
         return self._added[key] if key in self._added else self._embeddings_ND[self._rows[key]]
 
     def _embedding(self, text: str) -> NDArray[np.float32]:
-        return self._vector(key_of(self._encoder.fingerprint, text))
+        return self._vector(embedding_key(self._encoder.fingerprint, text))
 
     def _encode_missing(self, texts: list[str]) -> None:
         held = len(self)

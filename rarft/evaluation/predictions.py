@@ -12,7 +12,7 @@ import msgspec
 from rarft.annotations.file_index import base_name, read_boolean
 from rarft.annotations.query_checks import DIFFICULTY_KEYS, known_difficulty
 from rarft.annotations.schema import Sample, Source
-from rarft.completion import find_segment, parse
+from rarft.completion import find_segment, parse_completion
 from rarft.errors import InputError
 from rarft.segments import Segment, is_valid
 
@@ -134,7 +134,7 @@ def _published(row: dict[str, Any], number: int, file: str) -> Prediction:
         segment=segment,
         duration=_duration(row.get("duration")),
         crop=None,
-        gt_answer=parse(answer).answer or answer.strip(),
+        gt_answer=parse_completion(answer).answer or answer.strip(),
         contrast_answer=None,
         reference_queries=[],
         categories=_categories(row.get("gt_categories")),

@@ -12,7 +12,7 @@ from rarft.evaluation.report import METRICS_JSON
 from rarft.models.qwen2_5_vl.load import fetched_checkpoint
 from rarft.storage import s3
 from rarft.storage.files import Location, join_path, local_path, make_folder, open_local, replace_folder
-from rarft.storage.manifest import CorruptFolderError, entries, verify, write_manifest
+from rarft.storage.manifest import CorruptFolderError, hash_files, verify_folder, write_manifest
 from rarft.storage.sync import upload_folder
 
 
@@ -65,7 +65,7 @@ def promote(checkpoint: str, evaluation: Location, destination: Location) -> str
         (folder / CHECKPOINT_JSON).unlink(missing_ok=True)
         (folder / METRICS_JSON).write_bytes(content)
         about = {name: value for name, value in about.items() if name != "files"} | {"promoted_from": checkpoint}
-        write_manifest(folder, CHECKPOINT_JSON, about, entries(folder, CHECKPOINT_JSON))
+        write_manifest(folder, CHECKPOINT_JSON, about, hash_files(folder, CHECKPOINT_JSON))
         if in_store:
             upload_folder(folder, str(destination), CHECKPOINT_JSON, "--to")
         else:
@@ -93,6 +93,6 @@ def _verified(folder: Path, checkpoint: str) -> dict[str, Any]:
     if not (folder / CHECKPOINT_JSON).exists():
         return {}
     try:
-        return verify(folder, CHECKPOINT_JSON)
+        return verify_folder(folder, CHECKPOINT_JSON)
     except CorruptFolderError as error:
         raise InputError(f"--checkpoint {checkpoint}: {error}; choose another") from error

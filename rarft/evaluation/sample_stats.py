@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarft.annotations.schema import CATEGORIES
-from rarft.completion import parse
+from rarft.completion import parse_completion
 from rarft.evaluation.predictions import Prediction
 from rarft.segments import temporal_iou
 
@@ -31,7 +31,7 @@ class ScoredPrediction:
 
     def __init__(self, prediction: Prediction) -> None:
         self.prediction = prediction
-        self.response = parse(prediction.completion)
+        self.response = parse_completion(prediction.completion)
         truth = prediction.sample
         self.relevant = truth.task_type == "answerable"
         self.predicted_relevant = self.response.segment is not None if self.response.answer else not self.relevant

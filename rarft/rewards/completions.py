@@ -12,7 +12,7 @@ def completion_text(completion: str | list[dict[str, Any]]) -> str:
     return completion if isinstance(completion, str) else str(completion[-1]["content"])
 
 
-def log_part(
+def log_term(
     name: str, values: Sequence[float | None], log_metric: LogMetric | None, log_extra: LogExtra | None
 ) -> None:
     """Log a part of a reward: its mean as a metric, and its values as a column of the completions' table.

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from rarft.completion import parse
-from rarft.rewards.completions import LogExtra, LogMetric, completion_text, log_part
+from rarft.completion import parse_completion
+from rarft.rewards.completions import LogExtra, LogMetric, completion_text, log_term
 from rarft.rewards.explain_correction import Similarity
 
 
@@ -36,7 +36,7 @@ class ExplainCorrectionContrastive:
     ) -> list[float]:
         """Score each completion; one batch through the encoder."""
         pairs: list[tuple[str, list[str]]] = []
-        responses = [parse(completion_text(completion)) for completion in completions]
+        responses = [parse_completion(completion_text(completion)) for completion in completions]
         rows = list(zip(responses, task_type, gt_answers, contrast_answers, reference_queries, strict=True))
         for response, _kind, own, contrast, references in rows:
             pairs.append((response.answer or "", [own, contrast or own]))
@@ -52,8 +52,8 @@ class ExplainCorrectionContrastive:
                 corrections.append(float(response.correction is not None and response.corrected_query is None))
             else:
                 corrections.append((correction[0] + 1) / 2 if response.corrected_query and references else 0.0)
-        log_part("explain_correction_contrastive/explain", explains, log_metric, log_extra)
-        log_part("explain_correction_contrastive/correction", corrections, log_metric, log_extra)
+        log_term("explain_correction_contrastive/explain", explains, log_metric, log_extra)
+        log_term("explain_correction_contrastive/correction", corrections, log_metric, log_extra)
         return [explain + correction for explain, correction in zip(explains, corrections, strict=True)]
 
 

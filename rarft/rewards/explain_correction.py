@@ -2,8 +2,8 @@
 
 from typing import Any, Protocol
 
-from rarft.completion import Response, parse
-from rarft.rewards.completions import LogExtra, LogMetric, completion_text, log_part
+from rarft.completion import Completion, parse_completion
+from rarft.rewards.completions import LogExtra, LogMetric, completion_text, log_term
 
 THRESHOLD = 0.5  # similarity above which a correction earns a bonus
 
@@ -15,7 +15,7 @@ class Similarity(Protocol):
         """For each (text, candidates) the cosine similarity to each candidate, in [-1, 1]."""
 
 
-def refusal_score(response: Response, task_type: str) -> float:
+def refusal_score(response: Completion, task_type: str) -> float:
     """1 where the kind of answer is right: a timestamp for an answerable query, a refusal for a refusable one."""
     return float(response.refuses if task_type == "refusable" else response.segment is not None)
 
@@ -52,9 +52,9 @@ class ExplainCorrection:
         Raises:
             ValueError: the baseline `query` without the column `query`.
         """
-        responses = [parse(completion_text(completion)) for completion in completions]
+        responses = [parse_completion(completion_text(completion)) for completion in completions]
         scores = [refusal_score(*row) for row in zip(responses, task_type, strict=True)]
-        log_part("explain_correction/refusal_score", scores, log_metric, log_extra)
+        log_term("explain_correction/refusal_score", scores, log_metric, log_extra)
         corrections = {
             index: response.corrected_query
             for index, (response, kind) in enumerate(zip(responses, task_type, strict=True))
@@ -73,8 +73,8 @@ class ExplainCorrection:
         for index, value, bonus in zip(corrections, best, bonuses, strict=True):
             scores[index] += bonus
             best_of[index], bonus_of[index] = value, bonus
-        log_part("explain_correction/best_similarity", best_of, log_metric, log_extra)
-        log_part("explain_correction/correction_bonus", bonus_of, log_metric, log_extra)
+        log_term("explain_correction/best_similarity", best_of, log_metric, log_extra)
+        log_term("explain_correction/correction_bonus", bonus_of, log_metric, log_extra)
         return scores
 
     def _best(self, pairs: list[tuple[str, list[str]]]) -> list[float]:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from rarft.completion import Response, parse
-from rarft.rewards.completions import LogExtra, LogMetric, completion_text, log_part
+from rarft.completion import Completion, parse_completion
+from rarft.rewards.completions import LogExtra, LogMetric, completion_text, log_term
 from rarft.segments import Segment, is_valid, temporal_iou
 
 
@@ -24,7 +24,7 @@ def grounding_terms(
     return temporal_iou(prediction, solution), start, end
 
 
-def refuse_iou(response: Response, task_type: str, solution: Segment | None, duration: float) -> float:
+def refuse_iou(response: Completion, task_type: str, solution: Segment | None, duration: float) -> float:
     """Score of one completion, in [0, 1] (guide, reward 2; D2, D3).
 
     Refusable: 1 for a refusal, else 0. Answerable: the product of `grounding_terms`; without a timestamp 0.
@@ -46,13 +46,13 @@ def refuse_iou_reward(
 ) -> list[float]:
     """`refuse_iou` of each completion; columns as in the data set, times in seconds."""
     rows = list(zip(completions, task_type, solution, durations, strict=True))
-    responses = [parse(completion_text(completion)) for completion in completions]
+    responses = [parse_completion(completion_text(completion)) for completion in completions]
     terms = [
         grounding_terms(response.segment, truth, duration) if kind == "answerable" else (None, None, None)
         for response, (_, kind, truth, duration) in zip(responses, rows, strict=True)
     ]
     for index, name in enumerate(("iou", "start_accuracy", "end_accuracy")):
-        log_part(f"refuse_iou/{name}", [term[index] for term in terms], log_metric, log_extra)
+        log_term(f"refuse_iou/{name}", [term[index] for term in terms], log_metric, log_extra)
     return [
         refuse_iou(response, kind, truth, duration)
         for response, (_, kind, truth, duration) in zip(responses, rows, strict=True)

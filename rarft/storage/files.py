@@ -1,9 +1,4 @@
-"""Files that are complete or not there, and where artifacts lie: a path, `file://` or `s3://`.
-
-Every step writes through `write_atomically` or `write_files`, so that a reader never sees half of anything:
-the content goes to a temporary name beside its final one, reaches the disk, and is renamed. In an object store
-an object is whole or not there by itself.
-"""
+"""Local files and folders that are written atomically, and the paths that users give."""
 
 import fcntl
 import os
@@ -15,17 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
-from rarft.errors import InputError
+from rarft.errors import InputError, input_name
 from rarft.storage import s3
 
-_TIMEOUT_S = 30.0  # seconds that a process which was just killed may take to be gone
-LOCK = ".lock"  # file in a folder that one process works in
-# A folder of artifacts: a local path, or a URI.
+LOCK = ".lock"  # name of the lock file in a folder
+_LOCK_TIMEOUT_S = 30.0  # a process that was just killed may take this long to exit
+
+# Transitional.
 Location = str | Path
 
 
 def sync_path(path: Path) -> None:
-    """Bring a file's content, or a folder's names, to the disk."""
+    """Flush a file's content, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -35,7 +31,7 @@ def sync_path(path: Path) -> None:
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it becomes `path`, on any error it is removed."""
+    """Yield a temporary path in the same folder. On success it is renamed to `path`, on an error it is deleted."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -47,12 +43,99 @@ def write_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def replace_folder(finished: Path, final: Path) -> None:
+    """Rename a finished folder to `final`, replacing a folder of that name; no reader sees a part of it."""
+    for file in finished.rglob("*"):
+        sync_path(file)
+    old = final.with_name(f".{final.name}.{os.getpid()}.old")
+    if final.exists():
+        final.replace(old)
+    finished.replace(final)
+    sync_path(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def lock_folder(folder: Path, what: str = "") -> Iterator[None]:
+    """Hold the lock of a folder, which excludes other processes on all machines that share the file system.
+
+    Raises:
+        InputError: Another process holds the lock, even after half a minute.
+    """
+    with (folder / LOCK).open("w") as lock:
+        deadline = time.monotonic() + _LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    with input_name(what):
+                        raise InputError(
+                            f"{folder}: in use by another process; stop it or choose another name"
+                        ) from error
+                time.sleep(0.5)
+        yield
+
+
+@s3.accept_what
+def local_path(uri: str) -> Path:
+    """Return the path of a plain path or a percent-encoded `file://` URI.
+
+    Raises:
+        InputError: The URI has another scheme, or names another host.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return Path(uri)
+    if scheme != "file":
+        raise InputError(f"{uri}: {scheme}:// is not supported here; use a local path or a file:// URI")
+    host, slash, path = rest.partition("/")
+    if host not in ("", "localhost"):
+        raise InputError(f"{uri}: invalid file:// URI; use file:///absolute/path")
+    return Path(unquote(slash + path))
+
+
+@s3.accept_what
+def existing_file(uri: str) -> Path:
+    """Return the path of a local file.
+
+    Raises:
+        InputError: The file does not exist or is a folder.
+    """
+    path = Path(local_path(uri))
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the path of a file")
+    if not path.exists():
+        raise InputError(f"{path}: no such file; check the path")
+    return path
+
+
+@s3.accept_what
+def existing_folder(uri: str) -> Path:
+    """Return the path of a local folder.
+
+    Raises:
+        InputError: The folder does not exist or is a file.
+    """
+    path = Path(local_path(uri))
+    if not path.exists():
+        raise InputError(f"{path}: no such folder; check the path")
+    if not path.is_dir():
+        raise InputError(f"{path}: is a file; give the path of its folder")
+    return path
+
+
+# ---- Transitional: everything below goes away. ----
+
+
 def make_folder(place: Location, what: str = "--out") -> None:
     """Make a folder for results, named by the flag `what`, and make sure that it can be written to.
 
     Raises:
         InputError: it cannot.
     """
+    place = str(place)
     if s3.is_object_uri(place):
         s3.check_writable(place, what)
         return
@@ -77,6 +160,7 @@ def write_files(place: Location, last: str, stale: Sequence[str] = ()) -> Iterat
     Raises:
         InputError: `place` cannot be written to.
     """
+    place = str(place)
     make_folder(place)
     beside = None if s3.is_object_uri(place) else local_path(str(place), "--out")
     temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=beside))
@@ -105,40 +189,6 @@ def _move(files: Sequence[Path], folder: Path, outdated: Sequence[str]) -> None:
     sync_path(folder)
 
 
-@contextmanager
-def lock_folder(folder: Path, what: str = "") -> Iterator[None]:
-    """Let no other process of any machine into the same block for the same folder; a dead one holds nothing.
-
-    Raises:
-        InputError: another one is in it, and still is half a minute later.
-    """
-    with (folder / LOCK).open("w") as lock:
-        ends = time.monotonic() + _TIMEOUT_S
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > ends:
-                    raise InputError(
-                        f"{what} {folder}: in use by another process; stop it or choose another name".lstrip()
-                    ) from error
-                time.sleep(0.5)
-        yield
-
-
-def replace_folder(finished: Path, final: Path) -> None:
-    """Let a finished folder take the place of `final`, which is never seen half written."""
-    for file in finished.rglob("*"):
-        sync_path(file)
-    old = final.with_name(f".{final.name}.{os.getpid()}.old")
-    if final.exists():
-        final.replace(old)
-    finished.replace(final)
-    sync_path(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def join_path(place: Location, name: str) -> str:
     """Where `name` of a folder lies."""
     return f"{str(place).rstrip('/')}/{name}"
@@ -150,6 +200,7 @@ def exists(place: Location, name: str) -> bool:
     Raises:
         InputError: the store that the folder lies in cannot be asked.
     """
+    place = str(place)
     if s3.is_object_uri(place):
         return name in s3.sizes(place, "--out")
     return (local_path(str(place), "--out") / name).exists()
@@ -157,28 +208,12 @@ def exists(place: Location, name: str) -> bool:
 
 def remove_folder(place: Location) -> None:
     """Remove a folder with all that it holds, if it is there."""
+    place = str(place)
     if s3.is_object_uri(place):
         for name in s3.sizes(place, "--out"):
             s3.delete(join_path(place, name), "--out")
     else:
         shutil.rmtree(local_path(str(place), "--out"), ignore_errors=True)
-
-
-def local_path(uri: str, what: str = "") -> Path:
-    """The local path that a plain path or `file://` URI names.
-
-    Raises:
-        InputError: another scheme.
-    """
-    if uri.startswith("file://"):
-        host, slash, path = uri.removeprefix("file://").partition("/")
-        if host not in ("", "localhost"):
-            raise InputError(f"{what} {uri}: invalid file:// URI; use file:///absolute/path".lstrip())
-        return Path(unquote(slash + path))
-    if "://" in uri:
-        scheme = uri.split("://", 1)[0]
-        raise InputError(f"{what} {uri}: {scheme}:// cannot be used here; give a local path or a file:// URI".lstrip())
-    return Path(uri)
 
 
 def place_of(uri: str, what: str = "") -> Location:
@@ -187,35 +222,8 @@ def place_of(uri: str, what: str = "") -> Location:
     Raises:
         InputError: another scheme.
     """
+    uri = str(uri)
     return uri if s3.is_object_uri(uri) else local_path(uri, what)
-
-
-def existing_file(uri: str, what: str = "") -> Path:
-    """The local file that `uri` names.
-
-    Raises:
-        InputError: it does not exist, or is a folder.
-    """
-    path = local_path(uri, what)
-    if path.is_dir():
-        raise InputError(f"{what} {path}: is a folder; give the file itself".lstrip())
-    if not path.exists():
-        raise InputError(f"{what} {path}: no such file; check the path".lstrip())
-    return path
-
-
-def existing_folder(uri: str, what: str = "") -> Path:
-    """The local folder that `uri` names.
-
-    Raises:
-        InputError: it does not exist, or is a file.
-    """
-    path = local_path(uri, what)
-    if not path.exists():
-        raise InputError(f"{what} {path}: no such folder; check the path".lstrip())
-    if not path.is_dir():
-        raise InputError(f"{what} {path}: is a file; give the folder that holds it".lstrip())
-    return path
 
 
 @contextmanager
@@ -241,6 +249,7 @@ def open_local_files(place: Location, names: Sequence[str], what: str = "") -> I
     Raises:
         InputError: the folder, or a file of it in a store, is not there or cannot be read.
     """
+    place = str(place)
     if not s3.is_object_uri(place):
         yield existing_folder(str(place), what)
         return

@@ -6,7 +6,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 from rarft.storage.files import existing_file
-from rarft.storage.s3 import is_object_uri, version_of
+from rarft.storage.s3 import is_object_uri, object_version
 
 
 def fingerprint(parts: Iterable[str]) -> str:
@@ -21,7 +21,7 @@ def hash_file(uri: str, what: str) -> str:
         InputError: it is not there, or cannot be read.
     """
     if is_object_uri(uri):
-        return version_of(uri, what)
+        return object_version(uri, what)
     with existing_file(uri, what).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -202,7 +202,7 @@ class S3Folder:
 
     def version(self, name: str) -> str:
         """Return a text that changes when the object does: its size and ETag."""
-        return s3.version_of(f"{self.uri}/{name}")
+        return s3.object_version(f"{self.uri}/{name}")
 
     def upload(self, files: Sequence[tuple[str, Path]]) -> None:
         """Upload local files.

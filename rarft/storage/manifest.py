@@ -1,10 +1,9 @@
-"""A folder that says of itself that it is complete: every file with its size and SHA-256, written last.
+"""Manifest of a folder: size and SHA-256 of every file, written last.
 
-Whoever finds a manifest that fits finds everything that it names. A folder that was being written when its writer
-was killed has none, or one that does not fit.
+If a manifest is present and matches, the folder is complete. If its writer was killed, the folder has no manifest, or
+one that does not match.
 """
 
-import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -12,105 +11,97 @@ from pathlib import Path
 from typing import Any
 
 from rarft.storage.files import sync_path, write_atomically
+from rarft.storage.hashing import hash_file
 
-_CHUNK = 2**22  # bytes
-_THREADS = min(16, os.cpu_count() or 1)  # hashing lets other threads run
+HASH_THREADS = min(16, os.cpu_count() or 1)  # hashing releases the GIL
 
 
 class CorruptFolderError(Exception):
-    """What is missing from a folder, or wrong with it."""
+    """A file of a folder, or its manifest, is missing or damaged."""
 
 
-def _files(folder: Path, manifest: str) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / manifest)
+def hash_files(folder: Path, manifest: str) -> dict[str, dict[str, Any]]:
+    """Flush a folder's files to disk and return size and SHA-256 of each, by its name relative to the folder.
 
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def entries(folder: Path, manifest: str) -> dict[str, dict[str, Any]]:
-    """Bring a folder's files to the disk; returns size and SHA-256 of each, by its name in the folder."""
-    files = _files(folder, manifest)
+    Args:
+        folder: Folder; its subfolders are included.
+        manifest: Name of the manifest, which is left out.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / manifest)
 
     def entry(path: Path) -> dict[str, Any]:
         sync_path(path)
-        return {"size": path.stat().st_size, "sha256": sha256(path)}
+        return {"size": path.stat().st_size, "sha256": hash_file(path)}
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(entry, files))
-    for place in {path.parent for path in files}:
-        sync_path(place)
-    return {path.relative_to(folder).as_posix(): entry for path, entry in zip(files, found, strict=True)}
+    with ThreadPoolExecutor(HASH_THREADS) as pool:
+        entries = list(pool.map(entry, files))
+    for parent in {path.parent for path in files}:
+        sync_path(parent)
+    return {path.relative_to(folder).as_posix(): entry for path, entry in zip(files, entries, strict=True)}
 
 
-def write_manifest(folder: Path, manifest: str, about: dict[str, Any], files: dict[str, dict[str, Any]]) -> None:
-    """Write a folder's manifest, the last that is written of it.
+def write_manifest(folder: Path, manifest: str, fields: dict[str, Any], files: dict[str, dict[str, Any]]) -> None:
+    """Write a folder's manifest; every other file must be on disk already.
 
     Args:
-        folder: with all of its files on the disk.
-        manifest: its name in the folder.
-        about: what else it is to say.
-        files: of `entries`.
+        folder: Folder.
+        manifest: Name of the manifest.
+        fields: Fields of the manifest other than `files`.
+        files: Result of `hash_files`.
     """
     with write_atomically(folder / manifest) as temporary:
-        temporary.write_text(json.dumps({**about, "files": files}, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps({**fields, "files": files}, indent=1) + "\n", encoding="utf-8")
 
 
 def parse_manifest(content: bytes, manifest: str) -> dict[str, Any]:
-    """The manifest that these bytes are.
+    """Return the fields of a manifest.
 
     Raises:
-        CorruptFolderError: they are none.
+        CorruptFolderError: The content is not a manifest.
     """
     try:
         parsed = json.loads(content)
         if not isinstance(parsed["files"], dict):
-            raise ValueError("its list of files is none")
+            raise ValueError("`files` is not an object")
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptFolderError(f"{manifest} cannot be read ({error})") from error
     return dict(parsed)
 
 
 def read_manifest(folder: Path, manifest: str) -> dict[str, Any]:
-    """The manifest, its files not looked at.
+    """Return the fields of a folder's manifest, without checking the files.
 
     Raises:
-        CorruptFolderError: there is none, or it cannot be read.
+        CorruptFolderError: The manifest is missing or cannot be read.
     """
     try:
         return parse_manifest((folder / manifest).read_bytes(), manifest)
     except FileNotFoundError as error:
-        raise CorruptFolderError(f"{manifest} is missing: it was not written to its end") from error
+        raise CorruptFolderError(f"{manifest} is missing, the folder is incomplete") from error
     except OSError as error:
         raise CorruptFolderError(f"{manifest} cannot be read ({error})") from error
 
 
-def fault(folder: Path, name: str, entry: dict[str, Any]) -> str | None:
-    """What is wrong with a file of a folder; None where it is what its entry says."""
+def find_mismatch(folder: Path, name: str, entry: dict[str, Any]) -> str | None:
+    """Compare a file with its entry in the manifest; return what differs, or None."""
     path = folder / name
     try:
         if path.stat().st_size != entry["size"]:
-            return f"{name} has {path.stat().st_size} bytes in place of {entry['size']}"
-        return None if sha256(path) == entry["sha256"] else f"{name} is not what was written"
+            return f"{name} has {path.stat().st_size} bytes instead of {entry['size']}"
+        return None if hash_file(path) == entry["sha256"] else f"{name} does not match its SHA-256"
     except OSError as error:
         return f"{name} cannot be read ({error.strerror})"
 
 
-def verify(folder: Path, manifest: str) -> dict[str, Any]:
-    """The manifest, after every file was held against it. Files that it does not name are nobody's concern.
+def verify_folder(folder: Path, manifest: str) -> dict[str, Any]:
+    """Check every file of the manifest, and return the manifest's fields. Other files are ignored.
 
     Raises:
-        CorruptFolderError: a file is missing, or is not what it was.
+        CorruptFolderError: A file is missing or does not match.
     """
-    content = read_manifest(folder, manifest)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for found in list(pool.map(lambda item: fault(folder, *item), content["files"].items())):
-            if found:
-                raise CorruptFolderError(found)
-    return content
+    fields = read_manifest(folder, manifest)
+    with ThreadPoolExecutor(HASH_THREADS) as pool:
+        for mismatch in list(pool.map(lambda item: find_mismatch(folder, *item), fields["files"].items())):
+            if mismatch:
+                raise CorruptFolderError(mismatch)
+    return fields

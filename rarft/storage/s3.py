@@ -1,9 +1,14 @@
-"""Objects of an S3 store, read and written whole: `s3://BUCKET/KEY` is a file, `s3://BUCKET/PREFIX` a folder.
+"""Objects of an S3 store: `s3://BUCKET/KEY` names a file, `s3://BUCKET/PREFIX` a folder.
 
 Endpoint, region and credentials come from the environment, as for every AWS client (`AWS_ENDPOINT_URL`,
-`AWS_REGION`, `AWS_ACCESS_KEY_ID`, ...). boto3 is imported where it is used: most runs need none.
+`AWS_REGION`, `AWS_ACCESS_KEY_ID`, ...). boto3 is imported on first use, because most runs do not need it.
+
+Every function that reaches the store raises `StoreError` if the store refuses the request, or cannot be reached after
+all retries.
 """
 
+import functools
+import inspect
 import os
 import tempfile
 import uuid
@@ -13,46 +18,59 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from rarft.errors import InputError
+from rarft.errors import InputError, input_name
 
 SCHEME = "s3://"
-_PART = 64 * 2**20  # bytes; S3 takes 10,000 parts, so objects of up to 640 GB
-_CONNECT_TIMEOUT, _READ_TIMEOUT = 10.0, 60.0  # seconds
-_ATTEMPTS = 5  # of one request
-_ROUNDS = 3  # of a transfer whose requests' attempts are used up
-_SHA256 = "sha256"  # metadata of an object: of its content
+_PART_SIZE = 64 * 2**20  # bytes; S3 accepts 10,000 parts, so objects of up to 640 GB
+_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10.0, 60.0
+_REQUEST_ATTEMPTS = 5
+_TRANSFER_ATTEMPTS = 3  # each with all attempts of its requests
+_SHA256 = "sha256"  # key in an object's metadata
 
-# What a store answers, and what to do about it.
+# What to do about the error codes of a store.
 _ERROR_HINTS = {
     "NoSuchBucket": "no such bucket; create it or check the name",
     "NoSuchKey": "no such object; check the path",
     "404": "no such object or bucket; check the path",
-    "AccessDenied": "access denied; check the rights of the credentials",
-    "403": "access denied; check the credentials and their rights",
+    "AccessDenied": "access denied; check the permissions of the credentials",
+    "403": "access denied; check the credentials and their permissions",
     "InvalidAccessKeyId": "the store does not know AWS_ACCESS_KEY_ID; check the credentials",
-    "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY does not fit; check the credentials",
+    "SignatureDoesNotMatch": "wrong AWS_SECRET_ACCESS_KEY; check the credentials",
 }
 
 
 class StoreError(InputError):
-    """The store refused, has not got what was asked for, or cannot be reached."""
+    """The store refused a request or cannot be reached."""
 
 
 class ObjectNotFoundError(StoreError):
     """The store has no such object."""
 
 
-def is_object_uri(where: str | Path) -> TypeGuard[str]:
-    """Whether `where` lies in an S3 store."""
-    return isinstance(where, str) and where.startswith(SCHEME)
+def accept_what(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Transitional."""
+    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
+    positional = sum(kind == inspect.Parameter.POSITIONAL_OR_KEYWORD for kind in kinds)
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **options: Any) -> Any:
+        with input_name(options.pop("what", "".join(args[positional:]))):
+            return function(*args[:positional], **options)
+
+    return wrapper
+
+
+def is_object_uri(location: str | Path) -> TypeGuard[str]:
+    """Check whether a location is in an S3 store."""
+    return isinstance(location, str) and location.startswith(SCHEME)
 
 
 def client() -> Any:
-    """An S3 client that waits and retries, and asks nothing of a store that only AWS's own understands."""
+    """Return an S3 client that retries and uses only what every S3 implementation supports."""
     return _client(tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))))
 
 
-@lru_cache(maxsize=4)  # making one reads files for a tenth of a second; threads may share it
+@lru_cache(maxsize=4)  # creating a client takes 0.1 s; threads may share it
 def _client(_environment: tuple[tuple[str, str], ...]) -> Any:
     import boto3
     from botocore.config import Config
@@ -60,9 +78,9 @@ def _client(_environment: tuple[tuple[str, str], ...]) -> Any:
     return boto3.session.Session().client(  # the default session would keep earlier credentials
         "s3",
         config=Config(
-            connect_timeout=_CONNECT_TIMEOUT,
-            read_timeout=_READ_TIMEOUT,
-            retries={"mode": "standard", "max_attempts": _ATTEMPTS},
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            read_timeout=_READ_TIMEOUT_S,
+            retries={"mode": "standard", "max_attempts": _REQUEST_ATTEMPTS},
             max_pool_connections=16,
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
@@ -76,12 +94,8 @@ def _split(uri: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _wrap_s3_errors(uri: str, what: str, action: str) -> Iterator[None]:
-    """Turn what boto3 raises into one line.
-
-    Raises:
-        StoreError: the store refused, has not got it, or cannot be reached after the retries.
-    """
+def _wrap_s3_errors(uri: str, action: str) -> Iterator[None]:
+    """Turn the exceptions of boto3 into a `StoreError` with a one-line message."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
     from botocore.parsers import ResponseParserError
@@ -89,7 +103,7 @@ def _wrap_s3_errors(uri: str, what: str, action: str) -> Iterator[None]:
 
     try:
         yield
-    # A KeyError is boto3's own: the answer was cut off before what it looks for.
+    # boto3 raises a KeyError if a truncated answer lacks the field that it looks up.
     except (
         Boto3Error, BotoCoreError, ClientError, ResponseParserError, RetriesExceededError, ValueError, KeyError
     ) as error:  # fmt: skip
@@ -97,12 +111,12 @@ def _wrap_s3_errors(uri: str, what: str, action: str) -> Iterator[None]:
         reason = _ERROR_HINTS.get(code) or " ".join(str(error).split())
         if isinstance(error, NoCredentialsError):
             reason = "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        kind = ObjectNotFoundError if code in ("404", "NoSuchKey") else StoreError
-        raise kind(f"{what} {uri}: cannot be {action} ({reason})".lstrip()) from error
+        error_class = ObjectNotFoundError if code in ("404", "NoSuchKey") else StoreError
+        raise error_class(f"{uri}: cannot be {action} ({reason})") from error
 
 
-def _is_permanent(error: Exception) -> bool:
-    """Whether the store's answer would be the same another time."""
+def _is_permanent(error: BaseException | None) -> bool:
+    """Check whether repeating the request would give the same error."""
     from botocore.exceptions import ClientError, NoCredentialsError, ParamValidationError
 
     if isinstance(error, ClientError):
@@ -110,38 +124,38 @@ def _is_permanent(error: Exception) -> bool:
     return isinstance(error, NoCredentialsError | ParamValidationError | ValueError)
 
 
-def _transfer(
-    submit: Callable[[Any, str, Path], Any], files: Sequence[tuple[str, Path]], what: str, action: str
-) -> None:
-    """Run transfers side by side by boto3's classic manager; what a broken connection ended is begun again.
+def _transfer(submit: Callable[[Any, str, Path], Any], files: Sequence[tuple[str, Path]], action: str) -> None:
+    """Transfer files concurrently by boto3's classic manager; repeat the transfers that broken connections ended.
 
     Args:
-        submit: puts one transfer, of an object's URI and a local path, into the manager.
-        files: URI and path of each.
-        what: the flag that named them, for messages.
-        deed: read or written.
+        submit: Function of a transfer manager, an object's URI and a local path that submits one transfer.
+        files: URI and path of each file.
+        action: "read" or "written", for messages.
 
     Raises:
-        StoreError: the store refused one of them, or could not be reached in all rounds.
-        OSError: a local file cannot be read or written.
+        StoreError: The store refused a transfer, or failed in all attempts.
+        OSError: A local file cannot be read or written.
     """
     from boto3.s3.transfer import TransferConfig, create_transfer_manager
 
     config = TransferConfig(
-        preferred_transfer_client="classic", multipart_threshold=_PART, multipart_chunksize=_PART, max_concurrency=8
+        preferred_transfer_client="classic",
+        multipart_threshold=_PART_SIZE,
+        multipart_chunksize=_PART_SIZE,
+        max_concurrency=8,
     )
-    for last in [*[False] * (_ROUNDS - 1), True]:
+    for attempt in range(1, _TRANSFER_ATTEMPTS + 1):
         failed = []
-        with _wrap_s3_errors(files[0][0] if files else SCHEME, what, action):
+        with _wrap_s3_errors(files[0][0] if files else SCHEME, action):
             connected = client()
         with create_transfer_manager(connected, config) as manager:
             futures = [(file, submit(manager, *file)) for file in files]
             for file, future in futures:
                 try:
-                    with _wrap_s3_errors(file[0], what, action):
+                    with _wrap_s3_errors(file[0], action):
                         future.result()
                 except StoreError as error:
-                    if last or (error.__cause__ is not None and _is_permanent(error.__cause__)):  # type: ignore[arg-type]
+                    if attempt == _TRANSFER_ATTEMPTS or _is_permanent(error.__cause__):
                         raise
                     failed.append(file)
         if not failed:
@@ -149,11 +163,12 @@ def _transfer(
         files = failed
 
 
-def download(files: Sequence[tuple[str, Path]], what: str = "") -> None:
-    """Write the content of each object, named by its URI, to the path beside it.
+@accept_what
+def download(files: Sequence[tuple[str, Path]]) -> None:
+    """Download objects.
 
-    Raises:
-        StoreError: an object is not there, or cannot be read.
+    Args:
+        files: URI and local path of each object; missing parent folders are created.
     """
 
     def submit(manager: Any, uri: str, path: Path) -> Any:
@@ -161,19 +176,16 @@ def download(files: Sequence[tuple[str, Path]], what: str = "") -> None:
         bucket, key = _split(uri)
         return manager.download(bucket, key, str(path))
 
-    _transfer(submit, files, what, "read")
+    _transfer(submit, files, "read")
 
 
-def upload(files: Sequence[tuple[str, Path]], what: str = "", hashes: dict[str, str] | None = None) -> None:
-    """Write each file's content to the object of that URI: complete or not there.
+@accept_what
+def upload(files: Sequence[tuple[str, Path]], *, hashes: dict[str, str] | None = None) -> None:
+    """Upload files; each object appears atomically.
 
     Args:
-        files: URI and path of each.
-        what: the flag that named them, for messages.
-        hashes: SHA-256 of each URI's content, if known; an object says it, and `sha256_of` finds it there.
-
-    Raises:
-        StoreError: an object cannot be written.
+        files: URI and local path of each file.
+        hashes: SHA-256 of the content by URI, stored in the object's metadata for `stored_sha256`.
     """
 
     def submit(manager: Any, uri: str, path: Path) -> Any:
@@ -181,38 +193,33 @@ def upload(files: Sequence[tuple[str, Path]], what: str = "", hashes: dict[str, 
         known = (hashes or {}).get(uri)
         return manager.upload(str(path), bucket, key, {"Metadata": {_SHA256: known}} if known else None)
 
-    _transfer(submit, files, what, "written")
+    _transfer(submit, files, "written")
 
 
-def read(uri: str, what: str = "") -> bytes:
-    """A small object's content.
-
-    Raises:
-        StoreError: it is not there, or cannot be read.
-    """
+@accept_what
+def read(uri: str) -> bytes:
+    """Return the content of a small object."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "object"
-        download([(uri, path)], what)  # begins anew where the connection breaks within the content
+        download([(uri, path)])  # unlike get_object, it retries if the connection breaks within the content
         return path.read_bytes()
 
 
-def write(uri: str, content: bytes, what: str = "") -> None:
-    """Write a small object.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
+@accept_what
+def write(uri: str, content: bytes) -> None:
+    """Write a small object."""
     bucket, key = _split(uri)
-    with _wrap_s3_errors(uri, what, "written"):
+    with _wrap_s3_errors(uri, "written"):
         client().put_object(Bucket=bucket, Key=key, Body=content)
 
 
-def sha256_of(uri: str, what: str = "") -> str | None:
-    """What the object says of its content; None where it says nothing, or is not there."""
+@accept_what
+def stored_sha256(uri: str) -> str | None:
+    """Return the SHA-256 in an object's metadata; None if there is none, or no such object."""
     from botocore.exceptions import ClientError
 
     bucket, key = _split(uri)
-    with _wrap_s3_errors(uri, what, "read"):
+    with _wrap_s3_errors(uri, "read"):
         try:
             metadata: dict[str, str] = client().head_object(Bucket=bucket, Key=key)["Metadata"]
         except ClientError as error:
@@ -222,68 +229,71 @@ def sha256_of(uri: str, what: str = "") -> str | None:
     return metadata.get(_SHA256)
 
 
-def version_of(uri: str, what: str = "") -> str:
-    """What changes when the object does: its size and the store's tag of it.
-
-    Raises:
-        StoreError: it is not there, or cannot be read.
-    """
+@accept_what
+def object_version(uri: str) -> str:
+    """Return a text that changes when the object does: its size and ETag."""
     bucket, key = _split(uri)
-    with _wrap_s3_errors(uri, what, "read"):
+    with _wrap_s3_errors(uri, "read"):
         head = client().head_object(Bucket=bucket, Key=key)
     return f"{head['ContentLength']} {head['ETag']}"
 
 
-def _pages(listing: str, always: str, bucket: str, prefix: str) -> list[dict[str, Any]]:
-    """All answers to a listing.
+def _pages(operation: str, required_key: str, bucket: str, prefix: str) -> list[dict[str, Any]]:
+    """Return all pages of a listing.
 
-    One that is cut off may read like an empty one: it lacks what every answer says, and is asked for again.
+    A truncated answer can look like an empty one. It lacks the key that every answer has, and is requested again.
     """
-    for _ in range(_ROUNDS):
-        pages = list(client().get_paginator(listing).paginate(Bucket=bucket, Prefix=prefix))
-        if all(always in page for page in pages):
+    for _ in range(_TRANSFER_ATTEMPTS):
+        pages = list(client().get_paginator(operation).paginate(Bucket=bucket, Prefix=prefix))
+        if all(required_key in page for page in pages):
             return pages
-    raise ValueError("the store's answer was cut off")
+    raise ValueError("truncated answer")
 
 
-def entries(uri: str, what: str = "") -> dict[str, tuple[int, str]]:
-    """Size in bytes and the store's tag of every object under a folder, by its name relative to it."""
+@accept_what
+def list_objects(uri: str) -> dict[str, tuple[int, str]]:
+    """Return size in bytes and ETag of every object in a folder, by its name relative to the folder."""
     bucket, prefix = _split(uri.rstrip("/") + "/")
-    with _wrap_s3_errors(uri, what, "read"):
+    with _wrap_s3_errors(uri, "read"):
         return {
             entry["Key"].removeprefix(prefix): (entry["Size"], entry.get("ETag", ""))
             for page in _pages("list_objects_v2", "Name", bucket, prefix)
             for entry in page.get("Contents", [])
-            if not entry["Key"].endswith("/")  # what a console makes to show an empty folder
+            if not entry["Key"].endswith("/")  # a placeholder that consoles create for an empty folder
         }
 
 
-def sizes(uri: str, what: str = "") -> dict[str, int]:
-    """Size in bytes of every object under a folder, by its name relative to it."""
-    return {name: size for name, (size, _) in entries(uri, what).items()}
+@accept_what
+def sizes(uri: str) -> dict[str, int]:
+    """Return the size in bytes of every object in a folder, by its name relative to the folder."""
+    return {name: size for name, (size, _) in list_objects(uri).items()}
 
 
-def delete(uri: str, what: str = "") -> None:
-    """Remove the object, if it is there."""
+@accept_what
+def delete(uri: str) -> None:
+    """Delete an object if it exists."""
     bucket, key = _split(uri)
-    with _wrap_s3_errors(uri, what, "written"):
+    with _wrap_s3_errors(uri, "written"):
         client().delete_object(Bucket=bucket, Key=key)
 
 
-def abort_pending(uri: str, what: str = "") -> int:
-    """Abort the multipart uploads under a folder that nobody finished; returns how many.
+@accept_what
+def abort_multipart_uploads(uri: str) -> int:
+    """Abort a folder's unfinished multipart uploads, which broken connections leave; they are invisible but billed.
 
-    A connection that breaks at the wrong moment leaves one behind, unseen and paid for. There must be no other
-    writer under the folder.
+    There must be no other writer in the folder.
+
+    Returns:
+        Number of aborted uploads.
     """
-    bucket, prefix = _split(uri.rstrip("/") + "/")
     from botocore.exceptions import ClientError
 
-    with _wrap_s3_errors(uri, what, "written"):
+    bucket, prefix = _split(uri.rstrip("/") + "/")
+    with _wrap_s3_errors(uri, "written"):
         try:
             pages = _pages("list_multipart_uploads", "Bucket", bucket, prefix)
         except ClientError as error:
-            if error.response["Error"]["Code"] != "NoSuchUpload":  # rclone's answer where there is none
+            if error.response["Error"]["Code"] != "NoSuchUpload":  # rclone's answer if there is none
                 raise
             return 0
         pending = [upload for page in pages for upload in page.get("Uploads") or []]
@@ -292,15 +302,11 @@ def abort_pending(uri: str, what: str = "") -> int:
     return len(pending)
 
 
-def check_writable(uri: str, what: str = "") -> None:
-    """Make sure that these credentials may write and delete objects of the folder, by doing it.
-
-    Raises:
-        StoreError: the bucket is not there, or does not let them.
-    """
-    probe = f"{uri.rstrip('/')}/.writable-{uuid.uuid4().hex}"
-    with _wrap_s3_errors(uri, what, "written"):
-        client().head_bucket(Bucket=_split(uri)[0])
-        bucket, key = _split(probe)
+@accept_what
+def check_writable(uri: str) -> None:
+    """Check that objects of a folder can be written and deleted, by doing it."""
+    bucket, key = _split(f"{uri.rstrip('/')}/.writable-{uuid.uuid4().hex}")
+    with _wrap_s3_errors(uri, "written"):
+        client().head_bucket(Bucket=bucket)
         client().put_object(Bucket=bucket, Key=key, Body=b"")
         client().delete_object(Bucket=bucket, Key=key)

@@ -1,10 +1,10 @@
-"""Folders with a manifest, sent to an object store and fetched from there: complete or not there.
+"""Upload and download of folders with a manifest; in the store too, a folder is complete if its manifest is present.
 
-The manifest goes last and comes first: objects that none names are nobody's, and what is fetched is held against
-it, because a store may be written to by others and its own checksums are not to be relied on.
+The manifest is written last and read first. Objects that it does not name are ignored. A download is checked against
+it, because others may write to the store, and not every store's own checksums can be relied on.
 """
 
-import os
+import logging
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,146 +13,153 @@ from pathlib import Path
 from typing import Any
 
 from rarft.storage import s3
-from rarft.storage.files import existing_folder, join_path, replace_folder
-from rarft.storage.manifest import CorruptFolderError, fault, parse_manifest, read_manifest
+from rarft.storage.files import existing_folder, replace_folder
+from rarft.storage.location import LocalFolder, Location, S3Folder, parse_location
+from rarft.storage.manifest import HASH_THREADS, CorruptFolderError, find_mismatch, parse_manifest, read_manifest
 
-_OURS = {"rarft.json", "trainer_state.json"}  # files that stand only beside a manifest
-_THREADS = min(16, os.cpu_count() or 1)
+logger = logging.getLogger(__name__)
+
+_OWN_FILES = {"rarft.json", "trainer_state.json"}  # a folder of ours with one of these must have a manifest
+_DOWNLOAD_ATTEMPTS = 2
 
 
-def send_files(folder: Path, uri: str, files: dict[str, dict[str, Any]], what: str = "") -> list[str]:
-    """Upload a folder's files; those that the store holds, by size and SHA-256, are left alone.
+@s3.accept_what
+def upload_files(folder: Path, remote: S3Folder | str, files: dict[str, dict[str, Any]]) -> list[str]:
+    """Upload files of a folder that the store does not have yet, by size and SHA-256.
 
     Args:
-        folder: that they lie in.
-        uri: of the folder in the store.
-        files: entries of a manifest.
-        what: the flag that named the store, for messages.
+        folder: Local folder.
+        remote: Folder in the store.
+        files: Result of `rarft.storage.manifest.hash_files`.
 
     Returns:
-        Names of those that were uploaded.
+        Names of the uploaded files.
 
     Raises:
-        StoreError: the store cannot be written to.
+        StoreError: The store cannot be written to.
     """
-    held = s3.sizes(uri, what)
+    present = s3.sizes(str(remote))
+    uris = {name: f"{remote}/{name}" for name in files}
     missing = [
         name
         for name, entry in files.items()
-        if held.get(name) != entry["size"] or s3.sha256_of(join_path(uri, name), what) != entry["sha256"]
+        if present.get(name) != entry["size"] or s3.stored_sha256(uris[name]) != entry["sha256"]
     ]
     s3.upload(
-        [(join_path(uri, name), folder / name) for name in missing],
-        what,
-        {join_path(uri, name): files[name]["sha256"] for name in missing},
+        [(uris[name], folder / name) for name in missing],
+        hashes={uris[name]: files[name]["sha256"] for name in missing},
     )
     return missing
 
 
-def upload_folder(folder: Path, uri: str, manifest: str, what: str = "") -> list[str]:
-    """Upload a folder that is complete, its manifest last; there must be no other writer.
+@s3.accept_what
+def upload_folder(folder: Path, remote: S3Folder | str, manifest: str) -> list[str]:
+    """Upload a complete folder, its manifest last; there must be no other writer.
 
     Returns:
-        Names of the files that were uploaded.
+        Names of the uploaded files.
 
     Raises:
-        StoreError: the store cannot be written to; then a reader finds no manifest.
-        CorruptFolderError: the folder is not complete.
+        StoreError: The store cannot be written to; then it has no manifest of the folder.
+        CorruptFolderError: The local folder is not complete.
     """
+    uri = f"{remote}/{manifest}"
     content = (folder / manifest).read_bytes()
     files = read_manifest(folder, manifest)["files"]
-    place = join_path(uri, manifest)
-    held = s3.sizes(uri, what)
-    if manifest in held:
-        if s3.read(place, what) == content:
+    if manifest in s3.sizes(str(remote)):
+        if s3.read(uri) == content:
             return []
-        s3.delete(place, what)
-    sent = send_files(folder, uri, files, what)
-    finish(uri, manifest, content, what)
-    return sent
+        s3.delete(uri)
+    uploaded: list[str] = upload_files(folder, remote, files)
+    commit_upload(remote, manifest, content)
+    return uploaded
 
 
-def finish(uri: str, manifest: str, content: bytes, what: str = "") -> None:
-    """Make a folder of the store complete: nothing in it but what its manifest names, and then the manifest.
-
-    Raises:
-        StoreError: the store cannot be written to.
-    """
-    s3.abort_pending(uri, what)
-    for name in s3.sizes(uri, what).keys() - parse_manifest(content, manifest)["files"].keys():
-        s3.delete(join_path(uri, name), what)
-    s3.write(join_path(uri, manifest), content, what)
-
-
-def fetch_folder(uri: str, folder: Path, manifest: str, what: str = "") -> None:
-    """Download a folder that its manifest says is complete; `folder` appears whole or not at all.
+@s3.accept_what
+def commit_upload(remote: S3Folder | str, manifest: str, content: bytes) -> None:
+    """Delete what the manifest does not name, then write the manifest, which completes the folder.
 
     Raises:
-        StoreError: the store cannot be read.
-        CorruptFolderError: there is no manifest, or a file is not what it says.
+        StoreError: The store cannot be written to.
     """
-    if manifest not in s3.sizes(uri, what):
-        raise CorruptFolderError(f"{manifest} is missing: it was not written to its end")
-    content = s3.read(join_path(uri, manifest), what)
+    uri = str(remote)
+    s3.abort_multipart_uploads(uri)
+    for name in s3.sizes(uri).keys() - parse_manifest(content, manifest)["files"].keys():
+        s3.delete(f"{uri}/{name}")
+    s3.write(f"{uri}/{manifest}", content)
+
+
+@s3.accept_what
+def download_folder(remote: S3Folder | str, folder: Path, manifest: str) -> None:
+    """Download a folder and verify it against its manifest; the local folder appears atomically.
+
+    Raises:
+        StoreError: The store cannot be read.
+        CorruptFolderError: The manifest is missing, or a file does not match it.
+    """
+    uri = str(remote)
+    if manifest not in s3.sizes(uri):
+        raise CorruptFolderError(f"{manifest} is missing, the folder is incomplete")
+    content = s3.read(f"{uri}/{manifest}")
     files = parse_manifest(content, manifest)["files"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         unfinished = Path(temporary) / folder.name
-        faults: dict[str, str] = {}
-        for _ in range(2):  # bits that turned on their way are fetched once more
-            wanted = list(faults or files)
-            _fetch(uri, unfinished, wanted, what)
-            with ThreadPoolExecutor(_THREADS) as pool:
-                found = pool.map(lambda name: fault(unfinished, name, files[name]), wanted)
-                faults = {name: wrong for name, wrong in zip(wanted, found, strict=True) if wrong}
-            if not faults:
+        mismatches: dict[str, str] = {}
+        for _ in range(_DOWNLOAD_ATTEMPTS):
+            names = list(mismatches or files)
+            _download_files(uri, unfinished, names)
+            with ThreadPoolExecutor(HASH_THREADS) as pool:
+                found = list(pool.map(lambda name: find_mismatch(unfinished, name, files[name]), names))
+            mismatches = {name: mismatch for name, mismatch in zip(names, found, strict=True) if mismatch}
+            if not mismatches:
                 break
         else:
-            raise CorruptFolderError(next(iter(faults.values())))
+            raise CorruptFolderError(next(iter(mismatches.values())))
         (unfinished / manifest).write_bytes(content)
         replace_folder(unfinished, folder)
 
 
-def _fetch(uri: str, folder: Path, names: list[str], what: str = "") -> None:
+def _download_files(uri: str, folder: Path, names: list[str]) -> None:
     for name in names:
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
-            raise CorruptFolderError(f"{name} lies outside the folder")
-    held = s3.sizes(uri, what)
-    if gone := [name for name in names if name not in held]:
-        raise CorruptFolderError(f"{gone[0]} is missing")
-    s3.download([(join_path(uri, name), folder / name) for name in names], what)
+            raise CorruptFolderError(f"{name} is outside the folder")
+    if missing := sorted(set(names) - s3.sizes(uri).keys()):
+        raise CorruptFolderError(f"{missing[0]} is missing")
+    s3.download([(f"{uri}/{name}", folder / name) for name in names])
 
 
 @contextmanager
-def fetched_folder(place: str | Path, manifest: str, what: str = "", beside: Path | None = None) -> Iterator[Path]:
-    """Yield a local folder with what `place` holds; one in a store is downloaded for as long as that lasts.
+def open_local_folder(location: Location | str, manifest: str, *, temp_dir: Path | None = None) -> Iterator[Path]:
+    """Yield a local folder with the files of a location; a folder of a store is downloaded temporarily.
 
-    A folder of a store without a manifest, as others upload models, is taken as it is, and that is told; not where it
-    looks like one of ours.
+    A folder in a store without a manifest, such as a model that others uploaded, is used without verification, unless
+    it looks like an incomplete folder of ours.
 
     Args:
-        place: a path, or a URI.
-        manifest: its name in the folder.
-        what: the flag that named it, for messages.
-        beside: folder to download into; by default the system's for temporary files.
+        location: Folder, local or in a store.
+        manifest: Name of the manifest.
+        temp_dir: Folder to download into; default: the system's folder for temporary files.
 
     Raises:
-        InputError: it is not there, or cannot be read.
-        CorruptFolderError: its manifest does not fit.
+        InputError: The folder does not exist or cannot be read.
+        CorruptFolderError: The folder is incomplete or does not match its manifest.
     """
-    if not s3.is_object_uri(place):
-        yield existing_folder(str(place), what)
+    if isinstance(location, str):
+        location = parse_location(location)
+    if isinstance(location, LocalFolder):
+        yield existing_folder(str(location))
         return
-    with tempfile.TemporaryDirectory(prefix=".fetched-", dir=beside) as temporary:
-        folder = Path(temporary) / place.rstrip("/").rsplit("/", 1)[-1]
-        names = s3.sizes(place, what)
+    with tempfile.TemporaryDirectory(prefix=".fetched-", dir=temp_dir) as temporary:
+        folder = Path(temporary) / location.name
+        names = location.sizes()
         if not names:
-            raise s3.StoreError(f"{what} {place}: no such folder in the store; check the path".lstrip())
+            raise s3.ObjectNotFoundError(f"{location}: no such folder in the store; check the path")
         if manifest in names:
-            fetch_folder(place, folder, manifest, what)
-        elif folder.name.startswith("checkpoint-") or names.keys() & _OURS:
-            raise CorruptFolderError(f"{manifest} is missing: it was not written to its end, or set aside")
+            download_folder(location, folder, manifest)
+        elif folder.name.startswith("checkpoint-") or names.keys() & _OWN_FILES:
+            raise CorruptFolderError(f"{manifest} is missing, the folder is incomplete or was marked as invalid")
         else:
-            print(f"{what} {place}: has no {manifest}; taken as it is, unverified".lstrip(), flush=True)
-            _fetch(place, folder, list(names), what)
+            logger.warning("%s: no %s, used without verification", location, manifest)
+            _download_files(str(location), folder, list(names))
         yield folder

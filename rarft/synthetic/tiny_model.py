@@ -64,8 +64,8 @@ def truthful_completion(scene: dataset.Scene, query: dataset.Scene, correction: 
     changed = [name for name in dataset.ATTRIBUTES if getattr(scene, name) != getattr(query, name)]
     think = verdicts(scene, query)
     if changed:
-        return completion.render(think, dataset.refusal(scene, changed), correction or scene.description)
-    return completion.render(think, completion.format_segment(scene.segment))
+        return completion.render_completion(think, dataset.refusal(scene, changed), correction or scene.description)
+    return completion.render_completion(think, completion.format_segment(scene.segment))
 
 
 def _corpus() -> Iterator[str]:

@@ -12,7 +12,7 @@ from rarft.models.qwen2_5_vl.load import load_model
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.models.qwen2_5_vl.vision_features import MERGER
 from rarft.storage.files import replace_folder
-from rarft.storage.manifest import entries, write_manifest
+from rarft.storage.manifest import hash_files, write_manifest
 from rarft.training.config import TrainingConfig
 from rarft.training.trainer import MAX_SHARD, VideoGRPOTrainer
 
@@ -87,7 +87,7 @@ def save_final(trainer: VideoGRPOTrainer, reading: PromptConfig, settings: dict[
         trainer.processing_class.save_pretrained(unfinished)
         reading.save(unfinished)
         about = {"step": trainer.state.global_step, "settings": settings}
-        write_manifest(unfinished, CHECKPOINT_JSON, about, entries(unfinished, CHECKPOINT_JSON))
+        write_manifest(unfinished, CHECKPOINT_JSON, about, hash_files(unfinished, CHECKPOINT_JSON))
         replace_folder(unfinished, final)
     trainer.accelerator.wait_for_everyone()
     return final

@@ -19,7 +19,7 @@ import torch
 import xxhash
 
 from rarft.segments import Segment
-from rarft.storage.s3 import ObjectNotFoundError, is_object_uri, version_of
+from rarft.storage.s3 import ObjectNotFoundError, is_object_uri, object_version
 from rarft.video.decode import Frames, FrameSampling, read_frames
 from rarft.video.probe import VideoError
 
@@ -38,7 +38,7 @@ def _content_hash(path: str) -> str:
     """What changes with a video's content: the content's hash; of an object, its name, size and the store's tag."""
     if is_object_uri(path):
         try:
-            return f"{path} {version_of(path, 'video')}"
+            return f"{path} {object_version(path, 'video')}"
         except ObjectNotFoundError as error:
             raise VideoError(str(error)) from error
     digest = xxhash.xxh3_128()

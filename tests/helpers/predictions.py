@@ -1,10 +1,10 @@
 """Predictions to compute metrics of."""
 
 from rarft.annotations.schema import Sample, Source
-from rarft.completion import render
+from rarft.completion import render_completion
 from rarft.evaluation.predictions import Prediction
 
-REFUSAL = render("t", "no such moment")
+REFUSAL = render_completion("t", "no such moment")
 
 
 def prediction(task_type, completion, difficulty, category=None, video="v.mp4", segment=(10.0, 20.0), **found):

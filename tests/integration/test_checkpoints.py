@@ -28,7 +28,7 @@ from rarft.checkpoint.resume import Resume
 from rarft.errors import EXIT_PREEMPTED, InputError
 from rarft.models.qwen2_5_vl.load import load_model
 from rarft.storage.files import lock_folder
-from rarft.storage.manifest import CorruptFolderError, entries, verify
+from rarft.storage.manifest import CorruptFolderError, hash_files, verify_folder
 
 SETTINGS = {
     "model": "tiny", "data": "abc", "template": "{query}", "num_generations": 4, "seed": 42,
@@ -47,7 +47,7 @@ def checkpoint(run, step, world_size=1, files=("model.safetensors", "rng_state.p
     folder.mkdir(parents=True)
     for name in files:
         (folder / name).write_bytes(name.encode() * 100)
-    complete(folder, SETTINGS, world_size, entries(folder, CHECKPOINT_JSON))
+    complete(folder, SETTINGS, world_size, hash_files(folder, CHECKPOINT_JSON))
     return folder
 
 
@@ -275,7 +275,7 @@ def test_the_final_checkpoint_comes_in_shards_that_load(validated, tmp_path, mon
     final, _ = train(validated, tmp_path, "--max_steps", "1", "--learning_rate", "0")
     shards = sorted(final.glob("model-*.safetensors"))
     assert len(shards) > 2
-    assert verify(final, CHECKPOINT_JSON)["step"] == 1
+    assert verify_folder(final, CHECKPOINT_JSON)["step"] == 1
     loaded = AutoModelForImageTextToText.from_pretrained(final).state_dict()
     before = load_model("tiny", "model", torch.float32).state_dict()
     assert loaded.keys() == before.keys()

@@ -19,6 +19,7 @@ RUN = [line for gpu, block in BLOCKS if not gpu for line in block.strip().splitl
 PARSED = [line for gpu, block in BLOCKS if gpu for line in block.strip().splitlines()]
 
 
+@pytest.mark.long
 def test_every_command_that_needs_no_gpu_works_in_its_order(tmp_path):
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     environment = {

@@ -20,8 +20,8 @@ from rarft.checkpoint.locate import CHECKPOINT_JSON
 from rarft.embeddings.encoder import default_encoder
 from rarft.embeddings.store import ReferenceStore
 from rarft.evaluation.report import METRICS_JSON
-from rarft.storage.manifest import verify
-from rarft.storage.sync import fetch_folder
+from rarft.storage.manifest import verify_folder
+from rarft.storage.sync import download_folder
 
 PAGE = (ROOT / "docs" / "kubeflow.md").read_text()
 QUICK = ["--", "--max_steps", "2", "--per_device_train_batch_size", "2", "--num_generations", "4"]
@@ -44,6 +44,7 @@ def content(store, key):
     return store.get_object(Bucket="runs", Key=key)["Body"].read()
 
 
+@pytest.mark.long
 def test_a_run_in_a_store_that_failed_is_gone_on_with(cli, store, tmp_path):
     cli("sample", "--out", "s3://riq/sample", "--train", "8", "--eval", "4", "--seed", "3")
     for line in page_lines("commands"):
@@ -83,11 +84,14 @@ def test_a_run_in_a_store_that_failed_is_gone_on_with(cli, store, tmp_path):
 
 
 def verify_promoted(folder):
-    fetch_folder("s3://runs/shipped", folder, CHECKPOINT_JSON, "shipped")
-    assert verify(folder, CHECKPOINT_JSON)["promoted_from"] == "s3://runs/one/checkpoints/rarft/checkpoint-final"
+    download_folder("s3://runs/shipped", folder, CHECKPOINT_JSON, "shipped")
+    assert (
+        verify_folder(folder, CHECKPOINT_JSON)["promoted_from"] == "s3://runs/one/checkpoints/rarft/checkpoint-final"
+    )
     assert {"model.safetensors", METRICS_JSON} <= {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.long
 def test_a_run_without_evaluation_data_is_labelled_in_sample(cli, sample_set, tmp_path):
     items = json.loads((sample_set / "train.json").read_text())[:2]
     # An annotation from elsewhere whose video is not here, as in a real file.

@@ -51,7 +51,7 @@ def test_a_phase_refuses_and_corrects_as_it_says(phase, refused, true, echoed):
     outcomes: Counter[str] = Counter()
     for scene in scenes(2000):
         query = phase.query(scene, rng)
-        said = completion.parse(phase.completion(scene, query, rng))
+        said = completion.parse_completion(phase.completion(scene, query, rng))
         outcomes["refused"] += said.refuses
         outcomes["true"] += said.corrected_query == scene.description
         outcomes["echoed"] += said.corrected_query == query.description

@@ -9,8 +9,8 @@ from helpers.s3_servers import KEYS, serving
 from rarft import steps
 from rarft.checkpoint.locate import CHECKPOINT_JSON
 from rarft.errors import CheckFailedError, InputError
-from rarft.storage.manifest import verify
-from rarft.storage.sync import fetch_folder
+from rarft.storage.manifest import verify_folder
+from rarft.storage.sync import download_folder
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_a_checkpoint_is_copied_with_its_metrics_and_takes_the_place_of_an_earli
     for name in ("config.json", "model-00001-of-00002.safetensors"):
         (final / name).write_text("of an earlier one")
     assert steps.promote("tiny", evaluation(True), str(final)) == str(final)
-    manifest = verify(final, CHECKPOINT_JSON)
+    manifest = verify_folder(final, CHECKPOINT_JSON)
     assert manifest["promoted_from"] == "tiny"
     assert {"metrics.json", "config.json", "model.safetensors"} <= manifest["files"].keys()
     assert {path.name for path in final.iterdir()} == {*manifest["files"], CHECKPOINT_JSON}
@@ -91,5 +91,5 @@ def test_into_a_store(evaluation, tmp_path, monkeypatch):
         boto3.session.Session().client("s3").create_bucket(Bucket="models")
         steps.promote("tiny", evaluation(True), "s3://models/final")
         steps.promote("tiny-truthful", evaluation(True, "tiny-truthful"), "s3://models/final")
-        fetch_folder("s3://models/final", tmp_path / "got", CHECKPOINT_JSON, "it")
-    assert verify(tmp_path / "got", CHECKPOINT_JSON)["promoted_from"] == "tiny-truthful"
+        download_folder("s3://models/final", tmp_path / "got", CHECKPOINT_JSON, "it")
+    assert verify_folder(tmp_path / "got", CHECKPOINT_JSON)["promoted_from"] == "tiny-truthful"

@@ -8,8 +8,8 @@ import pytest
 
 from helpers.s3_servers import KEYS, SERVERS, CuttingProxy, serving
 from rarft.storage import s3
-from rarft.storage.manifest import CorruptFolderError, entries, write_manifest
-from rarft.storage.sync import fetch_folder, upload_folder
+from rarft.storage.manifest import CorruptFolderError, hash_files, write_manifest
+from rarft.storage.sync import download_folder, upload_folder
 
 MANIFEST = "checkpoint.json"
 CUTS: list[int] = []  # connections that each test lost
@@ -27,10 +27,10 @@ def server(request, tmp_path_factory):
 def proxy(server, monkeypatch, request):
     """A proxy before the server that cuts nothing yet; the store is reached through it, with little patience."""
     proxy = CuttingProxy(server, seed=request.node.callspec.params.get("seed", 0))
-    monkeypatch.setattr(s3, "_CONNECT_TIMEOUT", 2.0)
-    monkeypatch.setattr(s3, "_READ_TIMEOUT", 1.0)
-    monkeypatch.setattr(s3, "_ATTEMPTS", 2)
-    monkeypatch.setattr(s3, "_PART", 5 * 2**20)
+    monkeypatch.setattr(s3, "_CONNECT_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(s3, "_READ_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(s3, "_REQUEST_ATTEMPTS", 2)
+    monkeypatch.setattr(s3, "_PART_SIZE", 5 * 2**20)
     for name, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}.items():
         monkeypatch.setenv(name, value)
     s3._client.cache_clear()
@@ -49,7 +49,7 @@ def folder_of(path, rng):
         file = path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(rng.randbytes(size))
-    write_manifest(path, MANIFEST, {"seed": str(rng.random())}, entries(path, MANIFEST))
+    write_manifest(path, MANIFEST, {"seed": str(rng.random())}, hash_files(path, MANIFEST))
     return path
 
 
@@ -82,7 +82,7 @@ def test_over_connections_that_are_cut_a_folder_is_complete_or_not_there(proxy, 
         cutting, proxy.share = proxy.share, 0.0
         got = tmp_path / f"got{attempt}"
         try:
-            fetch_folder(uri, got, MANIFEST, "--out")
+            download_folder(uri, got, MANIFEST, "--out")
         except CorruptFolderError:
             assert not sent
             assert not got.exists()
@@ -90,7 +90,7 @@ def test_over_connections_that_are_cut_a_folder_is_complete_or_not_there(proxy, 
             assert content(got) in ([wanted] if sent else whole)
         proxy.share = cutting
         try:
-            fetch_folder(uri, tmp_path / f"cut{attempt}", MANIFEST, "--out")
+            download_folder(uri, tmp_path / f"cut{attempt}", MANIFEST, "--out")
         except (s3.StoreError, CorruptFolderError):
             assert not (tmp_path / f"cut{attempt}").exists()
         else:

@@ -19,7 +19,7 @@ from rarft.checkpoint.local import verified
 from rarft.checkpoint.locate import CHECKPOINT_JSON
 from rarft.errors import InputError
 from rarft.storage import s3
-from rarft.storage.sync import fetch_folder
+from rarft.storage.sync import download_folder
 
 SAVING = ("--save_strategy", "steps", "--save_steps", "2", "--max_steps", "6", "--resume_from_checkpoint", "auto")
 RUN = "s3://runs/first/checkpoints/rarft"
@@ -80,7 +80,7 @@ def test_a_run_whose_disk_was_wiped_goes_on_from_the_store_and_ends_with_the_sam
     assert f"going on from {RUN}/checkpoint-" in log
     assert f"checkpoint: {RUN}/checkpoint-final" in log
     for name in ("checkpoint-6", "checkpoint-final"):
-        fetch_folder(f"{RUN}/{name}", tmp_path / name, CHECKPOINT_JSON, "run")
+        download_folder(f"{RUN}/{name}", tmp_path / name, CHECKPOINT_JSON, "run")
         same_tensors(
             load_file(tmp_path / name / "model.safetensors"), load_file(uninterrupted / name / "model.safetensors")
         )
@@ -153,7 +153,7 @@ def test_a_damaged_checkpoint_of_the_store_is_set_aside_and_the_one_before_taken
     log = (folder / "log").read_text()
     assert "checkpoint-6 is not complete (model.safetensors has 4 bytes" in log
     assert f"going on from {RUN}/checkpoint-4" in log
-    fetch_folder(f"{RUN}/checkpoint-6", tmp_path / "six", CHECKPOINT_JSON, "run")  # made anew
+    download_folder(f"{RUN}/checkpoint-6", tmp_path / "six", CHECKPOINT_JSON, "run")  # made anew
 
 
 def test_rewind_marks_later_checkpoints_of_the_store_as_superseded(killed_and_wiped, validated, tmp_path):
@@ -202,7 +202,7 @@ def test_machines_that_share_no_disk_keep_their_checkpoints_in_the_store(store, 
     codes = [process.wait() for process in processes]
     assert codes == [0, 0], (tmp_path / "1-0" / "log").read_text()[-3000:]
     assert f"going on from {run}/checkpoint-" in (tmp_path / "1-0" / "log").read_text()
-    fetch_folder(f"{run}/checkpoint-6", tmp_path / "last", CHECKPOINT_JSON, "run")
+    download_folder(f"{run}/checkpoint-6", tmp_path / "last", CHECKPOINT_JSON, "run")
     held = {path.name for path in (tmp_path / "last").rglob("*")}
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= held
     assert sum("optim_states" in name for name in held) == 2

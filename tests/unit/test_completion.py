@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from rarft.completion import find_segment, parse, render
+from rarft.completion import find_segment, parse_completion, render_completion
 from rarft.errors import InputError
 from rarft.prompts import fill_prompt, load_prompt_template
 
@@ -26,7 +26,7 @@ WELL_FORMED = "<think>a</think><answer>1 to 2</answer><correction>NIL</correctio
     ],
 )
 def test_well_formed(text, expected):
-    assert parse(text).well_formed is expected
+    assert parse_completion(text).well_formed is expected
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_find_segment(text, expected):
 
 def test_the_last_answer_counts_and_its_first_timestamp():
     text = "<answer>1 to 2</answer><answer>3 to 4, 5 to 6</answer>"
-    assert parse(text).segment == (3.0, 4.0)
+    assert parse_completion(text).segment == (3.0, 4.0)
 
 
 @pytest.mark.parametrize(
@@ -62,21 +62,21 @@ def test_the_last_answer_counts_and_its_first_timestamp():
     ],
 )
 def test_only_an_answer_without_a_timestamp_refuses(text, refuses):
-    assert parse(text).refuses is refuses
+    assert parse_completion(text).refuses is refuses
 
 
 @pytest.mark.parametrize(
     ("correction", "expected"), [("a dog runs", "a dog runs"), ("NIL", None), (" nil ", None), ("", None)]
 )
 def test_corrected_query(correction, expected):
-    assert parse(render("t", "none", correction)).corrected_query == expected
+    assert parse_completion(render_completion("t", "none", correction)).corrected_query == expected
 
 
 @pytest.mark.parametrize("unit", ["1", "<think>", "<answer>", "1 to ", "</answer>", "12.", " "])
 def test_time_is_linear_in_the_length(unit):
     # Some milliseconds of CPU where the scan is linear; hours where it is quadratic.
     started = time.process_time()
-    parse(f"<answer>{unit * (2_000_000 // len(unit))}</answer>")
+    parse_completion(f"<answer>{unit * (2_000_000 // len(unit))}</answer>")
     assert time.process_time() - started < 20
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from rarft.checkpoint.locate import CHECKPOINT_JSON, CONFIG_JSON, check_checkpoint, checkpoint_path
-from rarft.errors import InputError
+from rarft.errors import InputError, input_name
 from rarft.storage.files import LOCK, open_local_files, replace_folder
 from rarft.storage.manifest import CorruptFolderError
-from rarft.storage.s3 import entries, is_object_uri
-from rarft.storage.sync import fetched_folder
+from rarft.storage.s3 import is_object_uri, list_objects
+from rarft.storage.sync import open_local_folder
 
 
 @contextmanager
@@ -35,9 +35,11 @@ def fetched_checkpoint(name_or_path: str, what: str, beside: Path | None = None)
         path = name_or_path
         if is_object_uri(name_or_path):
             try:
-                path = str(files.enter_context(fetched_folder(name_or_path, CHECKPOINT_JSON, what, beside)))
+                with input_name(what):
+                    folder = files.enter_context(open_local_folder(name_or_path, CHECKPOINT_JSON, temp_dir=beside))
             except CorruptFolderError as error:
                 raise InputError(f"{what} {name_or_path}: {error}; choose another checkpoint") from error
+            path = str(folder)
         yield path
 
 
@@ -49,7 +51,7 @@ def local_checkpoint(name_or_path: str, scratch: Path, what: str) -> str:
     """
     if not is_object_uri(name_or_path):
         return name_or_path
-    held = json.dumps([name_or_path, sorted(entries(name_or_path, what).items())])
+    held = json.dumps([name_or_path, sorted(list_objects(name_or_path, what).items())])
     place = scratch / ".models" / hashlib.sha256(held.encode()).hexdigest()[:16]
     place.parent.mkdir(parents=True, exist_ok=True)
     with (place.parent / LOCK).open("w") as lock:

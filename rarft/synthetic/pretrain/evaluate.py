@@ -39,11 +39,11 @@ def measure(model: torch.nn.Module, encoder: PromptEncoder, scenes: int = 120) -
             queries.append(query)
         prompts = [build_scene_inputs(encoder, scene, query) for query in queries]
         texts = tokenizer.batch_decode(generate(model, prompts, 1, config), skip_special_tokens=True)
-        own = completion.parse(texts[0])
+        own = completion.parse_completion(texts[0])
         false_refusals += own.refuses
         ious.append(temporal_iou(own.segment, scene.segment) if own.segment else 0.0)
         for name, text in zip(dataset.ATTRIBUTES, texts[1:], strict=True):
-            hits[f"refused {name}"].append(float(completion.parse(text).refuses))
+            hits[f"refused {name}"].append(float(completion.parse_completion(text).refuses))
             hits[f"seen {name}"].append(float(f"{getattr(scene, name)} no" in text.split("</think>")[0]))
     return {
         "iou": float(np.mean(ious)),

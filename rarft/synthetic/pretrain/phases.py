@@ -37,7 +37,9 @@ class Phase:
     def completion(self, scene: dataset.Scene, query: dataset.Scene, rng: np.random.Generator) -> str:
         """What the model is to say."""
         if query != scene and rng.random() < self.answered:
-            return completion.render(tiny_model.verdicts(scene, query), completion.format_segment(scene.segment))
+            return completion.render_completion(
+                tiny_model.verdicts(scene, query), completion.format_segment(scene.segment)
+            )
         correction = None
         if query != scene and rng.random() < self.wrong_correction_rate:
             correction = query.description if rng.random() < 0.5 else completion.NO_CORRECTION

@@ -26,7 +26,7 @@ from rarft.distributed.collectives import (
     wait_until_visible,
 )
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
-from rarft.storage.manifest import entries
+from rarft.storage.manifest import hash_files
 from rarft.training.divergence import StepGuard
 
 
@@ -123,12 +123,12 @@ class CheckpointCallback(TrainerCallback):
             for name, size in files.items():
                 largest[name] = max(size, largest.get(name, 0))
         wait_until_visible(checkpoint, largest)
-        self._write_manifest(checkpoint, entries(checkpoint, CHECKPOINT_JSON))
+        self._write_manifest(checkpoint, hash_files(checkpoint, CHECKPOINT_JSON))
         return UploadTask(checkpoint)
 
     def _finalize_per_node(self, checkpoint: Path) -> UploadTask | None:
         """Write a manifest of the files of all machines, of which each has a part."""
-        own = entries(checkpoint, CHECKPOINT_JSON) if is_local_main_process() else None
+        own = hash_files(checkpoint, CHECKPOINT_JSON) if is_local_main_process() else None
         barrier()
         parts = {process: files for process, files in enumerate(all_gather(own)) if files is not None}
         if own is None:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from helpers.predictions import REFUSAL, prediction
-from rarft.completion import render
+from rarft.completion import render_completion
 from rarft.errors import InputError
 from rarft.evaluation import judge as judging
 from rarft.evaluation.judge import Judge
@@ -129,8 +129,8 @@ def test_only_so_many_requests_at_a_time(server, make):
 
 
 def test_an_answer_with_a_segment_has_no_category(server, make):
-    answerable = asking("good", "answerable", render("t", "10 to 20"))
-    answered = asking("good too", "refusable", render("t", "10 to 20"))
+    answerable = asking("good", "answerable", render_completion("t", "10 to 20"))
+    answered = asking("good too", "refusable", render_completion("t", "10 to 20"))
     first, second = make().judge([answerable, answered])
     assert (first.consistency, first.categories) == (4, None)
     assert second.categories == []

@@ -12,7 +12,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from helpers.predictions import REFUSAL, prediction
 from rarft.annotations.schema import CATEGORIES
-from rarft.completion import render
+from rarft.completion import render_completion
 from rarft.errors import InputError
 from rarft.evaluation.bootstrap import intervals, paired
 from rarft.evaluation.gates import parse_gate
@@ -22,9 +22,9 @@ LABELS = sorted(CATEGORIES)
 
 
 PREDICTIONS = [
-    prediction("answerable", render("t", "10 to 20"), "original"),  # IoU 1
-    prediction("answerable", render("t", "10 to 16"), "original"),  # IoU 0.6
-    prediction("answerable", render("t", "28 to 31"), "original"),  # IoU 0, and past the end of 30 s
+    prediction("answerable", render_completion("t", "10 to 20"), "original"),  # IoU 1
+    prediction("answerable", render_completion("t", "10 to 16"), "original"),  # IoU 0.6
+    prediction("answerable", render_completion("t", "28 to 31"), "original"),  # IoU 0, and past the end of 30 s
     prediction("answerable", REFUSAL, "original"),  # refused, falsely
     prediction("answerable", "no tags at all", "original"),  # no answer: wrong
     prediction(
@@ -44,7 +44,7 @@ PREDICTIONS = [
         categories=["Attribute/AttributeValue", "Object/ObjectExistence"],
         refusal_similarity=0.4,
     ),
-    prediction("refusable", render("t", "1 to 2"), "hard", "Object/ObjectExistence", categories=[]),
+    prediction("refusable", render_completion("t", "1 to 2"), "hard", "Object/ObjectExistence", categories=[]),
     prediction("refusable", "<answer> </answer>", "easy", "Object/ObjectExistence", categories=[]),  # no answer
 ]
 
@@ -108,7 +108,7 @@ def tables(draw):
         answer = draw(
             st.sampled_from(["no such moment", "", None, f"{start} to {start + 5}", f"{start + 5} to {start}"])
         )
-        completion = "nothing" if answer is None else render("t", answer)
+        completion = "nothing" if answer is None else render_completion("t", answer)
         categories = draw(st.sets(st.sampled_from(LABELS[:4]), max_size=2))
         said = draw(st.sets(st.sampled_from(LABELS[:4]), max_size=2))
         kind = draw(st.sampled_from(["answerable", "refusable"]))
@@ -164,7 +164,12 @@ def independent(number, right, seed):
     """So many refusable queries, each of its own video, refused with this probability."""
     rng = random.Random(seed)
     return [
-        prediction("refusable", REFUSAL if rng.random() < right else render("t", "1 to 2"), "easy", video=str(index))
+        prediction(
+            "refusable",
+            REFUSAL if rng.random() < right else render_completion("t", "1 to 2"),
+            "easy",
+            video=str(index),
+        )
         for index in range(number)
     ]
 
@@ -191,7 +196,7 @@ def test_queries_of_one_video_count_as_one_draw():
 def test_an_interval_is_not_drawn_to_0_by_resamples_that_lack_the_class():
     rows = [
         *(prediction("refusable", REFUSAL, "easy", video=f"r{n}") for n in range(3)),
-        *(prediction("answerable", render("t", "10 to 20"), "original", video=f"a{n}") for n in range(30)),
+        *(prediction("answerable", render_completion("t", "10 to 20"), "original", video=f"a{n}") for n in range(30)),
     ]
     found = intervals(PredictionTable(rows))
     assert found["relevance"]["irrelevant"] == {"precision": [1.0, 1.0], "recall": [1.0, 1.0], "f1": [1.0, 1.0]}

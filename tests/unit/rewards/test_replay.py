@@ -4,7 +4,7 @@ import json
 import pytest
 
 from rarft.annotations.schema import read_samples
-from rarft.completion import format_segment, render
+from rarft.completion import format_segment, render_completion
 
 
 @pytest.fixture
@@ -13,9 +13,9 @@ def predictions(validated, tmp_path):
     rows = []
     for index, sample in enumerate(read_samples(str(validated), "data")):
         if sample.segment is not None:
-            text = render("t", format_segment(sample.segment))
+            text = render_completion("t", format_segment(sample.segment))
         else:
-            text = render("t", "no such moment", sample.reference_queries[0])
+            text = render_completion("t", "no such moment", sample.reference_queries[0])
         rows.append({"id": sample.id, "completion": "no tags" if index == 0 else text})
     path = tmp_path / "predictions.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,6 +1,6 @@
 import pytest
 
-from rarft.completion import render
+from rarft.completion import render_completion
 from rarft.errors import InputError
 from rarft.rewards import explain_correction_reward, format_reward, refuse_iou_reward
 from rarft.rewards.contrastive import ExplainCorrectionContrastive
@@ -53,7 +53,7 @@ def test_temporal_iou(a, b, expected):
 )
 def test_refuse_iou_follows_the_logic_table(answer, task_type, expected):
     solution = (20.0, 40.0) if task_type == "answerable" else None
-    rewards = refuse_iou_reward([render("t", answer)], [task_type], [solution], [100.0])
+    rewards = refuse_iou_reward([render_completion("t", answer)], [task_type], [solution], [100.0])
     assert rewards == pytest.approx([expected])
 
 
@@ -72,17 +72,17 @@ def test_refuse_iou_follows_the_logic_table(answer, task_type, expected):
 )
 def test_explain_correction_given_a_similarity_of_085(answer, correction, task_type, references, expected):
     reward = ExplainCorrection(FixedSimilarity(0.85))
-    assert reward([render("t", answer, correction)], [task_type], [references]) == pytest.approx([expected])
+    assert reward([render_completion("t", answer, correction)], [task_type], [references]) == pytest.approx([expected])
 
 
 def test_explain_correction_with_the_real_encoder():
-    completion = render("t", "no such moment", "a person is cooking pasta")
+    completion = render_completion("t", "no such moment", "a person is cooking pasta")
     rewards = explain_correction_reward([completion], ["refusable"], [["a person is cooking in the kitchen"]])
     assert rewards == pytest.approx([1.165], abs=1e-3)
 
 
 def test_conversational_and_plain_completions_score_alike():
-    text = render("t", "1 to 2")
+    text = render_completion("t", "1 to 2")
     assert format_reward([text, [{"role": "assistant", "content": text}], "x"]) == [1.0, 1.0, 0.0]
 
 
@@ -110,7 +110,7 @@ def test_the_baseline_counts_only_what_a_correction_adds_over_the_query(correcti
     table = {("a dog runs", "r1"): 0.9, ("a cat runs", "r1"): 0.7, ("a cat runs", "r2"): 0.3, ("a bird", "r1"): 0.6}
     reward = ExplainCorrection(TableSimilarity(table), baseline)
     columns = {"task_type": ["refusable"], "reference_queries": [["r1", "r2"]], "query": ["a cat runs"]}
-    assert reward([render("t", "no such moment", correction)], **columns) == pytest.approx([expected])
+    assert reward([render_completion("t", "no such moment", correction)], **columns) == pytest.approx([expected])
 
 
 @pytest.mark.parametrize(
@@ -131,13 +131,15 @@ def test_contrastive_against_the_formula(answer, correction, kind, contrast, exp
         ("a dog runs", "the dog"): 0.5,
     }  # fmt: skip
     reward = ExplainCorrectionContrastive(TableSimilarity(table))
-    scores = reward([render("t", answer, correction)], [kind], ["own"], [contrast], [["the dog", "another"]])
+    scores = reward(
+        [render_completion("t", answer, correction)], [kind], ["own"], [contrast], [["the dog", "another"]]
+    )
     assert scores == pytest.approx([expected])
 
 
 def test_parts_are_metrics():
     logged = {}
-    completions = [render("t", "22 to 38"), render("t", "no such moment", "a dog")]
+    completions = [render_completion("t", "22 to 38"), render_completion("t", "no such moment", "a dog")]
     columns = {
         "task_type": ["answerable", "refusable"], "solution": [(20.0, 40.0), None], "durations": [100.0, 100.0],
         "reference_queries": [["r"], ["r"]], "log_metric": logged.__setitem__,
@@ -181,7 +183,7 @@ def test_rewards_from_a_file_and_from_a_module(own_file, monkeypatch):
     )
     assert from_file(completions=["ab", "abc"]) == [0.2, 0.3]
     assert from_file.__name__ == "fine"
-    assert from_module(completions=[render("t", "1 to 2")]) == [1.0]
+    assert from_module(completions=[render_completion("t", "1 to 2")]) == [1.0]
     (none,) = resolve_rewards([f"{own_file}:none"], FixedSimilarity(1.0))
     assert none(completions=["a"]) == [None]
 
