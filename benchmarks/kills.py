@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from rarft.checkpoint.local import CHECKPOINT_JSON, checkpoints_of, step_of, verified
+from rarft.checkpoint.local import CHECKPOINT_JSON, list_checkpoints, parse_step, verify_checkpoint
 from rarft.errors import EXIT_PREEMPTED
 
 SAVE_EVERY = 2  # steps
@@ -43,7 +43,7 @@ def start(folder: Path, data: Path, steps: int, ranks: int) -> subprocess.Popen[
 
 def being_saved(run: Path) -> bool:
     """Whether some checkpoint was begun and is not complete."""
-    return any(not (checkpoint / CHECKPOINT_JSON).exists() for checkpoint in checkpoints_of(run))
+    return any(not (checkpoint / CHECKPOINT_JSON).exists() for checkpoint in list_checkpoints(run))
 
 
 def wait_for_moment(
@@ -59,13 +59,13 @@ def wait_for_moment(
         steps: of a whole run.
     """
     in_save = rng.random() < 0.5
-    newest = checkpoints_of(run)[:1]
-    left = 1 - step_of(newest[0]) / steps if newest else 1.0
+    newest = list_checkpoints(run)[:1]
+    left = 1 - parse_step(newest[0].name) / steps if newest else 1.0
     away = rng.uniform(0, longest * (_STARTING + (1 - _STARTING) * left))
     ends = time.monotonic() + away
-    leftovers = set(checkpoints_of(run))
+    leftovers = set(list_checkpoints(run))
     while process.poll() is None:
-        if in_save and any(path not in leftovers for path in checkpoints_of(run)) and being_saved(run):
+        if in_save and any(path not in leftovers for path in list_checkpoints(run)) and being_saved(run):
             time.sleep(rng.uniform(0, 0.3))
             return "in a save"
         if not in_save and time.monotonic() > ends:
@@ -140,19 +140,19 @@ def main() -> None:
             # It ended before its moment came: begin it anew, its last checkpoints gone.
             done += 1
             keep = rng.randint(0, steps // SAVE_EVERY - 1)
-            for checkpoint in checkpoints_of(run)[: steps // SAVE_EVERY - keep]:
+            for checkpoint in list_checkpoints(run)[: steps // SAVE_EVERY - keep]:
                 shutil.rmtree(checkpoint)
             (run / "DONE").unlink(missing_ok=True)
             continue
         process.send_signal(number)  # killed, torchrun takes its ranks along: `exit_with_parent`
         code = process.wait()
         kills += 1
-        newest = checkpoints_of(run)[:1]
+        newest = list_checkpoints(run)[:1]
         held = newest[0].name if newest else "no checkpoint"
         state = "" if not newest else ", complete" if (newest[0] / CHECKPOINT_JSON).exists() else ", cut off"
         print(f"kill {kills:2d}: {options.signal} {moment}; left {held}{state}", flush=True)
         if number == signal.SIGTERM and newest:
-            verified(newest[0])
+            verify_checkpoint(newest[0])
             print(f"         exit code of the launcher {code} (a rank's own: {EXIT_PREEMPTED})", flush=True)
     if start(killed, data.absolute(), steps, ranks).wait():
         raise SystemExit((killed / "log").read_text()[-3000:])

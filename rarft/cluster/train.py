@@ -12,8 +12,8 @@ from rarft.cluster.pytorchjob import pytorchjob
 from rarft.errors import InputError
 from rarft.storage.files import existing_folder, join_path, write_files
 from rarft.storage.s3 import is_object_uri
-from rarft.training.config import arguments_of, parse, yaml_arguments
 from rarft.training.preflight import experiment_name
+from rarft.training.settings_parser import parse_settings, to_arguments, yaml_to_arguments
 
 # Of each input, the file that is written last.
 _LAST = {"train_data_path": "riq.jsonl", "embeddings": "index.json"}
@@ -53,11 +53,11 @@ def train_on_cluster(
     local = {name: str(inputs[name]) for name in places if not is_object_uri(str(inputs[name]))}
     shared = {**inputs, **{name: places[name] for name in local}}
     arguments = [
-        *arguments_of({"resume_from_checkpoint": "auto", "scratch": _SCRATCH}),
-        *yaml_arguments(training, "training"),
-        *arguments_of({**shared, "out": out}),
+        *to_arguments({"resume_from_checkpoint": "auto", "work_dir": _SCRATCH}),
+        *yaml_to_arguments(training, "training"),
+        *to_arguments({**shared, "out": out}),
     ]
-    flags = parse(arguments, anywhere=True)
+    flags = parse_settings(arguments, check_gpus=False)
     run = f"checkpoints/{experiment_name(flags)}"
     launcher = Launcher(connect(), current_namespace(), pytorchjob(Job(arguments=arguments, **settings)))
     if not launcher.is_there():  # else it reads what was handed over before

@@ -31,7 +31,7 @@ def check_accelerators(minimum: int) -> None:
 
     if minimum > (found := torch.cuda.device_count()):
         raise InputError(
-            f"accelerators {minimum}: torch {torch.__version__} sees {found}; is this a GPU image, such as rarft-train?"
+            f"accelerators {minimum}: torch {torch.__version__} sees {found}; use a GPU image, such as rarft-train"
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rarft.annotations.schema import Sample, read_samples
-from rarft.checkpoint.locate import check_checkpoint, checkpoint_content
+from rarft.checkpoint.locate import check_checkpoint, checkpoint_fingerprint
 from rarft.distributed.shared_work import SharedWork, join_processes, rank_and_size
 from rarft.embeddings.encoder import SentenceEncoder
 from rarft.embeddings.store import ReferenceStore
@@ -86,7 +86,7 @@ def _completed(
     settings: EvaluationSettings, out: Location,
 ) -> tuple[list[Prediction], SharedWork]:  # fmt: skip
     """Predictions of a checkpoint, which lies at `path`, done by all processes together; none is done twice."""
-    held = checkpoint_content(checkpoint, what)
+    held = checkpoint_fingerprint(checkpoint, what)
     queries = [
         (sample.id, sample.video, sample.query, sample.duration, sample.crop, _version(sample.video))
         for sample in samples

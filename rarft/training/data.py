@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from datasets import Dataset
+from transformers import TrainerCallback
 
 from rarft.annotations.schema import Sample
 from rarft.errors import InputError
@@ -28,8 +29,12 @@ def stratified_shuffle(samples: list[Sample], seed: int, epoch: int = 0) -> list
     return [sample for _, _, sample in sorted(placed, key=lambda entry: entry[:2])]
 
 
-def filter_trainable(samples: list[Sample]) -> list[Sample]:
+def filter_trainable(samples: list[Sample], path: str) -> list[Sample]:
     """Return the samples with a known duration.
+
+    Args:
+        samples: All samples of the data.
+        path: Path or URI of the data, for the error message.
 
     Raises:
         InputError: There are none.
@@ -37,8 +42,8 @@ def filter_trainable(samples: list[Sample]) -> list[Sample]:
     trainable = [sample for sample in samples if sample.duration is not None]
     if not trainable:
         raise InputError(
-            "no query has a known duration, which the rewards need; add `duration` to the annotations, or give "
-            "`rarft validate` access to the videos"
+            f"{path}: no query has a known duration, which the rewards need; add `duration` to the annotations, or "
+            "give `rarft validate` access to the videos"
         )
     return trainable
 
@@ -163,3 +168,18 @@ class TrainingDataset:
     def dataset(self) -> Dataset:
         """Return a data set that makes a row when it is drawn."""
         return Dataset.from_dict({"index": range(len(self.samples()))}).with_transform(self._draw)
+
+
+class SetEpochCallback(TrainerCallback):
+    """Sets the epoch of a `TrainingDataset`."""
+
+    def __init__(self, rows: TrainingDataset) -> None:
+        """
+        Args:
+            rows: Data set that the trainer draws from.
+        """
+        self._rows = rows
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Set the epoch that begins."""
+        self._rows.epoch = int(state.epoch or 0)

@@ -1,8 +1,8 @@
 """Resuming with another number of ranks, through DeepSpeed's universal checkpoint.
 
 A ZeRO checkpoint is partitioned by rank. Its universal form has one file per parameter and moment, from which any
-number of ranks reads its partitions, with bitwise identical values. Only the RNG state is lost: it is seeded again from
-the seed and the step.
+number of ranks reads its partitions, with bitwise identical values. Only the RNG state is lost: it is seeded from the
+seed and the step.
 """
 
 import logging

@@ -15,14 +15,14 @@ from transformers import AutoModelForImageTextToText
 from helpers.training import FLAGS, same_state, train, weights
 from rarft.checkpoint.local import (
     CHECKPOINT_JSON,
-    checkpoints_of,
     complete,
+    find_newest,
     good_step,
+    list_checkpoints,
     mark_good,
-    newest_complete,
     remove_temp_files,
     rotate,
-    verified,
+    verify_checkpoint,
 )
 from rarft.checkpoint.resume import Resume
 from rarft.errors import EXIT_PREEMPTED, InputError
@@ -66,14 +66,14 @@ DAMAGE = {
 def test_a_damaged_checkpoint_is_set_aside_with_its_reason_and_the_one_before_is_taken(tmp_path, damage, capfd):
     whole, broken = checkpoint(tmp_path, 2), checkpoint(tmp_path, 10)
     DAMAGE[damage](broken)
-    assert newest_complete(tmp_path) == whole
+    assert find_newest(tmp_path) == whole
     assert not broken.exists()
     aside = tmp_path / "corrupt-checkpoint-10"
     assert (aside / "reason.txt").read_text().strip()
     assert "checkpoint-10 is not complete" in capfd.readouterr().out
     checkpoint(tmp_path, 10)  # the run comes by there again, and dies there again
     DAMAGE[damage](tmp_path / "checkpoint-10")
-    assert newest_complete(tmp_path) == whole
+    assert find_newest(tmp_path) == whole
     assert (tmp_path / "corrupt-checkpoint-10-2").exists()
 
 
@@ -86,7 +86,7 @@ def test_one_from_elsewhere_sets_later_ones_aside_and_the_first_that_is_saved_st
     checkpoint(run, 60)
     mark_good(run, 60)
     rotate(run, 2)
-    assert [folder.name for folder in checkpoints_of(run)] == ["checkpoint-60", "checkpoint-50"]
+    assert [folder.name for folder in list_checkpoints(run)] == ["checkpoint-60", "checkpoint-50"]
     assert (run / "superseded-checkpoint-100").exists()
 
 
@@ -101,9 +101,9 @@ def test_what_killed_processes_were_about_to_make_is_swept(tmp_path):
 
 def test_the_random_state_of_every_rank_is_required(tmp_path):
     files = ("model.safetensors", "rng_state_0.pth", "rng_state_1.pth")
-    assert verified(checkpoint(tmp_path, 2, 2, files))["step"] == 2
+    assert verify_checkpoint(checkpoint(tmp_path, 2, 2, files))["step"] == 2
     with pytest.raises(CorruptFolderError, match=r"rng_state_1\.pth is missing"):
-        verified(checkpoint(tmp_path, 4, 2, files[:2]))
+        verify_checkpoint(checkpoint(tmp_path, 4, 2, files[:2]))
 
 
 def test_rotation_counts_complete_ones_and_keeps_the_one_in_use(tmp_path):
@@ -112,10 +112,10 @@ def test_rotation_counts_complete_ones_and_keeps_the_one_in_use(tmp_path):
     DAMAGE["no manifest"](tmp_path / "checkpoint-8")
     DAMAGE["no manifest"](tmp_path / "checkpoint-4")  # its removal was cut short
     rotate(tmp_path, 2, in_use=[tmp_path / "checkpoint-2"])
-    assert len(checkpoints_of(tmp_path)) == 5  # none is known to be good
+    assert len(list_checkpoints(tmp_path)) == 5  # none is known to be good
     mark_good(tmp_path, 10)
     rotate(tmp_path, 2, in_use=[tmp_path / "checkpoint-2"])
-    assert [folder.name for folder in checkpoints_of(tmp_path)] == [
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == [
         "checkpoint-10", "checkpoint-8", "checkpoint-6", "checkpoint-2"
     ]  # fmt: skip
 
@@ -153,7 +153,7 @@ def test_going_on_from_an_earlier_one_sets_the_later_aside(tmp_path):
     DAMAGE["no manifest"](checkpoint(tmp_path, 6))
     mark_good(tmp_path, 4)
     assert resumed(str(first), tmp_path) == first
-    assert [folder.name for folder in checkpoints_of(tmp_path)] == ["checkpoint-2"]
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["checkpoint-2"]
     for name in ("superseded-checkpoint-4", "corrupt-checkpoint-6"):
         assert (tmp_path / name / "reason.txt").read_text() == "the run was resumed from checkpoint-2\n"
     assert good_step(tmp_path) == 2  # nothing is known of the checkpoint-4 to come
@@ -175,10 +175,10 @@ def test_newest_good_checkpoint_is_not_rotated_for_one_that_is_not_known(tmp_pat
         checkpoint(tmp_path, step)
     mark_good(tmp_path, 4)
     rotate(tmp_path, 1)
-    assert [folder.name for folder in checkpoints_of(tmp_path)] == ["checkpoint-6", "checkpoint-4"]
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["checkpoint-6", "checkpoint-4"]
     mark_good(tmp_path, 6)
     rotate(tmp_path, 1)
-    assert [folder.name for folder in checkpoints_of(tmp_path)] == ["checkpoint-6"]
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["checkpoint-6"]
 
 
 SAVING = ("--save_strategy", "steps", "--save_steps", "2", "--max_steps", "6", "--resume_from_checkpoint", "auto")
@@ -213,8 +213,8 @@ def test_sigterm_leaves_a_complete_checkpoint_and_the_resumed_run_ends_with_the_
         train(validated, tmp_path, *flags)
     assert stopped.value.code == EXIT_PREEMPTED
     run = tmp_path / "checkpoints" / "rarft"
-    assert [folder.name for folder in checkpoints_of(run)] == ["checkpoint-3", "checkpoint-2"]
-    verified(run / "checkpoint-3")
+    assert [folder.name for folder in list_checkpoints(run)] == ["checkpoint-3", "checkpoint-2"]
+    verify_checkpoint(run / "checkpoint-3")
     assert not (run / "DONE").exists()
     assert signal.getsignal(signal.SIGTERM) == before
     _, entries = train(validated, tmp_path, *flags)
@@ -229,7 +229,7 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_end_trains_no_step_mor
     (run / "DONE").unlink()
     shutil.rmtree(run / "checkpoint-final")
     final, entries = train(validated, tmp_path, *SAVING)
-    assert [folder.name for folder in checkpoints_of(run)] == ["checkpoint-6", "checkpoint-4", "checkpoint-2"]
+    assert [folder.name for folder in list_checkpoints(run)] == ["checkpoint-6", "checkpoint-4", "checkpoint-2"]
     before, after = weights(uninterrupted / "checkpoint-final"), weights(final)
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert [entry["step"] for entry in entries if "reward" in entry] == [1, 2, 3, 4, 5, 6]
@@ -252,7 +252,11 @@ def test_saves_fall_where_no_completion_waits_to_be_used(validated, tmp_path):
         "--per_device_train_batch_size", "1", "--save_total_limit", "3",
     )  # fmt: skip
     final, _ = train(validated, tmp_path, *flags)
-    assert [folder.name for folder in checkpoints_of(final.parent)] == ["checkpoint-5", "checkpoint-4", "checkpoint-2"]
+    assert [folder.name for folder in list_checkpoints(final.parent)] == [
+        "checkpoint-5",
+        "checkpoint-4",
+        "checkpoint-2",
+    ]
     manifest = json.loads((final.parent / "checkpoint-4" / CHECKPOINT_JSON).read_text())
     assert {"model.safetensors", "rng_state.pth", "optimizer.pt", "rarft.json"} <= manifest["files"].keys()
 
@@ -287,7 +291,7 @@ def test_checkpoints_that_will_not_fit_are_told_before_training(validated, tmp_p
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     with pytest.raises(InputError, match=r"0\.01 GB are free and the checkpoints take about 0\.0\d+ GB"):
         train(validated, tmp_path, *SAVING)
-    assert checkpoints_of(tmp_path / "checkpoints" / "rarft") == []
+    assert list_checkpoints(tmp_path / "checkpoints" / "rarft") == []
 
 
 def test_the_room_that_checkpoints_take_is_reckoned(uninterrupted, monkeypatch, validated, tmp_path):
@@ -310,9 +314,9 @@ def test_a_disk_that_fills_up_leaves_nothing_that_looks_complete(validated, tmp_
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("rarft train: ")
     run = tmp_path / "checkpoints" / "rarft"
-    assert [path.name for path in checkpoints_of(run)] == ["checkpoint-2"]
+    assert [path.name for path in list_checkpoints(run)] == ["checkpoint-2"]
     with pytest.raises(CorruptFolderError):
-        verified(run / "checkpoint-2")
+        verify_checkpoint(run / "checkpoint-2")
     train(validated, tmp_path, *SAVING)
     same_state(run / "checkpoint-6", uninterrupted / "checkpoint-6")
 

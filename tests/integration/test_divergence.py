@@ -16,10 +16,10 @@ from helpers.paths import HELPERS
 from helpers.s3_servers import buckets
 from helpers.training import FLAGS, same_state, train, weights
 from rarft.checkpoint import remote
-from rarft.checkpoint.local import CHECKPOINT_JSON, DONE, FINAL, checkpoints_of, good_step, verified
+from rarft.checkpoint.local import CHECKPOINT_JSON, DONE, FINAL, good_step, list_checkpoints, verify_checkpoint
 from rarft.errors import DivergedError
 from rarft.storage import s3
-from rarft.training.divergence import StepGuard, check_weights, leave_good_checkpoints
+from rarft.training.divergence import StepGuard, check_weights, exclude_diverged
 
 SAVING = ("--save_strategy", "steps", "--save_steps", "1", "--max_steps", "4", "--resume_from_checkpoint", "auto")
 CAUSES = {"loss": "the loss is nan", "gradient": "the gradient norm is nan", "weights": "the weights after it are not"}
@@ -48,7 +48,7 @@ def diverge(main, validated, monkeypatch):
 
 
 def names(run):
-    return [path.name for path in checkpoints_of(run)]
+    return [path.name for path in list_checkpoints(run)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -164,7 +164,7 @@ def test_store_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         raise s3.StoreError("no answer")
 
     monkeypatch.setattr(remote, "steps_held", refuse)
-    left = leave_good_checkpoints(tmp_path, "s3://runs/a", True, None)
+    left = exclude_diverged(tmp_path, "s3://runs/a", True, None)
     assert left == "delete the checkpoints after step 0 in s3://runs/a before resuming (now it says: no answer)"
 
 
@@ -196,7 +196,7 @@ def test_two_ranks_stop_together(kind, validated, tmp_path):
     done = launch("-m", "rarft.cli")
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"going on from checkpoints/rarft/checkpoint-{good}" in done.stdout
-    assert verified(run / "checkpoint-4")["world_size"] == 2
+    assert verify_checkpoint(run / "checkpoint-4")["world_size"] == 2
     assert (run / DONE).exists()
 
 

@@ -9,8 +9,8 @@ from trl import GRPOTrainer
 from helpers.fixed_rollouts import fixed_rollouts
 from helpers.training import train
 from rarft.training import trainer as trainer_module
-from rarft.training.config import _LOSS_TYPES
-from rarft.training.trainer import _TOKEN_MEANS, VideoGRPOTrainer
+from rarft.training.config import LOSS_TYPES
+from rarft.training.trainer import TOKEN_MEANS, VideoGRPOTrainer
 
 BREVITY = """
 def brevity(completions, **columns):
@@ -41,7 +41,7 @@ def measure(trainer, compute_loss, model, inputs):
     logged, trainer._metrics["train"] = trainer._metrics["train"], metrics
     for parameter, grad in zip(parameters, held, strict=True):
         parameter.grad = grad
-    return loss.item(), gradient, {name: logged[name] for name in _TOKEN_MEANS if name in logged}
+    return loss.item(), gradient, {name: logged[name] for name in TOKEN_MEANS if name in logged}
 
 
 def test_one_backward_per_prompt_equals_one_for_all(validated, tmp_path, monkeypatch):
@@ -50,7 +50,7 @@ def test_one_backward_per_prompt_equals_one_for_all(validated, tmp_path, monkeyp
     original = VideoGRPOTrainer._compute_loss
 
     def compared(trainer, model, inputs):
-        for loss_type in _LOSS_TYPES if trainer.state.global_step else ():
+        for loss_type in LOSS_TYPES if trainer.state.global_step else ():
             trainer.loss_type = loss_type
             loss, gradient, metrics = measure(trainer, original, model, inputs)
             expected_loss, expected, expected_metrics = measure(trainer, one_backward, model, inputs)

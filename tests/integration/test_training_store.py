@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from helpers.s3_servers import buckets, free_port
 from helpers.training import FLAGS, train
 from rarft import steps
-from rarft.checkpoint.local import verified
+from rarft.checkpoint.local import verify_checkpoint
 from rarft.checkpoint.locate import CHECKPOINT_JSON
 from rarft.errors import InputError
 from rarft.storage import s3
@@ -131,7 +131,7 @@ def test_another_runs_checkpoint_by_its_uri_is_refused_and_changes_nothing(kille
         train(validated, tmp_path, *SAVING, "--resume_from_checkpoint", f"{RUN}/checkpoint-final")
     final, entries = train(validated, tmp_path, *SAVING, "--resume_from_checkpoint", f"{RUN}/checkpoint-4")
     assert [entry["step"] for entry in entries if "reward" in entry] == [5, 6]
-    assert verified(final.parent / "checkpoint-6")["step"] == 6
+    assert verify_checkpoint(final.parent / "checkpoint-6")["step"] == 6
 
 
 def test_what_cannot_be_written_to_is_told_before_training(store, validated, tmp_path, monkeypatch):

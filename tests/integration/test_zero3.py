@@ -13,7 +13,7 @@ from helpers.fixed_rollouts import fixed_rollouts
 from helpers.paths import HELPERS, ROOT
 from helpers.training import FLAGS, train
 from rarft import steps
-from rarft.checkpoint.local import verified
+from rarft.checkpoint.local import verify_checkpoint
 from rarft.training import trainer as trainer_module
 
 BREVITY = """
@@ -143,7 +143,7 @@ def test_two_ranks_then_one_then_two_train_as_two_do(on_two_ranks, validated, tm
     shutil.copytree(on_two_ranks[0] / "checkpoint-2", run / "checkpoint-2")
     shutil.copy(on_two_ranks[0] / "training.jsonl", run)
     fixed(tmp_path, validated, 1, 29551, "--max_steps", "4", *SAVING)
-    verified(run / "checkpoint-4")
+    verify_checkpoint(run / "checkpoint-4")
     _, entries = fixed(tmp_path, validated, 2, 29553, "--max_steps", "6", *SAVING)
     assert len(list((run / "checkpoint-6").glob("global_step*/*optim_states.pt"))) == 2
     seeds = list(map(int, (tmp_path / "seeds").read_text().split()))
@@ -192,7 +192,7 @@ def test_torchrun_starts_a_run_again_that_lost_a_rank(validated, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "died").exists()
     assert "going on from checkpoints/rarft/checkpoint-2" in done.stdout
-    verified(tmp_path / "checkpoints" / "rarft" / "checkpoint-4")
+    verify_checkpoint(tmp_path / "checkpoints" / "rarft" / "checkpoint-4")
 
 
 LORA = ("--use_peft", "true", "--gradient_checkpointing", "true", "--learning_rate", "1e-3")
@@ -247,6 +247,6 @@ def test_lora_resumes(validated, tmp_path):
     assert (whole / "checkpoint-2" / "adapter_model.safetensors").exists()
     shutil.copytree(whole / "checkpoint-2", tmp_path / "cut" / "checkpoints" / "rarft" / "checkpoint-2")
     cut, _ = fixed(tmp_path / "cut", validated, 2, 29563, *flags)
-    verified(cut / "checkpoint-4")
+    verify_checkpoint(cut / "checkpoint-4")
     weights = [(run / "checkpoint-final" / "model.safetensors").read_bytes() for run in (whole, cut)]
     assert weights[0] == weights[1]

@@ -3,8 +3,8 @@
 A boundary is a step after which all sampled completions have been used. TRL keeps completions in memory only, so a run
 that resumed from another step would sample different ones, and end with different weights.
 
-A launcher sends SIGTERM also when another rank has died. Then this rank waits for the dead one and reaches no boundary.
-A thread ends it, long before the launcher's timeout for a rank that saves a checkpoint.
+A launcher also sends SIGTERM when another rank has died. Then this rank waits for the dead one and reaches no
+boundary. A thread ends it, long before the launcher's timeout for a rank that saves a checkpoint.
 """
 
 import logging

@@ -8,7 +8,7 @@ import pytest
 
 from rarft.annotations.schema import read_samples
 from rarft.training.curriculum import Curriculum
-from rarft.training.data import TrainingDataset, draw, pools_of
+from rarft.training.data import TrainingDataset, draw, make_pools
 
 LEVELS = ("easy", "medium", "hard")
 
@@ -45,7 +45,7 @@ def never(pairs):
 
 
 def drawn(samples, epoch=0, seed=0, queries_per_item="pair", refusable_pool=None, curriculum=None, prompts=1):
-    pools = pools_of(samples, queries_per_item, refusable_pool)
+    pools = make_pools(samples, queries_per_item, refusable_pool)
     rows = TrainingDataset(pools, "{query}", seed, prompts, Curriculum(pools, curriculum) if curriculum else None)
     rows.epoch = epoch
     return rows.samples()
@@ -93,7 +93,7 @@ def test_pair_equals_all_for_items_of_two_queries(validated):
 
 def test_draw_is_uniform_and_independent(samples):
     """Chi-square at the 0.1 % level, over epochs, seeds, pairs of items and pairs of consecutive epochs."""
-    pools = [pool for pool in pools_of(samples, "pair", None) if pool[0].task_type == "refusable"]
+    pools = [pool for pool in make_pools(samples, "pair", None) if pool[0].task_type == "refusable"]
     epochs = [[draw(pool, 0, epoch).query for pool in pools] for epoch in range(3000)]
     seeds = [draw(pools[0], seed, 0).query for seed in range(3000)]
     for queries in (*zip(*epochs, strict=True), seeds):
@@ -114,7 +114,7 @@ def test_draw_is_independent_of_other_items(samples, make_item):
 
 
 def test_rows_are_the_same_after_a_resume_and_for_any_number_of_ranks(samples):
-    rows = TrainingDataset(pools_of(samples, "pair", None), "{query}", 0, 1)
+    rows = TrainingDataset(make_pools(samples, "pair", None), "{query}", 0, 1)
     for epoch in range(6):
         rows.epoch = epoch
         uninterrupted = rows.samples()
@@ -139,7 +139,7 @@ def test_refusable_pool_takes_the_first_queries_of_an_item(make_item):
 def test_all_samples_are_those_that_may_be_drawn(make_item):
     """What the prompt lengths are checked for."""
     samples = make_item(0, answerable=("x", "y"), refusable=("a", "b", "c", "d"))
-    rows = TrainingDataset(pools_of(samples, "pair", 3), "{query}", 0, 1)
+    rows = TrainingDataset(make_pools(samples, "pair", 3), "{query}", 0, 1)
     asked = set()
     for epoch in range(100):
         rows.epoch = epoch
@@ -186,9 +186,9 @@ def test_curriculum_and_refusable_pool(make_item):
 
 
 def test_summary(samples):
-    rows = TrainingDataset(pools_of(samples, "pair", None), "{query}", 0, 4)
+    rows = TrainingDataset(make_pools(samples, "pair", None), "{query}", 0, 4)
     assert rows.summary() == ("3 items, 6 rows per epoch, 50% refusable; 2 more rows, repeated to fill the last batch")
-    rows = TrainingDataset(pools_of(samples, "all", None), "{query}", 0, 4)
+    rows = TrainingDataset(make_pools(samples, "all", None), "{query}", 0, 4)
     assert rows.summary() == "3 items, 12 rows per epoch, 75% refusable"
 
 

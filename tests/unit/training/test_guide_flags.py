@@ -5,7 +5,7 @@ import yaml
 
 from rarft.errors import InputError
 from rarft.training.config import build, frame_sampling, parse, preset, preset_names
-from rarft.training.deepspeed_config import check_saves_whole_weights, deepspeed_file, packaged_deepspeed
+from rarft.training.deepspeed_config import check_gathers_weights, deepspeed_file, packaged_deepspeed
 from rarft.video.decode import FrameSampling
 
 # Flag lines of the guide, verbatim.
@@ -142,14 +142,14 @@ def test_every_preset_makes_a_configuration(monkeypatch, tmp_path):
 
 def test_a_configuration_that_saves_the_weights_in_parts_is_refused(tmp_path):
     for name in packaged_deepspeed():
-        check_saves_whole_weights(deepspeed_file(name))
+        check_gathers_weights(deepspeed_file(name))
     own = tmp_path / "own.json"
     own.write_text('{"zero_optimization": {"stage": 3}}')
     with pytest.raises(InputError, match="stage3_gather_16bit_weights_on_model_save: true"):
-        check_saves_whole_weights(str(own))
+        check_gathers_weights(str(own))
     own.write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
-        check_saves_whole_weights(str(own))
+        check_gathers_weights(str(own))
 
 
 def test_deepspeed_files_go_by_name_or_path(tmp_path):

@@ -10,7 +10,7 @@ from pipelines.local import LocalRun, _training
 from rarft import steps
 from rarft.cluster import train as cluster_train
 from rarft.errors import InputError
-from rarft.training.config import build, parse, yaml_arguments
+from rarft.training.config import build, parse, yaml_to_arguments
 
 # YAML, the same on the command line, and the attributes of TrainingConfig.
 VALUES = [
@@ -163,6 +163,6 @@ def test_file_of_settings_names_no_other(tmp_path):
 
 def test_arguments_are_text_of_one_form():
     text = yaml.safe_dump({"generation_kwargs": {"top_k": 5}, "reward_funcs": ["format"], "exp_name": "--odd"})
-    assert sorted(yaml_arguments(text, "training")) == [
+    assert sorted(yaml_to_arguments(text, "training")) == [
         "--exp_name=--odd", '--generation_kwargs={"top_k": 5}', "--reward_funcs", "format"
     ]  # fmt: skip
