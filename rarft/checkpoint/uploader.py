@@ -25,7 +25,7 @@ from rarft.storage.hashing import hash_text
 from rarft.storage.location import S3Folder
 from rarft.storage.manifest import CorruptFolderError
 from rarft.storage.s3 import StoreError
-from rarft.storage.sync import finish, send_files, upload_folder
+from rarft.storage.sync import commit_upload, upload_files, upload_folder
 
 logger = logging.getLogger(__name__)
 
@@ -105,15 +105,15 @@ class CheckpointUploader:
             self._in_progress.remove(task.folder)
 
     def _upload(self, task: UploadTask) -> None:
-        target = str(self._store.child(task.folder.name))
+        target = self._store.child(task.folder.name)
         self._upload_run_files()
         if task.files is None:
             upload_folder(task.folder, target, CHECKPOINT_JSON)
         elif self._is_main:
             self._upload_with_other_parts(task, task.files)
         else:
-            send_files(task.folder, target, task.files)
-            self._store.child(task.folder.name).write(_part_marker(self._process, task.files), b"")
+            upload_files(task.folder, target, task.files)
+            target.write(_part_marker(self._process, task.files), b"")
         if task.files is not None:
             shutil.rmtree(task.folder)  # no run can resume from a part
         self._rotate()
@@ -130,14 +130,14 @@ class CheckpointUploader:
         """Upload the main process's part, wait for the others, then upload the manifest."""
         target = self._store.child(task.folder.name)
         target.delete(CHECKPOINT_JSON)
-        send_files(task.folder, str(target), files)
+        upload_files(task.folder, target, files)
         expected = {_part_marker(process, part) for process, part in task.other_parts.items()}
         deadline = time.monotonic() + _PART_TIMEOUT_S
         while missing := expected - target.sizes().keys():
             if time.monotonic() > deadline or self._is_cancelled.is_set():
                 raise CorruptFolderError(f"process {min(missing).split('-')[1]} has not uploaded its part")
             time.sleep(_POLL_INTERVAL_S)
-        finish(str(target), CHECKPOINT_JSON, (task.folder / CHECKPOINT_JSON).read_bytes())
+        commit_upload(target, CHECKPOINT_JSON, (task.folder / CHECKPOINT_JSON).read_bytes())
 
     def _join(self) -> None:
         self._queue.put(None)
@@ -186,7 +186,7 @@ class CheckpointUploader:
         self._upload_run_files()
 
     def close_on_exit(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Close, as the exit of a `with` statement. After an error, only finish uploads that have begun."""
+        """Close, as the exit of a `with` statement. After an error, only commit_upload uploads that have begun."""
         if kind is None:
             self.close()
         elif self._thread.is_alive():

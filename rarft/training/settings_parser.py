@@ -19,7 +19,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from transformers import HfArgumentParser
 
-from rarft.errors import InputError, did_you_mean, suggestion
+from rarft.errors import InputError, did_you_mean, suggest_flag
 from rarft.storage.files import existing_file
 from rarft.training.config import TrainingConfig
 from rarft.training.presets import NULL, load_preset, preset_names, read_yaml
@@ -70,7 +70,7 @@ class _Parser(HfArgumentParser):
 
     def error(self, message: str) -> Any:
         message = re.sub(r"^argument (--\w+)[^:]*:", r"\1:", message)
-        raise InputError(f"{message}{suggestion(message, self._option_string_actions)}; see `rarft train --help`")
+        raise InputError(f"{message}{suggest_flag(message, self._option_string_actions)}; see `rarft train --help`")
 
 
 @functools.cache
