@@ -27,7 +27,7 @@ import numpy as np
 from rarft.cli.types import positive
 from rarft.completion import parse_completion
 from rarft.evaluation.metrics import value_at
-from rarft.rewards.completions import completion_text
+from rarft.rewards.columns import completion_text
 from rarft.rewards.explain_correction import refusal_score
 from rarft.storage.fingerprint import fingerprint, of_packages
 from rarft.synthetic import dataset

@@ -9,7 +9,6 @@ import random
 import statistics
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from rarft.embeddings.build import build_store
 from rarft.embeddings.encoder import SentenceEncoder, default_encoder, embedding_key
 from rarft.embeddings.store import ReferenceStore
 from rarft.rewards.explain_correction import ExplainCorrection
+from rarft.storage.location import parse_location
 
 WORDS = ("person", "dog", "opens", "closes", "door", "window", "runs", "sits", "table", "red", "blue", "walks")
 STORE = 100_000  # texts
@@ -48,15 +48,15 @@ def main() -> None:
     corrections = sentences(COMPLETIONS, 1)
     references = [sentences(REFERENCES, 2)] * COMPLETIONS  # a group's completions share their references
     with tempfile.TemporaryDirectory() as folder:
-        store, _ = build_store(references[0], Path(folder), encoder)
+        store, _ = build_store(references[0], parse_location(folder), encoder)
         rng = np.random.default_rng(0)
         vectors = rng.normal(size=(STORE, encoder.dimension)).astype(np.float32)
         store._added |= {
             embedding_key(encoder.fingerprint, f"filler {row}"): vector for row, vector in enumerate(vectors)
         }
-        store.save(Path(folder))
+        store.save(parse_location(folder))
         started = time.perf_counter()
-        loaded = ReferenceStore.load(folder, encoder)
+        loaded = ReferenceStore.load(parse_location(folder), encoder)
         loading = time.perf_counter() - started
         reward = ExplainCorrection(loaded)
         completions = [render_completion("t", "no such moment", correction) for correction in corrections]
@@ -81,7 +81,7 @@ def main() -> None:
         raw.append(time.process_time() - started)
         with tempfile.TemporaryDirectory() as folder:
             started = time.process_time()
-            build_store(texts, Path(folder), encoder)
+            build_store(texts, parse_location(folder), encoder)
             built.append(time.process_time() - started)
     ratio = statistics.median(a / b for a, b in zip(raw, built, strict=True))
     print(

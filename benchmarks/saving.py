@@ -36,7 +36,7 @@ def main() -> None:
         os.chdir(temporary)
         (Path(temporary) / "store").mkdir()
         server = serve(Path(temporary) / "store") if options.store else None
-        steps.sample("sample", {"train": 64})
+        steps.make_dataset("sample", {"train": 64})
         steps.validate("sample/train.json", "valid")
         began = time.perf_counter()
         out = f"{BUCKET}/run" if options.store else "."

@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 def _sample(options: argparse.Namespace) -> None:
     from rarft import steps
 
-    for path in steps.sample(
+    for path in steps.make_dataset(
         options.out, {"train": options.train, "dev": options.dev, "eval": options.eval}, options.seed
     ):
         print(path)
@@ -49,7 +49,7 @@ def _validate(options: argparse.Namespace) -> None:
         without_repairs=options.no_repair,
         split=options.split,
         seed=options.seed,
-        against=options.against,
+        exclude_videos_from=options.against,
     )
     print(summary(report))
     print(f"report: {options.out}/report.html")

@@ -12,7 +12,7 @@ from rarft.checkpoint.locate import check_checkpoint, checkpoint_fingerprint
 from rarft.distributed.shared_work import SharedWork, join_processes, rank_and_size
 from rarft.embeddings.encoder import SentenceEncoder
 from rarft.embeddings.store import ReferenceStore
-from rarft.errors import InputError
+from rarft.errors import InputError, input_name
 from rarft.evaluation.bootstrap import intervals, paired
 from rarft.evaluation.categories import with_rules
 from rarft.evaluation.gates import Gate, parse_gate
@@ -22,7 +22,7 @@ from rarft.evaluation.metrics import HEADLINE, PredictionTable, compute_metrics,
 from rarft.evaluation.predictions import Prediction, QueryKey, key_of, read_predictions, write_predictions
 from rarft.evaluation.report import METRICS_JSON, REPORT_HTML, render_report
 from rarft.evaluation.scoring import scored
-from rarft.models.qwen2_5_vl.load import fetched_checkpoint
+from rarft.models.qwen2_5_vl.load import open_checkpoint
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.reporting.training_log import training_of
 from rarft.storage.files import Location, join_path, make_folder, open_local, write_files
@@ -184,7 +184,8 @@ def evaluate(settings: EvaluationSettings, out: Location) -> dict[str, Any]:
         InputError: data, predictions, checkpoint or judge that cannot be used.
     """
     gates = _check(settings)
-    samples = read_samples(settings.data, "--data") if settings.data else None
+    with input_name("--data"):
+        samples = read_samples(settings.data) if settings.data else None
     make_folder(out)
     join_processes()
     works: list[SharedWork] = []
@@ -205,16 +206,21 @@ def evaluate(settings: EvaluationSettings, out: Location) -> dict[str, Any]:
         reading = None
         checkpoint = settings.checkpoint
         if checkpoint is not None:
-            path = files.enter_context(fetched_checkpoint(checkpoint, "--checkpoint"))
-            reading = PromptConfig.of(path)
+            with input_name("--checkpoint"):
+                path = files.enter_context(open_checkpoint(checkpoint))
+            reading = PromptConfig.load(path)
         if checkpoint is not None and reading is not None:
             asked = (samples or [], reading, settings, out)
             if settings.base:
-                with fetched_checkpoint(settings.base, "--base") as other:
+                with ExitStack() as opened:
+                    with input_name("--base"):
+                        other = opened.enter_context(open_checkpoint(settings.base))
                     base_rows, work = _completed(settings.base, other, "--base", *asked)
                 works.append(work)
             if settings.also_evaluate:
-                with fetched_checkpoint(settings.also_evaluate, "--also-evaluate") as other:
+                with ExitStack() as opened:
+                    with input_name("--also-evaluate"):
+                        other = opened.enter_context(open_checkpoint(settings.also_evaluate))
                     third_rows, work = _completed(settings.also_evaluate, other, "--also-evaluate", *asked)
                 works.append(work)
             rows, work = _completed(checkpoint, path, "--checkpoint", *asked)

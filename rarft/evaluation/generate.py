@@ -15,7 +15,7 @@ from transformers import AutoConfig, GenerationConfig
 
 from rarft.annotations.schema import Sample
 from rarft.checkpoint.locate import checkpoint_path
-from rarft.errors import InputError
+from rarft.errors import InputError, input_name
 from rarft.models.qwen2_5_vl.load import load_model, load_processor
 from rarft.models.qwen2_5_vl.prompt_check import check_prompts
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
@@ -54,7 +54,8 @@ class TransformersBackend:
         # torchrun's processes take a GPU each.
         self._device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
         dtype = torch.bfloat16 if on_gpu else torch.float32
-        self._model: Any = load_model(checkpoint, what, dtype).to(self._device).eval()
+        with input_name(what):
+            self._model: Any = load_model(checkpoint, dtype).to(self._device).eval()
         enable_cached_features(self._model)
         ends = {name: generation[name] for name in ("eos_token_id", "pad_token_id")}
         # What is left open below would be filled from here: a checkpoint's own repetition penalty is not greedy.
@@ -143,7 +144,8 @@ class Predictor:
         Raises:
             InputError: it cannot be loaded, or its chat template does not render a prompt's query and video.
         """
-        processor = load_processor(checkpoint, what)
+        with input_name(what):
+            processor = load_processor(checkpoint)
         self._tokenizer = processor.tokenizer
         path = checkpoint_path(checkpoint)
         ends = GenerationConfig.from_pretrained(path).eos_token_id if _has_generation_config(path) else None
@@ -156,7 +158,8 @@ class Predictor:
         config = AutoConfig.from_pretrained(path)
         self._encoder = PromptEncoder(processor, config, reading.sampling, read, BACKENDS[backend].keeps_frames)
         self._reading = reading
-        check_prompts(samples, self._encoder, reading.prompt, f"{what} {checkpoint}")
+        with input_name(what):
+            check_prompts(samples, self._encoder, reading.prompt, checkpoint)
         self.backend: Backend = BACKENDS[backend](checkpoint, what, generation)
 
     def _encode(self, sample: Sample) -> tuple[str, PromptInputs]:

@@ -9,8 +9,7 @@ from typing import Any
 
 import msgspec
 
-from rarft.annotations.file_index import base_name, read_boolean
-from rarft.annotations.query_checks import DIFFICULTY_KEYS, known_difficulty
+from rarft.annotations.parsing import DIFFICULTY_KEYS, base_name, parse_boolean, parse_difficulty
 from rarft.annotations.schema import Sample, Source
 from rarft.completion import find_segment, parse_completion
 from rarft.errors import InputError
@@ -103,7 +102,7 @@ _TRUTHS = {"yes": True, "relevant": True, "no": False, "irrelevant": False}
 
 def _relevant(value: Any) -> bool | None:
     word = value.strip().lower() if isinstance(value, str) else None
-    return _TRUTHS[word] if word in _TRUTHS else read_boolean(value)
+    return _TRUTHS[word] if word in _TRUTHS else parse_boolean(value)
 
 
 def _published(row: dict[str, Any], number: int, file: str) -> Prediction:
@@ -138,7 +137,7 @@ def _published(row: dict[str, Any], number: int, file: str) -> Prediction:
         contrast_answer=None,
         reference_queries=[],
         categories=_categories(row.get("gt_categories")),
-        difficulty=known_difficulty(next((row[key] for key in DIFFICULTY_KEYS if row.get(key) is not None), None)),
+        difficulty=parse_difficulty(next((row[key] for key in DIFFICULTY_KEYS if row.get(key) is not None), None)),
         captions=[],
         source=Source(file, number, 0),
         extra={},

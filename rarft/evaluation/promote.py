@@ -3,13 +3,14 @@
 import json
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rarft.checkpoint.locate import CHECKPOINT_JSON, check_checkpoint, checkpoint_path
-from rarft.errors import CheckFailedError, InputError
+from rarft.errors import CheckFailedError, InputError, input_name
 from rarft.evaluation.report import METRICS_JSON
-from rarft.models.qwen2_5_vl.load import fetched_checkpoint
+from rarft.models.qwen2_5_vl.load import open_checkpoint
 from rarft.storage import s3
 from rarft.storage.files import Location, join_path, local_path, make_folder, open_local, replace_folder
 from rarft.storage.manifest import CorruptFolderError, hash_files, verify_folder, write_manifest
@@ -54,9 +55,11 @@ def promote(checkpoint: str, evaluation: Location, destination: Location) -> str
     in_store = s3.is_object_uri(destination)
     beside = None if in_store else local_path(str(destination), "--to").parent
     with (
-        fetched_checkpoint(checkpoint, "--checkpoint") as source,
+        ExitStack() as files,
         tempfile.TemporaryDirectory(prefix=".unfinished-", dir=beside) as temporary,
     ):
+        with input_name("--checkpoint"):
+            source = files.enter_context(open_checkpoint(checkpoint))
         origin, folder = Path(checkpoint_path(source)), Path(temporary) / "checkpoint"
         if not origin.is_dir():
             raise InputError(f"--checkpoint {checkpoint}: lies on a hub; give a folder or URI of `rarft train`")

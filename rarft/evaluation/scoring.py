@@ -8,31 +8,23 @@ import msgspec
 from rarft.embeddings.store import ReferenceStore
 from rarft.evaluation.predictions import Prediction
 from rarft.evaluation.sample_stats import ScoredPrediction
+from rarft.rewards.columns import BEST_SIMILARITY, DEFAULT_REWARDS, apply_reward
 from rarft.rewards.registry import resolve_rewards
-from rarft.rewards.replay import reward_columns
 
-REWARDS = ["format", "refuse_iou", "explain_correction"]
-_NEAREST = "explain_correction/best_similarity"
+REWARDS = list(DEFAULT_REWARDS)
 
 
 def _rewards(predictions: Sequence[Prediction], name: str, reward: Any, parts: dict[str, list[Any]]) -> list[Any]:
     """A reward of every prediction, in one call; None where it needs a duration that is not known."""
     usable = [index for index, row in enumerate(predictions) if row.sample.duration or name != "refuse_iou"]
-    rows: dict[str, list[Any]] = {}
-    for index in usable:
-        for column, given in reward_columns(predictions[index].sample).items():
-            rows.setdefault(column, []).extend(given)
     values: list[Any] = [None] * len(predictions)
     if not usable:
         return values
-    scores = reward(
-        prompts=[predictions[index].sample.query for index in usable],
-        completions=[predictions[index].completion for index in usable],
-        completion_ids=[[] for _ in usable],
-        log_metric=lambda *_: None,
+    scores = apply_reward(
+        reward,
+        [predictions[index].sample for index in usable],
+        [predictions[index].completion for index in usable],
         log_extra=parts.__setitem__,
-        trainer_state=None,
-        **rows,
     )
     for index, score in zip(usable, scores, strict=True):
         values[index] = score
@@ -54,7 +46,7 @@ def scored(predictions: Sequence[Prediction], store: ReferenceStore) -> list[Pre
     ]
     pairs = [(str(judged[index].response.answer), [predictions[index].sample.gt_answer]) for index in refusals]
     alike = {index: values[0] for index, values in zip(refusals, store.similarities(pairs), strict=True)}
-    nearest = parts.get(_NEAREST) or [None] * len(predictions)
+    nearest = parts.get(BEST_SIMILARITY) or [None] * len(predictions)
     return [
         msgspec.structs.replace(
             prediction,

@@ -10,7 +10,7 @@ from transformers import AutoConfig, PrinterCallback, TrainerCallback
 
 from rarft.checkpoint.locate import checkpoint_path
 from rarft.checkpoint.uploader import CheckpointUploader
-from rarft.errors import InputError
+from rarft.errors import InputError, input_name
 from rarft.models.qwen2_5_vl.load import load_processor
 from rarft.models.qwen2_5_vl.prefetch import PromptPrefetcher
 from rarft.models.qwen2_5_vl.prompt_check import check_prompts
@@ -121,20 +121,23 @@ def _build_trainer(
     callbacks: list[TrainerCallback],
     guard: StepGuard,
 ) -> VideoGRPOTrainer:
-    args = run.args
-    processor = load_processor(args.model_name_or_path, "--model_name_or_path")
-    model_config = AutoConfig.from_pretrained(checkpoint_path(args.model_name_or_path))
-    prefetcher = _make_prefetcher(args, processor, model_config)
-    rows.on_draw = prefetcher.announce
-    encoder, prompt = prefetcher.encoder, prompt_config.prompt
-    check_prompts(rows.all_samples, encoder, prompt, f"--model_name_or_path {args.model_name_or_path}")
-    check_prompt_lengths([*rows.all_samples, *run.eval_samples], encoder, prompt, args.max_prompt_length)
+    args, prompt = run.args, prompt_config.prompt
+    with input_name("--model_name_or_path"):
+        processor = load_processor(args.model_name_or_path)
+        model_config = AutoConfig.from_pretrained(checkpoint_path(args.model_name_or_path))
+        prefetcher = _make_prefetcher(args, processor, model_config)
+        check_prompts(rows.all_samples, prefetcher.encoder, prompt, args.model_name_or_path)
+    samples = [*rows.all_samples, *run.eval_samples]
+    check_prompt_lengths(samples, prefetcher.encoder, prompt, args.max_prompt_length)
+    with input_name("--model_name_or_path"):
+        model = load_policy(args)
+    rows.on_draw = prefetcher.prefetch
     _set_trainer_arguments(args, model_config)
     try:
         trainer = VideoGRPOTrainer(
             prefetcher=prefetcher,
             guard=guard,
-            model=load_policy(args),
+            model=model,
             reward_funcs=run.rewards,
             args=args,
             train_dataset=rows.dataset(),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rarft.annotations.schema import read_samples
-from rarft.errors import InputError
+from rarft.errors import InputError, input_name
 from rarft.progress import progress
 from rarft.segments import Segment
 from rarft.training.config import frame_sampling
@@ -24,8 +24,9 @@ def _list_videos(settings: dict[str, Any]) -> list[tuple[str, Segment | None]]:
     videos: dict[tuple[str, Segment | None], None] = {}
     for name in ("train_data_path", "eval_data_path"):
         if settings[name]:
-            for sample in read_samples(settings[name], f"--{name}"):
-                videos[(sample.video, sample.crop)] = None
+            with input_name(f"--{name}"):
+                samples = read_samples(settings[name])
+            videos |= {(sample.video, sample.crop): None for sample in samples}
     return list(videos)
 
 

@@ -10,7 +10,7 @@ from transformers import AutoConfig
 from rarft.annotations.schema import Sample, read_samples
 from rarft.checkpoint.locate import check_checkpoint, checkpoint_path
 from rarft.errors import InputError, input_name
-from rarft.models.qwen2_5_vl.load import load_processor, local_checkpoint
+from rarft.models.qwen2_5_vl.load import download_checkpoint, load_processor
 from rarft.models.qwen2_5_vl.prompt_check import check_prompts
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, PromptInputs
 from rarft.prompts import load_prompt_template
@@ -68,9 +68,12 @@ def inspect_prompt(arguments: list[str]) -> str:
     with input_name("--model_name_or_path"):
         check_checkpoint(name)
     template = load_prompt_template(settings["prompt_type"])
-    sample = _find_sample(read_samples(settings["train_data_path"], "--train_data_path"), query_id)
+    with input_name("--train_data_path"):
+        samples = read_samples(settings["train_data_path"])
+    sample = _find_sample(samples, query_id)
     encoder = _load_encoder(settings)
-    check_prompts([sample], encoder, template, f"--model_name_or_path {name}")
+    with input_name("--model_name_or_path"):
+        check_prompts([sample], encoder, template, name)
     messages = make_row(sample, template)["prompt"]
     frames = encoder.read_video(messages)
     return _describe(sample, frames, encoder.build_inputs(messages, frames), encoder)
@@ -79,8 +82,9 @@ def inspect_prompt(arguments: list[str]) -> str:
 def _load_encoder(settings: dict[str, Any]) -> PromptEncoder:
     with input_name("--work_dir"):
         work_dir = local_path(settings["work_dir"])
-    model = local_checkpoint(settings["model_name_or_path"], work_dir, "--model_name_or_path")
-    processor = load_processor(model, "--model_name_or_path")
+    with input_name("--model_name_or_path"):
+        model = download_checkpoint(settings["model_name_or_path"], work_dir)
+        processor = load_processor(model)
     return PromptEncoder(processor, AutoConfig.from_pretrained(checkpoint_path(model)), frame_sampling(settings))
 
 

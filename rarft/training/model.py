@@ -16,15 +16,13 @@ from rarft.storage.manifest import hash_files, write_manifest
 from rarft.training.config import TrainingConfig
 from rarft.training.trainer import MAX_SHARD, VideoGRPOTrainer
 
-_FLAG = "--model_name_or_path"
-
 
 def load_policy(args: TrainingConfig) -> Any:
     """Return the model in its training precision, with the vision tower frozen by `--fix_vit`."""
     # DeepSpeed has its own float32 master weights. Without it the weights themselves must be float32.
     dtype = torch.bfloat16 if args.bf16 and args.deepspeed else torch.float32
     options = {"attn_implementation": args.attn_implementation} if args.attn_implementation else {}
-    model = load_model(args.model_name_or_path, _FLAG, dtype, **options)
+    model = load_model(args.model_name_or_path, dtype, **options)
     if args.fix_vit:
         for name, parameter in model.model.visual.named_parameters():
             parameter.requires_grad = name.startswith(MERGER)  # decision D14
@@ -63,7 +61,7 @@ def _merge_adapters(adapters: Path, merged: Path, args: TrainingConfig) -> None:
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     unset_hf_deepspeed_config()  # only this rank loads a model, and it must not be partitioned
-    base = load_model(args.model_name_or_path, _FLAG, torch.bfloat16 if args.bf16 else torch.float32)
+    base = load_model(args.model_name_or_path, torch.bfloat16 if args.bf16 else torch.float32)
     PeftModel.from_pretrained(base, adapters).merge_and_unload().save_pretrained(merged, max_shard_size=MAX_SHARD)
 
 

@@ -118,7 +118,8 @@ def check_model_fits(settings: dict[str, Any]) -> None:
     name = settings["model_name_or_path"]
     # Without DeepSpeed the weights are float32.
     parameter_gb = (2 if deepspeed and (settings["bf16"] or settings["fp16"]) else 4) / 1e9
-    weights_gb = count_parameters(name, "--model_name_or_path") * parameter_gb
+    with input_name("--model_name_or_path"):
+        weights_gb = count_parameters(name) * parameter_gb
     device = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
     memory_gb = torch.cuda.get_device_properties(device).total_memory / 1e9
     if weights_gb <= memory_gb:
@@ -173,7 +174,7 @@ def check_prompt_lengths(samples: list[Sample], encoder: PromptEncoder, template
         InputError: A prompt is longer. The message names its item.
     """
     for sample in samples:
-        if (tokens := encoder.text_tokens(make_row(sample, template)["prompt"])) > max_tokens:
+        if (tokens := encoder.count_text_tokens(make_row(sample, template)["prompt"])) > max_tokens:
             raise InputError(
                 f"--max_prompt_length {max_tokens}: the text of {sample.id} (item {sample.source.item} of "
                 f"{sample.source.file}) has {tokens} tokens; raise the limit or shorten the query"

@@ -11,10 +11,12 @@ from rarft.annotations.schema import Sample, read_samples
 from rarft.embeddings.encoder import SentenceEncoder
 from rarft.embeddings.store import ReferenceStore
 from rarft.errors import input_name
-from rarft.models.qwen2_5_vl.load import local_checkpoint
+from rarft.models.qwen2_5_vl.load import download_checkpoint
 from rarft.prompts import load_prompt_template
-from rarft.rewards.registry import RewardFunction, resolve_rewards
+from rarft.rewards.columns import RewardFunction
+from rarft.rewards.registry import resolve_rewards
 from rarft.storage.files import local_path
+from rarft.storage.location import parse_location
 from rarft.training.config import TrainingConfig, build_config
 from rarft.training.data import filter_trainable
 from rarft.training.deepspeed_config import prepare_deepspeed
@@ -98,30 +100,32 @@ def prepare_run(arguments: list[str]) -> PreparedRun:
 def _read_data(settings: dict[str, Any]) -> tuple[list[Sample], list[Sample]]:
     """Return the samples for training, and those for evaluation during training."""
     path, eval_path = settings["train_data_path"], settings["eval_data_path"]
-    data = read_samples(path, "--train_data_path")
     with input_name("--train_data_path"):
+        data = read_samples(path)
         samples = filter_trainable(data, path)
     if skipped := len(data) - len(samples):
         logger.warning("%d of %d queries skipped, because the duration of their video is unknown", skipped, len(data))
     if not eval_path:
         return samples, []
-    data = read_samples(eval_path, "--eval_data_path")
     with input_name("--eval_data_path"):
-        return samples, filter_trainable(data, eval_path)
+        return samples, filter_trainable(read_samples(eval_path), eval_path)
 
 
 def _load_references(settings: dict[str, Any]) -> ReferenceStore:
-    encoder = SentenceEncoder(settings["encoder"])
+    with input_name("--encoder"):
+        encoder = SentenceEncoder(settings["encoder"])
     if not settings["embeddings"]:
         return ReferenceStore.empty(encoder)
-    return ReferenceStore.load(settings["embeddings"], encoder)
+    with input_name("--embeddings"):
+        return ReferenceStore.load(parse_location(settings["embeddings"]), encoder)
 
 
 def _build_args(settings: dict[str, Any], paths: RunPaths) -> TrainingConfig:
     """Return the configuration, with a model of an object store downloaded."""
     with input_name("--work_dir"):
         work_dir = local_path(settings["work_dir"])
-    model = local_checkpoint(settings["model_name_or_path"], work_dir, "--model_name_or_path")
+    with input_name("--model_name_or_path"):
+        model = download_checkpoint(settings["model_name_or_path"], work_dir)
     if settings["deepspeed"] not in (None, "none"):
         prepare_deepspeed(settings["use_cpu"])
     return build_config({**settings, "model_name_or_path": model}, paths.local)

@@ -33,7 +33,7 @@ from rarft.models.qwen2_5_vl.logprobs import (
     shared_prefix_logps,
 )
 from rarft.models.qwen2_5_vl.prefetch import PromptPrefetcher
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs, video_of
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs, video_path
 from rarft.models.qwen2_5_vl.rollout import generate, vision_token_ids
 from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
 from rarft.models.qwen2_5_vl.vision_features import enable_cached_features, encode_video, is_frozen
@@ -127,9 +127,9 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
         So every rank computes the same number of forwards.
         """
         try:
-            return self._prefetcher.take(messages)
+            return self._prefetcher.get(messages)
         except VideoError as error:
-            self._skipped_videos.add(index, video_of(messages), str(error))
+            self._skipped_videos.add(index, video_path(messages), str(error))
             return self._prefetcher.encoder.placeholder_inputs(messages)
 
     def _generate_single_turn(

@@ -9,7 +9,7 @@ from torch import Tensor
 from trl import GRPOTrainer
 
 from rarft.models.qwen2_5_vl.prompt_encoder import prompt_text
-from rarft.rewards.completions import completion_text
+from rarft.rewards.columns import completion_text
 from rarft.training.config import TrainingConfig
 from rarft.training.console import completions_block
 from rarft.training.stopwatch import Stopwatch

@@ -27,7 +27,7 @@ def test_each_distinct_text_is_encoded_once(validated, tmp_path, encoder):
     whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert steps.embed(str(validated), str(tmp_path)) == 0
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole
-    texts = {text for sample in read_samples(str(validated), "data") for text in sample.reference_queries}
+    texts = {text for sample in read_samples(str(validated)) for text in sample.reference_queries}
     assert number == len(texts)
     store = ReferenceStore.load(str(tmp_path), encoder)
     store.similarities([("anything", sorted(texts))])
@@ -98,8 +98,8 @@ def test_an_unchanged_text_is_not_encoded_again(tmp_path, encoder, monkeypatch):
     assert (encoded, number, len(store)) == (["a bird sings"], 1, 3)
 
 
-def test_a_run_that_was_killed_is_completed_and_what_it_had_is_kept(tmp_path, dying_encoder):
-    encoder, texts = dying_encoder, [f"sentence number {number}" for number in range(6)]
+def test_a_run_that_was_killed_is_completed_and_what_it_had_is_kept(tmp_path, crashing_encoder):
+    encoder, texts = crashing_encoder, [f"sentence number {number}" for number in range(6)]
     with pytest.raises(KeyboardInterrupt):
         build_store(texts, tmp_path, encoder)
     with pytest.raises(InputError, match="cannot be read"):  # nothing half-written looks complete

@@ -104,8 +104,8 @@ def test_a_reward_that_never_applied_has_no_curve():
 
 
 def test_a_video_is_decoded_and_encoded_once_for_all_of_its_queries(validated):
-    samples = read_samples(str(validated), "data")
-    predictor = Predictor("tiny", PromptConfig.of("tiny"))
+    samples = read_samples(str(validated))
+    predictor = Predictor("tiny", PromptConfig.load("tiny"))
     completions = [
         text for batch in in_batches(samples, 4) for text in predictor.complete([samples[index] for index in batch])
     ]

@@ -20,6 +20,7 @@ from rarft.checkpoint.locate import CHECKPOINT_JSON
 from rarft.embeddings.encoder import default_encoder
 from rarft.embeddings.store import ReferenceStore
 from rarft.evaluation.report import METRICS_JSON
+from rarft.storage.location import LocalFolder
 from rarft.storage.manifest import verify_folder
 from rarft.storage.sync import download_folder
 
@@ -110,7 +111,7 @@ def test_a_run_without_evaluation_data_is_labelled_in_sample(cli, sample_set, tm
     assert "training settings are the preset `tiny`" in done.stdout
     assert (out / "checkpoints" / "rarft" / "checkpoint-final" / "model.safetensors").exists()
     (embeddings,) = out.glob("pipeline/*/embed/embeddings")
-    ReferenceStore.load(str(embeddings), default_encoder())
+    ReferenceStore.load(LocalFolder(embeddings), default_encoder())
     quarantine = (out / "validation" / "quarantine.jsonl").read_text().splitlines()
     assert len(quarantine) == 2
     assert all("video not found" in line for line in quarantine)

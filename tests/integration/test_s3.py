@@ -16,6 +16,7 @@ from rarft.embeddings.build import build_store
 from rarft.embeddings.encoder import default_encoder
 from rarft.embeddings.store import ReferenceStore
 from rarft.errors import InputError
+from rarft.storage.location import S3Folder
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,10 @@ def test_annotations_are_read_from_the_store(bucket, sample_set, tmp_path):
     bucket.upload_file(str(sample_set / "train.json"), "riq", "sets/train.json")
     bucket.upload_file(str(sample_set / "eval.json"), "riq", "sets/eval.json")
     report = steps.validate(
-        "s3://riq/sets/train.json", str(tmp_path / "out"), probe_videos=False, against="s3://riq/sets/eval.json"
+        "s3://riq/sets/train.json",
+        str(tmp_path / "out"),
+        probe_videos=False,
+        exclude_videos_from="s3://riq/sets/eval.json",
     )
     assert report["counts"]["accepted"] == 16
     assert report["annotations"] == "train.json"
@@ -76,19 +80,19 @@ def test_references_are_embedded_in_the_store_once(bucket, validated):
     assert steps.embed("s3://riq/valid", "s3://riq/embeddings") > 0
     assert keys(bucket, "embeddings") == ["embeddings/embeddings.safetensors", "embeddings/index.json"]
     assert steps.embed("s3://riq/valid/riq.jsonl", "s3://riq/embeddings") == 0
-    store = ReferenceStore.load("s3://riq/embeddings", default_encoder())
-    references = {text for sample in read_samples(str(validated), "data") for text in sample.reference_queries}
+    store = ReferenceStore.load(S3Folder("s3://riq/embeddings"), default_encoder())
+    references = {text for sample in read_samples(str(validated)) for text in sample.reference_queries}
     store.similarities([("a ring", sorted(references))])
     assert store.misses == 0
 
 
-def test_what_a_killed_embedding_had_is_kept_in_the_store(bucket, dying_encoder):
-    encoder, texts = dying_encoder, [f"sentence number {number}" for number in range(6)]
+def test_what_a_killed_embedding_had_is_kept_in_the_store(bucket, crashing_encoder):
+    encoder, texts = crashing_encoder, [f"sentence number {number}" for number in range(6)]
     with pytest.raises(KeyboardInterrupt):
-        build_store(texts, "s3://riq/killed", encoder)
-    with pytest.raises(InputError, match=r"--embeddings s3://riq/killed/index.json: cannot be read \(no such object"):
-        ReferenceStore.load("s3://riq/killed", encoder)
-    store, number = build_store(texts, "s3://riq/killed", encoder)
+        build_store(texts, S3Folder("s3://riq/killed"), encoder)
+    with pytest.raises(InputError, match=r"^s3://riq/killed/index.json: cannot be read \(no such object"):
+        ReferenceStore.load(S3Folder("s3://riq/killed"), encoder)
+    store, number = build_store(texts, S3Folder("s3://riq/killed"), encoder)
     assert (number, len(store)) == (2, 6)
     assert keys(bucket, "killed") == ["killed/embeddings.safetensors", "killed/index.json"]
 

@@ -41,9 +41,9 @@ def launch(folder, program, ranks, port, *flags):
 
 
 @pytest.fixture(scope="module")
-def trained(with_a_broken_video, tmp_path_factory):
+def trained(data_with_broken_video, tmp_path_factory):
     """Two steps on two ranks, each followed by an evaluation; one video cannot be read: the run and its log."""
-    data = str(with_a_broken_video[0])
+    data = str(data_with_broken_video[0])
     folder = tmp_path_factory.mktemp("zero3")
     steps.embed(data, str(folder / "embeddings"))
     return launch(

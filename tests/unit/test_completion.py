@@ -91,7 +91,7 @@ def test_templates(tmp_path):
     with pytest.raises(InputError, match=r"has several \{video\}"):
         load_prompt_template(str(own))
     own.write_text("nothing to fill")
-    with pytest.raises(InputError, match=r"has no \{query\}"):
+    with pytest.raises(InputError, match=r"\{query\} is missing"):
         load_prompt_template(str(own))
     with pytest.raises(InputError, match="no such template"):
         load_prompt_template("nope")

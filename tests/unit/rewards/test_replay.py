@@ -11,7 +11,7 @@ from rarft.completion import format_segment, render_completion
 def predictions(validated, tmp_path):
     """A perfect completion for every sample, but the first, which has no tags."""
     rows = []
-    for index, sample in enumerate(read_samples(str(validated), "data")):
+    for index, sample in enumerate(read_samples(str(validated))):
         if sample.segment is not None:
             text = render_completion("t", format_segment(sample.segment))
         else:

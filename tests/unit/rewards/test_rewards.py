@@ -191,10 +191,10 @@ def test_rewards_from_a_file_and_from_a_module(own_file, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("my_custom_reward", "no such reward; use some of format.*path/to/file.py:function"),
-        ("OWN:nothing", "has no function nothing"),
-        ("OWN:number", "has no function number"),
-        ("missing.py:f", "no file missing.py"),
+        ("my_custom_reward", "no such reward; use format.*path/to/file.py:function"),
+        ("OWN:nothing", "no function nothing in"),
+        ("OWN:number", "no function number in"),
+        ("missing.py:f", "no such file missing.py"),
         ("no.such.module:f", "cannot be imported"),
     ],
 )
