@@ -135,11 +135,11 @@ class ResumeResolver:
         local = find_newest(self._run) if self._is_shared else None
         if self._store is None:
             return local, None
-        fetched = remote.fetch_newest(self._store, self._run, parse_step(local.name) if local else -1)
-        if fetched is None:
+        downloaded = remote.fetch_newest(self._store, self._run, parse_step(local.name) if local else -1)
+        if downloaded is None:
             return local, None
         self._download_run_files(self._store)
-        return fetched, self._store.child(fetched.name)
+        return downloaded, self._store.child(downloaded.name)
 
     def _download_run_files(self, store: S3Folder) -> None:
         """Download the log, unless a local one exists, and the step up to which checkpoints are good."""

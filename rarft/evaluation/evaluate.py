@@ -26,6 +26,7 @@ from rarft.models.qwen2_5_vl.load import open_checkpoint
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.reporting.training_log import training_of
 from rarft.storage.files import Location, join_path, make_folder, open_local, write_files
+from rarft.storage.location import parse_location
 
 PREDICTIONS_JSONL = "predictions.jsonl"
 # Of the flag that names a checkpoint, what it is to the evaluation.
@@ -92,7 +93,7 @@ def _completed(
         for sample in samples
     ]
     identity = [checkpoint, held, asdict(reading), queries, settings.backend, settings.batch_size]
-    work = SharedWork(join_path(out, _UNFINISHED), identity)
+    work = SharedWork(parse_location(join_path(out, _UNFINISHED)), identity)
     batches = in_batches(samples, settings.batch_size)
     predictor: list[Predictor] = []  # loaded when there is something to do
 

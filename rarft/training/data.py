@@ -40,13 +40,13 @@ def filter_trainable(samples: list[Sample], path: str) -> list[Sample]:
     Raises:
         InputError: There are none.
     """
-    trainable = [sample for sample in samples if sample.duration is not None]
-    if not trainable:
+    with_duration = [sample for sample in samples if sample.duration is not None]
+    if not with_duration:
         raise InputError(
             f"{path}: no query has a known duration, which the rewards need; add `duration` to the annotations, or "
             "give `rarft validate` access to the videos"
         )
-    return trainable
+    return with_duration
 
 
 def item_key(sample: Sample) -> tuple[str, int]:

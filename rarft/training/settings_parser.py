@@ -36,8 +36,8 @@ def _field_types() -> dict[str, tuple[Any, ...]]:
     """Return the types of each field of `TrainingConfig`, such as (dict, NoneType) for `dict[str, Any] | None`."""
     types = {}
     for name, hint in get_type_hints(TrainingConfig).items():
-        members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        types[name] = tuple(get_origin(member) or member for member in members)
+        options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        types[name] = tuple(get_origin(option) or option for option in options)
     return types
 
 
