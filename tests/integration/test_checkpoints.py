@@ -326,7 +326,7 @@ def test_disk_that_fills_up_leaves_incomplete_checkpoint(validated, tmp_path, un
 
 
 def test_run_folder_is_locked(validated, tmp_path, monkeypatch):
-    monkeypatch.setattr("rarft.storage.files._TIMEOUT_S", 0.0)
+    monkeypatch.setattr("rarft.storage.files._LOCK_TIMEOUT_S", 0.0)
     run = tmp_path / "checkpoints" / "rarft"
     run.mkdir(parents=True)
     with lock_folder(run, "--exp_name"), pytest.raises(InputError, match="in use by another process"):
