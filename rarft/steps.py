@@ -12,7 +12,7 @@ from typing import Any
 
 from rarft.errors import CheckFailedError, InputError, input_name
 from rarft.rewards.columns import DEFAULT_REWARDS
-from rarft.storage.files import existing_folder, local_path, place_of
+from rarft.storage.files import existing_folder, local_path
 from rarft.storage.location import LocalFolder, Location, open_local, parse_location
 
 
@@ -79,7 +79,7 @@ def validate(
         probe_videos: Whether to open the videos.
         video_cache: Cache of video metadata; default: in the user's cache folder.
         without_repairs: Names of repairs to skip.
-        split: Fraction of the videos to hold out; default: none.
+        split: Fraction of the queries to train on; default: no split.
         seed: Random seed for the split.
         exclude_videos_from: Annotation file whose videos are excluded.
 
@@ -113,6 +113,13 @@ def validate(
         with input_name("--out"):
             location = parse_location(out)
         return run(source, location, videos, settings)
+
+
+def format_validation(report: dict[str, Any]) -> str:
+    """Return the report of `validate` as a few lines of text."""
+    from rarft.annotations.validate import summary
+
+    return summary(report)
 
 
 def _video_root(annotations: str, video_root: str | None) -> Location:
@@ -240,6 +247,9 @@ def fingerprint(
 
 def train(arguments: list[str]) -> str:
     """Train with the flags of `rarft train`; return the path or URI of the final checkpoint."""
+    from rarft.distributed.launch import exit_with_parent
+
+    exit_with_parent()
     from rarft.training.train import train as run
 
     return run(arguments)
@@ -348,26 +358,55 @@ def score(
     return replay(rows, dict(zip(reward_funcs, functions, strict=True)), weights, location)
 
 
-def evaluate(checkpoint: str | None, data: str | None, out: str, **options: Any) -> dict[str, Any]:
-    """Evaluate a checkpoint or finished predictions; return the metrics.
+def evaluate(
+    checkpoint: str | None,
+    data: str | None,
+    out: str,
+    *,
+    predictions: str | None = None,
+    compare: Sequence[str] = (),
+    gates: Sequence[str] = (),
+    **options: Any,
+) -> dict[str, Any]:
+    """Evaluate a checkpoint or finished predictions, and compare them with others on the same queries.
 
     Args:
-        checkpoint: Checkpoint; None if `predictions` is among the options.
-        data: Validated data.
-        out: Folder to write to.
-        options: Other fields of `rarft.evaluation.evaluate.EvaluationSettings`.
-    """
-    from rarft.evaluation.evaluate import EvaluationSettings
-    from rarft.evaluation.evaluate import evaluate as run
+        checkpoint: Checkpoint to evaluate; None with `predictions`.
+        data: Validated data: riq.jsonl or its folder. Optional if everything is finished predictions.
+        out: Folder to write into.
+        predictions: Finished predictions to evaluate.
+        compare: Checkpoints or finished predictions to compare with, each `[NAME=]CHECKPOINT_OR_PREDICTIONS`. The
+            first is the reference, which gates call `base`.
+        gates: Conditions on the metrics, such as `relevance.f1_avg>=0.70` or `ra_iou.mean>=base`.
+        options: Other fields of `rarft.evaluation.evaluate.EvaluationOptions`.
 
-    return run(EvaluationSettings(checkpoint, data, **options), place_of(out, "--out"))
+    Returns:
+        The content of metrics.json; an empty dict on all but the main process.
+    """
+    from rarft.annotations.schema import read_samples
+    from rarft.evaluation.candidates import parse_candidates
+    from rarft.evaluation.evaluate import EvaluationOptions
+    from rarft.evaluation.evaluate import evaluate as run
+    from rarft.evaluation.gates import parse_gate
+
+    candidates = parse_candidates(checkpoint, predictions, compare)
+    with input_name("--gate"):
+        parsed = [parse_gate(gate, with_base=bool(compare)) for gate in gates]
+    settings = EvaluationOptions(gates=parsed, **options)
+    with input_name("--data"):
+        samples = read_samples(data) if data else None
+    return run(candidates, samples, _output(out), settings)
 
 
 def promote(checkpoint: str, evaluation: str, destination: str) -> str:
     """Copy a checkpoint that passed its gates, with its metrics, to a release location; return that location."""
     from rarft.evaluation.promote import promote as run
 
-    return run(checkpoint, place_of(evaluation, "--evaluation"), place_of(destination, "--to"))
+    with input_name("--evaluation"):
+        evaluation_folder = parse_location(evaluation)
+    with input_name("--to"):
+        destination_folder = parse_location(destination)
+    return run(checkpoint, evaluation_folder, destination_folder)
 
 
 def check_gates(metrics: dict[str, Any]) -> None:
@@ -379,3 +418,43 @@ def check_gates(metrics: dict[str, Any]) -> None:
     failed = [gate["reason"] for gate in metrics.get("gates", []) if not gate["passed"]]
     if failed:
         raise CheckFailedError(f"{len(failed)} of {len(metrics['gates'])} gates not passed: {'; '.join(failed)}")
+
+
+def format_evaluation(metrics: dict[str, Any]) -> str:
+    """Return the headline metrics of `evaluate` as a table for the console."""
+    from rarft.evaluation.report import console_table
+
+    return console_table(metrics)
+
+
+def cancel(job: str, namespace: str | None = None) -> str:
+    """Delete a training job on the cluster; its pods save a checkpoint within their grace period.
+
+    Args:
+        job: Name of the job.
+        namespace: Namespace of the job; default: the current one.
+
+    Returns:
+        The namespace.
+    """
+    from rarft.cluster.cancel import cancel as run
+    from rarft.cluster.client import connect, current_namespace
+
+    namespace = namespace or current_namespace()
+    run(connect(), namespace, job)
+    return namespace
+
+
+def doctor(**options: Any) -> tuple[str, list[str]]:
+    """Check in advance what would fail later.
+
+    Args:
+        options: Fields of `rarft.cluster.doctor.DoctorOptions`.
+
+    Returns:
+        The results as a table for the console, and the names of the failed checks.
+    """
+    from rarft.cluster.doctor import FAILED, DoctorOptions, diagnose, table
+
+    findings = diagnose(DoctorOptions(**options))
+    return table(findings), [finding.check for finding in findings if finding.status == FAILED]

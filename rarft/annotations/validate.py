@@ -51,7 +51,7 @@ def _index_file(path: Path, videos: VideoIndex | None) -> AnnotationIndex:
     index = AnnotationIndex(videos.resolve if videos else None)
     for item in progress(read_items(path), f"reading {path.name}", unit=" items"):
         index.add(item)
-    index.finish()
+    index.build()
     return index
 
 

@@ -85,7 +85,7 @@ class SharedWork:
         wait_for_all()
         return results
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         """Delete the results, and the folder of several works once it is empty."""
         if rank_and_size()[0] == 0:
             self._folder.remove()

@@ -95,8 +95,8 @@ class ReferenceStore:
             raise InputError(f"{location}: {INDEX} does not match {EMBEDDINGS}; run `rarft embed` again")
         if index.fingerprint != encoder.fingerprint:
             raise InputError(
-                f"{location}: made by the encoder {index.encoder}, not by {encoder.name}; run `rarft embed` with the "
-                "encoder of the training"
+                f"{location}: made by {index.encoder}, whose files differ from those of {encoder.name}; run "
+                "`rarft embed` with the encoder of the training"
             )
         return cls(encoder, index.rows, embeddings_ND)
 

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from markupsafe import Markup
 
 from rarft.annotations.schema import Sample
 from rarft.errors import InputError
 from rarft.progress import progress
-from rarft.reporting.html import Html, columns, histogram, page, section, table
+from rarft.reporting.charts import histogram
+from rarft.reporting.html import render_page
 from rarft.rewards.columns import RewardFunction, apply_reward
 from rarft.storage.location import Location
 
@@ -99,7 +101,7 @@ def replay(
             writer = csv.DictWriter(file, header)
             writer.writeheader()
             writer.writerows(table_rows)
-        (folder / REPORT_HTML).write_text(_page(table_rows, ["reward", *rewards]), encoding="utf-8")
+        (folder / REPORT_HTML).write_text(_render_page(table_rows, ["reward", *rewards]), encoding="utf-8")
     return {name: _mean([row[name] for row in table_rows]) for name in ("reward", *rewards)}
 
 
@@ -108,29 +110,34 @@ def _mean(values: list[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _distribution(values: list[float]) -> Html:
-    """Return a histogram from 0, or from the lowest negative value, with its range."""
+def _draw_distribution(values: list[float]) -> Markup:
+    """Draw a histogram from 0, or from the lowest value if it is negative, with its range."""
     low = min(0.0, *values)
-    top = max(max(values) - low, 1e-9)
+    width = max(max(values) - low, 1e-9)
     counts = [0] * _BINS
     for value in values:
-        counts[min(_BINS - 1, int((value - low) / top * _BINS))] += 1
-    return Html(f"{histogram(counts, top, '', open_ended=False)}<p class=note>from {low:.2f} to {low + top:.2f}</p>")
+        counts[min(_BINS - 1, int((value - low) / width * _BINS))] += 1
+    chart = histogram(counts, width, "", open_ended=False)
+    return chart + Markup('<p class="note">from {:.2f} to {:.2f}</p>').format(low, low + width)
 
 
-def _page(rows: list[dict[str, Any]], names: list[str]) -> str:
-    kinds = sorted({row["task_type"] for row in rows})
+def _render_page(rows: list[dict[str, Any]], names: list[str]) -> str:
+    task_types = sorted({row["task_type"] for row in rows})
+    terms = dict.fromkeys(key for row in rows for key in row if isinstance(row[key], float))
     means = [
-        (name, *(_mean([row.get(name) for row in rows if row["task_type"] == kind]) for kind in kinds))
-        for name in dict.fromkeys(key for row in rows for key in row if isinstance(row[key], float))
+        (term, *(_mean([row.get(term) for row in rows if row["task_type"] == task_type]) for task_type in task_types))
+        for term in terms
     ]
-    plots = {name: _distribution([row[name] for row in rows if row[name] is not None] or [0.0]) for name in names}
     lowest = sorted(rows, key=lambda row: row["reward"])[:_MAX_SHOWN]
-    examples = [(row["query"], row["task_type"], row["completion"], *(row[name] for name in names)) for row in lowest]
-    return page(
+    return render_page(
+        "replay.html.j2",
         f"Rewards of {len(rows)} completions",
         "scores.csv contains every term of every completion.",
-        section("Means by task type", table(["term", *kinds], means)),
-        section("Distributions", columns(plots)),
-        section("Lowest rewards first", table(["query", "task", "completion", *names], examples)),
+        task_types=task_types,
+        means=means,
+        names=names,
+        distributions={
+            name: _draw_distribution([row[name] for row in rows if row[name] is not None] or [0.0]) for name in names
+        },
+        lowest=[(row["query"], row["task_type"], row["completion"], *(row[name] for name in names)) for row in lowest],
     )

@@ -47,13 +47,13 @@ def content(store, key):
 
 @pytest.mark.long
 def test_a_run_in_a_store_that_failed_is_gone_on_with(cli, store, tmp_path):
-    cli("sample", "--out", "s3://riq/sample", "--train", "8", "--eval", "4", "--seed", "3")
+    cli("make-dataset", "--out", "s3://riq/sample", "--train", "8", "--eval", "4", "--seed", "3")
     for line in page_lines("commands"):
         done = cli(*shlex.split(line)[1:])
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     store.put_object(Bucket="runs", Key="notes/plan.txt", Body=b"of somebody else")
     command = shlex.split(page_lines("here")[1])[1:]
-    arguments = [*command, "--scratch", tmp_path / "scratch", "-p", "gates=ra_iou.mean>=base"]
+    arguments = [*command, "--work-dir", tmp_path / "scratch", "-p", "gates=ra_iou.mean>=base"]
     arguments += ["-p", "also_evaluate=tiny-truthful"]
     failed = cli(*arguments, "-p", "final_uri=s3://runs/notes", *QUICK)
     assert failed.returncode == 2, failed.stdout

@@ -38,7 +38,7 @@ def test_final_checkpoint_loads_and_differs(trained, tiny, validated):
     prompt_config = PromptConfig.load(str(checkpoint))
     assert prompt_config == PromptConfig.load("tiny")
     samples = read_samples(str(validated))[:3]
-    assert len(Predictor(str(checkpoint), prompt_config).complete(samples)) == 3
+    assert len(Predictor(str(checkpoint), prompt_config).predict(samples)) == 3
 
 
 def test_metrics_have_names_of_guide(trained):
@@ -158,12 +158,12 @@ def test_checkpoint_and_evaluation_during_training(validated, tmp_path):
 
 def test_greedy_ignores_sampling_of_checkpoint(validated, tmp_path):
     samples = read_samples(str(validated))[:4]
-    expected = Predictor("tiny", PromptConfig.load("tiny")).complete(samples)
+    expected = Predictor("tiny", PromptConfig.load("tiny")).predict(samples)
     model = load_model("tiny", torch.float32)
     model.generation_config.repetition_penalty = 1.5
     model.save_pretrained(tmp_path)
     AutoProcessor.from_pretrained(checkpoint_path("tiny")).save_pretrained(tmp_path)
-    assert Predictor(str(tmp_path), PromptConfig.load("tiny")).complete(samples) == expected
+    assert Predictor(str(tmp_path), PromptConfig.load("tiny")).predict(samples) == expected
 
 
 def test_crop_is_in_prompt(validated):

@@ -153,7 +153,7 @@ def test_resume_on_other_numbers_of_ranks(on_two_ranks, validated, tmp_path):
 
 @pytest.mark.long
 def test_run_killed_three_times_is_bit_exact():
-    script = ROOT / "benchmarks" / "kills.py"
+    script = ROOT / "benchmarks" / "fault_injection.py"
     done = subprocess.run(
         [sys.executable, str(script), "--kills", "3", "--steps", "4", "--ranks", "1"],
         capture_output=True,

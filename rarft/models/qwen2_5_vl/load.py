@@ -12,8 +12,9 @@ import torch
 
 from rarft.checkpoint.locate import CHECKPOINT_JSON, CONFIG_JSON, check_checkpoint, checkpoint_path
 from rarft.errors import InputError
-from rarft.storage.files import LOCK, open_local_files, replace_folder
+from rarft.storage.files import LOCK, replace_folder
 from rarft.storage.hashing import hash_text
+from rarft.storage.location import S3Folder
 from rarft.storage.manifest import CorruptFolderError
 from rarft.storage.s3 import is_object_uri, list_objects
 from rarft.storage.sync import open_local_folder
@@ -33,8 +34,9 @@ def open_checkpoint(name_or_path: str, temp_dir: Path | None = None) -> Iterator
     with ExitStack() as files:
         path = name_or_path
         if is_object_uri(name_or_path):
+            remote = S3Folder(name_or_path.rstrip("/"))
             try:
-                path = str(files.enter_context(open_local_folder(name_or_path, CHECKPOINT_JSON, temp_dir=temp_dir)))
+                path = str(files.enter_context(open_local_folder(remote, CHECKPOINT_JSON, temp_dir)))
             except CorruptFolderError as error:
                 raise InputError(f"{name_or_path}: {error}; use another checkpoint") from error
         yield path
@@ -76,7 +78,7 @@ def count_parameters(name_or_path: str) -> int:
     with ExitStack() as files:
         path = checkpoint_path(name_or_path)
         if is_object_uri(path):
-            path = str(files.enter_context(open_local_files(path, [CONFIG_JSON])))
+            path = str(files.enter_context(S3Folder(path).download([CONFIG_JSON])))
         try:
             config = AutoConfig.from_pretrained(path)
         except (OSError, ValueError) as error:
