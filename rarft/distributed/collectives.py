@@ -68,7 +68,7 @@ def run_on_main(function: Callable[..., T], *arguments: Any) -> T:
     result, error = broadcast_from_main((result, error))
     if error is not None:
         raise error
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def is_shared_folder(folder: Path) -> bool:

@@ -37,7 +37,7 @@ def check_accelerators(minimum: int) -> None:
 
 def _get_step(name: str) -> Callable[..., Any]:
     """Return a function of `rarft.steps`, which imports this package."""
-    return getattr(import_module("rarft.steps"), name)  # type: ignore[no-any-return]
+    return getattr(import_module("rarft.steps"), name)
 
 
 def run_step(
