@@ -111,8 +111,8 @@ def evaluate(
     training = read_training_log(candidates[0].source) if candidates[0].is_checkpoint else []
     files = {_predictions_file(name): table.predictions for name, table in tables.items()}
     with out.write_files(METRICS_JSON, sorted(_earlier_predictions(out) - files.keys())) as folder:
-        for name, rows in files.items():
-            write_predictions(folder / name, rows)
+        for name, written in files.items():
+            write_predictions(folder / name, written)
         (folder / REPORT_HTML).write_text(render_report(metrics, tables, training), encoding="utf-8")
         (folder / METRICS_JSON).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     for work in works:
