@@ -294,11 +294,11 @@ def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> d
     Returns:
         As `_training_outputs`.
     """
-    from rarft.training.config import arguments_of, parse, yaml_arguments
+    from rarft.training.settings_parser import parse_settings, to_arguments, yaml_to_arguments
 
-    resume = arguments_of({"resume_from_checkpoint": "auto"})
-    arguments = [*resume, *yaml_arguments(training, "training"), *arguments_of({**inputs, "out": out})]
-    return _training_outputs(train(arguments), parse(arguments))
+    resume = to_arguments({"resume_from_checkpoint": "auto"})
+    arguments = [*resume, *yaml_to_arguments(training, "training"), *to_arguments({**inputs, "out": out})]
+    return _training_outputs(train(arguments), parse_settings(arguments))
 
 
 def train_on_cluster(
