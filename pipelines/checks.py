@@ -46,6 +46,6 @@ def check(values: Mapping[str, Any], job: bool = False) -> None:
         quarantine_limit(values["max_quarantine"], queries=0)
     parse_gates(values.get("gates", ""))
     if "training" in values:
-        from rarft.training import config  # takes seconds
+        from rarft.training.settings_parser import parse_settings, yaml_to_arguments  # takes seconds
 
-        config.parse(config.yaml_arguments(values["training"], "-p training"), anywhere=True)
+        parse_settings(yaml_to_arguments(values["training"], "-p training"), check_gpus=False)

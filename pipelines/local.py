@@ -117,10 +117,10 @@ def _training(asked: LocalRun, scratch: str | None) -> str:
         )
     settings = {"preset": asked.preset or DEFAULT_PRESET, **_flags(asked.training_flags)}
     if asked.preset or asked.training_flags:
-        from rarft.training import config  # takes seconds
+        from rarft.training.settings_parser import parse_settings  # takes seconds
 
-        config.parse([f"--preset={settings['preset']}", *asked.training_flags], anywhere=True)
-    return yaml.safe_dump({**({"scratch": scratch} if scratch else {}), **settings})
+        parse_settings([f"--preset={settings['preset']}", *asked.training_flags], check_gpus=False)
+    return yaml.safe_dump({**({"work_dir": scratch} if scratch else {}), **settings})
 
 
 def _where(uri: str, what: str, existing: Any) -> str:
@@ -172,7 +172,7 @@ def _runner(asked: LocalRun, values: dict[str, Any], work: Path) -> Any:
     reads += [path for path in named.values() if path.exists()]
     final = values.get("final_uri", "")
     writes = [Path(final).parent] if final.startswith("/") else []
-    writes += [path for name, path in named.items() if name in ("frame_cache", "scratch")]
+    writes += [path for name, path in named.items() if name in ("frame_cache", "work_dir")]
     return docker_runner(work, reads, writes, asked.network, asked.gpus)
 
 

@@ -79,7 +79,7 @@ def validate(
         probe_videos: Whether to open the videos.
         video_cache: Cache of video metadata; default: in the user's cache folder.
         without_repairs: Names of repairs to skip.
-        split: Fraction of the videos to hold out; default: none.
+        split: Fraction of the queries to train on; default: no split.
         seed: Random seed for the split.
         exclude_videos_from: Annotation file whose videos are excluded.
 
@@ -294,11 +294,11 @@ def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> d
     Returns:
         As `_training_outputs`.
     """
-    from rarft.training.config import arguments_of, parse, yaml_arguments
+    from rarft.training.settings_parser import parse_settings, to_arguments, yaml_to_arguments
 
-    resume = arguments_of({"resume_from_checkpoint": "auto"})
-    arguments = [*resume, *yaml_arguments(training, "training"), *arguments_of({**inputs, "out": out})]
-    return _training_outputs(train(arguments), parse(arguments))
+    resume = to_arguments({"resume_from_checkpoint": "auto"})
+    arguments = [*resume, *yaml_to_arguments(training, "training"), *to_arguments({**inputs, "out": out})]
+    return _training_outputs(train(arguments), parse_settings(arguments))
 
 
 def train_on_cluster(

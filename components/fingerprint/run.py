@@ -1,7 +1,7 @@
 """What the fingerprint component does inside its container."""
 
 from rarft import steps
-from rarft.checkpoint.locate import check_checkpoint, checkpoint_content
+from rarft.checkpoint.locate import check_checkpoint, checkpoint_fingerprint
 from rarft.errors import report_errors
 from rarft.evaluation.gates import parse_gates
 from rarft.storage.files import make_folder, place_of
@@ -17,7 +17,7 @@ def run(
         third = ""
         if also_evaluate:
             check_checkpoint(also_evaluate, "also_evaluate")
-            third = checkpoint_content(also_evaluate, "also_evaluate")
+            third = checkpoint_fingerprint(also_evaluate, "also_evaluate")
         make_folder(place_of(output_uri, "output_uri"), "output_uri")
         if final_uri:
             make_folder(place_of(final_uri, "final_uri"), "final_uri")

@@ -47,11 +47,11 @@ def _repeated(hashes: "array[int]") -> frozenset[int]:
 
 
 class AnnotationIndex:
-    """Index of reference queries, contradictions, duplicates and queries per video. Call `finish` before a look-up.
+    """Index of reference queries, contradictions, duplicates and queries per video. Call `build` before a look-up.
 
     Attributes:
         items: Number of items.
-        queries_per_video: Number of videos by their number of queries, from `finish`.
+        queries_per_video: Number of videos by their number of queries, from `build`.
     """
 
     def __init__(self, resolve_video: Callable[[str], str] | None = None) -> None:
@@ -97,7 +97,7 @@ class AnnotationIndex:
                 self._text_end += len(text)
                 self._ends.append(self._text_end)
 
-    def finish(self) -> None:
+    def build(self) -> None:
         """Sort the index for look-ups."""
         if self._text_end:
             self._texts.flush()

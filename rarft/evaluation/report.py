@@ -113,6 +113,12 @@ def _refusal_rates(metrics: dict[str, Any], grouping: str) -> dict[tuple[str, st
     return found
 
 
+def _group_order(key: tuple[str, str]) -> tuple[int, str]:
+    """Sort difficulties by difficulty, and other groups by name."""
+    group = key[0]
+    return (_DIFFICULTIES.index(group), "") if group in _DIFFICULTIES else (0, group)
+
+
 def _charts(metrics: dict[str, Any], tables: Mapping[str, PredictionTable]) -> dict[str, Markup]:
     charts = {}
     for name, one in tables.items():
@@ -122,12 +128,10 @@ def _charts(metrics: dict[str, Any], tables: Mapping[str, PredictionTable]) -> d
             for iou in ious:
                 counts[min(_BINS - 1, int(iou * _BINS))] += 1
             charts[f"IoU of relevant queries, {name}"] = histogram(counts, 1.0, "", open_ended=False)
-    orders = {"difficulty": _DIFFICULTIES.index, "mismatch category": str}
-    for (title, order), grouping in zip(orders.items(), ("by_difficulty", "by_category"), strict=True):
+    for title, grouping in (("difficulty", "by_difficulty"), ("mismatch category", "by_category")):
         if refused := _refusal_rates(metrics, grouping):
-            ordered = sorted(refused.items(), key=lambda item: order(item[0][0]))
             charts[f"Share of irrelevant queries refused, by {title}"] = rates(
-                {f"{group}, {name}": rate for (group, name), rate in ordered}
+                {f"{group}, {name}": refused[group, name] for group, name in sorted(refused, key=_group_order)}
             )
     points = {
         f"{kind}, {name}": (figures["relevance"][kind]["recall"], figures["relevance"][kind]["precision"])

@@ -366,7 +366,7 @@ def test_vllm_backend(validated, tmp_path, tiny, evaluated, monkeypatch):
             ["--checkpoint", "tiny", "--data", "x", "--judge-url", "http://x"],
             "the URL and the model go together",
         ),
-        (["--checkpoint", "tiny", "--data", "x", "--batch-size", "0"], "argument --batch-size: '0'"),
+        (["--checkpoint", "tiny", "--data", "x", "--batch-size", "0"], "--batch-size: must be a positive integer"),
     ],
 )
 def test_evaluate_rejects_bad_options(main, arguments, message):
