@@ -22,7 +22,7 @@ _FORWARDED_ENV = (
 _RUN_LABEL = "rarft.io/run"  # label of containers: the run's folder
 _SHARED_MEMORY = "1g"
 # Training settings that name a folder to write to; other paths are read.
-_WRITTEN_SETTINGS = ("frame_cache", "scratch")
+_WRITTEN_SETTINGS = ("frame_cache", "work_dir")
 
 
 def docker_runner(work: Path, values: Mapping[str, Any], network: str | None, gpus: bool) -> local.DockerRunner:

@@ -61,4 +61,4 @@ def training_yaml(preset: str | None, flags: Sequence[str], work_dir: str | None
     settings = {"preset": preset or DEFAULT_PRESET, **parse_flags(flags)}
     if preset or flags:
         steps.check_training_flags([f"--preset={settings['preset']}", *flags])
-    return yaml.safe_dump({**({"scratch": work_dir} if work_dir else {}), **settings})
+    return yaml.safe_dump({**({"work_dir": work_dir} if work_dir else {}), **settings})

@@ -353,7 +353,7 @@ def fingerprint_candidates(compare: Sequence[str]) -> str:
     Raises:
         InputError: One does not exist, or a name is used twice.
     """
-    from rarft.checkpoint.locate import checkpoint_content
+    from rarft.checkpoint.locate import checkpoint_fingerprint
     from rarft.evaluation.candidates import parse_candidates
     from rarft.storage.hashing import hash_text
 
@@ -362,12 +362,12 @@ def fingerprint_candidates(compare: Sequence[str]) -> str:
     parts = []
     for candidate in candidates:
         location = parse_location(candidate.source)
-        content = (
-            checkpoint_content(candidate.source, "compare")
+        version = (
+            checkpoint_fingerprint(candidate.source)
             if candidate.is_checkpoint
             else location.parent.version(location.name)
         )
-        parts += [candidate.name, content]
+        parts += [candidate.name, version]
     return hash_text(*parts) if parts else ""
 
 
@@ -444,11 +444,11 @@ def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> d
     Returns:
         As `_training_outputs`.
     """
-    from rarft.training.config import arguments_of, parse, yaml_arguments
+    from rarft.training.settings_parser import parse_settings, to_arguments, yaml_to_arguments
 
-    resume = arguments_of({"resume_from_checkpoint": "auto"})
-    arguments = [*resume, *yaml_arguments(training, "training"), *arguments_of({**inputs, "out": out})]
-    return _training_outputs(train(arguments), parse(arguments))
+    resume = to_arguments({"resume_from_checkpoint": "auto"})
+    arguments = [*resume, *yaml_to_arguments(training, "training"), *to_arguments({**inputs, "out": out})]
+    return _training_outputs(train(arguments), parse_settings(arguments))
 
 
 def train_on_cluster(training: str, inputs: dict[str, str | None], out: str, job: dict[str, Any]) -> dict[str, str]:
@@ -464,9 +464,9 @@ def check_training_yaml(text: str, name: str) -> None:
     Raises:
         InputError: A setting is unknown or has an invalid value.
     """
-    from rarft.training.config import parse, yaml_arguments
+    from rarft.training.settings_parser import parse_settings, yaml_to_arguments
 
-    parse(yaml_arguments(text, name), anywhere=True)
+    parse_settings(yaml_to_arguments(text, name), check_gpus=False)
 
 
 def check_training_flags(arguments: list[str]) -> None:
@@ -475,9 +475,9 @@ def check_training_flags(arguments: list[str]) -> None:
     Raises:
         InputError: A flag is unknown or has an invalid value.
     """
-    from rarft.training.config import parse
+    from rarft.training.settings_parser import parse_settings
 
-    parse(arguments, anywhere=True)
+    parse_settings(arguments, check_gpus=False)
 
 
 def run_step(

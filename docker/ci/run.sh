@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build the images and run the compose file and the Docker runner. Requires a Docker engine, docker-compose 1.29 or
-# Compose v2, debootstrap, and this repository's environment (`make lint` creates it). Nothing is pulled from a registry:
+# Compose v2, debootstrap, and this repository's environment (`make .venv/installed`). Nothing is pulled from a registry:
 # Debian packages replace the Python image, and rclone's S3 server replaces SeaweedFS.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -54,7 +54,7 @@ def containers(pipeline):
 def test_compiled_file_is_current(tmp_path):
     compile_pipeline(str(tmp_path / "rarft.yaml"))
     compiled = (tmp_path / "rarft.yaml").read_text()
-    assert compiled == (ROOT / "pipelines" / "rarft.yaml").read_text(), "run `make pipeline`"
+    assert compiled == (ROOT / "pipelines" / "rarft.yaml").read_text(), "run `make generate`"
 
 
 def test_compiled_profiles_are_valid(compiled):

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.forkserver import ForkServer
 from helpers.paths import ROOT
-from rarft.training.config import parse
+from rarft.training.settings_parser import parse_settings
 
 TEXT = "".join((ROOT / "docs" / name).read_text() for name in ("training.md", "evaluation.md"))
 BLOCKS = re.findall(r"^```bash( gpu)?\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
@@ -48,4 +48,4 @@ def test_every_command_that_needs_no_gpu_works_in_its_order(tmp_path):
 def test_every_flag_of_a_command_for_gpus_is_one(line, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")
     _, flags = line.split(" train ", 1)
-    parse([*shlex.split(flags), "--local_rank=0"])  # which DeepSpeed's launcher adds
+    parse_settings([*shlex.split(flags), "--local_rank=0"])  # which DeepSpeed's launcher adds

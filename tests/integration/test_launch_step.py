@@ -54,7 +54,7 @@ def test_launch_uploads_runs_and_returns_checkpoint(cluster, validated):
     (container,) = cluster.jobs["run-1"]["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
     flags = dict(argument.split("=", 1) for argument in container["args"])
     assert flags["--train_data_path"] == "s3://runs/a/inputs/run-1/train_data_path"
-    assert (flags["--out"], flags["--scratch"], flags["--data_version"]) == ("s3://runs/a", "/scratch", "v1")
+    assert (flags["--out"], flags["--work_dir"], flags["--data_version"]) == ("s3://runs/a", "/scratch", "v1")
     assert (flags["--preset"], flags["--resume_from_checkpoint"]) == ("8xA100-80", "auto")
 
 
