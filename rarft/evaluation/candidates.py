@@ -76,7 +76,7 @@ def parse_candidates(checkpoint: str | None, predictions: str | None, compare: S
     for candidate in candidates:
         if candidate.is_checkpoint:
             with input_name(candidate.flag):
-                check_checkpoint(candidate.source, "")
+                check_checkpoint(candidate.source)
     return candidates
 
 
