@@ -121,7 +121,7 @@ def test_prompt_template_that_repeats_query(encoder, samples, caplog):
         assert warnings() == []
         check_prompts(samples, encoder, "{query}\n{video}\n{query}", "--model x")
     assert len(warnings()) == 1
-    assert "has {query} 2 times" in warnings()[0]
+    assert "contains {query} 2 times" in warnings()[0]
 
 
 def test_placeholders_in_query_are_not_filled():
