@@ -144,7 +144,7 @@ class JobClient:
             previous: Whether to read the log of the container's previous run.
         """
         call = self._core.read_namespaced_pod_log
-        options = {"container": CONTAINER, "tail_lines": _MAX_LOG_LINES, "previous": previous}
+        options: dict[str, Any] = {"container": CONTAINER, "tail_lines": _MAX_LOG_LINES, "previous": previous}
         try:
             log = call_with_retry(f"read log of {pod}", call, pod, self.namespace, timeout_s=_LOG_TIMEOUT_S, **options)
         except (client.ApiException, InputError) as error:
