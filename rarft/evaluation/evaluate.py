@@ -96,7 +96,8 @@ def evaluate(
     # Whatever can fail quickly comes before the generation.
     predictions, unusable = _read_finished(candidates, samples)
     queries = _align(candidates, predictions, samples)
-    store = ReferenceStore.empty(SentenceEncoder(options.encoder) if options.encoder else SentenceEncoder())
+    with input_name("--encoder"):
+        store = ReferenceStore.empty(SentenceEncoder(options.encoder) if options.encoder else SentenceEncoder())
     judge = _connect_judge(options)
     works = _generate_missing(candidates, predictions, queries, options, out)
     if rank_and_size()[0]:
@@ -174,7 +175,8 @@ def _connect_judge(options: EvaluationOptions) -> Judge | None:
     if options.judge_url is None:
         return None
     cache = Path(options.judge_cache) if options.judge_cache else None
-    judge = Judge(options.judge_url, str(options.judge_model), cache)
+    with input_name("--judge-cache"):
+        judge = Judge(options.judge_url, str(options.judge_model), cache)
     judge.check()
     return judge
 
