@@ -175,8 +175,7 @@ def _connect_judge(options: EvaluationOptions) -> Judge | None:
     if options.judge_url is None:
         return None
     cache = Path(options.judge_cache) if options.judge_cache else None
-    with input_name("--judge-cache"):
-        judge = Judge(options.judge_url, str(options.judge_model), cache)
+    judge = Judge(options.judge_url, str(options.judge_model), cache)
     judge.check()
     return judge
 
