@@ -105,7 +105,7 @@ def test_run_without_eval_data_is_in_sample(cli, sample_set, tmp_path):
     assert all("(in-sample)" in line for line in table)
     assert json.loads((out / "evaluation" / METRICS_JSON).read_text())["in_sample"] is True
     assert "In-sample" in (out / "evaluation" / "report.html").read_text()
-    assert done.stderr.count("2 quarantined: video not found") == 1
+    assert done.stderr.count("2 quarantined: video-not-found") == 1
     assert "using the preset `tiny`" in done.stderr
     assert (out / "checkpoints" / "rarft" / "checkpoint-final" / "model.safetensors").exists()
     (embeddings,) = out.glob("pipeline/*/embed/embeddings")
