@@ -51,7 +51,7 @@ def train_on_cluster(
         raise InputError(f"output_uri {out}: the nodes share no disk; give an s3:// URI")
     shared, uploads = dict(inputs), []
     for name, marker in _INPUT_MARKERS.items():
-        source = parse_location(inputs[name]) if inputs.get(name) else None
+        source = parse_location(folder) if (folder := inputs.get(name)) else None
         if isinstance(source, LocalFolder):
             destination = store.child(f"inputs/{job['name']}/{name}")
             shared[name] = str(destination)

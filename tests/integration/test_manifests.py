@@ -172,9 +172,9 @@ def test_job_rejects_invalid_values(settings, message):
 def test_k8s_files_are_current():
     rendered = manifests()
     files = {str(path.relative_to(ROOT / "k8s")) for path in (ROOT / "k8s").rglob("*.yaml")}
-    assert files == set(rendered), "run `make manifests`"
+    assert files == set(rendered), "run `make generate`"
     for name, documents in rendered.items():
-        assert (ROOT / "k8s" / name).read_text() == render(documents), "run `make manifests`"
+        assert (ROOT / "k8s" / name).read_text() == render(documents), "run `make generate`"
 
 
 def test_kustomization_resources_exist():

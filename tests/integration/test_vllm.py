@@ -61,7 +61,7 @@ def test_prompt_without_frames(tiny, sample_set):
     model, processor = tiny
     encoder = PromptEncoder(processor, model.config, PromptConfig.load("tiny").sampling)
     video = next((sample_set / "videos").glob("train_*.mp4"))
-    with pytest.raises(ValueError, match="the prompt has no frames"):
+    with pytest.raises(ValueError, match="keep_frames=True"):
         engine_prompt(encoder.encode(video_prompt("", "x", str(video))), model.config.video_token_id)
 
 

@@ -5,8 +5,8 @@ import json
 import pytest
 import yaml
 
-from pipelines.checks import check
-from pipelines.local import LocalRun, _training
+from pipelines.preflight import check
+from pipelines.training_flags import training_yaml
 from rarft import steps
 from rarft.cluster import train as cluster_train
 from rarft.errors import InputError
@@ -97,7 +97,7 @@ def test_pipeline_carries_every_value(tmp_path, monkeypatch, text, flags, expect
     monkeypatch.setattr(cluster_train, "Launcher", FakeLauncher)
     monkeypatch.setattr(cluster_train, "connect", lambda: None)
     monkeypatch.setattr(cluster_train, "current_namespace", lambda: "lab")
-    by_run = _training(LocalRun("a", "o", preset="tiny", training_flags=flags), None)
+    by_run = training_yaml("tiny", flags, None)
     for training in (f"preset: tiny\n{text}", by_run):
         check({"training": training})
         inputs = {"train_data_path": "s3://runs/data", "encoder": None}
