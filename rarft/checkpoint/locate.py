@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rarft.errors import InputError
 from rarft.storage.hashing import hash_folder_stats, hash_text
-from rarft.storage.s3 import accept_what, is_object_uri, list_objects
+from rarft.storage.s3 import is_object_uri, list_objects
 
 CHECKPOINT_JSON = "checkpoint.json"  # manifest of a checkpoint's folder
 CONFIG_JSON = "config.json"
@@ -22,7 +22,6 @@ def checkpoint_path(name_or_path: str) -> str:
     return name_or_path
 
 
-@accept_what
 def check_checkpoint(name_or_path: str) -> None:
     """Check that a folder or URI contains a Qwen2.5-VL checkpoint. A Hub name is not checked.
 
@@ -49,7 +48,6 @@ def check_checkpoint(name_or_path: str) -> None:
         raise InputError(f"{path}: is a {model_type} model; use a Qwen2.5-VL checkpoint")
 
 
-@accept_what
 def checkpoint_fingerprint(name_or_path: str) -> str:
     """Return a text that changes when a checkpoint's files do. That of a Hub name is the name.
 

@@ -37,7 +37,7 @@ def promote(checkpoint: str, evaluation: Location, destination: Location) -> str
         CheckFailedError: The evaluation did not pass its gates.
     """
     with input_name("--checkpoint"):
-        check_checkpoint(checkpoint, "")
+        check_checkpoint(checkpoint)
     with input_name("--evaluation"):
         content = _check_evaluation(evaluation, checkpoint)
     with input_name("--to"):

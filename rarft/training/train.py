@@ -91,8 +91,8 @@ def _start_uploader(paths: RunPaths, is_shared: bool, max_checkpoints: int | Non
 
     Only one process per folder uploads.
     """
-    uploads_here = PartialState().is_main_process if is_shared else is_local_main_process()
-    if paths.store is None or not uploads_here:
+    is_uploading = PartialState().is_main_process if is_shared else is_local_main_process()
+    if paths.store is None or not is_uploading:
         return None
     uploader = CheckpointUploader(paths.store, paths.local, max_checkpoints)
     for checkpoint in reversed(list_checkpoints(paths.local)) if is_shared else ():
