@@ -104,11 +104,11 @@ def test_positions_of_text_around_video(encoder, samples):
 def test_chat_template_that_drops_query(encoder, samples, monkeypatch):
     official = encoder.processor.chat_template
     monkeypatch.setattr(encoder.processor, "chat_template", official.replace("{{ content['text'] }}", ""))
-    with pytest.raises(InputError, match="^x: its chat template renders the query 0 times instead of 1"):
+    with pytest.raises(InputError, match=r"^x: its chat template renders the query 0 times instead of 1"):
         check_prompts(samples, encoder, PROMPTS["rarft"], "x")
     video = "<|vision_start|><|video_pad|><|vision_end|>"
     monkeypatch.setattr(encoder.processor, "chat_template", official.replace(video, video * 2))
-    with pytest.raises(InputError, match="^x: its chat template renders 2 videos"):
+    with pytest.raises(InputError, match=r"^x: its chat template renders 2 videos"):
         check_prompts(samples, encoder, PROMPTS["rarft"], "x")
 
 
