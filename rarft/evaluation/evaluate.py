@@ -96,7 +96,8 @@ def evaluate(
     # Whatever can fail quickly comes before the generation.
     predictions, unusable = _read_finished(candidates, samples)
     queries = _align(candidates, predictions, samples)
-    store = ReferenceStore.empty(SentenceEncoder(options.encoder) if options.encoder else SentenceEncoder())
+    with input_name("--encoder"):
+        store = ReferenceStore.empty(SentenceEncoder(options.encoder) if options.encoder else SentenceEncoder())
     judge = _connect_judge(options)
     works = _generate_missing(candidates, predictions, queries, options, out)
     if rank_and_size()[0]:

@@ -67,7 +67,8 @@ def inspect_prompt(arguments: list[str]) -> str:
     name = settings["model_name_or_path"]
     with input_name("--model_name_or_path"):
         check_checkpoint(name)
-    template = load_prompt_template(settings["prompt_type"])
+    with input_name("--prompt_type"):
+        template = load_prompt_template(settings["prompt_type"])
     with input_name("--train_data_path"):
         samples = read_samples(settings["train_data_path"])
     sample = _find_sample(samples, query_id)

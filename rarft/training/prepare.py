@@ -71,11 +71,13 @@ def prepare_run(arguments: list[str]) -> PreparedRun:
         enable_full_determinism(settings["seed"])
     check_settings(settings)
     name = experiment_name(settings)
-    template = load_prompt_template(settings["prompt_type"])
+    with input_name("--prompt_type"):
+        template = load_prompt_template(settings["prompt_type"])
     samples, eval_samples = _read_data(settings)
     # Before the configuration, which may set up DeepSpeed: ZeRO-3 would partition the encoder.
     references = _load_references(settings)
-    rewards = resolve_rewards(settings["reward_funcs"], references, settings["correction_baseline"])
+    with input_name("--reward_funcs"):
+        rewards = resolve_rewards(settings["reward_funcs"], references, settings["correction_baseline"])
     paths = RunPaths.from_settings(settings, name)
     args = _build_args(settings, paths)
     paths.make()

@@ -19,7 +19,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from transformers import HfArgumentParser
 
-from rarft.errors import InputError, did_you_mean, suggest_flag
+from rarft.errors import InputError, did_you_mean, input_name, suggest_flag
 from rarft.storage.files import existing_file
 from rarft.training.config import TrainingConfig
 from rarft.training.presets import NULL, load_preset, preset_names, read_yaml
@@ -162,7 +162,8 @@ def yaml_to_arguments(text: str, source: str) -> list[str]:
 
 def _read_config_file(name: str) -> list[str]:
     """Return the arguments of a YAML file of settings."""
-    path = existing_file(name, "--config")
+    with input_name("--config"):
+        path = existing_file(name)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

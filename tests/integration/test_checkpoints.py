@@ -329,7 +329,7 @@ def test_run_folder_is_locked(validated, tmp_path, monkeypatch):
     monkeypatch.setattr("rarft.storage.files._LOCK_TIMEOUT_S", 0.0)
     run = tmp_path / "checkpoints" / "rarft"
     run.mkdir(parents=True)
-    with lock_folder(run, "--exp_name"), pytest.raises(InputError, match="in use by another process"):
+    with lock_folder(run), pytest.raises(InputError, match="in use by another process"):
         train(validated, tmp_path, "--max_steps", "1")
     train(validated, tmp_path, "--max_steps", "1")
 

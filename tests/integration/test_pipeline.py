@@ -20,7 +20,7 @@ from rarft.checkpoint.locate import CHECKPOINT_JSON
 from rarft.embeddings.encoder import default_encoder
 from rarft.embeddings.store import ReferenceStore
 from rarft.evaluation.report import METRICS_JSON
-from rarft.storage.location import LocalFolder
+from rarft.storage.location import LocalFolder, S3Folder
 from rarft.storage.manifest import verify_folder
 from rarft.storage.sync import download_folder
 
@@ -84,7 +84,7 @@ def test_run_in_store_resumes_after_failure(cli, store, tmp_path):
 
 
 def verify_promoted(folder):
-    download_folder("s3://runs/shipped", folder, CHECKPOINT_JSON, "shipped")
+    download_folder(S3Folder("s3://runs/shipped"), folder, CHECKPOINT_JSON)
     assert (
         verify_folder(folder, CHECKPOINT_JSON)["promoted_from"] == "s3://runs/one/checkpoints/rarft/checkpoint-final"
     )

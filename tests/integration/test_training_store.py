@@ -19,6 +19,7 @@ from rarft.checkpoint.local import verify_checkpoint
 from rarft.checkpoint.locate import CHECKPOINT_JSON
 from rarft.errors import InputError
 from rarft.storage import s3
+from rarft.storage.location import S3Folder
 from rarft.storage.sync import download_folder
 
 SAVING = ("--save_strategy", "steps", "--save_steps", "2", "--max_steps", "6", "--resume_from_checkpoint", "auto")
@@ -78,7 +79,7 @@ def test_resume_from_store_is_bit_exact(killed_and_wiped, uninterrupted, tmp_pat
     assert f"resuming from {RUN}/checkpoint-" in log
     assert f"checkpoint: {RUN}/checkpoint-final" in log
     for name in ("checkpoint-6", "checkpoint-final"):
-        download_folder(f"{RUN}/{name}", tmp_path / name, CHECKPOINT_JSON)
+        download_folder(S3Folder(f"{RUN}/{name}"), tmp_path / name, CHECKPOINT_JSON)
         same_tensors(
             load_file(tmp_path / name / "model.safetensors"), load_file(uninterrupted / name / "model.safetensors")
         )
@@ -149,7 +150,7 @@ def test_corrupt_checkpoint_in_store_is_excluded(killed_and_wiped, validated, tm
     log = (folder / "log").read_text()
     assert "checkpoint-6 is corrupt (model.safetensors has 4 bytes" in log
     assert f"resuming from {RUN}/checkpoint-4" in log
-    download_folder(f"{RUN}/checkpoint-6", tmp_path / "six", CHECKPOINT_JSON)  # saved again
+    download_folder(S3Folder(f"{RUN}/checkpoint-6"), tmp_path / "six", CHECKPOINT_JSON)  # saved again
 
 
 def test_rewind_supersedes_later_checkpoints_in_store(killed_and_wiped, validated, tmp_path):
@@ -197,7 +198,7 @@ def test_machines_that_share_no_disk(store, validated, tmp_path):
     codes = [process.wait() for process in processes]
     assert codes == [0, 0], (tmp_path / "1-0" / "log").read_text()[-3000:]
     assert f"resuming from {run}/checkpoint-" in (tmp_path / "1-0" / "log").read_text()
-    download_folder(f"{run}/checkpoint-6", tmp_path / "last", CHECKPOINT_JSON)
+    download_folder(S3Folder(f"{run}/checkpoint-6"), tmp_path / "last", CHECKPOINT_JSON)
     names = {path.name for path in (tmp_path / "last").rglob("*")}
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= names
     assert sum("optim_states" in name for name in names) == 2

@@ -109,8 +109,8 @@ def test_pixel_budget_flags(flags, total):
     [
         (["--max_pixels", "57343"], "--max_pixels 57343: gives a video 12543 pixels, fewer than"),
         (["--video_total_pixels", "12543"], "--video_total_pixels 12543: gives a video 12543 pixels, fewer than"),
-        (["--video_min_frame_pixels", "783"], "--video_min_frame_pixels 783: must be from 784 to 602112"),
-        (["--video_min_frame_pixels", "602113"], "--video_min_frame_pixels 602113: must be from"),
+        (["--video_min_frame_pixels", "783"], "--video_min_frame_pixels 783: must be between 784 and 602112"),
+        (["--video_min_frame_pixels", "602113"], "--video_min_frame_pixels 602113: must be between"),
         (["--video_fps", "0"], "--video_fps 0.0: must be"),
         (["--video_fps", "nan"], "--video_fps nan: must be"),
     ],
