@@ -181,8 +181,8 @@ class ResumeResolver:
             steps, run = remote.list_steps(self._store), self._store
         if steps:
             raise InputError(
-                f"{run}: contains checkpoint-{steps[0]} of an earlier run; resume it by --resume_from_checkpoint auto, or use "
-                "another --exp_name"
+                f"{run}: contains checkpoint-{steps[0]} of an earlier run; resume it by --resume_from_checkpoint "
+                "auto, or use another --exp_name"
             )
 
     def _warn_if_finished(self) -> None:
