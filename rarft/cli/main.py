@@ -20,7 +20,7 @@ from rarft.logs import setup_logging
 
 
 def quiet_libraries() -> None:
-    """Silence third-party libraries on the console, except where the environment says otherwise."""
+    """Silence third-party libraries on the console; variables that are set take precedence."""
     for name, value in {
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "error",
