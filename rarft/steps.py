@@ -241,7 +241,7 @@ def _validate_split(annotations: str, out: str, video_root: str | None, max_quar
     logger.info("%s: %s", annotations, format_validation(report))
     counts: dict[str, int] = report["counts"]
     if not counts["accepted"] + counts["repaired"]:
-        reasons = ", ".join(f"{number} {name.replace('-', ' ')}" for name, number in report["reasons"].items())
+        reasons = ", ".join(f"{number} {name}" for name, number in report["reasons"].items())
         root = video_root or parse_location(annotations).parent
         hint = f"no videos under {root}: pass the video root; " if "video-not-found" in report["reasons"] else ""
         raise InputError(f"{annotations}: all queries are quarantined ({reasons}); {hint}see {out}/{REPORT_HTML}")

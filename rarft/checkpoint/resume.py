@@ -99,7 +99,9 @@ class ResumeResolver:
         if checkpoint is None:
             self._warn_if_finished()
         else:
-            step = self._check(checkpoint, source)
+            manifest = read_manifest(checkpoint, CHECKPOINT_JSON)
+            self._check_settings(source or checkpoint, manifest)
+            step = int(manifest["step"])
             if self._requested != AUTO:
                 if self._store:
                     self._download_run_files(self._store)
@@ -118,12 +120,6 @@ class ResumeResolver:
             self._refuse_earlier_run()
             return None, None
         return self._newest() if self._requested == AUTO else self._named(self._requested)
-
-    def _check(self, checkpoint: Path, source: S3Folder | None) -> int:
-        """Check that the run may resume from a checkpoint; return its step."""
-        manifest = read_manifest(checkpoint, CHECKPOINT_JSON)
-        self._check_settings(source or checkpoint, manifest)
-        return int(manifest["step"])
 
     def _check_settings(self, checkpoint: S3Folder | Path, manifest: dict[str, Any]) -> None:
         if difference := self._find_difference(manifest["settings"]):
@@ -179,17 +175,14 @@ class ResumeResolver:
             remote.exclude_later(self._store, step, SUPERSEDED, reason)
 
     def _refuse_earlier_run(self) -> None:
-        found = [path.name for path in list_checkpoints(self._run)]
+        steps = [parse_step(path.name) for path in list_checkpoints(self._run)]
         run: Location = LocalFolder(self._run)
-        if not found and self._store:
-            found, run = (
-                [remote.checkpoint_at(self._store, step).name for step in remote.list_steps(self._store)],
-                self._store,
-            )
-        if found:
+        if not steps and self._store:
+            steps, run = remote.list_steps(self._store), self._store
+        if steps:
             raise InputError(
-                f"{run}: contains {found[0]} of an earlier run; resume it by --resume_from_checkpoint auto, or use "
-                "another --exp_name"
+                f"{run}: contains checkpoint-{steps[0]} of an earlier run; resume it by --resume_from_checkpoint "
+                "auto, or use another --exp_name"
             )
 
     def _warn_if_finished(self) -> None:

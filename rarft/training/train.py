@@ -9,7 +9,7 @@ from accelerate import PartialState
 from rarft.checkpoint.local import is_complete, list_checkpoints
 from rarft.checkpoint.resume import AUTO, NONE, ResumeResolver, mark_finished
 from rarft.checkpoint.uploader import CheckpointUploader, UploadTask
-from rarft.distributed.collectives import is_local_main_process, is_shared_folder
+from rarft.distributed.collectives import is_local_main_process, is_shared_folder, run_on_main
 from rarft.errors import EXIT_PREEMPTED, DivergedError, InputError, input_name
 from rarft.training.build import ResumePoint, TrainingSession, build_session
 from rarft.training.divergence import check_weights, exclude_diverged
@@ -40,8 +40,8 @@ def train(arguments: list[str]) -> str:
     """
     run = prepare_run(arguments)
     with contextlib.ExitStack() as stack:
-        run.paths.lock(stack)
-        if run.resume_from == AUTO and is_run_finished(run.paths, run.fingerprint):
+        run_on_main(run.paths.lock, stack)
+        if run.resume_from == AUTO and run_on_main(is_run_finished, run.paths, run.fingerprint):
             _log_on_main(f"{run.name} is already finished; use a new --exp_name to retrain")
             return run.paths.final
         start = resume(run)
@@ -91,8 +91,8 @@ def _start_uploader(paths: RunPaths, is_shared: bool, max_checkpoints: int | Non
 
     Only one process per folder uploads.
     """
-    uploads_here = PartialState().is_main_process if is_shared else is_local_main_process()
-    if paths.store is None or not uploads_here:
+    is_uploading = PartialState().is_main_process if is_shared else is_local_main_process()
+    if paths.store is None or not is_uploading:
         return None
     uploader = CheckpointUploader(paths.store, paths.local, max_checkpoints)
     for checkpoint in reversed(list_checkpoints(paths.local)) if is_shared else ():
