@@ -51,7 +51,7 @@ def test_run_in_store_resumes_after_failure(cli, store, tmp_path):
         done = cli(*shlex.split(line)[1:])
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     store.put_object(Bucket="runs", Key="notes/plan.txt", Body=b"unrelated")
-    command = shlex.split(page_lines("here")[1])[1:]
+    command = shlex.split(page_lines("local")[1])[1:]
     arguments = [*command, "--work-dir", tmp_path / "scratch", "-p", "gates=ra_iou.mean>=base"]
     arguments += ["-p", "compare=tiny-truthful"]
     failed = cli(*arguments, "-p", "final_uri=s3://runs/notes", *QUICK)
@@ -98,7 +98,7 @@ def test_run_without_eval_data_is_in_sample(cli, sample_set, tmp_path):
     (tmp_path / "train.json").write_text(json.dumps(items))
     (tmp_path / "videos").symlink_to(sample_set / "videos")
     out = tmp_path / "out" / "mine"
-    done = cli(*shlex.split(page_lines("here")[0])[1:], *QUICK, cwd=tmp_path)
+    done = cli(*shlex.split(page_lines("local")[0])[1:], *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
     table = [line for line in done.stdout.splitlines() if "RA-IoU" in line or "Refusal" in line]
     assert table
