@@ -89,7 +89,7 @@ def validate(
     Returns:
         The report without its findings, which are in report.json.
     """
-    from rarft.annotations.file_index import video_hashes
+    from rarft.annotations.annotation_index import video_hashes
     from rarft.annotations.findings import REPAIRS
     from rarft.annotations.reader import read_items
     from rarft.annotations.validate import ValidationSettings
@@ -636,8 +636,8 @@ def promote_if_passed(checkpoint: str, evaluation: str, destination: str, passed
         The destination; empty if the checkpoint was not promoted.
     """
     if not destination or not passed:
-        reason = "it did not pass its gates" if destination else "no release location"
-        logger.info("%s: not promoted: %s", checkpoint, reason)
+        reason = "the checkpoint did not pass its gates" if destination else "no release location is set"
+        logger.info("promotion skipped: %s", reason)
         return ""
     logger.info("%s: copying to %s", checkpoint, destination)
     return promote(checkpoint, evaluation, destination)
