@@ -1,3 +1,5 @@
+"""Progress as log lines."""
+
 import logging
 
 from rarft import progress as module
@@ -9,8 +11,9 @@ def test_progress_logs_lines(caplog, monkeypatch):
     caplog.set_level(logging.INFO, "rarft")
     assert list(progress([1, 2], "scoring", unit=" rows")) == [1, 2]
     assert [line.split(",")[0].split(" in ")[0] for line in caplog.messages] == [
-        "scoring: 1 of 2 rows", "scoring: 2 of 2 rows", "scoring: 2 rows",
-    ]  # fmt: skip
+        "scoring: 1 of 2 rows",
+        "scoring: 2 rows",
+    ]
 
 
 def test_progress_quiet(caplog):
