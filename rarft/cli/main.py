@@ -55,7 +55,7 @@ def _run_command(arguments: list[str]) -> None:
     parser = Parser(
         prog="rarft",
         description="Refusal-aware reinforcement fine-tuning of Qwen2.5-VL for video temporal grounding.",
-        epilog=EPILOG,
+        epilog=f"Every command takes --quiet and --verbose. {EPILOG}",
     )
     parser.add_argument("--version", action="version", version=f"rarft {__version__}")
     commands = Commands(parser)
