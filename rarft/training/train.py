@@ -48,6 +48,7 @@ def train(arguments: list[str]) -> str:
         if resume_point.uploader:
             stack.push(resume_point.uploader.close_on_exit)
         session = build_session(run, resume_point)
+        stack.callback(session.preemption.close)  # also after an error
         if "wandb" in run.args.report_to and PartialState().is_main_process:
             stack.enter_context(wandb_run(run.paths.local, run.args.run_name or run.name))
         fit(run, resume_point, session)
@@ -119,8 +120,6 @@ def fit(run: PreparedRun, resume_point: ResumePoint, session: TrainingSession) -
         session.log.on_train_end(run.args, trainer.state, trainer.control)  # curves up to the last finite step
         advice = exclude_diverged(run.paths.local, run.paths.store, resume_point.is_shared, resume_point.uploader)
         raise DivergedError(f"{error}; lower --learning_rate or check the data, then {advice}") from error
-    finally:
-        session.preemption.close()
 
 
 def finalize(run: PreparedRun, resume_point: ResumePoint, session: TrainingSession) -> None:
