@@ -65,7 +65,7 @@ class EvaluationOptions:
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
-            raise InputError(f"backend {self.backend}: unknown; choose {' or '.join(BACKENDS)}")
+            raise InputError(f"--backend {self.backend}: unknown; choose {' or '.join(BACKENDS)}")
         if (self.judge_url is None) != (self.judge_model is None):
             raise InputError("judge: the URL and the model go together; pass both")
 

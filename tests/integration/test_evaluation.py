@@ -329,7 +329,7 @@ def test_killed_evaluation_resumes(validated, tmp_path, uninterrupted):
     process.wait()
     assert not (tmp_path / "out" / "metrics.json").exists()
     assert start_evaluation(tmp_path, validated).wait() == 0
-    assert re.search(r"[3-9] of 16 batches were done before", (tmp_path / "log").read_text())
+    assert re.search(r"resuming after [3-9] of 16 batches", (tmp_path / "log").read_text())
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == uninterrupted
 
 
@@ -361,7 +361,7 @@ def test_vllm_backend(validated, tmp_path, tiny, evaluated, monkeypatch):
             ["--checkpoint", "tiny", "--data", "x", "--compare", "a=tiny", "--compare", "a=tiny"],
             "name a is already used",
         ),
-        (["--checkpoint", "tiny", "--data", "p", "--backend", "nonsense"], "--backend: invalid choice: 'nonsense'"),
+        (["--checkpoint", "tiny", "--data", "p", "--backend", "nonsense"], "--backend nonsense: unknown; choose"),
         (
             ["--checkpoint", "tiny", "--data", "x", "--judge-url", "http://x"],
             "the URL and the model go together",
