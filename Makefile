@@ -18,7 +18,7 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 demo: $(VENV)/installed  ## the whole pipeline on a synthetic data set
-	$(BIN)/rarft sample --out $(DEMO)/sample --train 128 --eval 60
+	$(BIN)/rarft make-dataset --out $(DEMO)/sample --train 128 --eval 60
 	$(BIN)/rarft run --preset tiny --annotations $(DEMO)/sample/train.json --eval-annotations $(DEMO)/sample/eval.json --out $(DEMO) -p also_evaluate=tiny-truthful -- --resume_from_checkpoint none
 
 test: $(VENV)/installed  ## two files at a time, each with one thread

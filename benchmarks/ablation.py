@@ -1,11 +1,9 @@
-"""Which reward does what: rewards switched off one by one, curriculum, and the correction's baseline.
+"""Ablation of the rewards, the curriculum and the correction baseline: `python benchmarks/ablation.py --out DIR`.
 
-    python benchmarks/ablation.py --out out/ablation [--seeds 3] [--jobs 2] > table.md
-
-Trains the packaged tiny model from the same data in every variant, over some seeds, and evaluates it on held-out
-videos of the synthetic set. Prints a table: mean over the seeds, and the half width of its 95 % interval by
-Student's t. Killed, it goes on with the runs that are not done, as long as code and settings are the same. One thread
-a run. The table of docs/learning.md is its output.
+Trains the packaged tiny model on the same data in every variant, with several seeds, and evaluates it on held-out
+videos of the synthetic dataset. Each run uses one thread. Prints a table of means over the seeds with the half width
+of their 95 % confidence intervals by Student's t; docs/learning.md shows it. If interrupted, it resumes with the
+missing runs as long as code and settings are the same.
 """
 
 import argparse
@@ -27,16 +25,16 @@ import numpy as np
 from rarft.cli.types import positive
 from rarft.completion import parse_completion
 from rarft.evaluation.metrics import value_at
-from rarft.rewards.completions import completion_text
+from rarft.rewards.columns import completion_text
 from rarft.rewards.explain_correction import refusal_score
-from rarft.storage.fingerprint import fingerprint, of_packages
+from rarft.storage.hashing import hash_packages, hash_text
 from rarft.synthetic import dataset
 
-# Three epochs, since the curriculum takes the queries that do not fit by epoch.
+# Three epochs, since the curriculum selects refusable queries by epoch.
 VIDEOS, HELD_OUT, EPOCHS = 64, 60, 3
 EXPLAIN = f"{Path(__file__).resolve()}:explain"
 BASE = "before training"
-FIGURES = {
+METRICS = {
     "refusal F1": "relevance.irrelevant.f1",
     "relevant queries answered": "relevance.relevant.recall",
     "RA-IoU": "ra_iou.mean",
@@ -49,7 +47,7 @@ STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % point, by number
 
 @dataclass(frozen=True)
 class Variant:
-    """What is switched, as flags of `rarft train`, and which of the prepared data it is trained on."""
+    """Flags of `rarft train`, and the name of the training data."""
 
     name: str
     flags: Sequence[str] = ()
@@ -57,7 +55,7 @@ class Variant:
 
 
 def explain(completions: list[Any], task_type: list[str], **_: Any) -> list[float]:
-    """The explain half of `explain_correction`: 1 where the kind of answer is right, and no bonus."""
+    """Return the explain term of `explain_correction`: 1 for the right kind of answer, without a bonus."""
     rows = zip(completions, task_type, strict=True)
     return [refusal_score(parse_completion(completion_text(completion)), kind) for completion, kind in rows]
 
@@ -76,27 +74,27 @@ VARIANTS = (
 
 
 def rarft(*arguments: str) -> None:
-    """A command of `rarft`, on one thread."""
+    """Run a `rarft` command on one thread."""
     command = [sys.executable, "-m", "rarft.cli", *arguments]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
 
 
-def graded(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give each item an easy, a medium and a hard refusable query instead of one, so that a curriculum can choose."""
+def add_difficulties(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Replace each item's refusable query by an easy, a medium and a hard one, for the curriculum to choose from."""
     rng = np.random.default_rng(0)
     for item in items:
-        _, *shown = item["query_text"].split()
-        scene = SimpleNamespace(**dict(zip(dataset.ATTRIBUTES, shown, strict=True)))
+        _, *attributes = item["query_text"].split()
+        scene = SimpleNamespace(**dict(zip(dataset.ATTRIBUTES, attributes, strict=True)))
         item["GRPO"] = item["GRPO"][:1]
         for changes, difficulty in dataset.DIFFICULTY_OF_CHANGES.items():
             changed = sorted(rng.choice(list(dataset.ATTRIBUTES), size=changes, replace=False).tolist())
-            asked = [
+            words = [
                 rng.choice([other for other in values if other != value]) if name in changed else value
-                for (name, values), value in zip(dataset.ATTRIBUTES.items(), shown, strict=True)
+                for (name, values), value in zip(dataset.ATTRIBUTES.items(), attributes, strict=True)
             ]
-            query = {"q": f"a {' '.join(asked)}", "r": False, "difficulty": difficulty}
+            query = {"q": f"a {' '.join(words)}", "r": False, "difficulty": difficulty}
             categories = [dataset.CATEGORIES[name] for name in changed]
             answer = f"<answer>{dataset.refusal(scene, changed)}</answer>"  # type: ignore[arg-type]
             item["GRPO"].append({**query, "a": answer, "c": categories})
@@ -104,19 +102,19 @@ def graded(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def prepare(out: Path) -> None:
-    """The data, validated, with their reference embeddings, once for all runs."""
+    """Make and validate the data, and embed its reference queries, once for all runs."""
     if not (out / "embeddings" / "index.json").exists():
-        rarft("sample", "--out", str(out / "sample"), "--train", str(VIDEOS), "--eval", str(HELD_OUT))
+        rarft("make-dataset", "--out", str(out / "sample"), "--train", str(VIDEOS), "--eval", str(HELD_OUT))
         items = json.loads((out / "sample" / "train.json").read_text(encoding="utf-8"))
-        # Training asks one of them per item and epoch, so the number of steps stays the same.
-        (out / "sample" / "graded.json").write_text(json.dumps(graded(items)), encoding="utf-8")
+        # Training uses one of them per item and epoch, so the number of steps is the same.
+        (out / "sample" / "graded.json").write_text(json.dumps(add_difficulties(items)), encoding="utf-8")
         for split in ("train", "graded", "eval"):
             rarft("validate", str(out / "sample" / f"{split}.json"), "--out", str(out / split))
         rarft("embed", str(out / "train"), "--out", str(out / "embeddings"))
 
 
-def figures_of(out: Path, variant: Variant, seed: int) -> dict[str, Any]:
-    """Train and evaluate one variant with one seed, unless that is done; its metrics."""
+def train_and_evaluate(out: Path, variant: Variant, seed: int) -> dict[str, Any]:
+    """Train and evaluate a variant with a seed, unless that was done before, and return the metrics."""
     folder = out / "runs" / variant.name.replace(" ", "_") / str(seed)
     metrics = folder / "evaluation" / "metrics.json"
     if not metrics.exists():
@@ -131,8 +129,8 @@ def figures_of(out: Path, variant: Variant, seed: int) -> dict[str, Any]:
     return dict(json.loads(metrics.read_text(encoding="utf-8")))
 
 
-def base_figures(out: Path) -> dict[str, Any]:
-    """Metrics of the model that all runs start from."""
+def evaluate_base(out: Path) -> dict[str, Any]:
+    """Return the metrics of the model that all runs start from."""
     folder = out / "runs" / "base"
     if not (folder / "metrics.json").exists():
         rarft("evaluate", "--checkpoint", "tiny", "--data", str(out / "eval"), "--out", str(folder))
@@ -140,8 +138,8 @@ def base_figures(out: Path) -> dict[str, Any]:
 
 
 def cell(name: str, runs: Sequence[dict[str, Any]]) -> str:
-    """Mean of a figure, and the half width of its interval where there are several seeds."""
-    known = [value_at(run, FIGURES[name]) for run in runs]
+    """Format the mean of a metric and, with several seeds, the half width of its interval."""
+    known = [value_at(run, METRICS[name]) for run in runs]
     values = [value for value in known if value is not None]
     if len(values) < len(runs):
         return "–"
@@ -152,23 +150,22 @@ def cell(name: str, runs: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Run what is not done, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, choices=STUDENT_T, default=3)
-    parser.add_argument("--jobs", type=positive, default=2, help="runs at a time")
-    parser.add_argument("--only", default="", metavar="TEXT", help="variants whose name holds this text")
+    """Run everything that is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for data and runs")
+    parser.add_argument("--seeds", type=int, choices=STUDENT_T, default=3, help="number of seeds")
+    parser.add_argument("--jobs", type=positive, default=2, help="parallel runs")
+    parser.add_argument("--only", default="", metavar="TEXT", help="run only variants whose name contains this text")
     options = parser.parse_args()
     variants = [variant for variant in VARIANTS if options.only in variant.name]
-    # Results of other code, data or settings are no part of this table.
-    own = fingerprint([of_packages("rarft"), str((VIDEOS, HELD_OUT, EPOCHS, VARIANTS))])[:12]
-    out = options.out / own
+    # Results of other code or settings are kept in other folders.
+    out = options.out / hash_text(hash_packages("rarft"), str((VIDEOS, HELD_OUT, EPOCHS, VARIANTS)))[:12]
     prepare(out)
     with ThreadPoolExecutor(options.jobs) as pool:
-        base = pool.submit(base_figures, out)
-        # Seed by seed, so that an interrupted ablation has all variants.
+        base = pool.submit(evaluate_base, out)
+        # Seed by seed, so that an interrupted ablation covers all variants.
         runs = {
-            (variant, seed): pool.submit(figures_of, out, variant, seed)
+            (variant, seed): pool.submit(train_and_evaluate, out, variant, seed)
             for seed in range(options.seeds)
             for variant in variants
         }
@@ -178,13 +175,13 @@ def main() -> None:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    print(f"| rewards | {' | '.join(FIGURES)} |")
-    print("|---" * (len(FIGURES) + 1) + "|")
+    print(f"| rewards | {' | '.join(METRICS)} |")
+    print("|---" * (len(METRICS) + 1) + "|")
     rows = [(BASE, [base.result()])]
     for variant in variants:
         rows.append((variant.name, [runs[variant, seed].result() for seed in range(options.seeds)]))
-    for name, found in rows:
-        print(f"| {name} | {' | '.join(cell(figure, found) for figure in FIGURES)} |")
+    for name, results in rows:
+        print(f"| {name} | {' | '.join(cell(metric, results) for metric in METRICS)} |")
 
 
 if __name__ == "__main__":

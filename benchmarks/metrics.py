@@ -1,6 +1,7 @@
-"""Metrics of 100,000 predictions with their intervals, and a paired comparison; sentence encoding left out.
+"""Time of computing metrics with intervals and a paired comparison: `python benchmarks/metrics.py`.
 
-`python benchmarks/metrics.py`: predictions as `rarft evaluate` keeps them, 2 queries a video, all groupings filled.
+100,000 synthetic predictions as `rarft evaluate` writes them, 2 queries per video, in all groups. Without sentence
+encoding.
 """
 
 import argparse
@@ -15,8 +16,8 @@ from rarft.evaluation.metrics import HEADLINE, PredictionTable, metrics_of
 from rarft.evaluation.predictions import Prediction
 
 
-def predictions(number: int, right: float, rng: random.Random) -> list[Prediction]:
-    """Predictions of which this share is right."""
+def predictions(number: int, accuracy: float, rng: random.Random) -> list[Prediction]:
+    """Return random predictions of a given accuracy."""
     labels = sorted(CATEGORIES)
     rows = []
     for index in range(number):
@@ -31,8 +32,8 @@ def predictions(number: int, right: float, rng: random.Random) -> list[Predictio
             difficulty=rng.choice(["easy", "medium", "hard"]) if refusable else "original", captions=[],
             source=Source("f", index, 0), extra={},
         )  # fmt: skip
-        says_so = refusable == (rng.random() < right)
-        answer = "no such moment in this video" if says_so else f"{start + rng.uniform(-3, 3):.2f} to {start + 9:.2f}"
+        refuses = refusable == (rng.random() < accuracy)
+        answer = "no such moment in this video" if refuses else f"{start + rng.uniform(-3, 3):.2f} to {start + 9:.2f}"
         rows.append(
             Prediction(
                 sample, render_completion("what is seen " * 20, answer), {"format": 1.0, "refuse_iou": rng.random()},
@@ -46,16 +47,16 @@ def predictions(number: int, right: float, rng: random.Random) -> list[Predictio
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--predictions", type=int, default=100_000)
+    parser.add_argument("--predictions", type=int, default=100_000, help="number of predictions")
     number = parser.parse_args().predictions
     rng = random.Random(0)
     ours, base = predictions(number, 0.8, rng), predictions(number, 0.6, rng)
-    for name, work in {
+    for name, function in {
         "metrics and intervals": lambda: (metrics_of(PredictionTable(ours)), intervals(PredictionTable(ours))),
         "paired comparison": lambda: paired(PredictionTable(ours), PredictionTable(base), list(HEADLINE.values())),
     }.items():
         wall, cpu = time.perf_counter(), time.process_time()
-        work()
+        function()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(f"{name:22} of {number:,} predictions: {wall:5.1f} s, CPU {cpu:5.1f} s, peak so far {peak:.1f} GiB")

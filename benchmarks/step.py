@@ -1,13 +1,13 @@
-"""One optimisation step of GRPO on a video prompt, three ways: `python benchmarks/step.py [growth | gpu]`.
+"""Cost of one GRPO optimization step on a video prompt, in three ways: `python benchmarks/step.py [growth | gpu]`.
 
-- reference: as the published trainer does it: pixel values and prompt repeated for every completion, logits at
-  every position, log-softmax and entropy over the whole vocabulary row by row;
-- per completion: the careful way without sharing: the prompt repeated, logits where a completion stands;
-- shared: each prompt once, the frozen vision tower once for all passes (this trainer).
+- reference: as in the published trainer: pixel values and prompt repeated for every completion, logits at every
+  position, log-softmax and entropy over the whole vocabulary row by row;
+- per completion: without sharing, but efficient: the prompt repeated, logits only at completions;
+- shared: each prompt once, and the frozen vision tower once for all passes (this trainer).
 
-A step is the rollout's prefill, the reference model's pass and the policy's pass with its backward pass; decoding,
-which is the same for all three, is left out. `growth` shows how the two latter grow with the group, the prompt and
-the completion; `gpu` is a 7B-shaped random model in bfloat16. Each way runs in a process of its own.
+A step is the rollout's prefill, the reference model's pass, and the policy's forward and backward pass. Decoding,
+which is the same in all ways, is left out. `growth` shows how the last two ways grow with the group, the prompt and
+the completion. `gpu` uses a random model of the 7B shape in bfloat16. Each way runs in its own process.
 """
 
 import argparse
@@ -37,17 +37,18 @@ from rarft.models.qwen2_5_vl.padding import per_completion_batch
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
 from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
 from rarft.models.qwen2_5_vl.vision_features import MERGER, enable_cached_features, encode_video
-from rarft.reporting.html import columns, curves, page
+from rarft.reporting.charts import curves
+from rarft.reporting.html import render_page
 
 VIDEO, PAD = 151_656, 151_643
 PATCH_WIDTH = 3 * 2 * 14 * 14
 PARTS = ("prefill", "reference", "policy")
-PER_STEP = 96  # video tokens of a time step: 16 x 24 patches, merged two by two
+PER_STEP = 96  # video tokens per time step: 16 x 24 patches, merged 2 x 2
 
 
 @dataclass(frozen=True)
 class Shape:
-    """P prompt tokens, most of them video; G completions of C tokens."""
+    """Sizes of a step: P prompt tokens, most of them video, and G completions of C tokens."""
 
     P: int
     C: int
@@ -55,12 +56,12 @@ class Shape:
 
     @property
     def time_steps(self) -> int:
-        """Of the video's grid."""
+        """Time steps of the video's grid."""
         return (self.P - 20) // PER_STEP
 
 
 def build_model(large: bool) -> Any:
-    """A random Qwen2.5-VL with a frozen vision tower: 7B-shaped, or with a small body and the real vocabulary."""
+    """Return a random Qwen2.5-VL with a frozen vision tower: of the 7B shape, or small with the real vocabulary."""
     if large:
         text = {
             "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
@@ -93,7 +94,7 @@ def build_model(large: bool) -> Any:
 
 
 def make_group(shape: Shape, device: str) -> tuple[PromptInputs, Tensor]:
-    """A prompt with its video, and G random completions."""
+    """Return a prompt with its video, and G random completions."""
     generator = torch.Generator().manual_seed(1)
     T, H, W = shape.time_steps, 16, 24
     text = torch.randint(1000, 5000, (shape.P - T * PER_STEP,), generator=generator)
@@ -105,25 +106,25 @@ def make_group(shape: Shape, device: str) -> tuple[PromptInputs, Tensor]:
     return prompt, completions.to(device)
 
 
-Work = dict[str, Callable[[], Any]]
+Passes = dict[str, Callable[[], Any]]
 
 
 def policy_loss(logps: Tensor) -> Tensor:
-    """Any loss with a gradient at every token."""
+    """Return a loss with a gradient at every token."""
     return -(logps * torch.linspace(-1, 1, logps.shape[0], device=logps.device)[:, None]).mean()
 
 
-def reference_algorithm(model: Any, base: Any, prompt: PromptInputs, completions: Tensor) -> Work:
-    """The published trainer's way, a row at a time: a batch of logits over the whole vocabulary does not fit."""
+def reference_algorithm(model: Any, base: Any, prompt: PromptInputs, completions: Tensor) -> Passes:
+    """Return the passes of the published trainer, one row at a time: a batch of its logits would not fit in memory."""
     P, G = prompt.input_ids_L.numel(), completions.shape[0]
 
     def logps(row_model: Any, row: int) -> Tensor:
-        arguments, _ = per_completion_batch([(prompt, completions[row])], PAD)
-        logits = row_model(**arguments, use_cache=False).logits[0, :-1].float()
+        model_inputs, _ = per_completion_batch([(prompt, completions[row])], PAD)
+        logits = row_model(**model_inputs, use_cache=False).logits[0, :-1].float()
         log_softmax = logits.log_softmax(-1)
         with torch.no_grad():
             -(log_softmax.exp() * log_softmax).sum(-1)  # entropy at every position
-        return log_softmax.gather(-1, arguments["input_ids"][0, 1:, None])[P - 1 :, 0]
+        return log_softmax.gather(-1, model_inputs["input_ids"][0, 1:, None])[P - 1 :, 0]
 
     def policy() -> None:
         for row in range(G):
@@ -139,14 +140,14 @@ def reference_algorithm(model: Any, base: Any, prompt: PromptInputs, completions
 
 @torch.no_grad()
 def prefill(model: Any, prompts: list[PromptInputs]) -> None:
-    """The rollout's first forward over so many copies of the prompt."""
+    """Run the rollout's prefill."""
     empty = torch.empty(0, dtype=torch.long, device=prompts[0].input_ids_L.device)
-    arguments, _ = per_completion_batch([(prompt, empty) for prompt in prompts], PAD)
-    model(**arguments, use_cache=True, logits_to_keep=1)
+    model_inputs, _ = per_completion_batch([(prompt, empty) for prompt in prompts], PAD)
+    model(**model_inputs, use_cache=True, logits_to_keep=1)
 
 
-def per_completion(model: Any, base: Any, prompt: PromptInputs, completions: Tensor) -> Work:
-    """Every completion with a copy of the prompt and the video."""
+def per_completion(model: Any, base: Any, prompt: PromptInputs, completions: Tensor) -> Passes:
+    """Return the passes with a copy of the prompt and the video for every completion."""
     mask = torch.ones_like(completions)
 
     @torch.no_grad()
@@ -161,30 +162,30 @@ def per_completion(model: Any, base: Any, prompt: PromptInputs, completions: Ten
     }  # fmt: skip
 
 
-def shared(model: Any, base: Any, prompt: PromptInputs, completions: Tensor) -> Work:
-    """The prompt once; the vision tower with the prefill, its features read by the other passes."""
+def shared(model: Any, base: Any, prompt: PromptInputs, completions: Tensor) -> Passes:
+    """Return the passes with one copy of the prompt. Only the prefill runs the vision tower."""
     mask = torch.ones_like(completions)
-    held: list[PromptInputs] = []
+    encoded: list[PromptInputs] = []
 
-    def first() -> None:
-        held[:] = [encode_video(model, prompt)]
-        prefill(model, held)
+    def encode_and_prefill() -> None:
+        encoded[:] = [encode_video(model, prompt)]
+        prefill(model, encoded)
 
     @torch.no_grad()
     def reference() -> None:
-        shared_prefix_logps(base, held[0], completions, mask)
+        shared_prefix_logps(base, encoded[0], completions, mask)
 
     def policy() -> None:
-        policy_loss(shared_prefix_logps(model, held[0], completions, mask)[0]).backward()
+        policy_loss(shared_prefix_logps(model, encoded[0], completions, mask)[0]).backward()
 
-    return {"prefill": first, "reference": reference, "policy": policy}
+    return {"prefill": encode_and_prefill, "reference": reference, "policy": policy}
 
 
 WAYS = {"reference": reference_algorithm, "per completion": per_completion, "shared": shared}
 
 
-def weights_of(model: Any) -> dict[str, int]:
-    """Weights that a token is multiplied with: of the vision blocks, the merger, the language model, the head."""
+def count_weights(model: Any) -> dict[str, int]:
+    """Return the weights that each token is multiplied with, by part of the model."""
     count = {"vision": 0, "merger": 0, "text": 0, "head": model.get_output_embeddings().weight.numel()}
     for name, module in model.named_modules():
         if not isinstance(module, torch.nn.Linear | torch.nn.Conv3d) or name.startswith("lm_head"):
@@ -195,11 +196,11 @@ def weights_of(model: Any) -> dict[str, int]:
 
 
 def minimal_flops(model: Any, shape: Shape) -> dict[str, float]:
-    """Multiply-adds times two of the matrix products with weights, each token once per pass; by part.
+    """Return the minimal floating-point operations of each pass: products with weights, each token once.
 
-    A backward pass costs twice its forward pass where weights train. The vision blocks are frozen and run once.
+    A backward pass with trained weights costs twice its forward pass. The vision blocks are frozen and run once.
     """
-    count, video = weights_of(model), shape.time_steps * PER_STEP
+    count, video = count_weights(model), shape.time_steps * PER_STEP
     vision, merger = 2.0 * count["vision"] * 4 * video, 2.0 * count["merger"] * video
     scored = shape.G * shape.C
     forward = merger + 2.0 * count["text"] * (shape.P + scored) + 2.0 * count["head"] * scored
@@ -217,12 +218,12 @@ def _plain_mask(rows: int, columns: int) -> Tensor:
     return torch.ones(rows, columns, dtype=torch.bool).tril(columns - rows)
 
 
-def counted_flops(work: Callable[[], Any]) -> float:
-    """Floating-point operations of the matrix products that really ran, attention left out."""
-    # The counter cannot look into a causal bias; a plain mask takes its place while it counts.
+def counted_flops(function: Callable[[], Any]) -> float:
+    """Count the floating-point operations of the matrix products in a function, without attention."""
+    # The counter does not support a causal bias: use a plain mask instead.
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flop})
     with patch.object(shared_prefix, "causal_lower_right", _plain_mask), counter:
-        work()
+        function()
     return float(
         sum(
             flops
@@ -233,7 +234,7 @@ def counted_flops(work: Callable[[], Any]) -> float:
 
 
 def measure(way: str, shape: Shape, repeats: int, large: bool, count: bool) -> dict[str, Any]:
-    """CPU seconds and wall seconds of each part, peak memory in bytes, and counted operations."""
+    """Return CPU and wall seconds of each pass, peak memory in bytes, and minimal and counted operations."""
     device = "cuda" if large else "cpu"
     model, base = build_model(large), build_model(large)
     for each in (model, base):
@@ -243,31 +244,31 @@ def measure(way: str, shape: Shape, repeats: int, large: bool, count: bool) -> d
             enable_shared_prefix(each)
             enable_cached_features(each)
     prompt, completions = make_group(shape, device)
-    work = WAYS[way](model, base, prompt, completions)
+    passes = WAYS[way](model, base, prompt, completions)
     cpu: dict[str, list[float]] = {part: [] for part in PARTS}
     wall: dict[str, list[float]] = {part: [] for part in PARTS}
     for repeat in range(repeats + large):  # a GPU's first round warms up
         for part in PARTS:
             model.zero_grad()
-            started, cpu_started = time.perf_counter(), time.process_time()
-            work[part]()
+            start, cpu_start = time.perf_counter(), time.process_time()
+            passes[part]()
             if large:
                 torch.cuda.synchronize()
             if repeat >= large:
-                cpu[part].append(time.process_time() - cpu_started)
-                wall[part].append(time.perf_counter() - started)
+                cpu[part].append(time.process_time() - cpu_start)
+                wall[part].append(time.perf_counter() - start)
     peak = torch.cuda.max_memory_allocated() if large else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "cpu": {part: statistics.median(values) for part, values in cpu.items()},
         "wall": {part: statistics.median(values) for part, values in wall.items()},
         "peak": peak,
         "minimum": minimal_flops(model, shape),
-        "counted": {part: counted_flops(work[part]) for part in PARTS} if count else None,
+        "counted": {part: counted_flops(passes[part]) for part in PARTS} if count else None,
     }
 
 
 def run(way: str, shape: Shape, repeats: int, large: bool = False, count: bool = False) -> dict[str, Any]:
-    """`measure` in a process of its own."""
+    """Run `measure` in its own process."""
     options = json.dumps({"way": way, "shape": vars(shape), "repeats": repeats, "large": large, "count": count})
     done = subprocess.run([sys.executable, __file__, "measure", options], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -276,8 +277,8 @@ def run(way: str, shape: Shape, repeats: int, large: bool = False, count: bool =
 
 
 def step_table(groups: list[int], repeats: int) -> None:
-    """The three ways at P=2000 and C=128."""
-    print("P=2000, C=128; CPU seconds by part and together, wall seconds, peak memory, counted operations")
+    """Print the three ways at P=2000 and C=128."""
+    print("P=2000, C=128; CPU seconds by pass and in total, wall seconds, peak memory, counted operations")
     for G in groups:
         totals = {}
         for way in WAYS:
@@ -287,10 +288,10 @@ def step_table(groups: list[int], repeats: int) -> None:
             wall, memory = sum(result["wall"].values()), result["peak"] / 2**30
             note = "row by row"
             if result["counted"]:
-                counted, least = sum(result["counted"].values()), sum(result["minimum"].values())
-                note = f"{counted / 1e12:.2f} TFLOP, {counted / least:.2f} of the minimum"
+                counted, minimum = sum(result["counted"].values()), sum(result["minimum"].values())
+                note = f"{counted / 1e12:.2f} TFLOP, {counted / minimum:.2f} of the minimum"
             print(
-                f"G={G}  {way:<15}{parts}  together {totals[way]:6.1f}  wall {wall:6.1f}  {memory:5.1f} GiB  {note}",
+                f"G={G}  {way:<15}{parts}  total {totals[way]:6.1f}  wall {wall:6.1f}  {memory:5.1f} GiB  {note}",
                 flush=True,
             )
         for way in ("reference", "per completion"):
@@ -298,55 +299,59 @@ def step_table(groups: list[int], repeats: int) -> None:
 
 
 @cache
-def cpu_of(way: str, shape: Shape) -> float:
-    """CPU seconds of one step; the shape at which the axes cross is measured once."""
+def step_cpu_seconds(way: str, shape: Shape) -> float:
+    """Return the CPU seconds of one step. The shape that all axes share is measured once."""
     return float(sum(run(way, shape, 1)["cpu"].values()))
 
 
 def growth(out: Path) -> None:
-    """Shared against per completion, one of G, P and C varied at a time."""
+    """Compare shared with per completion, varying G, P and C one at a time."""
     axes = {"G": (2, 4, 8, 16), "P": (500, 1000, 2000, 4000), "C": (32, 128, 512)}
-    pictures = {}
+    plots = {}
     for axis, values in axes.items():
         points = []
         for value in values:
             shape = Shape(**{"P": 2000, "C": 128, "G": 8, axis: value})
-            each, together = cpu_of("per completion", shape), cpu_of("shared", shape)
-            ratio = each / together
+            separate, packed = step_cpu_seconds("per completion", shape), step_cpu_seconds("shared", shape)
+            ratio = separate / packed
             points.append((float(value), ratio))
-            times = f"per completion {each:6.1f} s, shared {together:6.1f} s, {ratio:.2f} times"
+            times = f"per completion {separate:6.1f} s, shared {packed:6.1f} s, ratio {ratio:.2f}"
             print(f"{axis}={value:<5} {times}", flush=True)
-        pictures[f"times less CPU, over {axis}"] = curves({"per completion / shared": points})
+        plots[f"CPU ratio by {axis}"] = curves({"per completion / shared": points})
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page("Shared prompt against per completion", "CPU seconds of one step.", columns(pictures)))
+    out.write_text(
+        render_page(
+            "charts_page.html.j2", "Shared prompt and per completion", "CPU seconds of one step.", charts=plots
+        )
+    )
     print(out)
 
 
 def gpu() -> None:
-    """A 7B-shaped random model: tokens a second, model FLOPs utilisation, peak memory."""
+    """Print tokens per second, model FLOPs utilization and peak memory of a random model of the 7B shape."""
     peak_flops = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
     name = torch.cuda.get_device_name()
-    most = next((flops for key, flops in peak_flops.items() if key in name), None)
+    device_flops = next((flops for key, flops in peak_flops.items() if key in name), None)
     for shape in (Shape(2000, 200, 4), Shape(3500, 200, 8)):
         for way in ("per completion", "shared"):
             result = run(way, shape, 3, large=True)
             seconds = sum(result["wall"].values())
-            used = sum(result["minimum"].values()) / seconds
+            flops_per_s = sum(result["minimum"].values()) / seconds
             print(
                 f"{name}  P={shape.P} C={shape.C} G={shape.G}  {way:<15}{seconds:7.2f} s  "
                 f"{shape.G * shape.C / seconds:8.0f} completion tokens/s  {result['peak'] / 2**30:5.1f} GiB  "
-                f"MFU {used / most if most else float('nan'):.2f}",
+                f"MFU {flops_per_s / device_flops if device_flops else float('nan'):.2f}",
                 flush=True,
             )
 
 
 def main() -> None:
-    """Choose a table."""
+    """Parse the command line and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", nargs="?", default="step", choices=["step", "growth", "gpu", "measure"])
     parser.add_argument("options", nargs="?")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--groups", type=int, nargs="+", default=[4, 8], help="completions of a prompt")
+    parser.add_argument("--groups", type=int, nargs="+", default=[4, 8], help="completions per prompt")
     arguments = parser.parse_args()
     if arguments.table == "measure":
         options = json.loads(arguments.options)

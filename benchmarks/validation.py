@@ -1,10 +1,11 @@
-"""How fast validation is, and how it grows: `python benchmarks/validation.py [QUERIES ...]`.
+"""Time and memory of validation by size of the file: `python benchmarks/validation.py [QUERIES ...]`.
 
-Writes synthetic annotations of the published form (two queries an item, every fiftieth segment past its
-video's end), validates each file in a process of its own with videos not probed, and prints CPU seconds, wall
-seconds and the peak memory of that process and its workers together (proportional set size, sampled).
+Writes synthetic annotations of the published format (two queries per item, every fiftieth segment ends after the
+video), validates each file in its own process without opening videos, and prints CPU seconds, wall seconds and the
+peak memory of the process and its workers (proportional set size, sampled).
 """
 
+import argparse
 import json
 import random
 import resource
@@ -14,32 +15,14 @@ import tempfile
 import time
 from pathlib import Path
 
-WORDS = [
-    "person",
-    "dog",
-    "cat",
-    "opens",
-    "closes",
-    "door",
-    "window",
-    "runs",
-    "sits",
-    "table",
-    "red",
-    "blue",
-    "glass",
-    "book",
-    "phone",
-    "walks",
-    "takes",
-    "puts",
-    "holds",
-    "drinks",
-]
+WORDS = (
+    "person", "dog", "cat", "opens", "closes", "door", "window", "runs", "sits", "table", "red", "blue", "glass",
+    "book", "phone", "walks", "takes", "puts", "holds", "drinks",
+)  # fmt: skip
 
 
 def write_annotations(path: Path, queries: int, seed: int = 0) -> None:
-    """A JSON list of `queries` queries, two an item, about 470 bytes a query."""
+    """Write a JSON list of `queries` queries, two per item, about 470 bytes per query."""
     rng = random.Random(seed)
     with path.open("w") as file:
         for index in range(queries // 2):
@@ -74,46 +57,39 @@ def write_annotations(path: Path, queries: int, seed: int = 0) -> None:
         file.write("]\n")
 
 
-def memory_of_tree(pid: int) -> int:
-    """Kilobytes that a process and its children hold, a shared page counted once."""
+def tree_memory(pid: int) -> int:
+    """Return the kilobytes used by a process and its children, counting shared pages once."""
     total = 0
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 total += int(line.split()[1])
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:  # it has just ended
+    except OSError:  # the process has ended
         return total
-    return total + sum(memory_of_tree(int(child)) for child in children)
+    return total + sum(tree_memory(int(child)) for child in children)
 
 
 def main() -> None:
     """Validate files of growing size and print a table."""
-    sizes = [int(size) for size in sys.argv[1:]] or [10_000, 100_000, 1_000_000]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("queries", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
     print(f"{'queries':>10} {'file':>9} {'CPU':>8} {'wall':>8} {'memory':>9} {'CPU per query':>14}")
     with tempfile.TemporaryDirectory() as folder:
-        for size in sizes:
+        for size in parser.parse_args().queries:
             source = Path(folder) / f"{size}.json"
             write_annotations(source, size)
-            command = [
-                sys.executable,
-                "-m",
-                "rarft.cli",
-                "validate",
-                str(source),
-                "--no-probe-videos",
-                "--out",
-                f"{folder}/out",
-            ]
-            before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+            flags = [str(source), "--no-probe-videos", "--out", f"{folder}/out"]
+            command = [sys.executable, "-m", "rarft.cli", "validate", *flags]
+            before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
             peak = 0
             with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
                 while process.poll() is None:
-                    peak = max(peak, memory_of_tree(process.pid))
+                    peak = max(peak, tree_memory(process.pid))
                     time.sleep(0.2)
             if process.returncode:
-                raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-            after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - started
+                raise SystemExit(f"{' '.join(command)} exited with {process.returncode}")
+            after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - start
             cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             print(
                 f"{size:>10,} {source.stat().st_size / 1e6:>6.1f} MB {cpu:>6.1f} s {wall:>6.1f} s "

@@ -1,8 +1,8 @@
-"""Parse and render completions: three tags, and the one definition of "has a timestamp".
+"""Parser and renderer of completions, with the one definition of "has a timestamp".
 
-A completion is `<think>..</think> <answer>..</answer> <correction>..</correction>`. Its answer is either a
-segment, written `12.54 to 17.83`, or a refusal with its reason. Rewards and evaluation both read completions
-through `parse_completion`, so that they can never disagree on what was said (decision D2).
+A completion is `<think>..</think> <answer>..</answer> <correction>..</correction>`. Its answer is either a segment,
+written `12.54 to 17.83`, or a refusal with its reason. Rewards and evaluation both use `parse_completion`, so they
+always agree on the content of a completion (decision D2).
 """
 
 import re
@@ -12,7 +12,7 @@ from rarft.segments import Segment
 
 NO_CORRECTION = "NIL"
 
-# Bounded digits and white space, and no digit right before: matching stays linear in the length of the text.
+# Bounded repetitions and no digit before the match keep matching linear in the length of the text.
 _NUMBER = r"\d{1,32}(?:\.\d{1,32})?"
 TIMESTAMP = re.compile(rf"(?<!\d)({_NUMBER})\s{{1,16}}to\s{{1,16}}({_NUMBER})")
 
@@ -25,10 +25,10 @@ class Completion:
     """A parsed completion.
 
     Attributes:
-        answer: text inside the last `<answer>` block, stripped; None where there is none.
-        correction: text inside the last `<correction>` block, stripped; None where there is none.
-        segment: the first timestamp of the answer, in seconds; None where it has none.
-        well_formed: the three blocks, each tag exactly once, in order, nothing but white space around them.
+        answer: Stripped text of the last `<answer>` block; None without one.
+        correction: Stripped text of the last `<correction>` block; None without one.
+        segment: First timestamp of the answer, in seconds; None without one.
+        well_formed: Exactly the three blocks in order, each tag once, with only whitespace around them.
     """
 
     answer: str | None
@@ -38,30 +38,30 @@ class Completion:
 
     @property
     def refuses(self) -> bool:
-        """Whether it answers without a timestamp. A missing or blank answer is no refusal."""
+        """Check whether the answer has no timestamp. A missing or blank answer does not count as a refusal."""
         return bool(self.answer) and self.segment is None
 
     @property
     def corrected_query(self) -> str | None:
-        """The correction where it says something: not missing, not blank, not `NIL`."""
+        """Return the correction; None if it is missing, blank or `NIL`."""
         return self.correction if self.correction and self.correction.upper() != NO_CORRECTION else None
 
 
 def find_segment(text: str) -> Segment | None:
-    """The first `NUMBER to NUMBER` of the text, in seconds, as it stands there (it may be reversed)."""
-    match = TIMESTAMP.search(text) if "to" in text else None  # most refusals are told apart by this alone
+    """Return the first `NUMBER to NUMBER` of a text, in seconds and unchecked: its end may precede its start."""
+    match = TIMESTAMP.search(text) if "to" in text else None  # the cheap test settles most refusals
     return (float(match[1]), float(match[2])) if match else None
 
 
-def _last_block(text: str, tag: str) -> str | None:
-    """Text of the last complete `<tag>..</tag>`, found from the end so that the cost stays linear."""
+def _extract_tag(text: str, tag: str) -> str | None:
+    """Return the stripped text of the last complete `<tag>..</tag>`, in linear time."""
     end = text.rfind(f"</{tag}>")
     start = text.rfind(f"<{tag}>", 0, end) if end >= 0 else -1
     return text[start + len(tag) + 2 : end].strip() if start >= 0 else None
 
 
 def _is_well_formed(text: str) -> bool:
-    """Each tag exactly once, in order, and only white space outside the blocks (decision D1)."""
+    """Check that each tag occurs once, in order, with only whitespace outside the blocks (decision D1)."""
     text = text.strip()
     if any(text.count(mark) != 1 for mark in _TAG_MARKS):
         return False
@@ -72,22 +72,22 @@ def _is_well_formed(text: str) -> bool:
     return in_order and ends[0] <= starts[1] and ends[1] <= starts[2] and not any(gap.strip() for gap in gaps)
 
 
-def parse_completion(completion: str) -> Completion:
-    """Read a completion. Any text is accepted; the time is linear in its length."""
-    answer = _last_block(completion, "answer")
+def parse_completion(text: str) -> Completion:
+    """Parse any text as a completion, in time linear in its length."""
+    answer = _extract_tag(text, "answer")
     return Completion(
         answer=answer,
-        correction=_last_block(completion, "correction"),
+        correction=_extract_tag(text, "correction"),
         segment=find_segment(answer) if answer else None,
-        well_formed=_is_well_formed(completion),
+        well_formed=_is_well_formed(text),
     )
 
 
 def render_completion(think: str, answer: str, correction: str = NO_CORRECTION) -> str:
-    """A well-formed completion of the three parts."""
+    """Return a well-formed completion."""
     return f"<think>{think}</think>\n<answer>{answer}</answer>\n<correction>{correction}</correction>"
 
 
 def format_segment(segment: Segment) -> str:
-    """A segment as completions write it: `12.54 to 17.83`."""
+    """Format a segment as completions write it: `12.54 to 17.83`."""
     return f"{segment[0]:.2f} to {segment[1]:.2f}"

@@ -1,9 +1,8 @@
-"""The two ways a step ends badly, and how each is told to the user.
+"""Errors, exit codes, and how a step reports its failure.
 
-`InputError` is the user's to mend (exit code 2); any other exception is a failure of the work itself
-(exit code 1). Either is told in one line; where a container runtime offers a termination log
-(`RARFT_TERMINATION_LOG`, or Kubernetes' `/dev/termination-log`), the line is written there too, so that
-whoever started the process sees the cause without reading its log.
+An `InputError` is for the user to fix (exit code 2); any other exception means that the work failed (exit code 1).
+Each is reported in one line on stderr. If there is a termination log (`RARFT_TERMINATION_LOG`, or Kubernetes'
+`/dev/termination-log`), the line is written there too, so that the parent process or cluster can show the cause.
 """
 
 import difflib
@@ -20,12 +19,12 @@ from rarft.logs import setup_logging
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
-EXIT_PREEMPTED = 75  # told to stop, and stopped with a complete checkpoint: start again to go on
+EXIT_PREEMPTED = 75  # stopped on SIGTERM after a complete checkpoint; a rerun resumes
 
-# Set by a starter that reads the cause from there and tells it itself.
+# Set by a parent process that reads the cause from this file and reports it itself.
 TERMINATION_LOG_ENV = "RARFT_TERMINATION_LOG"
 _KUBERNETES_TERMINATION_LOG = "/dev/termination-log"
-_STARTED = time.time()
+_START_TIME = time.time()
 
 
 class InputError(Exception):
@@ -52,46 +51,47 @@ def input_name(name: str) -> Iterator[None]:
 
 
 class CheckFailedError(Exception):
-    """The work was done and its result is not good enough for what the user asked: one line that says so."""
+    """The work is done, but its result does not pass a check that the user requested."""
 
 
 class DivergedError(Exception):
-    """Training stopped because a loss, a gradient norm or weights were not finite: one line that says where."""
+    """Training stopped because a loss, a gradient norm or weights are not finite."""
 
 
 class ChildFailedError(Exception):
-    """A process that this one started failed, and said why: its line."""
+    """A child process failed; the message is its own one-line cause."""
 
 
-_WRITTEN_FOR_USERS = (InputError, CheckFailedError, DivergedError, ChildFailedError)
+_USER_FACING = (InputError, CheckFailedError, DivergedError, ChildFailedError)
 
 
 def one_line(error: BaseException) -> str:
-    """The error as a single line, its type in front unless the message was written for the user."""
+    """Return an error as a single line, preceded by its type unless the message is written for users."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, _WRITTEN_FOR_USERS) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, _USER_FACING) else f"{type(error).__name__}: {text}"
 
 
 def termination_log() -> Path | None:
-    """Where the cause of a failure is to be left for the one who started this process, if anywhere."""
+    """Return the file in which the parent process or cluster looks for the cause of a failure, or None."""
     if path := os.environ.get(TERMINATION_LOG_ENV):
         return Path(path)
     return Path(_KUBERNETES_TERMINATION_LOG) if os.access(_KUBERNETES_TERMINATION_LOG, os.W_OK) else None
 
 
 def _write_failure(log: Path, code: int, line: str) -> None:
-    """Leave the cause. One that was left since this process started stays first: the first to fail knows it best."""
-    stale = log.exists() and log.stat().st_mtime <= _STARTED
+    """Write a cause after those of processes that failed earlier in this run; the first one is the root cause."""
+    stale = log.exists() and log.stat().st_mtime <= _START_TIME
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if stale else 0)
     descriptor = os.open(log, flags, 0o644)
     try:
-        os.write(descriptor, f"{code} {line}\n".encode())  # at once: two that fail together do not mix
+        # One write, so that concurrent failures do not mix.
+        os.write(descriptor, f"{code} {line}\n".encode("utf-8", "backslashreplace"))
     finally:
         os.close(descriptor)
 
 
 def read_failure(log: Path) -> BaseException | None:
-    """The cause that a failed process left in its termination log, as the error that it was; None without one."""
+    """Return the first failure in a termination log as an exception; None without one."""
     if not log.exists() or not (text := log.read_text(encoding="utf-8").strip()):
         return None
     code, _, cause = text.splitlines()[0].partition(" ")
@@ -100,17 +100,20 @@ def read_failure(log: Path) -> BaseException | None:
 
 @contextmanager
 def report_errors(name: str) -> Iterator[None]:
-    """Run a step; on failure print its one-line cause last, leave it in the termination log, and exit.
+    """Set up logging and run a step; on failure print its one-line cause, write the termination log, and exit.
+
+    Args:
+        name: Name of the step or command.
 
     Raises:
-        SystemExit: with code 2 after an `InputError`, 1 after any other exception.
+        SystemExit: Code 2 after an `InputError`, 1 after any other exception.
     """
     setup_logging()
     try:
         yield
     except Exception as error:
         code = EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
-        if not isinstance(error, _WRITTEN_FOR_USERS):
+        if not isinstance(error, _USER_FACING):
             traceback.print_exc()
         line = f"{name}: {one_line(error)}"
         if (log := termination_log()) is not None:
@@ -121,12 +124,12 @@ def report_errors(name: str) -> Iterator[None]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message about an unknown name: the name that was perhaps meant, or nothing."""
+    """Return a hint to append to a message about an unknown name: the most similar known name, or nothing."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def suggest_flag(message: str, known: Iterable[str]) -> str:
-    """What argparse's error about an unknown flag goes on with: the flag that was perhaps meant, or nothing."""
+    """Return a hint to append to argparse's message about an unknown flag: the most similar flag, or nothing."""
     unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
     return did_you_mean(unknown[1], known) if unknown else ""

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from typing import TextIO
 
 LOG_LEVEL_ENV = "RARFT_LOG_LEVEL"  # passes the level to child processes
 _PACKAGES = ("rarft", "components", "pipelines", "benchmarks")
@@ -18,7 +19,7 @@ class _Formatter(logging.Formatter):
         return f"{self.formatTime(record, '%H:%M:%S')} {package}: {level}{super().format(record)}"
 
 
-class _ConsoleHandler(logging.StreamHandler):  # type: ignore[type-arg]
+class _ConsoleHandler(logging.StreamHandler[TextIO]):
     """Write to whatever `sys.stderr` is at that moment."""
 
     def __init__(self) -> None:

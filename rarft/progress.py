@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -36,7 +36,7 @@ def progress(items: Iterable[T], description: str, total: int | None = None, uni
         ):
             yield from bar
         return
-    total = len(items) if total is None and hasattr(items, "__len__") else total
+    total = len(items) if total is None and isinstance(items, Sized) else total
     start = logged = time.monotonic()
     done = 0
     for done, item in enumerate(items, 1):

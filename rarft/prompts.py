@@ -1,4 +1,4 @@
-"""Prompt templates: the packaged ones, those of users, and how they are filled in."""
+"""Prompt templates, packaged or the user's own."""
 
 import functools
 import re
@@ -16,7 +16,7 @@ _REPLY_FORMAT = (
     "fit the video, without any times</answer>\n"
     "<correction>NIL if the query fits; otherwise the query rewritten so that it does</correction>"
 )
-# The wording is ours; the training guide names the template without giving it (decision D16).
+# The training guide names its template without giving the text; this wording is our own (decision D16).
 PROMPTS = {
     "rarft": (
         'The video lasts {duration} seconds.{crop} Find the moment that this query describes: "{query}".\n'
@@ -26,45 +26,46 @@ PROMPTS = {
     "rarft-text-first": 'Find the moment of the video that this query describes: "{query}".{crop}\n'
     + _REPLY_FORMAT
     + "\n{video}",
-    # For models of a million parameters, which learn the form of the reply from examples and not from words.
+    # For tiny models, which learn the reply's format from examples.
     "brief": "Find: {query}",
 }
 _PLACEHOLDER = re.compile(r"\{(query|duration|crop)\}")
 
 
 def load_prompt_template(name_or_path: str) -> str:
-    """Return a packaged template by name, or the content of the user's own file.
+    """Return a packaged template by its name, or the content of the user's own file.
 
-    It must contain `{query}`, and may contain `{duration}`, `{crop}` and, once, `{video}`.
+    A template must contain `{query}`. It may contain `{duration}`, `{crop}` and, at most once, `{video}`.
 
     Raises:
-        InputError: no such name or file, or a template without `{query}` or with several `{video}`.
+        InputError: There is no such template or file, or the template is invalid.
     """
     if name_or_path in PROMPTS:
         return PROMPTS[name_or_path]
     path = Path(name_or_path)
     if not path.is_file():
-        known = ", ".join(sorted(PROMPTS))
-        raise InputError(
-            f"--prompt_type {name_or_path}: no such template; use one of {known}, or the path of a text file"
-        )
+        raise InputError(f"{path}: no such template; use {', '.join(sorted(PROMPTS))} or the path of a text file")
     try:
         template = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"--prompt_type {path}: not valid UTF-8 ({error}); convert the file") from error
+        raise InputError(f"{path}: not valid UTF-8 ({error}); convert the file") from error
     if "{query}" not in template:
-        raise InputError(f"--prompt_type {path}: the template has no {{query}}; put it where the query belongs")
+        raise InputError(f"{path}: {{query}} is missing from the template; insert it where the query belongs")
     if template.count("{video}") > 1:
-        raise InputError(f"--prompt_type {path}: the template has several {{video}}; a prompt has one video")
+        raise InputError(f"{path}: the template has several {{video}}; use at most one")
     return template
 
 
 def fill_prompt(template: str, query: str, duration: float | None, crop: Segment | None = None) -> tuple[str, str]:
-    """Return the prompt's text for one query: before the video, and after it.
+    """Fill in a template and return its text before the video and after it.
 
-    `{video}` says where the video goes; without it the video comes first. Other braces than those of the four
-    placeholders stay. Times are seconds of the whole file, also where only a crop of it is shown, so the text says
-    which part that is.
+    `{video}` marks the place of the video; without it the video comes first. Other braces are left as they are.
+
+    Args:
+        template: Result of `load_prompt_template`.
+        query: Text of the query.
+        duration: Duration of the whole video, in seconds; None if unknown.
+        crop: Part of the video that the model sees, in seconds of the whole video.
     """
     values = {
         "query": query,
@@ -74,5 +75,5 @@ def fill_prompt(template: str, query: str, duration: float | None, crop: Segment
     before, marker, after = template.partition("{video}")
     if not marker:
         before, after = "", before
-    fill = functools.partial(_PLACEHOLDER.sub, lambda found: values[found[1]])
+    fill = functools.partial(_PLACEHOLDER.sub, lambda match: values[match[1]])
     return fill(before), fill(after)

@@ -1,4 +1,4 @@
-"""Temporal segments: closed intervals (start, end) in seconds, and how two of them compare."""
+"""Temporal segments: closed intervals (start, end) in seconds."""
 
 import math
 
@@ -6,16 +6,16 @@ Segment = tuple[float, float]
 
 
 def is_valid(segment: Segment) -> bool:
-    """Whether both ends are finite and start < end."""
+    """Check that both ends are finite and start < end."""
     start, end = segment
     return math.isfinite(start) and math.isfinite(end) and start < end
 
 
 def temporal_iou(prediction: Segment, truth: Segment) -> float:
-    """Intersection over union of two segments, in [0, 1]; 0.0 if either is reversed, empty or not finite.
+    """Return the intersection over union of two segments, in [0, 1]; 0.0 if either is not valid.
 
-    Where the segments meet, their union is their hull; where they do not, the value is 0 whatever the union.
-    So the guide's formula, which divides by the hull, and the definition with the true union agree.
+    The training guide divides by the hull (from the first start to the last end) instead of the union. Both give the
+    same value: for overlapping segments union and hull are equal, for others the intersection is 0.
     """
     if not (is_valid(prediction) and is_valid(truth)):
         return 0.0

@@ -1,7 +1,7 @@
 """The steps of the pipeline as functions: paths in, paths out.
 
-The command line and the pipeline's components call these and nothing below them. Heavy libraries are imported
-where a step needs them, so that validation runs without torch.
+The command line and the components call only these. A path may be a plain path, a `file://` URI or an `s3://` URI.
+Heavy libraries are imported by the steps that need them, so that validation runs without torch.
 """
 
 import contextlib
@@ -10,36 +10,50 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rarft.errors import CheckFailedError, InputError
-from rarft.storage.files import Location, existing_folder, join_path, local_path, make_folder, open_local, place_of
-from rarft.storage.s3 import is_object_uri, upload
+from rarft.errors import CheckFailedError, InputError, input_name
+from rarft.rewards.columns import DEFAULT_REWARDS
+from rarft.storage.files import existing_folder, local_path
+from rarft.storage.location import LocalFolder, Location, open_local, parse_location
 
 
-def sample(out: str, videos: dict[str, int], seed: int = 0) -> list[str]:
-    """Render the synthetic data set: `out/{split}.json` and its clips, for each split with so many videos.
+def _output(uri: str, name: str = "--out") -> Location:
+    """Return a folder for results, after a check that it is writable."""
+    with input_name(name):
+        location = parse_location(uri)
+        location.make()
+    return location
+
+
+def make_dataset(out: str, videos: dict[str, int], seed: int = 0) -> list[str]:
+    """Render the synthetic data set: `{split}.json` and its clips.
+
+    Args:
+        out: Folder to write to.
+        videos: Number of videos of each split.
+        seed: Random seed.
 
     Returns:
-        The annotation files' paths or URIs; a split of no videos has none.
+        Paths or URIs of the annotation files; splits without videos are left out.
     """
     from rarft.progress import progress
     from rarft.synthetic.dataset import write_split
 
-    make_folder(out)
-    in_store = is_object_uri(out)
-    written: list[str] = []
+    location = _output(out)
+    annotations: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) if in_store else local_path(out, "--out")
+        folder = location.path if isinstance(location, LocalFolder) else Path(temporary)
         for split, count in videos.items():
             if not count:
                 continue
-            files = write_split(folder, split, count, seed)
-            paths = list(progress(files, f"rendering {split}", total=count + 1, unit=" files"))
-            if in_store:
-                uris = [(join_path(out, str(path.relative_to(folder))), path) for path in paths]
-                upload(uris[:-1], "--out")
-                upload(uris[-1:], "--out")  # the annotations, once their videos are there
-            written.append(join_path(out, paths[-1].name))
-    return written
+            paths = list(
+                progress(write_split(folder, split, count, seed), f"rendering {split}", count + 1, unit=" files")
+            )
+            if not isinstance(location, LocalFolder):
+                files = [(path.relative_to(folder).as_posix(), path) for path in paths]
+                location.upload(files[:-1])
+                location.upload(files[-1:])  # the annotations, after their videos
+            annotations.append(str(location.child(paths[-1].name)))
+    return annotations
 
 
 def validate(
@@ -53,90 +67,137 @@ def validate(
     without_repairs: Sequence[str] = (),
     split: float | None = None,
     seed: int = 0,
-    against: str | None = None,
+    exclude_videos_from: str | None = None,
 ) -> dict[str, Any]:
-    """Validate annotations into `out`; returns the report but for its findings, which are in report.json."""
+    """Validate annotations.
+
+    Args:
+        annotations: Annotation file.
+        out: Folder to write to.
+        video_root: Folder of the videos; default: the folder of the annotations.
+        tolerance: Seconds by which a segment may exceed its video.
+        probe_videos: Whether to open the videos.
+        video_cache: Cache of video metadata; default: in the user's cache folder.
+        without_repairs: Names of repairs to skip.
+        split: Fraction of the queries to train on; default: no split.
+        seed: Random seed for the split.
+        exclude_videos_from: Annotation file whose videos are excluded.
+
+    Returns:
+        The report without its findings, which are in report.json.
+    """
+    from rarft.annotations.file_index import video_hashes
     from rarft.annotations.findings import REPAIRS
+    from rarft.annotations.reader import read_items
     from rarft.annotations.validate import ValidationSettings
     from rarft.annotations.validate import validate as run
+    from rarft.annotations.videos import ProbeCache, VideoIndex
 
     if unknown := sorted(set(without_repairs) - REPAIRS.keys()):
         raise InputError(f"--no-repair {unknown[0]}: no such repair; use one of {', '.join(REPAIRS)}")
+    videos, excluded = None, frozenset[int]()
     with contextlib.ExitStack() as files:
-        return run(
-            files.enter_context(open_local(annotations, "annotations")),
-            place_of(out, "--out"),
-            _video_root(video_root) if video_root else None,
-            ValidationSettings(
-                tolerance,
-                probe_videos,
-                local_path(video_cache, "--video-cache") if video_cache else None,
-                frozenset(REPAIRS) - set(without_repairs),
-                split,
-                seed,
-                files.enter_context(open_local(against, "--against")) if against else None,
-            ),
-            beside=annotations.rpartition("/")[0] if is_object_uri(annotations) else None,
-        )
+        with input_name("annotations"):
+            source = files.enter_context(open_local(annotations))
+        if probe_videos:
+            with input_name("--video-cache"):
+                cache = ProbeCache(local_path(video_cache) if video_cache else None)
+            with input_name("--video-root"):
+                root = _video_root(annotations, video_root)
+                videos = VideoIndex(root, require_videos=video_root is not None, cache=cache)
+        if exclude_videos_from:
+            with input_name("--exclude-videos-from"), open_local(exclude_videos_from) as other:
+                excluded = video_hashes(read_items(other))
+        repairs = frozenset(REPAIRS) - set(without_repairs)
+        settings = ValidationSettings(tolerance, repairs, split, seed, excluded)
+        with input_name("--out"):
+            location = parse_location(out)
+        return run(source, location, videos, settings)
 
 
-def _video_root(uri: str) -> Location:
-    return uri if is_object_uri(uri) else existing_folder(uri, "--video-root")
+def format_validation(report: dict[str, Any]) -> str:
+    """Return the report of `validate` as a few lines of text."""
+    from rarft.annotations.validate import summary
+
+    return summary(report)
 
 
-def quarantine_limit(most: str, queries: int) -> float:
-    """How many of so many queries may be quarantined.
+def _video_root(annotations: str, video_root: str | None) -> Location:
+    if not video_root:
+        return parse_location(annotations).parent
+    root = parse_location(video_root)
+    if isinstance(root, LocalFolder):
+        existing_folder(str(root))
+    return root
+
+
+def quarantine_limit(limit: str, queries: int) -> float:
+    """Return how many queries may be quarantined.
 
     Args:
-        most: a share such as `5%`, or a number such as `120`.
-        queries: in the file.
+        limit: Percentage such as `5%`, or number such as `120`.
+        queries: Number of queries in the file.
 
     Raises:
-        InputError: `most` is neither.
+        InputError: The limit is invalid.
     """
-    text = most.strip()
+    text = limit.strip()
     try:
-        limit = float(text.removesuffix("%"))
+        value = float(text.removesuffix("%"))
     except ValueError:
-        limit = -1.0
-    if not 0 <= limit < float("inf"):
-        raise InputError(f"--max-quarantine {most}: is neither a share such as 5% nor a number such as 120")
-    return limit / 100 * queries if text.endswith("%") else limit
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise InputError(f"{limit}: must be a percentage such as 5% or a number such as 120")
+    return value / 100 * queries if text.endswith("%") else value
 
 
-def check_quarantine(counts: dict[str, int], most: str | None) -> None:
-    """Hold the number of quarantined queries against what the user accepts.
+def check_quarantine(counts: dict[str, int], limit: str | None) -> None:
+    """Compare the number of quarantined queries with the accepted limit.
 
     Args:
-        counts: of the report.
-        most: a share such as `5%`, a number such as `120`, or nothing for any number.
+        counts: Counts of the report.
+        limit: Percentage such as `5%`, or number such as `120`; None or an empty text for no limit.
 
     Raises:
-        InputError: `most` is neither.
-        CheckFailedError: more was quarantined.
+        InputError: The limit is invalid.
+        CheckFailedError: More queries are quarantined.
     """
-    if most and counts["quarantined"] > quarantine_limit(most, counts["queries"]):
+    if not limit:
+        return
+    with input_name("--max-quarantine"):
+        accepted = quarantine_limit(limit, counts["queries"])
+    if counts["quarantined"] > accepted:
         raise CheckFailedError(
-            f"{counts['quarantined']} of {counts['queries']} queries were quarantined, more than the accepted {most}; "
-            "look into report.html, mend quarantine.jsonl, or accept more"
+            f"{counts['quarantined']} of {counts['queries']} queries are quarantined, above the limit of {limit}; "
+            "see report.html, fix quarantine.jsonl and validate it again, or raise the limit"
         )
 
 
 def embed(data: str, out: str, encoder: str | None = None) -> int:
-    """Encode the reference queries of validated data into `out`; returns how many texts were encoded.
+    """Encode the reference queries of validated data; embeddings in `out` from the same encoder are reused.
 
-    What `out` holds of the same encoder already is not encoded again.
+    Args:
+        data: Validated data.
+        out: Folder to write to.
+        encoder: Name or folder of a SentenceTransformer; default: all-MiniLM-L6-v2.
+
+    Returns:
+        Number of encoded texts.
     """
     from rarft.annotations.schema import read_samples
     from rarft.embeddings.build import build_store
-    from rarft.embeddings.encoder import SentenceEncoder
 
-    texts = [text for row in read_samples(data, "data") for text in row.reference_queries]
-    make_folder(out)
-    loaded = SentenceEncoder(encoder) if encoder else SentenceEncoder()
-    store, encoded = build_store(texts, out, loaded)
-    print(f"{len(store)} distinct reference queries by {loaded.name}, {encoded} of them encoded now", flush=True)
-    return encoded
+    with input_name("data"):
+        texts = [text for row in read_samples(data) for text in row.reference_queries]
+    location = _output(out)
+    return build_store(texts, location, _load_encoder(encoder))[1]
+
+
+def _load_encoder(name_or_path: str | None) -> Any:
+    from rarft.embeddings.encoder import DEFAULT_ENCODER, SentenceEncoder
+
+    with input_name("--encoder"):
+        return SentenceEncoder(name_or_path or DEFAULT_ENCODER)
 
 
 def fingerprint(
@@ -147,159 +208,253 @@ def fingerprint(
     encoder: str | None = None,
     packages: Sequence[str] = ("rarft",),
 ) -> tuple[str, str]:
-    """Look at what validation and embedding will read.
+    """Return fingerprints of the input of validation and embedding, for caches that only compare paths.
 
-    Videos outside of the video roots are known by what the annotations call them alone.
+    Videos outside of the video roots count by their name only.
 
     Args:
-        annotations: training annotations, a path or URI.
-        video_root: where their videos lie; None for beside them.
-        eval_annotations: held-out annotations; None for none.
-        eval_video_root: where theirs lie; None for `video_root`, else beside them.
-        encoder: SentenceTransformer name or folder; None for the default.
-        packages: Python packages that do the work.
+        annotations: Training annotations.
+        video_root: Folder of their videos; default: the folder of the annotations.
+        eval_annotations: Held-out annotations; default: none.
+        eval_video_root: Folder of their videos; default: `video_root`, else the folder of the annotations.
+        encoder: Name or folder of a SentenceTransformer; default: all-MiniLM-L6-v2.
+        packages: Python packages that run the steps.
 
     Returns:
-        A text that changes when any of it does, or the code that reads it; and one that changes only when a training
-        video gets another name or size.
+        A text that changes when any input or any code changes, and a text that changes only when the name or size of a
+        training video changes.
     """
     from rarft.annotations.videos import VideoIndex
-    from rarft.storage.fingerprint import fingerprint as together
-    from rarft.storage.fingerprint import hash_file, hash_folder, of_distributions, of_packages
+    from rarft.storage.hashing import hash_distributions, hash_folder_stats, hash_packages, hash_text
 
-    parts = [of_packages(*packages), of_distributions(), annotations, hash_file(annotations, "annotations")]
-    training_root = video_root or annotations.rpartition("/")[0]
-    roots = {training_root}
+    parts = [hash_packages(*packages), hash_distributions()]
+    inputs = {"annotations": (annotations, video_root)}
     if eval_annotations:
-        parts += [eval_annotations, hash_file(eval_annotations, "eval_annotations")]
-        roots.add(eval_video_root or video_root or eval_annotations.rpartition("/")[0])
-    found = {root: VideoIndex(_video_root(root or "."), must_hold_videos=False) for root in sorted(roots)}
-    parts += [videos.fingerprint() for videos in found.values()]
+        inputs["eval_annotations"] = (eval_annotations, eval_video_root or video_root)
+    roots = []
+    for name, (file, root) in inputs.items():
+        with input_name(name):
+            location = parse_location(file)
+            parts += [file, location.parent.version(location.name)]
+        with input_name("--video-root"):
+            roots.append(_video_root(file, root))
+    indexes = {root: VideoIndex(root, require_videos=False) for root in sorted(set(roots), key=str)}
+    parts += [videos.fingerprint() for videos in indexes.values()]
     if encoder and Path(encoder).is_dir():
-        parts.append(hash_folder(Path(encoder)))
-    return together(parts), found[training_root].content()
+        parts.append(hash_folder_stats(encoder))
+    return hash_text(*parts), indexes[roots[0]].size_fingerprint()
 
 
 def train(arguments: list[str]) -> str:
-    """Train with the flags of `rarft train`; returns the final checkpoint's path or URI."""
+    """Train with the flags of `rarft train`; return the path or URI of the final checkpoint."""
+    from rarft.distributed.launch import exit_with_parent
+
+    exit_with_parent()
     from rarft.training.train import train as run
 
     return run(arguments)
 
 
 def cache_videos(arguments: list[str]) -> str:
-    """Fill the frame cache of a training run with these flags; returns a line that counts."""
+    """Fill the frame cache of a training run with these flags; return a summary line."""
     from rarft.training.cache_videos import cache_videos as run
 
     return run(arguments)
 
 
 def inspect_prompt(arguments: list[str]) -> str:
-    """Describe what the model reads for one query of a training run with these flags, and `--id`."""
+    """Describe the model's input for one query; takes the flags of a training run and `--id`."""
     from rarft.training.inspect_prompt import inspect_prompt as run
 
     return run(arguments)
 
 
-def _trained(checkpoint: str, settings: dict[str, Any]) -> dict[str, str]:
-    """What is handed on of a training run.
+def _training_outputs(checkpoint: str, settings: dict[str, Any]) -> dict[str, str]:
+    """Return the outputs of a training run.
 
     Returns:
-        `checkpoint`: the final checkpoint's path or URI; `base`: the model that it was trained from; `content`: what
+        `checkpoint`: path or URI of the final checkpoint; `base`: the model that was trained; `content`: a text that
         changes when the checkpoint does.
     """
     from rarft.checkpoint.locate import CHECKPOINT_JSON
-    from rarft.storage.fingerprint import fingerprint as together
+    from rarft.storage.hashing import hash_text
 
-    with open_local(join_path(checkpoint, CHECKPOINT_JSON), "checkpoint") as manifest:
-        content = together([manifest.read_text(encoding="utf-8")])
-    return {"checkpoint": checkpoint, "base": settings["model_name_or_path"], "content": content}
+    manifest = parse_location(checkpoint).read(CHECKPOINT_JSON)
+    return {"checkpoint": checkpoint, "base": settings["model_name_or_path"], "content": hash_text(manifest.decode())}
 
 
 def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> dict[str, str]:
-    """Train with the flags of one YAML text, and with `inputs`, which win over it; an earlier run is gone on with.
+    """Train with the flags of a YAML text, and resume an earlier run if there is one.
+
+    Args:
+        training: Flags as YAML.
+        inputs: Flags that take precedence over the YAML.
+        out: Folder of the run.
 
     Returns:
-        As of `_trained`.
+        As `_training_outputs`.
     """
     from rarft.training.config import arguments_of, parse, yaml_arguments
 
     resume = arguments_of({"resume_from_checkpoint": "auto"})
     arguments = [*resume, *yaml_arguments(training, "training"), *arguments_of({**inputs, "out": out})]
-    return _trained(train(arguments), parse(arguments))
+    return _training_outputs(train(arguments), parse(arguments))
 
 
 def train_on_cluster(
     training: str, inputs: dict[str, str | None], out: str, settings: dict[str, Any]
 ) -> dict[str, str]:
-    """The same by a PyTorchJob on the cluster; `settings` are fields of `rarft.cluster.job_config.Job`.
-
-    Returns:
-        As of `_trained`.
-    """
+    """Train like `train_from_yaml`, but by a PyTorchJob; `settings` are fields of `rarft.cluster.job_config.Job`."""
     from rarft.cluster.train import train_on_cluster as run
 
-    return _trained(*run(training, inputs, out, settings))
+    return _training_outputs(*run(training, inputs, out, settings))
 
 
 def score(
     predictions: str,
     data: str,
     out: str,
-    reward_funcs: Sequence[str] = ("format", "refuse_iou", "explain_correction"),
+    reward_funcs: Sequence[str] = DEFAULT_REWARDS,
     reward_weights: Sequence[float] | None = None,
     encoder: str | None = None,
     embeddings: str | None = None,
     correction_baseline: str = "none",
 ) -> dict[str, float | None]:
-    """Replay rewards on finished completions into `out`; returns their means."""
+    """Replay rewards on finished completions.
+
+    Args:
+        predictions: JSON lines with `completion`, and `id` or the `sample` that `rarft evaluate` writes.
+        data: Validated data.
+        out: Folder to write to.
+        reward_funcs: Names of the rewards.
+        reward_weights: Weight of each reward; default: 1.
+        encoder: Name or folder of a SentenceTransformer; default: all-MiniLM-L6-v2.
+        embeddings: Precomputed embeddings; default: none.
+        correction_baseline: Baseline of the correction bonus, "none" or "query".
+
+    Returns:
+        Mean of each reward; None where it applies to no completion.
+    """
     from rarft.annotations.schema import read_samples
-    from rarft.embeddings.encoder import SentenceEncoder
     from rarft.embeddings.store import ReferenceStore
     from rarft.rewards.registry import resolve_rewards
     from rarft.rewards.replay import read_completions, replay
 
     weights = list(reward_weights or [1.0] * len(reward_funcs))
     if len(weights) != len(reward_funcs):
-        raise InputError(f"--reward_weights: {len(weights)} for {len(reward_funcs)} rewards; give one each")
-    with open_local(predictions, "predictions") as file:
-        rows = read_completions(file, read_samples(data, "--data"))
-    place = place_of(out, "--out")
-    make_folder(place)
-    loaded = SentenceEncoder(encoder) if encoder else SentenceEncoder()
-    store = ReferenceStore.load(embeddings, loaded) if embeddings else ReferenceStore.empty(loaded)
-    functions = resolve_rewards(list(reward_funcs), store, correction_baseline)
-    return replay(rows, dict(zip(reward_funcs, functions, strict=True)), weights, place)
+        raise InputError(f"--reward_weights: {len(weights)} values for {len(reward_funcs)} rewards; give one each")
+    with input_name("--data"):
+        samples = read_samples(data)
+    with input_name("predictions"), open_local(predictions) as file:
+        rows = read_completions(file, samples)
+    location = _output(out)
+    loaded = _load_encoder(encoder)
+    store = ReferenceStore.empty(loaded)
+    if embeddings:
+        with input_name("--embeddings"):
+            store = ReferenceStore.load(parse_location(embeddings), loaded)
+    with input_name("--reward_funcs"):
+        functions = resolve_rewards(list(reward_funcs), store, correction_baseline)
+    return replay(rows, dict(zip(reward_funcs, functions, strict=True)), weights, location)
 
 
-def evaluate(checkpoint: str | None, data: str | None, out: str, **options: Any) -> dict[str, Any]:
-    """Evaluate a checkpoint, or finished predictions, into `out`; returns the metrics.
+def evaluate(
+    checkpoint: str | None,
+    data: str | None,
+    out: str,
+    *,
+    predictions: str | None = None,
+    compare: Sequence[str] = (),
+    gates: Sequence[str] = (),
+    **options: Any,
+) -> dict[str, Any]:
+    """Evaluate a checkpoint or finished predictions, and compare them with others on the same queries.
 
     Args:
-        checkpoint: what is evaluated; None where `predictions` are among the options.
-        data: validated data.
-        out: folder to write into.
-        options: the other fields of `rarft.evaluation.evaluate.EvaluationSettings`.
-    """
-    from rarft.evaluation.evaluate import EvaluationSettings
-    from rarft.evaluation.evaluate import evaluate as run
+        checkpoint: Checkpoint to evaluate; None with `predictions`.
+        data: Validated data: riq.jsonl or its folder. Optional if everything is finished predictions.
+        out: Folder to write into.
+        predictions: Finished predictions to evaluate.
+        compare: Checkpoints or finished predictions to compare with, each `[NAME=]CHECKPOINT_OR_PREDICTIONS`. The
+            first is the reference, which gates call `base`.
+        gates: Conditions on the metrics, such as `relevance.f1_avg>=0.70` or `ra_iou.mean>=base`.
+        options: Other fields of `rarft.evaluation.evaluate.EvaluationOptions`.
 
-    return run(EvaluationSettings(checkpoint, data, **options), place_of(out, "--out"))
+    Returns:
+        The content of metrics.json; an empty dict on all but the main process.
+    """
+    from rarft.annotations.schema import read_samples
+    from rarft.evaluation.candidates import parse_candidates
+    from rarft.evaluation.evaluate import EvaluationOptions
+    from rarft.evaluation.evaluate import evaluate as run
+    from rarft.evaluation.gates import parse_gate
+
+    candidates = parse_candidates(checkpoint, predictions, compare)
+    with input_name("--gate"):
+        parsed = [parse_gate(gate, with_base=bool(compare)) for gate in gates]
+    settings = EvaluationOptions(gates=parsed, **options)
+    with input_name("--data"):
+        samples = read_samples(data) if data else None
+    return run(candidates, samples, _output(out), settings)
 
 
 def promote(checkpoint: str, evaluation: str, destination: str) -> str:
-    """Copy a checkpoint that passed its gates, with its metrics; returns where to."""
+    """Copy a checkpoint that passed its gates, with its metrics, to a release location; return that location."""
     from rarft.evaluation.promote import promote as run
 
-    return run(checkpoint, place_of(evaluation, "--evaluation"), place_of(destination, "--to"))
+    with input_name("--evaluation"):
+        evaluation_folder = parse_location(evaluation)
+    with input_name("--to"):
+        destination_folder = parse_location(destination)
+    return run(checkpoint, evaluation_folder, destination_folder)
 
 
 def check_gates(metrics: dict[str, Any]) -> None:
-    """Hold an evaluation against its gates.
+    """Check that an evaluation passed its gates.
 
     Raises:
-        CheckFailedError: it does not pass; the message says which, and by how much.
+        CheckFailedError: Gates failed; the message names them and the differences.
     """
     failed = [gate["reason"] for gate in metrics.get("gates", []) if not gate["passed"]]
     if failed:
         raise CheckFailedError(f"{len(failed)} of {len(metrics['gates'])} gates not passed: {'; '.join(failed)}")
+
+
+def format_evaluation(metrics: dict[str, Any]) -> str:
+    """Return the headline metrics of `evaluate` as a table for the console."""
+    from rarft.evaluation.report import console_table
+
+    return console_table(metrics)
+
+
+def cancel(job: str, namespace: str | None = None) -> str:
+    """Delete a training job on the cluster; its pods save a checkpoint within their grace period.
+
+    Args:
+        job: Name of the job.
+        namespace: Namespace of the job; default: the current one.
+
+    Returns:
+        The namespace.
+    """
+    from rarft.cluster.cancel import cancel as run
+    from rarft.cluster.client import connect, current_namespace
+
+    namespace = namespace or current_namespace()
+    run(connect(), namespace, job)
+    return namespace
+
+
+def doctor(**options: Any) -> tuple[str, list[str]]:
+    """Check in advance what would fail later.
+
+    Args:
+        options: Fields of `rarft.cluster.doctor.DoctorOptions`.
+
+    Returns:
+        The results as a table for the console, and the names of the failed checks.
+    """
+    from rarft.cluster.doctor import FAILED, DoctorOptions, diagnose, table
+
+    findings = diagnose(DoctorOptions(**options))
+    return table(findings), [finding.check for finding in findings if finding.status == FAILED]

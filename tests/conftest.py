@@ -1,4 +1,4 @@
-"""What several tests share: a small synthetic data set, and the packaged tiny model."""
+"""Fixtures that several tests share: a small synthetic dataset, the packaged tiny model, and the command line."""
 
 import json
 import os
@@ -11,13 +11,14 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here is to be fetched
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="rarft-tests-")  # what is remembered of videos
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests download nothing
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="rarft-tests-")  # cache of video metadata
 
 from helpers.riq_items import read_lines
 from rarft import steps
 from rarft.annotations.validate import ValidationSettings, validate
 from rarft.logs import LOG_LEVEL_ENV
+from rarft.storage.location import LocalFolder
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +31,9 @@ def log_level(caplog, monkeypatch):
 
 @pytest.fixture(scope="session")
 def sample_set(tmp_path_factory):
-    """A synthetic data set: train.json (8 videos), eval.json (4 videos), videos/."""
+    """A synthetic dataset: train.json (8 videos), eval.json (4 videos), videos/."""
     folder = tmp_path_factory.mktemp("sample")
-    steps.sample(str(folder), {"train": 8, "eval": 4}, seed=3)
+    steps.make_dataset(str(folder), {"train": 8, "eval": 4}, seed=3)
     return folder
 
 
@@ -45,8 +46,8 @@ def validated(sample_set, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def with_a_broken_video(validated, tmp_path_factory):
-    """The training split, one of its videos cut off after validation; and that video's path."""
+def data_with_broken_video(validated, tmp_path_factory):
+    """The validated training split with a truncated video, and the path of that video."""
     folder = tmp_path_factory.mktemp("broken")
     rows = read_lines(validated / "riq.jsonl")
     video, broken = rows[0]["video"], folder / "broken.mp4"
@@ -57,34 +58,34 @@ def with_a_broken_video(validated, tmp_path_factory):
 
 
 @pytest.fixture
-def dying_encoder(monkeypatch):
-    """The default encoder; building a store in batches of two texts, it is killed at the third."""
+def crashing_encoder(monkeypatch):
+    """The default encoder, which crashes at the third batch of a store that is built in batches of two texts."""
     from rarft.embeddings import build
     from rarft.embeddings.encoder import default_encoder
 
     encoder, calls = default_encoder(), []
     original = encoder.encode
 
-    def dies_at_the_third_batch(batch):
+    def encode(batch):
         calls.append(len(batch))
         if len(calls) == 3:
             raise KeyboardInterrupt
         return original(batch)
 
-    monkeypatch.setattr(build, "_BATCH", 2)
-    monkeypatch.setattr(build, "_SAVE_EVERY", 0.0)
-    monkeypatch.setattr(encoder, "encode", dies_at_the_third_batch)
+    monkeypatch.setattr(build, "_BATCH_SIZE", 2)
+    monkeypatch.setattr(build, "_SAVE_INTERVAL_S", 0.0)
+    monkeypatch.setattr(encoder, "encode", encode)
     return encoder
 
 
 @pytest.fixture(scope="session")
 def tiny():
-    """The packaged tiny checkpoint: (model, processor), float32, in evaluation mode."""
+    """The packaged tiny model in float32, and its processor. Tests must not change it."""
     import torch
 
     from rarft.models.qwen2_5_vl.load import load_model, load_processor
 
-    return load_model("tiny", "model", torch.float32).eval(), load_processor("tiny", "model")
+    return load_model("tiny", torch.float32).eval(), load_processor("tiny")
 
 
 @pytest.fixture(scope="session")
@@ -94,10 +95,10 @@ def prompts(tiny, sample_set):
     from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
 
     model, processor = tiny
-    encoder = PromptEncoder(processor, model.config, PromptConfig.of("tiny").sampling)
+    encoder = PromptEncoder(processor, model.config, PromptConfig.load("tiny").sampling)
     encoded = [
-        encoder.encode(video_prompt("", f"Find: a {colour} ring slides", str(path)))
-        for colour, path in zip(["red", "blue"] * 4, sorted((sample_set / "videos").glob("train_*.mp4")), strict=True)
+        encoder.encode(video_prompt("", f"Find: a {color} ring slides", str(path)))
+        for color, path in zip(["red", "blue"] * 4, sorted((sample_set / "videos").glob("train_*.mp4")), strict=True)
     ]
     first = encoded[0]
     other = next(prompt for prompt in encoded if prompt.input_ids_L.numel() != first.input_ids_L.numel())
@@ -106,7 +107,7 @@ def prompts(tiny, sample_set):
 
 @pytest.fixture
 def main(capsys, monkeypatch, tmp_path):
-    """Run `rarft` in this process, in `tmp_path`; returns (exit code, stdout, stderr)."""
+    """Function that runs `rarft` in this process, in `tmp_path`; it returns (exit code, stdout, stderr)."""
     from rarft.cli.main import main as entry_point
 
     monkeypatch.chdir(tmp_path)
@@ -125,7 +126,7 @@ def main(capsys, monkeypatch, tmp_path):
 
 @pytest.fixture(scope="session")
 def cli():
-    """Run `rarft` in a process of its own; returns the completed process."""
+    """Function that runs `rarft` in its own process; it returns the completed process."""
 
     def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "rarft.cli", *map(str, arguments)]
@@ -135,13 +136,13 @@ def cli():
 
 
 @pytest.fixture
-def check(tmp_path):
-    """Validate items without looking at videos; returns the report, the samples and the quarantine."""
+def validate_items(tmp_path):
+    """Function that validates items without opening videos; it returns the report, the samples and the quarantine."""
 
     def run(items, **options):
         source, out = tmp_path / "in.json", tmp_path / "out"
         source.write_text(items if isinstance(items, str) else json.dumps(items))
-        report = validate(source, out, None, ValidationSettings(**{"probe_videos": False, **options}))
+        report = validate(source, LocalFolder(out), None, ValidationSettings(**options))
         counts = report["counts"]
         assert counts["accepted"] + counts["repaired"] + counts["quarantined"] == counts["queries"]
         rows, quarantine = read_lines(out / "riq.jsonl"), read_lines(out / "quarantine.jsonl")

@@ -18,11 +18,11 @@ def run(
 ) -> bool:  # fmt: skip
     """Evaluate into the `results` artifact, and log the headline figures; returns whether all gates were passed."""
     with report_errors("evaluate"):
-        where = {"checkpoint": checkpoint, "data": data, "out": results}
-        others = {"base": base or None, "also_evaluate": also_evaluate or None}
-        options = {**others, "encoder": encoder or None, "in_sample": in_sample}
+        paths = {"checkpoint": checkpoint, "data": data, "out": results}
+        compare = [source for source in (base, also_evaluate) if source]
+        options = {"compare": compare, "encoder": encoder or None, "in_sample": in_sample}
         check_accelerators(int(accelerators))
-        found = run_step("evaluate", {**where, **options, "gates": parse_gates(gates)}, processes)
+        found = run_step("evaluate", {**paths, **options, "gates": parse_gates(gates)}, processes)
         shutil.copyfile(Path(results) / REPORT_HTML, report)
         for name, value, before, _ in headline_rows(found):
             label = f"{name} (in-sample)" if in_sample else name

@@ -6,7 +6,7 @@ from typing import Any
 
 from components.figures import keep
 from rarft import steps
-from rarft.annotations.file_index import base_name
+from rarft.annotations.parsing import base_name
 from rarft.annotations.schema import RIQ_JSONL, iterate_samples
 from rarft.annotations.validate import REPORT_HTML, summary
 from rarft.errors import InputError, report_errors

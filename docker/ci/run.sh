@@ -37,7 +37,7 @@ rm "/tmp/rarft-ci-again.$$"
 
 echo "== one pipeline, by processes and by containers"
 rm -rf "$out"
-.venv/bin/rarft sample --out "$out/sample" --train "$TRAIN_VIDEOS" --eval "$EVAL_VIDEOS"
+.venv/bin/rarft make-dataset --out "$out/sample" --train "$TRAIN_VIDEOS" --eval "$EVAL_VIDEOS"
 for runner in subprocess docker; do
     .venv/bin/rarft run --runner "$runner" --annotations "$out/sample/train.json" \
         --eval-annotations "$out/sample/eval.json" --out "$out/$runner" -- "${flags[@]}" | tail -n 24

@@ -1,7 +1,7 @@
 """A reward of one's own: `rarft train ... --reward_funcs format refuse_iou docs/examples/my_rewards.py:brevity`."""
 
 from rarft.completion import parse_completion
-from rarft.rewards.completions import completion_text
+from rarft.rewards.columns import completion_text
 
 
 def brevity(completions, completion_ids, **columns):

@@ -1,1 +1,1 @@
-"""The RIQ annotation format: reading, checks, repairs and the report."""
+"""RIQ annotations: reading, checks, repairs and the validation report."""

@@ -1,4 +1,4 @@
-"""JSON as validation writes it: compact, and able to hold whatever was read."""
+"""JSON encoding of validated queries, quarantined rows and findings."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import msgspec
 
 
 def has_only_finite_numbers(value: Any) -> bool:
-    """Whether JSON proper can hold the value; NaN and infinities are Python's own."""
+    """Check that a value contains no NaN or Infinity, which are not valid JSON."""
     if isinstance(value, float):
         return value - value == 0.0
     if isinstance(value, dict):
@@ -15,8 +15,8 @@ def has_only_finite_numbers(value: Any) -> bool:
     return not isinstance(value, list) or all(map(has_only_finite_numbers, value))
 
 
-def is_text(value: Any) -> bool:
-    """Whether every string in the value is Unicode text: no lone surrogate, and no byte of another encoding."""
+def is_unicode(value: Any) -> bool:
+    """Check that every string in a value is valid Unicode, without lone surrogates or bytes of another encoding."""
     try:
         compact_json(value)
     except UnicodeEncodeError:
@@ -24,23 +24,23 @@ def is_text(value: Any) -> bool:
     return True
 
 
-def printable(text: str) -> str:
-    """A text with what is no Unicode in it escaped."""
+def escape_invalid_unicode(text: str) -> str:
+    """Return the text with everything that is not valid Unicode escaped."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def compact_json(value: Any) -> bytes:
-    """A value on one line, in UTF-8; a NaN or an infinity becomes null.
+    """Encode a value on one line in UTF-8. NaN and Infinity become null.
 
     Raises:
-        UnicodeEncodeError: a string is no Unicode text.
+        UnicodeEncodeError: A string is not valid Unicode.
     """
     try:
         return msgspec.json.encode(value)
-    except OverflowError:  # an integer past 64 bits
+    except OverflowError:  # an integer of more than 64 bits
         return json.dumps(msgspec.to_builtins(value), separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def json_as_read(value: Any) -> bytes:
-    """Anything that Python's parser reads, on one line in ASCII, so that it reads back as it was."""
+def ascii_json(value: Any) -> bytes:
+    """Encode anything that Python's parser reads on one line in ASCII, so that it is read back unchanged."""
     return json.dumps(value, separators=(",", ":")).encode()

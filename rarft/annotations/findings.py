@@ -1,4 +1,4 @@
-"""The catalogue of what can be wrong with annotations, and one finding of it.
+"""Catalogue of the validation checks, and findings.
 
 `python -m rarft.annotations.findings` prints the catalogue as the page `docs/checks.md`.
 """
@@ -11,7 +11,7 @@ import msgspec
 
 
 class Kind(IntEnum):
-    """What a finding is about. Of several that quarantine a query, the lowest kind is its primary reason."""
+    """Subject of a check. The error of the lowest kind is the primary reason for a quarantine."""
 
     UNREADABLE = 0
     SCHEMA = 1
@@ -25,30 +25,30 @@ class Kind(IntEnum):
 
 Severity = Literal["error", "warning", "info"]
 
-# The repairs by name. Turned off, what they would have mended quarantines the query, unless the check says otherwise.
+# Repairs by name. If one is turned off, its check quarantines the query, unless the check's code does otherwise.
 REPAIRS = {
-    "clamp": "clamp a segment that runs past the video's end by no more than the tolerance",
-    "correct-tag": "read <correct> as <correction>",
-    "wrap-answer": "take an answer without <answer> tags as it is",
-    "fill-answer": "fill the blank answer of an answerable query from its segment",
-    "reroot-video": "find a video by its base name under the video root",
-    "fill-duration": "take a missing or differing duration from the video",
-    "difficulty-names": "read other published names of the difficulties",
+    "clamp-segment": "Clamp a segment that ends after the video, within the tolerance.",
+    "rename-correct-tag": "Read `<correct>` as `<correction>`.",
+    "accept-untagged-answer": "Use an answer without `<answer>` tags as a whole.",
+    "fill-answer": "Fill the blank answer of an answerable query from its segment.",
+    "find-video-by-name": "Find a video by its base name under the video root.",
+    "fill-duration": "Take a missing or different duration from the video.",
+    "map-difficulty": "Map other published names of difficulties.",
 }
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that is looked at.
+    """One validation check.
 
     Attributes:
-        code: stable, such as RIQ101.
-        name: for people.
-        severity: an error quarantines the query; a warning or an info does not.
-        kind: what it is about.
-        explanation: one line.
-        example: what stands in an item that it finds.
-        repair: the repair that mends it, if one does.
+        code: Stable code, such as RIQ101.
+        name: Readable name.
+        severity: An error quarantines the query; a warning or an info does not.
+        kind: Subject of the check.
+        explanation: One sentence.
+        example: Part of an item that the check finds.
+        repair: Name of the repair that fixes it, if any.
     """
 
     code: str
@@ -61,47 +61,47 @@ class Check:
 
 
 _CHECKS = (
-    Check("RIQ001", "broken-line", "error", Kind.UNREADABLE, "A line of a JSON Lines file is no JSON.", '{"video": "a.mp4", "GR'),
-    Check("RIQ002", "not-an-item", "error", Kind.UNREADABLE, "An item is no object, or has no readable GRPO list.", '{"video": "a.mp4"}'),
-    Check("RIQ011", "wrong-type", "error", Kind.SCHEMA, "A field is missing or of a type that cannot be read.", '"q": 7'),
-    Check("RIQ012", "not-unicode", "error", Kind.SCHEMA, "The item holds characters that are no Unicode text: another encoding, or half a surrogate pair.", '"q": "caf\\xe9" in Latin-1; convert the file with iconv'),
-    Check("RIQ013", "number-not-json", "warning", Kind.SCHEMA, "An extra field holds NaN or an infinity, which JSON has not, and was written as null.", '"score": NaN'),
-    Check("RIQ101", "segment-past-end", "error", Kind.SEGMENT, "The segment runs past the video's end by more than the tolerance.", '"timestamp": [20.0, 36.5], "duration": 30.0'),
-    Check("RIQ102", "segment-clamped", "warning", Kind.SEGMENT, "The segment ran past the video's end within the tolerance and was clamped.", '"timestamp": [20.0, 30.4], "duration": 30.0', repair="clamp"),
+    Check("RIQ001", "malformed-line", "error", Kind.UNREADABLE, "A line of a JSON Lines file is not valid JSON.", '{"video": "a.mp4", "GR'),
+    Check("RIQ002", "invalid-item", "error", Kind.UNREADABLE, "An item is not an object, or has no readable GRPO list.", '{"video": "a.mp4"}'),
+    Check("RIQ011", "wrong-type", "error", Kind.SCHEMA, "A field is missing or has the wrong type.", '"q": 7'),
+    Check("RIQ012", "invalid-unicode", "error", Kind.SCHEMA, "The item contains text that is not valid Unicode: another encoding, or a lone surrogate.", '"q": "caf\\xe9" in Latin-1; convert the file with iconv'),
+    Check("RIQ013", "non-finite-number", "warning", Kind.SCHEMA, "An extra field contains NaN or Infinity, which is not valid JSON, and was written as null.", '"score": NaN'),
+    Check("RIQ101", "segment-past-end", "error", Kind.SEGMENT, "The segment ends after the video, by more than the tolerance.", '"timestamp": [20.0, 36.5], "duration": 30.0'),
+    Check("RIQ102", "segment-clamped", "warning", Kind.SEGMENT, "The segment ended after the video, within the tolerance, and was clamped.", '"timestamp": [20.0, 30.4], "duration": 30.0', repair="clamp-segment"),
     Check("RIQ103", "segment-reversed", "error", Kind.SEGMENT, "The segment's start is not before its end.", '"timestamp": [14.4, 9.3]'),
-    Check("RIQ104", "segment-missing", "error", Kind.SEGMENT, "An answerable query has no segment.", '"timestamp": [] beside "r": true'),
-    Check("RIQ105", "segment-not-numbers", "error", Kind.SEGMENT, "The segment is not two finite numbers.", '"timestamp": [NaN, 5.0]'),
-    Check("RIQ106", "segment-negative", "error", Kind.SEGMENT, "The segment starts before the video does.", '"timestamp": [-1.0, 5.0]'),
-    Check("RIQ107", "segment-of-another", "error", Kind.SEGMENT, "An item's one segment belongs to the answerable query that equals query_text, and this is not that one.", 'two queries with "r": true, one "timestamp"'),
-    Check("RIQ110", "duration-unknown", "warning", Kind.SEGMENT, "No duration is known: the query can be evaluated and not trained on.", 'no "duration", and the video was not looked at'),
-    Check("RIQ111", "duration-invalid", "warning", Kind.SEGMENT, "The duration is no positive number and was left out.", '"duration": -3'),
-    Check("RIQ112", "duration-filled", "warning", Kind.SEGMENT, "The duration was missing and was read from the video.", 'no "duration", and the video opens', repair="fill-duration"),
-    Check("RIQ113", "crop-invalid", "warning", Kind.SEGMENT, "video_start and video_end are no part of the video and were left out.", '"video_start": 20, "video_end": 5'),
-    Check("RIQ114", "segment-outside-crop", "warning", Kind.SEGMENT, "The segment is not within video_start and video_end: its frames are not all shown.", '"timestamp": [1, 9], "video_start": 5'),
-    Check("RIQ201", "video-not-found", "error", Kind.VIDEO, "The video file is not there.", '"video": "/somebody/else/a.mp4"'),
-    Check("RIQ202", "video-unreadable", "error", Kind.VIDEO, "The video file cannot be opened, or holds no frame.", "a cut-off download"),
-    Check("RIQ203", "video-length-differs", "warning", Kind.VIDEO, "The video's length is not the annotated duration, by more than the tolerance; the file's is used.", '"duration": 30.0 for a file of 24.2 s', repair="fill-duration"),
-    Check("RIQ204", "video-rerooted", "info", Kind.VIDEO, "The video was found by its base name.", '"video": "/somebody/else/a.mp4", and a.mp4 lies under the video root'),
-    Check("RIQ205", "video-too-short", "error", Kind.VIDEO, "The video, or its crop, holds fewer than the two frames that a model needs.", '"video_start": 5.0, "video_end": 5.1'),
-    Check("RIQ206", "video-ambiguous", "error", Kind.VIDEO, "Several videos under the root have the base name, and none fits the path better.", '"video": "/somebody/else/1.mp4" beside a/1.mp4 and b/1.mp4'),
+    Check("RIQ104", "segment-missing", "error", Kind.SEGMENT, "An answerable query has no segment.", '"timestamp": [], "r": true'),
+    Check("RIQ105", "segment-not-numeric", "error", Kind.SEGMENT, "The segment is not a pair of finite numbers.", '"timestamp": [NaN, 5.0]'),
+    Check("RIQ106", "segment-negative", "error", Kind.SEGMENT, "The segment starts before the video.", '"timestamp": [-1.0, 5.0]'),
+    Check("RIQ107", "segment-of-other-query", "error", Kind.SEGMENT, "The item's only segment belongs to another answerable query, the one that equals query_text.", 'two queries with "r": true, one "timestamp"'),
+    Check("RIQ110", "duration-unknown", "warning", Kind.SEGMENT, "The duration is unknown: the query can be used for evaluation, but not for training.", 'no "duration", and videos are not opened'),
+    Check("RIQ111", "duration-invalid", "warning", Kind.SEGMENT, "The duration is not a positive number and was dropped.", '"duration": -3'),
+    Check("RIQ112", "duration-filled", "warning", Kind.SEGMENT, "The duration was missing and was read from the video.", 'no "duration", and the video is readable', repair="fill-duration"),
+    Check("RIQ113", "crop-invalid", "warning", Kind.SEGMENT, "video_start and video_end are not a part of the video and were dropped.", '"video_start": 20, "video_end": 5'),
+    Check("RIQ114", "segment-outside-crop", "warning", Kind.SEGMENT, "The segment is not within video_start and video_end: some of its frames are not shown.", '"timestamp": [1, 9], "video_start": 5'),
+    Check("RIQ201", "video-not-found", "error", Kind.VIDEO, "The video file does not exist.", '"video": "/somebody/else/a.mp4"'),
+    Check("RIQ202", "video-unreadable", "error", Kind.VIDEO, "The video file cannot be opened, or contains no frames.", "a truncated download"),
+    Check("RIQ203", "duration-mismatch", "warning", Kind.VIDEO, "The annotated duration differs from the video's by more than the tolerance; the video's was used.", '"duration": 30.0 for a file of 24.2 s', repair="fill-duration"),
+    Check("RIQ204", "video-found-by-name", "info", Kind.VIDEO, "The video was found by its base name under the video root.", '"video": "/somebody/else/a.mp4", and a.mp4 is under the video root'),
+    Check("RIQ205", "video-too-short", "error", Kind.VIDEO, "The video, or its crop, has fewer than the two frames that a model needs.", '"video_start": 5.0, "video_end": 5.1'),
+    Check("RIQ206", "video-ambiguous", "error", Kind.VIDEO, "Several videos under the video root have this base name, and none matches the path better.", '"video": "/somebody/else/1.mp4", with a/1.mp4 and b/1.mp4'),
     Check("RIQ301", "query-empty", "error", Kind.TEXT, "The query is blank.", '"q": " "'),
-    Check("RIQ302", "refusal-empty", "error", Kind.TEXT, "A refusable query has no ground-truth answer.", '"a": "<answer></answer>" beside "r": false'),
-    Check("RIQ303", "answer-filled", "warning", Kind.TEXT, "The answer of an answerable query was blank and was filled from its segment.", '"a": "" beside "r": true', repair="fill-answer"),
-    Check("RIQ304", "answer-untagged", "warning", Kind.TEXT, "The answer had no <answer> tags and was taken as it is.", '"a": "9.3 to 14.4"', repair="wrap-answer"),
-    Check("RIQ305", "correct-tag", "warning", Kind.TEXT, "<correct> stood where <correction> is meant.", '"a": "<answer>..</answer><correct>..</correct>"', repair="correct-tag"),
-    Check("RIQ306", "answer-rounded", "info", Kind.TEXT, "The answer's seconds differ from the segment by no more than the tolerance; the segment counts.", '"a": "<answer>9.3 to 14.4</answer>", "timestamp": [9.31, 14.4]'),
-    Check("RIQ307", "refusal-with-timestamp", "warning", Kind.TEXT, "The ground-truth refusal holds a timestamp, which reads as an answer.", '"a": "<answer>not from 3 to 5</answer>" beside "r": false'),
-    Check("RIQ308", "no-references", "info", Kind.TEXT, "A refusable query's video has no answerable query: its correction can earn no bonus.", 'only queries with "r": false'),
-    Check("RIQ309", "special-token", "error", Kind.TEXT, "The query holds a special token of the model, which would not be read as text.", '"q": "a dog <|video_pad|> runs"'),
-    Check("RIQ310", "answer-differs", "warning", Kind.TEXT, "The answer of an answerable query names no segment, or another than its own; the segment counts.", '"a": "<answer>7 to 9</answer>", "timestamp": [1, 4]'),
+    Check("RIQ302", "refusal-empty", "error", Kind.TEXT, "A refusable query has no ground-truth answer.", '"a": "<answer></answer>", "r": false'),
+    Check("RIQ303", "answer-filled", "warning", Kind.TEXT, "The answer of an answerable query was blank and was filled from its segment.", '"a": "", "r": true', repair="fill-answer"),
+    Check("RIQ304", "answer-untagged", "warning", Kind.TEXT, "The answer had no <answer> tags and was used as a whole.", '"a": "9.3 to 14.4"', repair="accept-untagged-answer"),
+    Check("RIQ305", "correct-tag", "warning", Kind.TEXT, "A <correct> tag was read as <correction>.", '"a": "<answer>..</answer><correct>..</correct>"', repair="rename-correct-tag"),
+    Check("RIQ306", "answer-rounded", "info", Kind.TEXT, "The answer's times differ from the segment within the tolerance; the segment is used.", '"a": "<answer>9.3 to 14.4</answer>", "timestamp": [9.31, 14.4]'),
+    Check("RIQ307", "refusal-with-timestamp", "warning", Kind.TEXT, "The ground-truth refusal contains a timestamp, which would be parsed as an answer.", '"a": "<answer>not from 3 to 5</answer>", "r": false'),
+    Check("RIQ308", "no-reference-queries", "info", Kind.TEXT, "The video of a refusable query has no answerable query, so a correction cannot earn a bonus.", 'only queries with "r": false'),
+    Check("RIQ309", "special-token", "error", Kind.TEXT, "The query contains a special token of the model, which would not be read as text.", '"q": "a dog <|video_pad|> runs"'),
+    Check("RIQ310", "answer-mismatch", "warning", Kind.TEXT, "The answer of an answerable query contains no segment, or another one; the annotated segment is used.", '"a": "<answer>7 to 9</answer>", "timestamp": [1, 4]'),
     Check("RIQ401", "category-unknown", "warning", Kind.LABEL, "A mismatch category is not one of the published ones.", '"c": ["Sound/Loudness"]'),
-    Check("RIQ402", "difficulty-unknown", "warning", Kind.LABEL, "A difficulty is none of original, easy, medium, hard; it was left out and kept as an extra field.", '"difficulty": "brutal"'),
-    Check("RIQ403", "difficulty-renamed", "info", Kind.LABEL, "Another published name of a difficulty was read as easy, medium or hard.", '"hardness_level": "strong"', repair="difficulty-names"),
-    Check("RIQ404", "one-kind-only", "info", Kind.LABEL, "The item has no refusable query, or no answerable one: nothing to contrast.", 'only queries with "r": true'),
-    Check("RIQ501", "duplicate", "error", Kind.DUPLICATE, "The same query of the same video, with the same segment, stands earlier.", "one item twice"),
+    Check("RIQ402", "difficulty-unknown", "warning", Kind.LABEL, "The difficulty is not original, easy, medium or hard; it was dropped and kept as an extra field.", '"difficulty": "brutal"'),
+    Check("RIQ403", "difficulty-mapped", "info", Kind.LABEL, "Another published name of a difficulty was mapped to easy, medium or hard.", '"hardness_level": "strong"', repair="map-difficulty"),
+    Check("RIQ404", "single-task-type", "info", Kind.LABEL, "All queries of the item have the same task type, so none has a contrast answer.", 'only queries with "r": true'),
+    Check("RIQ501", "duplicate", "error", Kind.DUPLICATE, "The same query with the same video and segment occurs earlier in the file.", "an item that occurs twice"),
     Check("RIQ502", "contradiction", "error", Kind.DUPLICATE, "The same query of the same video is marked both answerable and refusable.", '"a dog runs" with "r": true and with "r": false'),
-    Check("RIQ503", "refuses-a-true-query", "error", Kind.DUPLICATE, "But for case and punctuation, a refusable query is an answerable query of its video.", '"A dog runs." refusable, "a dog runs" answerable'),
-    Check("RIQ601", "video-leaks", "error", Kind.LEAK, "The video stands in the annotations given by --against too.", "train.json and eval.json both hold a.mp4"),
+    Check("RIQ503", "refusable-matches-answerable", "error", Kind.DUPLICATE, "A refusable query equals an answerable query of its video, except for case and punctuation.", '"A dog runs." refusable, "a dog runs" answerable'),
+    Check("RIQ601", "train-eval-video-overlap", "error", Kind.LEAK, "The video also occurs in the annotations of --exclude-videos-from.", "train.json and eval.json both contain a.mp4"),
 )  # fmt: skip
 
 CATALOGUE = {check.name: check for check in _CHECKS}
@@ -109,16 +109,16 @@ CHECK_OF_CODE = {check.code: check for check in _CHECKS}
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was found: where, what, and what was done about it.
+    """Result of a check: its location, the value that was found, and the action.
 
     Attributes:
-        code: of the check, such as RIQ101.
-        severity: error, warning or info; an error where a repair would have mended it and is turned off.
-        item: index of the item in the file.
-        video: as the item names it.
-        query: index of the query in the item; None where it concerns the whole item.
-        found: what stands there.
-        action: what was done: quarantined, a repair, or noted.
+        code: Code of the check, such as RIQ101.
+        severity: Severity of the check; an error if its repair is turned off.
+        item: Index of the item in the file.
+        video: Video as the item names it.
+        query: Index of the query in the item; None for the whole item.
+        found: Value that was found.
+        action: Action that was taken: quarantined, repaired or noted.
     """
 
     code: str
@@ -131,28 +131,29 @@ class Finding(msgspec.Struct, frozen=True):
 
     @property
     def check(self) -> Check:
-        """The check that found it."""
+        """The check of this finding."""
         return CHECK_OF_CODE[self.code]
 
     @property
     def is_repair(self) -> bool:
-        """Whether what it found was mended, so that the query is not what it was."""
+        """Whether the query was changed."""
         return self.action.startswith("repaired")
 
 
 def catalogue_page() -> str:
-    """The catalogue as Markdown."""
+    """Return the catalogue as Markdown."""
     lines = [
-        "# What validation looks for",
+        "# Validation checks",
         "",
-        "An **error** quarantines the query, a **warning** or an **info** does not. A query with several errors is",
-        "counted under the first of: unreadable item, schema, video, segment, text, duplicate, leak. With",
-        "`--no-repair NAME` a repair is turned off; what it would have mended is then an error, except that",
-        "`fill-duration` leaves the annotation as it is and `difficulty-names` leaves the difficulty out.",
+        "An **error** quarantines the query; a **warning** or an **info** does not. A query with several errors is",
+        "counted under the first of: unreadable item, schema, video, segment, text, duplicate, leak.",
+        "",
+        "`--no-repair NAME` turns a repair off. What it would have fixed is then an error, with two exceptions: without",
+        "`fill-duration` the annotation stays as it is, and without `map-difficulty` the difficulty is dropped.",
         "",
         "This page is printed by `python -m rarft.annotations.findings`.",
         "",
-        "| code | check | severity | what it means | example | repair |",
+        "| code | check | severity | meaning | example | repair |",
         "|---|---|---|---|---|---|",
     ]
     for check in _CHECKS:
@@ -161,8 +162,8 @@ def catalogue_page() -> str:
         lines.append(
             f"| {check.code} | {check.name} | {check.severity} | {check.explanation} | `{example}` | {repair} |"
         )
-    lines += ["", "| repair | does |", "|---|---|"]
-    lines += [f"| `{name}` | {does} |" for name, does in REPAIRS.items()]
+    lines += ["", "| repair | effect |", "|---|---|"]
+    lines += [f"| `{name}` | {effect} |" for name, effect in REPAIRS.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -1,65 +1,67 @@
-"""The checks of one query's parts: its segment, its ground-truth answer, and its labels."""
+"""Checks of the parts of one query: its segment, ground-truth answer, categories and difficulty."""
 
 from typing import Any
 
-from rarft.annotations.context import FindingList, ValidationContext, extract_tag, number, shown
+from rarft.annotations.context import FindingList, ValidationContext
 from rarft.annotations.item_checks import ItemFacts
+from rarft.annotations.parsing import (
+    DIFFICULTIES,
+    DIFFICULTY_ALIASES,
+    DIFFICULTY_KEYS,
+    extract_tag,
+    parse_number,
+    truncate_repr,
+)
 from rarft.annotations.schema import CATEGORIES, Difficulty
 from rarft.completion import find_segment, format_segment
 from rarft.segments import Segment
 
-_DIFFICULTIES: dict[str, Difficulty] = {"original": "original", "easy": "easy", "medium": "medium", "hard": "hard"}
-_OTHER_NAMES: dict[str, Difficulty] = {"weak": "easy", "moderate": "medium", "strong": "hard"}
-DIFFICULTY_KEYS = ("difficulty", "irrelevance_level", "hardness_level")
-
-
-def known_difficulty(stated: Any) -> Difficulty | None:
-    """The difficulty of any published name; None for what is none."""
-    word = stated.strip().lower() if isinstance(stated, str) else ""
-    return _DIFFICULTIES.get(word) or _OTHER_NAMES.get(word)
-
 
 def check_segment(
-    item: dict[str, Any], owned: bool, facts: ItemFacts, around: ValidationContext, findings: FindingList
+    item: dict[str, Any], is_owner: bool, facts: ItemFacts, context: ValidationContext, findings: FindingList
 ) -> Segment | None:
-    """The segment of an answerable query, clamped where it may be; None where it cannot be used.
+    """Return the segment of an answerable query, clamped if allowed; None if it cannot be used.
 
     Args:
-        item: whose timestamp is read.
-        owned: whether the timestamp belongs to this query.
-        facts: the item's duration and crop.
-        around: the tolerance.
-        findings: gets what is found.
+        item: Item with the timestamp.
+        is_owner: Whether the timestamp belongs to this query.
+        facts: Duration and crop of the item.
+        context: Tolerance and repairs.
+        findings: List to add findings to.
     """
-    stated = item.get("timestamp")
-    if stated in (None, [], ""):
-        findings.add("segment-missing", f"timestamp is {shown(stated)}")
+    timestamp = item.get("timestamp")
+    if timestamp in (None, [], ""):
+        findings.add("segment-missing", f"timestamp is {truncate_repr(timestamp)}")
         return None
-    if not owned:
-        wanted = shown(item.get("query_text"))
-        found = f"one timestamp, {shown(stated)}, for several answerable queries; query_text is {wanted}"
-        findings.add("segment-of-another", found)
+    if not is_owner:
+        query_text = truncate_repr(item.get("query_text"))
+        found = (
+            f"one timestamp, {truncate_repr(timestamp)}, for several answerable queries; query_text is {query_text}"
+        )
+        findings.add("segment-of-other-query", found)
         return None
-    start, end = map(number, stated) if isinstance(stated, list) and len(stated) == 2 else (None, None)
+    start, end = map(parse_number, timestamp) if isinstance(timestamp, list) and len(timestamp) == 2 else (None, None)
     if start is None or end is None:
-        findings.add("segment-not-numbers", f"timestamp is {shown(stated)}")
+        findings.add("segment-not-numeric", f"timestamp is {truncate_repr(timestamp)}")
         return None
     if start < 0:
-        findings.add("segment-negative", f"timestamp {shown(stated)}")
+        findings.add("segment-negative", f"timestamp {truncate_repr(timestamp)}")
         return None
     if start >= end:
-        findings.add("segment-reversed", f"timestamp {shown(stated)}")
+        findings.add("segment-reversed", f"timestamp {truncate_repr(timestamp)}")
         return None
     if facts.crop is not None and not facts.crop[0] <= start < end <= facts.crop[1]:
-        findings.add("segment-outside-crop", f"timestamp {shown(stated)}, crop {shown(list(facts.crop))}")
+        findings.add(
+            "segment-outside-crop", f"timestamp {truncate_repr(timestamp)}, crop {truncate_repr(list(facts.crop))}"
+        )
     if facts.duration is None or end <= facts.duration:
         return (start, end)
     overrun = end - facts.duration
-    found = f"timestamp {shown(stated)} in {facts.duration:g} s of video"
-    if overrun > around.tolerance or start >= facts.duration:
+    found = f"timestamp {truncate_repr(timestamp)} in {facts.duration:g} s of video"
+    if overrun > context.tolerance or start >= facts.duration:
         findings.add("segment-past-end", f"{found}: {overrun:.2f} s past the end")
         return None
-    if not findings.mend("segment-clamped", found, f"end clamped to {facts.duration:g}"):
+    if not findings.repair("segment-clamped", found, f"end clamped to {facts.duration:g}"):
         return None
     return (start, facts.duration)
 
@@ -72,17 +74,17 @@ def check_answer(
     extra: dict[str, Any],
     findings: FindingList,
 ) -> str:
-    """The ground-truth answer without tags; a correction that stands beside it goes to `extra`."""
-    stated = query.get("a")
-    if stated is not None and not isinstance(stated, str):
-        findings.add("wrong-type", f"a is {shown(stated)}, not text")
+    """Return the ground-truth answer without tags. A correction in it goes to `extra`."""
+    value = query.get("a")
+    if value is not None and not isinstance(value, str):
+        findings.add("wrong-type", f"a is {truncate_repr(value)}, not a string")
         return ""
-    text = stated or ""
+    text = value or ""
     for tag in ("correction", "correct"):
         if (correction := extract_tag(text, tag)) is not None:
             extra.setdefault("a.correction", correction.strip())
             if tag == "correct":
-                findings.mend("correct-tag", "<correct>", "read as <correction>")
+                findings.repair("correct-tag", "<correct>", "read as <correction>")
             text = text.replace(f"<{tag}>{correction}</{tag}>", "", 1)
     block = extract_tag(text, "answer")
     answer = (text if block is None else block).strip()
@@ -91,31 +93,33 @@ def check_answer(
             findings.add("refusal-empty", "the answer is blank")
         elif segment is not None:
             answer = format_segment(segment)
-            findings.mend("answer-filled", "the answer is blank", answer)
+            findings.repair("answer-filled", "the answer is blank", answer)
         return answer
     if block is None:
-        findings.mend("answer-untagged", shown(stated), "taken as the answer")
-    said = find_segment(answer)
+        findings.repair("answer-untagged", truncate_repr(value), "used as the answer")
+    answer_segment = find_segment(answer)
     was_clamped = any(finding.check.name == "segment-clamped" for finding in findings)
-    if answerable and segment is not None and said != segment and not was_clamped:
-        is_near = said is not None and max(abs(a - b) for a, b in zip(said, segment, strict=True)) <= tolerance
-        found = f"answer {shown(answer)}, timestamp {shown(list(segment))}"
-        findings.add("answer-rounded" if is_near else "answer-differs", found)
-    if not answerable and said is not None:
-        findings.add("refusal-with-timestamp", shown(answer))
+    if answerable and segment is not None and answer_segment != segment and not was_clamped:
+        is_near = answer_segment is not None and all(
+            abs(a - b) <= tolerance for a, b in zip(answer_segment, segment, strict=True)
+        )
+        found = f"answer {truncate_repr(answer)}, timestamp {truncate_repr(list(segment))}"
+        findings.add("answer-rounded" if is_near else "answer-mismatch", found)
+    if not answerable and answer_segment is not None:
+        findings.add("refusal-with-timestamp", truncate_repr(answer))
     return answer
 
 
 def check_categories(query: dict[str, Any], extra: dict[str, Any], findings: FindingList) -> list[str]:
-    """The mismatch categories, whatever their names; what is no name goes to `extra`."""
-    stated = query.get("c")
-    names = [stated] if isinstance(stated, str) else stated if isinstance(stated, list) else []
+    """Return the mismatch categories, known or not. Values that are not strings go to `extra`."""
+    value = query.get("c")
+    names = [value] if isinstance(value, str) else value if isinstance(value, list) else []
     categories = [name for name in names if isinstance(name, str)]
-    if (stated is not None and not isinstance(stated, str | list)) or len(categories) != len(names):
-        findings.add("category-unknown", f"c is {shown(stated)}", "noted: left out")
-        extra["c"] = stated
+    if (value is not None and not isinstance(value, str | list)) or len(categories) != len(names):
+        findings.add("category-unknown", f"c is {truncate_repr(value)}", "noted: dropped")
+        extra["c"] = value
     if unknown := sorted(set(categories) - CATEGORIES):
-        findings.add("category-unknown", shown(unknown), "noted: kept")
+        findings.add("category-unknown", truncate_repr(unknown), "noted: kept")
     return categories
 
 
@@ -123,20 +127,21 @@ def check_difficulty(
     item: dict[str, Any],
     query: dict[str, Any],
     extra: dict[str, Any],
-    around: ValidationContext,
+    context: ValidationContext,
     findings: FindingList,
 ) -> Difficulty | None:
-    """The query's difficulty, else the item's; one of another name goes to `extra`."""
-    levels = [query.get(key) for key in DIFFICULTY_KEYS] + [item.get("difficulty")]
-    level = next((level for level in levels if level is not None), None)
-    if level is None:
+    """Return the difficulty of the query or else of the item. An unknown one goes to `extra`."""
+    values = [query.get(key) for key in DIFFICULTY_KEYS] + [item.get("difficulty")]
+    value = next((value for value in values if value is not None), None)
+    if value is None:
         return None
-    word = level.strip().lower() if isinstance(level, str) else ""
-    if word in _DIFFICULTIES:
-        return _DIFFICULTIES[word]
-    if word in _OTHER_NAMES and "difficulty-names" in around.repairs:
-        findings.add("difficulty-renamed", f"difficulty is {shown(level)}", f"noted: read as {_OTHER_NAMES[word]}")
-        return _OTHER_NAMES[word]
-    findings.add("difficulty-unknown", f"difficulty is {shown(level)}", "noted: left out")
-    extra["difficulty"] = level
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word in DIFFICULTIES:
+        return DIFFICULTIES[word]
+    found = f"difficulty is {truncate_repr(value)}"
+    if word in DIFFICULTY_ALIASES and "map-difficulty" in context.repairs:
+        findings.add("difficulty-mapped", found, f"noted: mapped to {DIFFICULTY_ALIASES[word]}")
+        return DIFFICULTY_ALIASES[word]
+    findings.add("difficulty-unknown", found, "noted: dropped")
+    extra["difficulty"] = value
     return None

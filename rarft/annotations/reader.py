@@ -1,7 +1,7 @@
-"""Reading annotations item by item: a JSON list, JSON Lines, or either one gzipped.
+"""Read annotations item by item from a JSON list or JSON Lines, plain or gzipped.
 
-No more than one item and a buffer are held at a time. A list that cannot be parsed to its end is refused as a
-whole, since what follows the damage is unknown; a bad line of JSON Lines is handed on as text.
+At most one item and a buffer are in memory. A list that cannot be parsed to its end is rejected as a whole, because
+what follows the error is unknown. A malformed line of JSON Lines is returned as text.
 """
 
 import codecs
@@ -18,59 +18,65 @@ from rarft.errors import InputError
 
 _CHUNK = 1 << 20  # characters
 _WHITE_SPACE = " \t\r\n"
-_ITEM_KEYS = {"GRPO", "task_type"}  # of a published item, and of a row that validation wrote
+_ITEM_KEYS = {"GRPO", "task_type"}  # of a published item, and of a row of riq.jsonl
 
 
 @dataclass(frozen=True)
 class MalformedLine:
-    """A line of JSON Lines that is no JSON: its text (bytes that are no text are escaped) and what is wrong."""
+    """Line of a JSON Lines file that is not valid JSON.
+
+    Attributes:
+        text: The line, with invalid bytes escaped.
+        problem: Message of the parser.
+    """
 
     text: str
     problem: str
 
 
 class _ParseError(Exception):
-    """The document breaks off or breaks the grammar; the message says where."""
+    """Incomplete or invalid JSON list; the message gives the position."""
 
 
-def _refuse(path: Path, problem: str) -> InputError:
-    return InputError(
-        f"annotations {path}: {problem}; give a JSON list or JSON Lines in the RIQ format, plain or gzipped"
-    )
+def _format_error(path: Path, problem: str) -> InputError:
+    return InputError(f"{path}: {problem}; use a JSON list or JSON Lines in the RIQ format, plain or gzipped")
 
 
 def _open_text(path: Path) -> TextIO:
-    """The file as text: unzipped, its encoding recognised, its byte order mark gone."""
+    """Open a file as text: unzipped, with its encoding detected and without its byte order mark."""
     try:
         raw = path.open("rb")
     except OSError as error:
-        raise _refuse(path, f"cannot be read ({error.strerror})") from error
-    # Closed with the text that is returned.
+        raise _format_error(path, f"cannot be read ({error.strerror})") from error
+    # Closed together with the text.
     stream: Any = gzip.open(raw) if raw.read(2) == b"\x1f\x8b" else raw  # noqa: SIM115
     raw.seek(0)
     try:
         head = stream.read(4)
         stream.seek(0)
     except (OSError, EOFError, zlib.error) as error:
-        raise _refuse(path, f"is a damaged gzip file ({error})") from error
+        raise _format_error(path, f"corrupt gzip file ({error})") from error
     encoding = json.detect_encoding(head)
     codecs.lookup(encoding)
     return io.TextIOWrapper(stream, encoding=encoding, errors="surrogateescape", newline="\n")
 
 
 def _parse_list(text: TextIO) -> Iterator[Any]:
-    """Items of a JSON list whose opening bracket is the stream's first character that is no white space."""
+    """Yield the items of a JSON list that starts at the stream's first character other than white space."""
     decoder = json.JSONDecoder()
     buffer, position, consumed = "", 0, 0
-    ended = False
+    at_end = False
 
-    def more() -> bool:
-        nonlocal buffer, position, consumed, ended
+    def read_more() -> bool:
+        nonlocal buffer, position, consumed, at_end
         chunk = text.read(max(_CHUNK, len(buffer) - position))
-        ended = not chunk
+        at_end = not chunk
         consumed += position
         buffer, position = buffer[position:] + chunk, 0
-        return not ended
+        return not at_end
+
+    def unexpected_end() -> _ParseError:
+        return _ParseError(f"unexpected end of file at character {consumed + position:,}")
 
     def skip_white_space() -> str:
         nonlocal position
@@ -79,8 +85,8 @@ def _parse_list(text: TextIO) -> Iterator[Any]:
                 position += 1
             if position < len(buffer):
                 return buffer[position]
-            if not more():
-                raise _ParseError(f"breaks off after {consumed + position:,} characters")
+            if not read_more():
+                raise unexpected_end()
 
     skip_white_space()
     position += 1
@@ -92,17 +98,17 @@ def _parse_list(text: TextIO) -> Iterator[Any]:
             while True:
                 try:
                     item, end = decoder.raw_decode(buffer, position)
-                    # A number at the very end of the buffer may go on in the next chunk.
-                    if end < len(buffer) or ended:
+                    # A number at the end of the buffer may continue in the next chunk.
+                    if end < len(buffer) or at_end:
                         break
                 except json.JSONDecodeError as error:
                     problem = f"{error.msg.removesuffix(' at')} at character {consumed + error.pos:,}"
-                    if ended:
+                    if at_end:
                         raise _ParseError(problem) from error
                 except (RecursionError, ValueError) as error:
                     raise _ParseError(f"{error} near character {consumed + position:,}") from error
-                if not more() and position == len(buffer):
-                    raise _ParseError(f"breaks off after {consumed + position:,} characters")
+                if not read_more() and position == len(buffer):
+                    raise unexpected_end()
             position = end
             yield item
             separator = skip_white_space()
@@ -110,16 +116,16 @@ def _parse_list(text: TextIO) -> Iterator[Any]:
             if separator == "]":
                 break
             if separator != ",":
-                raise _ParseError(f"',' or ']' expected at character {consumed + position - 1:,}")
+                raise _ParseError(f"expected ',' or ']' at character {consumed + position - 1:,}")
     while True:
         if rest := buffer[position:].strip(_WHITE_SPACE):
-            raise _ParseError(f"goes on after its end with {rest[:20]!r}")
+            raise _ParseError(f"unexpected text after the end of the list: {rest[:20]!r}")
         position = len(buffer)
-        if not more():
+        if not read_more():
             return
 
 
-def _printable(line: str) -> str:
+def _escape_bytes(line: str) -> str:
     return line.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -128,9 +134,9 @@ def _parse_line(line: str) -> Any:
         line.encode("utf-8")
         return json.loads(line)
     except UnicodeEncodeError:
-        return MalformedLine(_printable(line), "not UTF-8")
+        return MalformedLine(_escape_bytes(line), "not valid UTF-8")
     except (ValueError, RecursionError) as error:
-        return MalformedLine(_printable(line), str(error))
+        return MalformedLine(_escape_bytes(line), str(error))
 
 
 def _parse_lines(text: TextIO) -> Iterator[Any]:
@@ -139,41 +145,39 @@ def _parse_lines(text: TextIO) -> Iterator[Any]:
             yield _parse_line(stripped)
 
 
-def _looks_like_items(path: Path) -> bool:
-    """Whether a file that is no list can be JSON Lines: some line is an object, and it is not one foreign object."""
+def _looks_like_json_lines(path: Path) -> bool:
+    """Check that a line of the file is an object, and that the file is not one single object of another format."""
     with _open_text(path) as text:
         values = (value for value in _parse_lines(text) if not isinstance(value, MalformedLine))
         first = next((value for value in values if isinstance(value, dict)), None)
         if first is None:
             return False
-        is_lines = ".jsonl" in path.suffixes or next(values, None) is not None
-        return is_lines or bool(_ITEM_KEYS & first.keys())
+        has_lines = ".jsonl" in path.suffixes or next(values, None) is not None
+        return has_lines or bool(_ITEM_KEYS & first.keys())
 
 
 def read_items(path: Path) -> Iterator[Any]:
-    """The file's items in order, as Python objects; `MalformedLine` for a bad line of JSON Lines.
+    """Yield the file's items in order as Python objects, and a `MalformedLine` for each malformed line of JSON Lines.
 
     Raises:
-        InputError: not readable, empty, or neither a JSON list nor JSON Lines.
+        InputError: The file cannot be read, is empty, or is neither a JSON list nor JSON Lines.
     """
     try:
         with _open_text(path) as text:
             head = text.read(_CHUNK).lstrip(_WHITE_SPACE)
         if not head:
-            raise _refuse(path, "is empty")
+            raise _format_error(path, "empty file")
         if head[0] != "[":
-            if not _looks_like_items(path):
-                raise _refuse(path, "is neither a JSON list nor JSON Lines")
+            if not _looks_like_json_lines(path):
+                raise _format_error(path, "neither a JSON list nor JSON Lines")
             with _open_text(path) as text:
                 yield from _parse_lines(text)
             return
         with _open_text(path) as text:
             yield from _parse_list(text)
     except _ParseError as error:
-        raise InputError(
-            f"annotations {path}: is no complete JSON list: {error}; was it cut off? copy it again, or mend it there"
-        ) from error
+        raise InputError(f"{path}: truncated or invalid JSON list ({error}); fix it or copy it again") from error
     except UnicodeError as error:
-        raise _refuse(path, f"is no text ({error})") from error
+        raise _format_error(path, f"not valid text ({error})") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise _refuse(path, f"cannot be read to its end ({error})") from error
+        raise _format_error(path, f"cannot be read to its end ({error})") from error

@@ -1,4 +1,4 @@
-"""The rows that validation writes and every later step reads: `riq.jsonl`, one query a line."""
+"""Schema of `riq.jsonl`: one validated query per line, written by validation and read by every later step."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +8,7 @@ import msgspec
 
 from rarft.errors import InputError
 from rarft.segments import Segment
-from rarft.storage import s3
-from rarft.storage.files import join_path, local_path, open_local
+from rarft.storage.location import S3Folder, open_local, parse_location
 
 RIQ_JSONL = "riq.jsonl"
 
@@ -34,7 +33,7 @@ CATEGORIES = frozenset(
 
 
 class Source(msgspec.Struct, frozen=True):
-    """Where a query stands in the annotations: file name, index of the item, index of the query in it."""
+    """Location of a query in the annotations: file name, index of the item, index of the query in the item."""
 
     file: str
     item: int
@@ -42,24 +41,24 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One query. Times are absolute seconds of the video file.
+    """One query. Times are in seconds from the start of the video file.
 
     Attributes:
-        id: stable across runs: the same video name, query, task type and segment give the same id.
-        video: path that opens.
-        query: what is asked.
-        task_type: whether the video answers it.
-        segment: where the answer is; None for a refusable query.
-        duration: of the video; None where it is not known, and then the sample cannot be trained on.
-        crop: the part of the video that frames are taken from; None for all of it.
-        gt_answer: the ground-truth answer without its tags.
-        contrast_answer: the ground-truth answer of the item's opposite query, where it has one.
-        reference_queries: answerable queries of the same video, the item's own first.
-        categories: how a refusable query mismatches the video.
-        difficulty: original for an answerable query; easy, medium or hard.
-        captions: timed captions, (start, end, text).
-        source: where it stands in the annotations.
-        extra: every other field of the item and the query, untouched.
+        id: Stable id: the same video name, query, task type and segment give the same id.
+        video: Path of the video.
+        query: Text of the query.
+        task_type: Whether the video answers the query.
+        segment: Segment of the answer; None for a refusable query.
+        duration: Duration of the video; None if unknown, and then the sample cannot be used for training.
+        crop: Part of the video that frames are taken from; None for all of it.
+        gt_answer: Ground-truth answer without its tags.
+        contrast_answer: Ground-truth answer of the item's query of the other task type, if any.
+        reference_queries: Answerable queries of the same video, the item's own first.
+        categories: Kinds of mismatch between a refusable query and the video.
+        difficulty: `original` for an answerable query; easy, medium or hard for a refusable one.
+        captions: Timed captions as (start, end, text).
+        source: Location in the annotations.
+        extra: All other fields of the item and the query, unchanged.
     """
 
     id: str
@@ -80,10 +79,14 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def iterate_samples(path: Path, name: str | None = None) -> Iterator[Sample]:
-    """Read `riq.jsonl` row by row; `name` is what people call it, where that is not its path.
+    """Read the rows of a `riq.jsonl` file one by one.
+
+    Args:
+        path: Local file.
+        name: Name of the file in messages; default: its path.
 
     Raises:
-        InputError: a row is not what validation writes.
+        InputError: A row does not match the schema.
     """
     decoder = msgspec.json.Decoder(Sample)
     with path.open("rb") as file:
@@ -92,23 +95,22 @@ def iterate_samples(path: Path, name: str | None = None) -> Iterator[Sample]:
                 yield decoder.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise InputError(
-                    f"{name or path}, line {number}: is no validated query ({error}); "
-                    f"give the {RIQ_JSONL} of `rarft validate`"
+                    f"{name or path}, line {number}: not a validated query ({error}); "
+                    f"use the {RIQ_JSONL} of `rarft validate`"
                 ) from error
 
 
-def read_samples(uri: str, what: str) -> list[Sample]:
-    """All rows of a `riq.jsonl`, or of the folder that holds one.
+def read_samples(uri: str) -> list[Sample]:
+    """Return all rows of a `riq.jsonl` file, or of the folder that contains it.
 
     Raises:
-        InputError: not there, damaged, or without a single query.
+        InputError: The file does not exist, is invalid, or has no rows.
     """
-    if s3.is_object_uri(uri):
-        uri = uri if uri.endswith(".jsonl") else join_path(uri, RIQ_JSONL)
-    elif local_path(uri, what).is_dir():
-        uri = str(local_path(uri, what) / RIQ_JSONL)
-    with open_local(uri, what) as path:
-        samples = list(iterate_samples(path, uri))
+    location = parse_location(uri)
+    if not uri.endswith(".jsonl") and (isinstance(location, S3Folder) or location.path.is_dir()):
+        location = location.child(RIQ_JSONL)
+    with open_local(str(location)) as path:
+        samples = list(iterate_samples(path, str(location)))
     if not samples:
-        raise InputError(f"{what} {uri}: holds no query; look into its report.html for what was quarantined")
+        raise InputError(f"{location}: contains no queries; see its report.html for the quarantined ones")
     return samples

@@ -1,4 +1,4 @@
-"""What the usable queries look like: the figures behind the report's plots, gathered row by row."""
+"""Statistics of the kept queries, collected row by row for the report's plots."""
 
 from collections import Counter
 from typing import Any
@@ -6,25 +6,23 @@ from typing import Any
 from rarft.annotations.schema import Sample
 
 _BINS = 60
-
-
 _HISTOGRAMS = ("duration", "segment_length", "segment_centre")
 
 
 class Histogram:
-    """Counts in equal bins from 0 to `top`; what lies above goes into the last."""
+    """Counts in equal bins from 0 to `top`. Larger values are counted in the last bin."""
 
     def __init__(self, top: float) -> None:
         self.top = top
         self.counts = [0] * _BINS
 
     def add(self, value: float) -> None:
-        """Count one value of at least 0."""
+        """Count one non-negative value."""
         self.counts[min(_BINS - 1, int(value / self.top * _BINS))] += 1
 
 
 class Statistics:
-    """Balance, difficulties, categories, lengths and positions of the queries that were kept."""
+    """Task types, difficulties, categories, durations, and lengths and centers of segments."""
 
     def __init__(self) -> None:
         self.task_types: Counter[str] = Counter()
@@ -35,7 +33,7 @@ class Statistics:
         self.segment_centre = Histogram(1.0)
 
     def add(self, sample: Sample) -> None:
-        """Take note of one kept query."""
+        """Add one query."""
         self.task_types[sample.task_type] += 1
         self.difficulties[sample.difficulty or "unlabelled"] += 1
         self.categories.update(sample.categories)
@@ -48,16 +46,16 @@ class Statistics:
                 self.segment_centre.add(min(1.0, (start + end) / 2 / sample.duration))
 
     def merge(self, other: "Statistics") -> None:
-        """Add the figures of other queries."""
+        """Add the statistics of other queries."""
         self.task_types.update(other.task_types)
         self.difficulties.update(other.difficulties)
         self.categories.update(other.categories)
         for name in _HISTOGRAMS:
-            mine, theirs = getattr(self, name).counts, getattr(other, name).counts
-            mine[:] = [a + b for a, b in zip(mine, theirs, strict=True)]
+            ours, theirs = getattr(self, name).counts, getattr(other, name).counts
+            ours[:] = [a + b for a, b in zip(ours, theirs, strict=True)]
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures for report.json; histograms as the upper end of their range and the counts of equal bins."""
+        """Return the statistics for report.json; a histogram as the end of its range and its counts."""
         histograms = {name: getattr(self, name) for name in _HISTOGRAMS}
         return {
             "task_types": dict(self.task_types),

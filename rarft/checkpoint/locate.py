@@ -22,7 +22,7 @@ def checkpoint_path(name_or_path: str) -> str:
     return name_or_path
 
 
-def check_checkpoint(name_or_path: str, what: str) -> None:
+def check_checkpoint(name_or_path: str, what: str = "") -> None:
     """Make sure, without loading it, that a folder or URI holds a checkpoint; a hub's name is taken as it is.
 
     Raises:

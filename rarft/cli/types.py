@@ -1,51 +1,52 @@
-"""What flags take, checked as they are read: each raises argparse's own error, which names the flag."""
+"""Types of command-line values. Each raises argparse's own error, which names the flag."""
 
 import argparse
 
 
-def count(text: str) -> int:
-    """A whole number of at least 0."""
+def non_negative_int(text: str) -> int:
+    """Parse an integer of at least 0."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
+        raise argparse.ArgumentTypeError(f"must be a non-negative integer, not {text!r}")
     return int(text)
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
+def positive_int(text: str) -> int:
+    """Parse an integer of at least 1."""
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"must be a positive integer, not {text!r}")
     return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")  # fails every comparison
 
 
 def fraction(text: str) -> float:
-    """A share between 0 and 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    """Parse a number between 0 and 1, both excluded."""
+    value = _number(text)
     if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 1")
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1, not {text!r}")
     return value
-
-
-def share_or_number(text: str) -> str:
-    """A share such as 5%, or a number."""
-    from rarft.errors import InputError
-    from rarft.steps import quarantine_limit
-
-    try:
-        quarantine_limit(text, queries=0)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
 
 
 def seconds(text: str) -> float:
-    """A number of seconds of at least 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    """Parse a finite number of seconds of at least 0."""
+    value = _number(text)
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds of at least 0")
+        raise argparse.ArgumentTypeError(f"must be a non-negative number of seconds, not {text!r}")
     return value
+
+
+def quarantine_limit(text: str) -> str:
+    """Check a percentage such as 5%, or a number, and return it as it is."""
+    from rarft.errors import InputError
+    from rarft.steps import quarantine_limit as parse
+
+    try:
+        parse(text, queries=0)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text

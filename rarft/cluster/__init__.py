@@ -1,1 +1,1 @@
-"""Training on Kubernetes: PyTorchJob and TrainJob, rendered, started, watched, explained and removed."""
+"""Training on Kubernetes: render, start, monitor and delete PyTorchJobs and TrainJobs."""

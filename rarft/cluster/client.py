@@ -1,6 +1,7 @@
-"""Calls to the cluster's API: what passes is waited out, what stays is told in one line."""
+"""Kubernetes API calls that retry transient errors and report permanent ones in one line."""
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,39 +13,41 @@ from urllib3.exceptions import HTTPError
 from rarft.errors import InputError
 
 _T = TypeVar("_T")
-PATIENCE = 300.0  # seconds that an API server may be away, as while it is upgraded
-_FIRST_WAIT, _LONGEST_WAIT = 1.0, 20.0
-_TIMEOUT = (10, 60)  # seconds to connect, and for an answer
-_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # in a pod
+logger = logging.getLogger(__name__)
+
+_RETRY_TIMEOUT_S = 300.0  # covers an upgrade of the API server
+_INITIAL_DELAY_S, _MAX_DELAY_S = 1.0, 20.0
+_REQUEST_TIMEOUT_S = (10, 60)  # to connect, and to read the response
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # exists in a pod
 _TRANSIENT_STATUSES = {408, 429, 500, 502, 503, 504}
 
 
-class DeniedError(InputError):
-    """This account may not make a call; the message names the missing right."""
+class PermissionDeniedError(InputError):
+    """A call that this account may not make; the message names the missing permission."""
 
 
 def connect(context: str | None = None) -> client.ApiClient:
-    """A client of the cluster that this pod runs in, or that the kubeconfig names.
+    """Return a client for the cluster that this pod runs in, or that the kubeconfig names.
 
     Raises:
-        InputError: there is neither.
+        InputError: No cluster is configured.
     """
     configuration = client.Configuration()
     try:
-        if context is None and _NAMESPACE.exists():
+        if context is None and _NAMESPACE_FILE.exists():
             config.load_incluster_config(configuration)
         else:
             config.load_kube_config(context=context, client_configuration=configuration)
     except (config.ConfigException, OSError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"no cluster is known here ({reason}); set KUBECONFIG, or run in the cluster") from error
+        raise InputError(f"no cluster configured ({reason}); set KUBECONFIG, or run in the cluster") from error
     return client.ApiClient(configuration)
 
 
 def current_namespace() -> str:
-    """The namespace that this pod runs in, or that the kubeconfig's context names; else `default`."""
-    if _NAMESPACE.exists():
-        return _NAMESPACE.read_text(encoding="utf-8").strip()
+    """Return the namespace of this pod or of the kubeconfig's context; `default` if neither exists."""
+    if _NAMESPACE_FILE.exists():
+        return _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
     try:
         _, active = config.list_kube_config_contexts()
     except (config.ConfigException, OSError):
@@ -52,8 +55,8 @@ def current_namespace() -> str:
     return str(active["context"].get("namespace", "default"))
 
 
-def message_of(error: client.ApiException) -> str:
-    """What the API server says of an error, on one line."""
+def api_message(error: client.ApiException) -> str:
+    """Return the API server's error message as one line."""
     try:
         text = json.loads(error.body)["message"]
     except (TypeError, ValueError, KeyError):
@@ -61,48 +64,50 @@ def message_of(error: client.ApiException) -> str:
     return " ".join(str(text).split())
 
 
-def denied(what: str, error: client.ApiException) -> DeniedError:
-    """The error that a refused call is."""
-    return DeniedError(f"{what}: {message_of(error)}; grant it by `kubectl apply -k k8s/base`, or use another account")
+def permission_error(action: str, error: client.ApiException) -> PermissionDeniedError:
+    """Return the error to raise for a 401 or 403 response."""
+    return PermissionDeniedError(
+        f"{action}: {api_message(error)}; grant it with `kubectl apply -k k8s/base`, or use another account"
+    )
 
 
 def call_with_retry(
-    what: str,
+    action: str,
     call: Callable[..., _T],
     *arguments: Any,
-    patience: float = PATIENCE,
-    keep_on: Callable[[], bool] = lambda: True,
+    timeout_s: float = _RETRY_TIMEOUT_S,
+    should_retry: Callable[[], bool] = lambda: True,
     **options: Any,
 ) -> _T:
-    """Make a call; errors that pass are waited out, and each is told.
+    """Make an API call; retry transient errors with exponential backoff and log each of them.
 
     Args:
-        what: what the call does, for messages.
-        call: of the kubernetes client.
-        arguments: its arguments.
-        patience: seconds that the server may be away.
-        keep_on: asked before each further try; without it the error is raised.
-        options: more of the call's arguments.
+        action: What the call does, for messages, such as `create job rarft`.
+        call: Method of the Kubernetes client.
+        arguments: Positional arguments of the call.
+        timeout_s: Seconds after which an error is raised instead of retried.
+        should_retry: Checked before each retry; if False, the error is raised.
+        options: Keyword arguments of the call.
 
     Raises:
-        DeniedError: this account may not do it.
-        InputError: the server does not answer.
-        ApiException: the server refuses it for another reason, or does not come back.
+        PermissionDeniedError: This account may not make the call.
+        InputError: The server cannot be reached.
+        ApiException: The server rejects the call for another reason, or an error outlasts the timeout.
     """
-    wait, ends = _FIRST_WAIT, time.monotonic() + patience
+    delay, deadline = _INITIAL_DELAY_S, time.monotonic() + timeout_s
     while True:
         try:
-            return call(*arguments, _request_timeout=_TIMEOUT, **options)
+            return call(*arguments, _request_timeout=_REQUEST_TIMEOUT_S, **options)
         except client.ApiException as error:
             if error.status in (401, 403):
-                raise denied(what, error) from error
-            if error.status not in _TRANSIENT_STATUSES or time.monotonic() > ends or not keep_on():
+                raise permission_error(action, error) from error
+            if error.status not in _TRANSIENT_STATUSES or time.monotonic() > deadline or not should_retry():
                 raise
-            reason = f"{error.status} {message_of(error)}"
+            reason = f"{error.status} {api_message(error)}"
         except (HTTPError, OSError) as error:
-            if time.monotonic() > ends or not keep_on():
-                raise InputError(f"{what}: the cluster does not answer ({error}); check the network") from error
+            if time.monotonic() > deadline or not should_retry():
+                raise InputError(f"{action}: cannot reach the cluster ({error}); check the network") from error
             reason = str(error)
-        print(f"{what}: {reason}; trying again in {wait:.0f} s", flush=True)
-        time.sleep(wait)
-        wait = min(2 * wait, _LONGEST_WAIT)
+        logger.warning("%s: %s; retrying in %.0f s", action, reason, delay)
+        time.sleep(delay)
+        delay = min(2 * delay, _MAX_DELAY_S)

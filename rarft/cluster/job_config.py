@@ -1,4 +1,4 @@
-"""What a training job on a cluster is asked to be."""
+"""Configuration of a training job on a cluster."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,9 @@ from typing import Any
 
 from rarft.errors import InputError
 
-# Of the names of pods and services that are made from the job's: `-worker-99` must fit into 63 characters.
+# Names of pods and services derive from the job's: with `-worker-99` they must fit into 63 characters.
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,51}[a-z0-9])?")
+_MINIMUM = {"nodes": 1, "gpus": 0, "processes": 0, "max_restarts": 0, "backoff_limit": 0, "grace_period_s": 120}
 
 
 @dataclass(frozen=True)
@@ -16,36 +17,36 @@ class Job:
     """A training job.
 
     Args:
-        name: of the job; pods are named after it.
-        image: of the containers.
-        arguments: flags of `rarft train`.
-        nodes: machines.
-        gpus: of each machine; 0 for none.
-        processes: on each machine; 0 for one a GPU, and one where there is none.
-        accelerator: resource that the nodes offer.
-        cpu: CPUs of each machine's pod.
-        memory: of each machine's pod, the shared memory included.
-        shared_memory: of /dev/shm.
-        scratch: disk for checkpoints on their way to the store, and for what is downloaded.
+        name: Name of the job; the names of its pods derive from it.
+        image: Image of the containers.
+        arguments: Flags of `rarft train`.
+        nodes: Number of nodes.
+        gpus: GPUs per node; 0 for none.
+        processes: Processes per node; 0 for one per GPU, or one without GPUs.
+        accelerator: Resource name of the GPUs.
+        cpu: CPUs per pod.
+        memory: Memory per pod, including shared memory.
+        shared_memory: Size of /dev/shm.
+        work_dir_size: Size of the disk for downloads and for checkpoints that wait for their upload.
         store_secret: Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION.
         hub_secret: Secret with HF_TOKEN.
         tracking_secret: Secret with WANDB_API_KEY.
-        claim: PersistentVolumeClaim mounted at /data; empty for none.
-        node_selector: labels of the nodes.
-        tolerations: taints that the pods tolerate.
-        affinity: the pods' node affinity.
-        topology_key: nodes are spread over this label's values.
+        pvc_name: PersistentVolumeClaim to mount at /data; empty for none.
+        node_selector: Labels of the nodes.
+        tolerations: Taints that the pods tolerate.
+        affinity: Node affinity of the pods.
+        topology_key: Node label over whose values the pods are spread.
         queue: Kueue's local queue; empty for none.
-        priority_class: the pods' PriorityClass; empty for the cluster's default.
-        environment: further variables of the containers.
-        grace_s: seconds that a pod gets to end: more than a step, a save and its upload take.
-        restarts: how often the ranks are started again within their pods.
-        backoff: how often the pods of a node are started again, on average.
-        deadline_s: seconds after which the job is ended, whatever has become of who started it.
-        ttl_s: seconds after which a finished job is removed.
+        priority_class: PriorityClass of the pods; empty for the cluster's default.
+        environment: Additional environment variables of the containers.
+        grace_period_s: Seconds that a pod has to stop; must cover a training step, a save and its upload.
+        max_restarts: How often torchrun restarts the ranks within their pods.
+        backoff_limit: How often the operator restarts the pods of a node, on average.
+        active_deadline_s: Seconds after which the job is stopped.
+        ttl_s: Seconds after which a finished job is deleted.
 
     Raises:
-        InputError: a value that no cluster takes.
+        InputError: A value that no cluster accepts.
     """
 
     name: str
@@ -58,11 +59,11 @@ class Job:
     cpu: str = "64"
     memory: str = "800Gi"
     shared_memory: str = "64Gi"
-    scratch: str = "400Gi"
+    work_dir_size: str = "400Gi"
     store_secret: str = "rarft-store"
     hub_secret: str = "rarft-hub"
     tracking_secret: str = "rarft-wandb"
-    claim: str = ""
+    pvc_name: str = ""
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: Sequence[Mapping[str, Any]] = ()
     affinity: Mapping[str, Any] = field(default_factory=dict)
@@ -70,29 +71,23 @@ class Job:
     queue: str = ""
     priority_class: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
-    grace_s: int = 1200
-    restarts: int = 3
-    backoff: int = 10
-    deadline_s: int = 15 * 24 * 3600
+    grace_period_s: int = 1200
+    max_restarts: int = 3
+    backoff_limit: int = 10
+    active_deadline_s: int = 15 * 24 * 3600
     ttl_s: int = 7 * 24 * 3600
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise InputError(
-                f"job name {self.name!r}: must be at most 53 lower-case letters, digits and hyphens, a letter first"
+                f"job name {self.name!r}: must start with a lowercase letter and have at most 53 lowercase letters, "
+                "digits and hyphens"
             )
-        for name, least in {
-            "nodes": 1,
-            "gpus": 0,
-            "processes": 0,
-            "restarts": 0,
-            "backoff": 0,
-            "grace_s": 120,
-        }.items():
-            if getattr(self, name) < least:
-                raise InputError(f"job {self.name}: {name} {getattr(self, name)}: must be at least {least}")
+        for name, minimum in _MINIMUM.items():
+            if (value := getattr(self, name)) < minimum:
+                raise InputError(f"job {self.name}: {name} {value}: must be at least {minimum}")
 
     @property
     def processes_per_node(self) -> int:
-        """How many processes torchrun starts on each machine."""
+        """Number of processes that torchrun starts on each node."""
         return self.processes or self.gpus or 1

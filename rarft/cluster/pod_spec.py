@@ -1,4 +1,4 @@
-"""The pod of a training job: what Kubernetes' restricted Pod Security Standard accepts, and nothing more."""
+"""Pod of a training job; conforms to Kubernetes' restricted Pod Security Standard."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 from rarft.cluster.job_config import Job
 from rarft.cluster.secrets import HUB_KEYS, STORE_KEYS, TRACKING_KEYS
 
-USER = 10001  # of the image
-CONTAINER = "pytorch"  # that the training operator looks for
-# Torch's agents meet here; the service that the operator makes for the master has no address of its own, and any port.
+USER = 10001  # as in the image
+CONTAINER = "pytorch"  # required by the training operator
+# Any free port will do: the operator's service for the master is headless.
 RENDEZVOUS_PORT = 29400
-_SPARE_S = 60  # of the grace period, for what is left to do once the ranks have ended
+_CLEANUP_S = 60  # part of the grace period that remains after the ranks have ended
 COMMAND = ("torchrun", "-m", "rarft.cli", "train")
 LABEL = "app.kubernetes.io/name"
 JOB_LABEL = "rarft.io/job"
 
 
 def secret_environment(job: Job) -> list[dict[str, Any]]:
-    """Variables that come from secrets, by reference; each may be missing."""
+    """Return the variables that refer to secrets; each key is optional."""
     secrets = {job.store_secret: STORE_KEYS, job.hub_secret: HUB_KEYS, job.tracking_secret: TRACKING_KEYS}
     return [
         {"name": key, "valueFrom": {"secretKeyRef": {"name": name, "key": key, "optional": True}}}
@@ -26,91 +26,91 @@ def secret_environment(job: Job) -> list[dict[str, Any]]:
     ]
 
 
-def environment(job: Job, more: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-    """The containers' variables; a job's own win."""
+def environment(job: Job, extra: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """Return the variables of a container; those of `job.environment` take precedence."""
     values = {
         "NCCL_DEBUG": "INFO",
-        # NCCL ends its waiting when a peer is gone, in place of hanging until its time-out.
+        # Fail as soon as a peer is lost instead of waiting for the timeout.
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
         "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(job.grace_s - _SPARE_S),
-        # A restart of the ranks must not meet the store of the start before.
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(job.grace_period_s - _CLEANUP_S),
+        # Restarted ranks must not connect to the previous start's store.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "HF_HOME": "/scratch/huggingface",
         "XDG_CACHE_HOME": "/scratch/cache",
         "TMPDIR": "/scratch/tmp",
         "SHARED_MEMORY": "/dev/shm",
-        **(more or {}),
+        **(extra or {}),
         **job.environment,
     }
     return [*({"name": name, "value": value} for name, value in values.items()), *secret_environment(job)]
 
 
 def _resources(job: Job) -> dict[str, Any]:
-    amounts: dict[str, Any] = {"cpu": job.cpu, "memory": job.memory}
+    resources: dict[str, Any] = {"cpu": job.cpu, "memory": job.memory}
     if job.gpus:
-        amounts[job.accelerator] = str(job.gpus)
-    return {"requests": amounts, "limits": amounts}
+        resources[job.accelerator] = str(job.gpus)
+    return {"requests": resources, "limits": resources}
 
 
 def _volumes(job: Job) -> list[dict[str, Any]]:
     volumes: list[dict[str, Any]] = [
-        {"name": "work", "emptyDir": {"sizeLimit": job.scratch}},
+        {"name": "work", "emptyDir": {"sizeLimit": job.work_dir_size}},
         {"name": "tmp", "emptyDir": {}},
-        # Ranks hand each other tensors there, and a container has 64 MB of it.
+        # Ranks exchange tensors through it, and the default is 64 MB.
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": job.shared_memory}},
     ]
-    if job.claim:
-        volumes.append({"name": "data", "persistentVolumeClaim": {"claimName": job.claim}})
+    if job.pvc_name:
+        volumes.append({"name": "data", "persistentVolumeClaim": {"claimName": job.pvc_name}})
     return volumes
 
 
-def container(job: Job, name: str, more: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The training container.
+def container(job: Job, name: str, extra: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the training container.
 
     Args:
-        job: the job.
-        name: that the operator looks for.
-        more: further variables.
+        job: Training job.
+        name: Name that the operator requires.
+        extra: Additional environment variables.
     """
-    mounts = {"work": "/scratch", "tmp": "/tmp", "shm": "/dev/shm", **({"data": "/data"} if job.claim else {})}
+    mounts = {"work": "/scratch", "tmp": "/tmp", "shm": "/dev/shm", **({"data": "/data"} if job.pvc_name else {})}
     return {
         "name": name,
         "image": job.image,
         "workingDir": "/scratch",
-        # What ranks that were killed left in shared memory is there until the pod goes.
+        # Files of killed ranks stay in shared memory across restarts of the container.
         "command": ["sh", "-c", 'rm -rf "${SHARED_MEMORY:?}"/* && mkdir -p "$TMPDIR" && exec "$@"', "sh", *COMMAND],
         "args": list(job.arguments),
-        "env": environment(job, more),
+        "env": environment(job, extra),
         "resources": _resources(job),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        # The last line of a failure stands in the pod's status, for whoever asks there.
+        # Put the last lines of a failure into the pod's status, where the launcher reads them.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [{"name": volume, "mountPath": path} for volume, path in mounts.items()],
     }
 
 
 def labels(job: Job) -> dict[str, str]:
-    """Of the job and of its pods."""
+    """Return the labels of the job and of its pods."""
     return {LABEL: "rarft", JOB_LABEL: job.name}
 
 
 def pod_metadata(job: Job) -> dict[str, Any]:
-    """Of the pods. A mesh's proxy would stand between the ranks, and keep a pod alive that is done."""
-    outside = {"sidecar.istio.io/inject": "false"}
-    return {"labels": {**labels(job), **outside}, "annotations": outside}
+    """Return the metadata of the pods. A service mesh's proxy would intercept ranks and keep finished pods alive."""
+    no_mesh = {"sidecar.istio.io/inject": "false"}
+    return {"labels": {**labels(job), **no_mesh}, "annotations": no_mesh}
 
 
-def pod_spec(job: Job, container_: dict[str, Any]) -> dict[str, Any]:
-    """The pod around the training container."""
+def pod_spec(job: Job, training_container: dict[str, Any]) -> dict[str, Any]:
+    """Return the pod spec around the training container."""
     spec: dict[str, Any] = {
-        "containers": [container_],
-        "terminationGracePeriodSeconds": job.grace_s,
-        "automountServiceAccountToken": False,  # training asks the cluster nothing
+        "containers": [training_container],
+        "terminationGracePeriodSeconds": job.grace_period_s,
+        "automountServiceAccountToken": False,  # training makes no API calls
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,

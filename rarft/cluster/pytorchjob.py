@@ -1,4 +1,4 @@
-"""The job for Kubeflow's training operator (kubeflow.org/v1)."""
+"""PyTorchJob manifest for Kubeflow's training operator (kubeflow.org/v1)."""
 
 from typing import Any
 
@@ -9,23 +9,23 @@ GROUP, VERSION, PLURAL = "kubeflow.org", "v1", "pytorchjobs"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
-def _replica(job: Job, role: str, number: int) -> dict[str, Any]:
+def _replica(job: Job, role: str, replicas: int) -> dict[str, Any]:
     rendezvous = {
-        # Agents that meet by c10d start all ranks again when one dies, also on other machines.
+        # With c10d, the agents of all nodes restart all ranks when one dies.
         "PET_RDZV_BACKEND": "c10d",
         "PET_RDZV_ENDPOINT": f"{job.name}-master-0:{RENDEZVOUS_PORT}",
-        # Half an hour for the slowest pod to be scheduled and to pull its image.
+        # Wait up to half an hour for the slowest pod to be scheduled and to pull its image.
         "PET_RDZV_CONF": f"is_host={int(role == 'Master')},join_timeout=1800,read_timeout=300",
         "PET_RDZV_ID": job.name,
-        "PET_MAX_RESTARTS": str(job.restarts),
+        "PET_MAX_RESTARTS": str(job.max_restarts),
     }
     spec = pod_spec(job, container(job, CONTAINER, rendezvous))
     template = {"metadata": pod_metadata(job), "spec": spec}
-    return {"replicas": number, "restartPolicy": "OnFailure", "template": template}
+    return {"replicas": replicas, "restartPolicy": "OnFailure", "template": template}
 
 
 def pytorchjob(job: Job) -> dict[str, Any]:
-    """The manifest. The operator adds PET_NNODES, PET_NPROC_PER_NODE and PET_NODE_RANK, which torchrun reads."""
+    """Return the manifest. The operator adds PET_NNODES, PET_NPROC_PER_NODE and PET_NODE_RANK for torchrun."""
     metadata: dict[str, Any] = {"name": job.name, "labels": labels(job)}
     if job.queue:
         metadata["labels"][QUEUE_LABEL] = job.queue
@@ -34,13 +34,13 @@ def pytorchjob(job: Job) -> dict[str, Any]:
         replicas["Worker"] = _replica(job, "Worker", job.nodes - 1)
     policy: dict[str, Any] = {
         "cleanPodPolicy": "Running",
-        # Restarts of all pods together count, and one that is lost restarts the others, too.
-        "backoffLimit": job.backoff * job.nodes,
-        "activeDeadlineSeconds": job.deadline_s,
+        # The limit counts the restarts of all pods, and a lost pod restarts the others.
+        "backoffLimit": job.backoff_limit * job.nodes,
+        "activeDeadlineSeconds": job.active_deadline_s,
         "ttlSecondsAfterFinished": job.ttl_s,
     }
     if job.queue:
-        policy["suspend"] = True  # until Kueue has room for it
+        policy["suspend"] = True  # until Kueue admits it
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "PyTorchJob",

@@ -1,4 +1,4 @@
-"""Keys of the secrets that containers get as variables of the same names, each of which may be missing."""
+"""Keys of the Secrets that containers receive as environment variables of the same names. Each key is optional."""
 
 STORE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION")
 HUB_KEYS = ("HF_TOKEN",)

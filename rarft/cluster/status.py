@@ -1,4 +1,4 @@
-"""What can be seen of a job, its pods and their events, as lines for a person."""
+"""Status of a job, its pods and their events, as text."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,97 +8,113 @@ from typing import Any
 
 from rarft.errors import EXIT_BAD_INPUT
 
-_FINAL = {"Succeeded", "Failed"}
-_STARTING_REASONS = {"ContainerCreating", "PodInitializing"}  # all else that a container waits for is a problem
-# What `rarft` leaves as the termination message: exit code, command, cause.
-_LEFT = re.compile(r"(?P<code>\d+) (?P<cause>[a-z_-]+: .+)")
-# torchrun's account of the process that failed first, where that could say nothing itself.
-_ROOT_CAUSE = re.compile(r"Root Cause.*?rank\s*:\s*(?P<rank>\d+).*?exitcode\s*:\s*(?P<code>-?\d+)", re.DOTALL)
-_SAME_CAUSE_WINDOW_S = 120.0  # containers that end within so many seconds of each other died of one cause
+_FINAL_STATES = {"Succeeded", "Failed"}
+_STARTING_REASONS = {"ContainerCreating", "PodInitializing"}  # any other reason to wait is a problem
+# Termination message that `rarft` writes: exit code, command, cause.
+_TERMINATION_MESSAGE = re.compile(r"(?P<code>\d+) (?P<cause>[a-z_-]+: .+)")
+# torchrun's report about the first process that failed, if that process wrote no message.
+_TORCHRUN_REPORT = re.compile(r"Root Cause.*?rank\s*:\s*(?P<rank>\d+).*?exitcode\s*:\s*(?P<code>-?\d+)", re.DOTALL)
+_SAME_CAUSE_WINDOW_S = 120.0  # containers that fail within this time of each other have one cause
 
 
-def state_of(job: dict[str, Any]) -> str:
-    """The state of a job: its newest condition that holds; `Queued` while it is suspended."""
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def _newest_condition(job: dict[str, Any]) -> dict[str, Any] | None:
     conditions = [entry for entry in job.get("status", {}).get("conditions") or [] if entry["status"] == "True"]
-    newest: str = conditions[-1]["type"] if conditions else "Pending"
-    if newest in _FINAL:
-        return newest
+    return conditions[-1] if conditions else None
+
+
+def job_state(job: dict[str, Any]) -> str:
+    """Return a job's newest true condition; `Queued` while the job is suspended, `Pending` without a condition."""
+    condition = _newest_condition(job)
+    state: str = condition["type"] if condition else "Pending"
+    if state in _FINAL_STATES:
+        return state
     suspended = job["spec"].get("runPolicy", {}).get("suspend", False)
-    return "Queued" if suspended or newest == "Suspended" else newest
+    return "Queued" if suspended or state == "Suspended" else state
 
 
-def message_of_state(job: dict[str, Any]) -> str:
-    """What the operator says of that state."""
-    conditions = [entry for entry in job.get("status", {}).get("conditions") or [] if entry["status"] == "True"]
-    return " ".join((conditions[-1].get("message") or "").split()) if conditions else ""
+def job_message(job: dict[str, Any]) -> str:
+    """Return the message of a job's newest true condition."""
+    condition = _newest_condition(job)
+    return _one_line(condition.get("message")) if condition else ""
 
 
 @dataclass(frozen=True)
 class ContainerTermination:
-    """How a container ended.
+    """Failure of a container.
 
-    Args:
-        pod: its pod's name.
-        at: when.
-        code: exit code.
-        reason: such as Error, OOMKilled, Evicted.
-        message: termination message: what `rarft` left, else the end of the log.
-        before: whether another start of the container has followed.
+    Attributes:
+        pod: Name of the pod.
+        finished_at: Time of the failure.
+        exit_code: Exit code of the container.
+        reason: Kubernetes' reason, such as Error, OOMKilled, Evicted.
+        message: Termination message: the one that `rarft` wrote, else the end of the log.
+        restarted: Whether Kubernetes started the container again.
     """
 
     pod: str
-    at: datetime
-    code: int
+    finished_at: datetime
+    exit_code: int
     reason: str
     message: str
-    before: bool
+    restarted: bool
 
     @property
     def is_bad_input(self) -> bool:
-        """Whether it ended for what only the user can mend."""
-        left = _LEFT.match(self.message)
-        return left is not None and int(left["code"]) == EXIT_BAD_INPUT
+        """Whether only the user can fix the cause."""
+        message = _TERMINATION_MESSAGE.match(self.message)
+        return message is not None and int(message["code"]) == EXIT_BAD_INPUT
 
     @property
     def cause(self) -> str:
-        """What it died of, as it said itself, or as torchrun says of the rank that failed first."""
-        if (left := _LEFT.match(self.message)) is not None:
-            return left["cause"].splitlines()[0].strip()
-        if (root := _ROOT_CAUSE.search(self.message)) is not None:
-            code = int(root["code"])
-            return f"rank {root['rank']} ended {f'by signal {-code}' if code < 0 else f'with exit code {code}'}"
+        """Cause from `rarft`'s message, else from torchrun's report, else the last line of the log."""
+        if (message := _TERMINATION_MESSAGE.match(self.message)) is not None:
+            return message["cause"].splitlines()[0].strip()
+        if (report := _TORCHRUN_REPORT.search(self.message)) is not None:
+            code = int(report["code"])
+            return f"rank {report['rank']} ended {f'by signal {-code}' if code < 0 else f'with exit code {code}'}"
         lines = [line.strip() for line in self.message.splitlines() if re.search(r"\w", line)]
         return lines[-1] if lines else ""
 
     def __str__(self) -> str:
-        return f"{self.pod} ended with exit code {self.code} ({self.reason}){': ' if self.cause else ''}{self.cause}"
+        cause = f": {self.cause}" if self.cause else ""
+        return f"{self.pod} ended with exit code {self.exit_code} ({self.reason}){cause}"
 
 
-def endings(pod: Any, container: str) -> Iterator[ContainerTermination]:
-    """How a pod's container has ended badly, so far as the pod remembers."""
-    name, made = pod.metadata.name, pod.metadata.creation_timestamp
-    if pod.status.reason:  # of the pod as a whole, such as Evicted
-        yield ContainerTermination(name, made, 137, pod.status.reason, pod.status.message or "", before=False)
+def terminations(pod: Any, container: str) -> Iterator[ContainerTermination]:
+    """Yield the failures of a pod's container that the pod's status still contains."""
+    name, created_at = pod.metadata.name, pod.metadata.creation_timestamp
+    if pod.status.reason:  # of the pod, such as Evicted
+        yield ContainerTermination(name, created_at, 137, pod.status.reason, pod.status.message or "", restarted=False)
     for status in pod.status.container_statuses or []:
         if status.name != container:
             continue
-        for state, before in ((status.last_state, True), (status.state, False)):
+        for state, restarted in ((status.last_state, True), (status.state, False)):
             if state is not None and (end := state.terminated) is not None and end.exit_code:
-                at = end.finished_at or made
-                yield ContainerTermination(name, at, end.exit_code, end.reason or "Error", end.message or "", before)
+                yield ContainerTermination(
+                    name,
+                    end.finished_at or created_at,
+                    end.exit_code,
+                    end.reason or "Error",
+                    end.message or "",
+                    restarted,
+                )
 
 
-def root_cause(found: Iterable[ContainerTermination]) -> ContainerTermination | None:
-    """Of the containers that ended last together, the first: the others died of its death."""
-    chosen = None
-    for ending in sorted(found, key=lambda each: each.at, reverse=True):
-        if chosen is not None and (chosen.at - ending.at).total_seconds() > _SAME_CAUSE_WINDOW_S:
+def root_cause(failures: Iterable[ContainerTermination]) -> ContainerTermination | None:
+    """Return the first of the containers that failed last together; the other failures are consequences."""
+    first = None
+    for failure in sorted(failures, key=lambda each: each.finished_at, reverse=True):
+        if first is not None and (first.finished_at - failure.finished_at).total_seconds() > _SAME_CAUSE_WINDOW_S:
             break
-        chosen = ending
-    return chosen
+        first = failure
+    return first
 
 
-def _waits(pod: Any) -> Iterator[str]:
+def _waiting_reasons(pod: Any) -> Iterator[str]:
     for condition in pod.status.conditions or []:
         if condition.type == "PodScheduled" and condition.status == "False":
             yield f"{condition.reason}: {condition.message}"
@@ -106,26 +122,25 @@ def _waits(pod: Any) -> Iterator[str]:
     for status in statuses:
         waiting = status.state.waiting if status.state is not None else None
         if waiting is not None and waiting.reason and waiting.reason not in _STARTING_REASONS:
-            yield f"{waiting.reason}: {waiting.message or 'no more is said'}"
+            yield f"{waiting.reason}: {waiting.message or 'no details'}"
 
 
-def pod_lines(pods: Sequence[Any]) -> dict[str, str]:
-    """A line a pod: its phase, and what it waits for."""
+def pod_summaries(pods: Sequence[Any]) -> dict[str, str]:
+    """Return a line per pod, by its name: phase, restarts, and what it waits for."""
     lines = {}
     for pod in pods:
-        what = "; ".join(" ".join(reason.split()) for reason in _waits(pod))
+        waiting = "; ".join(_one_line(reason) for reason in _waiting_reasons(pod))
         restarts = sum(status.restart_count for status in pod.status.container_statuses or [])
-        again = f", restarted {restarts} times" if restarts else ""
-        lines[pod.metadata.name] = f"{pod.status.phase}{again}{f': {what}' if what else ''}"
+        restarted = f", restarted {restarts} times" if restarts else ""
+        lines[pod.metadata.name] = f"{pod.status.phase}{restarted}{f': {waiting}' if waiting else ''}"
     return lines
 
 
-def event_lines(events: Sequence[Any], names: Sequence[str]) -> list[str]:
-    """A line for each kind of event about the job or its pods."""
-    return list(
-        dict.fromkeys(
-            f"{event.involved_object.name}: {event.reason}: {' '.join((event.message or '').split())}"
-            for event in events
-            if event.involved_object.name in names
-        )
+def event_summaries(events: Sequence[Any], names: Sequence[str]) -> list[str]:
+    """Return a line per distinct event about the objects of these names."""
+    lines = (
+        f"{event.involved_object.name}: {event.reason}: {_one_line(event.message)}"
+        for event in events
+        if event.involved_object.name in names
     )
+    return list(dict.fromkeys(lines))

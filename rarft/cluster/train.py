@@ -1,7 +1,7 @@
-"""Training by a job on the cluster, from the data of this machine to the final checkpoint in a store."""
+"""Training by a PyTorchJob: upload the inputs, run the job, return the final checkpoint."""
 
-import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rarft.checkpoint.local import FINAL
@@ -10,58 +10,61 @@ from rarft.cluster.job_config import Job
 from rarft.cluster.launcher import Launcher
 from rarft.cluster.pytorchjob import pytorchjob
 from rarft.errors import InputError
-from rarft.storage.files import existing_folder, join_path, write_files
-from rarft.storage.s3 import is_object_uri
+from rarft.storage.files import existing_folder
+from rarft.storage.location import LocalFolder, S3Folder, parse_location
 from rarft.training.config import arguments_of, parse, yaml_arguments
 from rarft.training.preflight import experiment_name
 
-# Of each input, the file that is written last.
-_LAST = {"train_data_path": "riq.jsonl", "embeddings": "index.json"}
-_SCRATCH = "/scratch"
+# Flags that name a folder, and the file that is written last into it.
+_INPUT_MARKERS = {"train_data_path": "riq.jsonl", "embeddings": "index.json"}
+_WORK_DIR = "/scratch"
 
 
-def _upload_inputs(folder: str, place: str, last: str) -> None:
-    """Copy a folder of files to where every machine reaches it."""
-    source = existing_folder(folder, "data")
-    with write_files(place, last) as temporary:
-        for file in source.iterdir():
-            if file.is_file():
-                shutil.copyfile(file, temporary / file.name)
+def _upload_inputs(folder: Path, destination: S3Folder, marker: str) -> None:
+    """Copy the files of a folder to the store, the marker file last."""
+    files = [(path.name, path) for path in existing_folder(str(folder)).iterdir() if path.is_file()]
+    destination.delete(marker)
+    destination.upload([file for file in files if file[0] != marker])
+    destination.upload([file for file in files if file[0] == marker])
 
 
 def train_on_cluster(
-    training: str, inputs: Mapping[str, str | None], out: str, settings: Mapping[str, Any]
+    training: str, inputs: Mapping[str, str | None], out: str, job: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """Train with the flags of one YAML text, and with `inputs`, which win over it, by a PyTorchJob.
+    """Train with a PyTorchJob.
 
     Args:
-        training: flags of `rarft train`.
-        inputs: flags too; what they name by a local path is copied under `out`.
-        out: URI that all machines reach.
-        settings: fields of `rarft.cluster.job_config.Job`, but for its arguments.
+        training: Flags of `rarft train` as YAML.
+        inputs: Flags that override `training`; local folders among them are uploaded to `out`.
+        out: URI that all nodes can reach.
+        job: Fields of `rarft.cluster.job_config.Job`, except for its arguments.
 
     Returns:
-        The final checkpoint's URI, and the run's settings.
+        The final checkpoint's URI, and the training settings.
 
     Raises:
-        InputError: settings are wrong, or the job ended for what the user can mend.
-        ChildFailedError: the job failed; its cause.
+        InputError: The settings are invalid, or the job failed for a reason that the user can fix.
+        ChildFailedError: The job failed for another reason.
     """
-    if not is_object_uri(out):
-        raise InputError(f"output_uri {out}: the job's machines share no disk; give an s3:// URI")
-    places = {name: join_path(out, f"inputs/{settings['name']}/{name}") for name in _LAST if inputs.get(name)}
-    local = {name: str(inputs[name]) for name in places if not is_object_uri(str(inputs[name]))}
-    shared = {**inputs, **{name: places[name] for name in local}}
+    store = parse_location(out)
+    if not isinstance(store, S3Folder):
+        raise InputError(f"output_uri {out}: the nodes share no disk; give an s3:// URI")
+    shared, uploads = dict(inputs), []
+    for name, marker in _INPUT_MARKERS.items():
+        source = parse_location(inputs[name]) if inputs.get(name) else None
+        if isinstance(source, LocalFolder):
+            destination = store.child(f"inputs/{job['name']}/{name}")
+            shared[name] = str(destination)
+            uploads.append((source.path, destination, marker))
     arguments = [
-        *arguments_of({"resume_from_checkpoint": "auto", "scratch": _SCRATCH}),
+        *arguments_of({"resume_from_checkpoint": "auto", "scratch": _WORK_DIR}),
         *yaml_arguments(training, "training"),
         *arguments_of({**shared, "out": out}),
     ]
-    flags = parse(arguments, anywhere=True)
-    run = f"checkpoints/{experiment_name(flags)}"
-    launcher = Launcher(connect(), current_namespace(), pytorchjob(Job(arguments=arguments, **settings)))
-    if not launcher.is_there():  # else it reads what was handed over before
-        for name, folder in local.items():
-            _upload_inputs(folder, places[name], _LAST[name])
+    settings = parse(arguments, anywhere=True)
+    launcher = Launcher(connect(), current_namespace(), pytorchjob(Job(arguments=arguments, **job)))
+    if not launcher.exists():  # a running job still reads the earlier upload
+        for upload in uploads:
+            _upload_inputs(*upload)
     launcher.run()
-    return join_path(out, f"{run}/{FINAL}"), flags
+    return str(store.child(f"checkpoints/{experiment_name(settings)}/{FINAL}")), settings

@@ -1,6 +1,7 @@
-"""The same job for Kubeflow Trainer (trainer.kubeflow.org/v1alpha1), the training operator's successor.
+"""Manifests for Kubeflow Trainer (trainer.kubeflow.org/v1alpha1), the training operator's successor.
 
-A TrainJob is short and names a runtime; the runtime holds the pods. Both are rendered, so that the pods are ours.
+A TrainJob refers to a TrainingRuntime, which defines the pods. Both are rendered, so that the pods are the same as
+those of the PyTorchJob.
 """
 
 from typing import Any
@@ -10,11 +11,11 @@ from rarft.cluster.pod_spec import container, labels, pod_metadata, pod_spec
 from rarft.cluster.pytorchjob import QUEUE_LABEL
 
 API = "trainer.kubeflow.org/v1alpha1"
-_NODE = "node"  # of the job and of the container that the trainer looks for
+_NODE = "node"  # name that the trainer requires of the replicated job and of its container
 
 
 def training_runtime(job: Job) -> dict[str, Any]:
-    """The runtime: the pod of each node, and torch's way to meet, which the trainer sets as PET_ variables."""
+    """Return the TrainingRuntime. The trainer sets the rendezvous as PET_ variables."""
     pod = pod_spec(job, container(job, _NODE))
     pod["restartPolicy"] = "OnFailure"
     replicated = {
@@ -22,7 +23,7 @@ def training_runtime(job: Job) -> dict[str, Any]:
         "template": {
             "metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}},
             "spec": {
-                "backoffLimit": job.backoff,
+                "backoffLimit": job.backoff_limit,
                 "template": {"metadata": pod_metadata(job), "spec": pod},
             },
         },
@@ -36,7 +37,7 @@ def training_runtime(job: Job) -> dict[str, Any]:
             "template": {
                 "spec": {
                     "replicatedJobs": [replicated],
-                    "failurePolicy": {"maxRestarts": job.backoff},
+                    "failurePolicy": {"maxRestarts": job.backoff_limit},
                     "ttlSecondsAfterFinished": job.ttl_s,
                 }
             },
@@ -45,12 +46,17 @@ def training_runtime(job: Job) -> dict[str, Any]:
 
 
 def trainjob(job: Job) -> dict[str, Any]:
-    """The job that runs it."""
-    own = {**labels(job), **({QUEUE_LABEL: job.queue} if job.queue else {})}
+    """Return the TrainJob, which refers to the runtime."""
+    queue = {QUEUE_LABEL: job.queue} if job.queue else {}
     spec: dict[str, Any] = {
         "runtimeRef": {"apiGroup": API.split("/")[0], "kind": "TrainingRuntime", "name": job.name},
         "trainer": {"numNodes": job.nodes, "numProcPerNode": job.processes_per_node},
     }
     if job.queue:
-        spec["suspend"] = True  # until Kueue has room for it
-    return {"apiVersion": API, "kind": "TrainJob", "metadata": {"name": job.name, "labels": own}, "spec": spec}
+        spec["suspend"] = True  # until Kueue admits it
+    return {
+        "apiVersion": API,
+        "kind": "TrainJob",
+        "metadata": {"name": job.name, "labels": {**labels(job), **queue}},
+        "spec": spec,
+    }

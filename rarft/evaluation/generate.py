@@ -1,7 +1,6 @@
-"""Completions of a checkpoint: greedy, on the same prompt, frames and positions as in training.
+"""Greedy completions of a checkpoint, with the same prompt, frames and positions as in training.
 
-Samples are taken video by video, and each video is decoded, and its vision features computed, once for all of its
-queries.
+Samples are grouped by video. Each video is decoded and encoded once for all of its queries.
 """
 
 import os
@@ -26,38 +25,38 @@ from rarft.models.qwen2_5_vl.vllm_rollout import generate_with_vllm
 from rarft.prompts import fill_prompt
 from rarft.video.decode import read_frames
 
-_VIDEOS_HELD = 2  # decoded videos, and features, that are kept for the queries to come
+_MAX_CACHED_VIDEOS = 2  # decoded videos, and vision features, kept for their next queries
 
 
 class Backend(Protocol):
-    """Something that completes prompts greedily."""
+    """Greedy generation from encoded prompts."""
 
     keeps_frames: bool
 
-    def __init__(self, checkpoint: str, what: str, generation: dict[str, Any]) -> None: ...
+    def __init__(self, checkpoint: str, generation: dict[str, Any]) -> None: ...
 
-    def complete(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
-        """Token ids of a completion for each prompt; beside it a name that prompts of the same video share."""
+    def generate(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
+        """Return the token ids of one completion per prompt; prompts come as (video name, inputs)."""
 
 
 class TransformersBackend:
-    """The model in this process, on the GPU where there is one.
+    """Generation by transformers, on a GPU if there is one.
 
     Attributes:
-        videos_encoded: how often the vision tower has run.
+        videos_encoded: Number of runs of the vision tower.
     """
 
     keeps_frames = False
 
-    def __init__(self, checkpoint: str, what: str, generation: dict[str, Any]) -> None:
+    def __init__(self, checkpoint: str, generation: dict[str, Any]) -> None:
         on_gpu = torch.cuda.is_available()
-        # torchrun's processes take a GPU each.
+        # One GPU per process of torchrun.
         self._device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
         dtype = torch.bfloat16 if on_gpu else torch.float32
-        self._model: Any = load_model(checkpoint, what, dtype).to(self._device).eval()
+        self._model: Any = load_model(checkpoint, dtype).to(self._device).eval()
         enable_cached_features(self._model)
         ends = {name: generation[name] for name in ("eos_token_id", "pad_token_id")}
-        # What is left open below would be filled from here: a checkpoint's own repetition penalty is not greedy.
+        # Unset options would be taken from the checkpoint's own configuration, such as a repetition penalty.
         self._model.generation_config = GenerationConfig(**ends)
         self._generation = GenerationConfig(do_sample=False, **generation)
         self._features: dict[str, torch.Tensor] = {}
@@ -66,24 +65,24 @@ class TransformersBackend:
     def _with_features(self, video: str, prompt: PromptInputs) -> PromptInputs:
         prompt = prompt.to(self._device)
         if video not in self._features:
-            while len(self._features) >= _VIDEOS_HELD:
+            while len(self._features) >= _MAX_CACHED_VIDEOS:
                 del self._features[next(iter(self._features))]
             self._features[video] = encode_video(self._model, prompt).video_ND
             self.videos_encoded += 1
         return replace(prompt, video_ND=self._features[video])
 
-    def complete(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
-        """Token ids of a completion for each prompt, all in one batch."""
+    def generate(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
+        """Return the token ids of one completion per prompt, all in one batch."""
         ready = [self._with_features(video, prompt) for video, prompt in prompts]
         return generate(self._model, ready, 1, self._generation)
 
 
 class VllmBackend:
-    """A vLLM engine in this process. Run against an engine that speaks its protocol, never against vLLM itself."""
+    """Generation by vLLM. Tested against a fake engine only."""
 
     keeps_frames = True
 
-    def __init__(self, checkpoint: str, what: str, generation: dict[str, Any]) -> None:
+    def __init__(self, checkpoint: str, generation: dict[str, Any]) -> None:
         """
         Raises:
             InputError: vLLM is not installed.
@@ -91,7 +90,7 @@ class VllmBackend:
         try:
             from vllm import LLM, SamplingParams
         except ImportError as error:
-            raise InputError("--backend vllm: vllm is not installed; leave the flag out") from error
+            raise InputError("backend vllm: vllm is not installed; install rarft[vllm] or use transformers") from error
         path = checkpoint_path(checkpoint)
         config = AutoConfig.from_pretrained(path)
         self._video_token_id: int = config.video_token_id
@@ -104,68 +103,62 @@ class VllmBackend:
             logit_bias=dict.fromkeys(vision_token_ids(config), -100.0),
         )
 
-    def complete(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
-        """Token ids of a completion for each prompt; the engine knows a video that it has seen."""
+    def generate(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
+        """Return the token ids of one completion per prompt; the engine caches videos."""
         requests = [prompt for _, prompt in prompts]
         return generate_with_vllm(self._engine, requests, self._video_token_id, self._sampling)[0]
 
 
-# What `--backend` takes.
-BACKENDS: dict[str, type[Backend]] = {
-    "transformers": TransformersBackend,
-    "vllm": VllmBackend,
-}
+BACKENDS: dict[str, type[Backend]] = {"transformers": TransformersBackend, "vllm": VllmBackend}
 
 
 class Predictor:
-    """A loaded checkpoint that answers samples.
+    """A loaded checkpoint that completes samples.
 
     Attributes:
-        backend: what completes.
+        backend: Generation backend.
     """
 
     def __init__(
         self,
         checkpoint: str,
-        reading: PromptConfig,
-        what: str = "--checkpoint",
+        prompt_config: PromptConfig,
         backend: str = "transformers",
         samples: Sequence[Sample] = (),
     ) -> None:
         """
         Args:
-            checkpoint: a folder, a hub name, or a packaged model.
-            reading: how it reads prompts.
-            what: the flag that named it, for messages.
-            backend: one of BACKENDS.
-            samples: the data; prompts of the first are checked before the model is loaded.
+            checkpoint: Folder, Hub name, or packaged model.
+            prompt_config: How prompts are read.
+            backend: Key of BACKENDS.
+            samples: Data; the prompts of the first samples are checked before the model is loaded.
 
         Raises:
-            InputError: it cannot be loaded, or its chat template does not render a prompt's query and video.
+            InputError: The checkpoint cannot be loaded, or its chat template does not render the query and the video.
         """
-        processor = load_processor(checkpoint, what)
+        processor = load_processor(checkpoint)
         self._tokenizer = processor.tokenizer
         path = checkpoint_path(checkpoint)
-        ends = GenerationConfig.from_pretrained(path).eos_token_id if _has_generation_config(path) else None
+        eos = GenerationConfig.from_pretrained(path).eos_token_id if _has_generation_config(path) else None
         generation = {
-            "eos_token_id": ends or self._tokenizer.eos_token_id,
+            "eos_token_id": eos or self._tokenizer.eos_token_id,
             "pad_token_id": self._tokenizer.pad_token_id,
-            "max_new_tokens": reading.max_completion_length,
+            "max_new_tokens": prompt_config.max_completion_length,
         }
-        read = lru_cache(maxsize=_VIDEOS_HELD)(read_frames)
+        read = lru_cache(maxsize=_MAX_CACHED_VIDEOS)(read_frames)
         config = AutoConfig.from_pretrained(path)
-        self._encoder = PromptEncoder(processor, config, reading.sampling, read, BACKENDS[backend].keeps_frames)
-        self._reading = reading
-        check_prompts(samples, self._encoder, reading.prompt, f"{what} {checkpoint}")
-        self.backend: Backend = BACKENDS[backend](checkpoint, what, generation)
+        self._encoder = PromptEncoder(processor, config, prompt_config.sampling, read, BACKENDS[backend].keeps_frames)
+        self._prompt = prompt_config.prompt
+        check_prompts(samples, self._encoder, self._prompt, checkpoint)
+        self.backend: Backend = BACKENDS[backend](checkpoint, generation)
 
     def _encode(self, sample: Sample) -> tuple[str, PromptInputs]:
-        texts = fill_prompt(self._reading.prompt, sample.query, sample.duration, sample.crop)
+        texts = fill_prompt(self._prompt, sample.query, sample.duration, sample.crop)
         return video_name(sample), self._encoder.encode(video_prompt(*texts, sample.video, sample.crop))
 
-    def complete(self, samples: Sequence[Sample]) -> list[str]:
-        """One completion per sample, in one batch."""
-        ids = self.backend.complete([self._encode(sample) for sample in samples])
+    def predict(self, samples: Sequence[Sample]) -> list[str]:
+        """Return one completion per sample, all in one batch."""
+        ids = self.backend.generate([self._encode(sample) for sample in samples])
         return list(self._tokenizer.batch_decode(ids, skip_special_tokens=True))
 
 
@@ -176,12 +169,12 @@ def _has_generation_config(path: str) -> bool:
 
 
 def video_name(sample: Sample) -> str:
-    """What samples share that show the same frames."""
+    """Return the name that samples with the same frames share."""
     return f"{sample.video} {sample.crop}"
 
 
 def in_batches(samples: Sequence[Sample], size: int) -> list[list[int]]:
-    """Indices of the samples in batches, those of a video side by side, videos in the order of the data."""
+    """Return batches of sample indices, grouped by video, in the order in which the videos occur."""
     first: dict[str, int] = {}
     for index, sample in enumerate(samples):
         first.setdefault(video_name(sample), index)

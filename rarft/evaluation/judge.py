@@ -1,16 +1,16 @@
-"""An optional judge: a language model behind an OpenAI-compatible endpoint, asked about every completion.
+"""Optional judge: a language model behind an OpenAI-compatible endpoint that rates every completion.
 
-It says how well the reasoning bears the answer (0 to 5), and of refusals how, by their words, the query mismatches the
-video. It sees texts alone, never the video or the truth, so it cannot be kind to a right answer. Answers are kept on
-disk by what was asked; what it says out of form is asked for once more and then counted as failed.
+It rates how well the reasoning supports the answer (0 to 5), and names the mismatch categories that a refusal states.
+It sees the query and the completion, never the video or the truth, so it cannot be biased by the truth. Verdicts are
+cached on disk by request. A malformed reply is requested once more and then counted as failed.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import msgspec
@@ -20,18 +20,19 @@ from rarft.errors import InputError
 from rarft.evaluation.predictions import Prediction
 from rarft.evaluation.sample_stats import ScoredPrediction
 from rarft.progress import progress
+from rarft.storage.hashing import hash_text
 from rarft.storage.sqlite_cache import SqliteCache, user_cache
 
 _KEY = "OPENAI_API_KEY"
-_RETRIES = 4  # of one request, with growing pauses: the client's own
-_GIVE_UP = 50  # requests that fail one after the other: the endpoint is gone, and the rest is counted as failed
+_MAX_RETRIES = 4  # per request, with exponential backoff, by the client
+_MAX_CONSECUTIVE_FAILURES = 50  # then the remaining requests are skipped and counted as failed
 _SYSTEM = f"""You check the reply of a system that looks for the moment in a video that a query describes.
 You see the query and the reply. The reply holds reasoning in <think>, an answer, and a corrected query or NIL. The \
-answer is either a time span in seconds, or a refusal that says why no moment of the video fits.
+answer is either a time span in seconds, or a refusal that explains why no moment of the video fits.
 Return one JSON object and nothing else: {{"consistency": N, "categories": [...]}}
 consistency: a whole number from 0 to 5. 5: the reasoning leads to the answer, step by step, without contradiction. \
 3: it fits the answer but leaves gaps. 0: there is no reasoning, or it contradicts the answer.
-categories: for a refusal, every way in which the reply says that the query mismatches the video, out of: \
+categories: for a refusal, every way in which the query mismatches the video according to the reply, out of: \
 {", ".join(sorted(CATEGORIES))}. For an answer with a time span: an empty list."""
 
 
@@ -41,10 +42,10 @@ class _Verdict(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _parse(text: str) -> _Verdict:
-    """Read an answer strictly.
+    """Parse a reply strictly.
 
     Raises:
-        ValueError: it is not in the form that was asked for.
+        ValueError: The reply is malformed.
     """
     try:
         verdict = msgspec.json.decode(text.strip(), type=_Verdict)
@@ -57,14 +58,14 @@ def _parse(text: str) -> _Verdict:
 
 @dataclass
 class JudgeCounts:
-    """What judging took.
+    """Requests and tokens that judging took.
 
     Attributes:
-        asked: requests that were answered.
-        cached: completions whose verdict was on disk.
-        failed: completions without a verdict: no answer in time, or twice out of form.
-        prompt_tokens: that the endpoint counted.
-        completion_tokens: that the endpoint counted.
+        asked: Replies received.
+        cached: Completions whose verdict was in the cache.
+        failed: Completions without a verdict: no reply in time, or two malformed ones.
+        prompt_tokens: Prompt tokens, as counted by the endpoint.
+        completion_tokens: Completion tokens, as counted by the endpoint.
     """
 
     asked: int = 0
@@ -74,18 +75,18 @@ class JudgeCounts:
     completion_tokens: int = 0
 
     def cost(self, prices: tuple[float, float] | None) -> float | None:
-        """US dollars, from prices per million tokens of prompt and completion; None where they are not known."""
+        """Return US dollars from prices per million prompt and completion tokens; None if they are unknown."""
         if prices is None:
             return None
         return (self.prompt_tokens * prices[0] + self.completion_tokens * prices[1]) / 1e6
 
 
 class Judge:
-    """Asks an endpoint, several requests at a time.
+    """A client of the endpoint that sends several requests at a time.
 
     Attributes:
-        counts: what it took so far.
-        failure: what went wrong first, if anything did.
+        counts: Requests and tokens so far.
+        failure: Description of the first failure; empty if there is none.
     """
 
     def __init__(
@@ -93,53 +94,65 @@ class Judge:
     ) -> None:
         """
         Args:
-            url: of the endpoint, such as http://localhost:8000/v1; its key is the environment's OPENAI_API_KEY.
-            model: that the endpoint serves.
+            url: URL of the endpoint, such as http://localhost:8000/v1; OPENAI_API_KEY holds its key.
+            model: Model that the endpoint serves.
             cache: SQLite file of verdicts; None for the user's cache folder.
-            concurrency: requests at a time.
-            timeout: seconds that one may take.
+            concurrency: Maximum number of simultaneous requests.
+            timeout: Timeout of a request, in seconds.
 
         Raises:
-            InputError: the openai package is not installed, or the cache cannot be opened.
+            InputError: The openai package is not installed, or the cache cannot be opened.
         """
         try:
             import openai
         except ImportError as error:
-            raise InputError("--judge-url: openai is not installed; `pip install rarft[judge]`") from error
+            raise InputError("judge: openai is not installed; run `pip install rarft[judge]`") from error
         self._openai = openai
         self._client = openai.OpenAI(
-            base_url=url, api_key=os.environ.get(_KEY) or "none", timeout=timeout, max_retries=_RETRIES
+            base_url=url, api_key=os.environ.get(_KEY) or "none", timeout=timeout, max_retries=_MAX_RETRIES
         )
         self._url, self._model, self._concurrency = url, model, concurrency
-        self._cache = SqliteCache(cache or user_cache("judge.sqlite"), "--judge-cache")
+        self._cache = SqliteCache(cache or user_cache("judge.sqlite"))
         self.counts = JudgeCounts()
         self.failure = ""
-        self._unreachable = 0  # requests that failed, one after the other
+        self._consecutive_failures = 0
+        self._lock = Lock()
 
     def check(self) -> None:
-        """Make sure that the endpoint answers and takes the key, at no cost.
+        """Check, at no cost, that the endpoint responds and accepts the key.
 
         Raises:
-            InputError: it does not.
+            InputError: It does not.
         """
         try:
             self._client.models.list()
         except self._openai.OpenAIError as error:
-            self._refuse(error)
+            self._raise_if_permanent(error)
 
-    def _refuse(self, error: Exception) -> None:
-        """Tell of what makes every request fail; anything else may pass.
+    def _raise_if_permanent(self, error: Exception) -> None:
+        """Raise an error that every request would meet; ignore others.
 
         Raises:
-            InputError: it cannot be reached, or refuses the key.
+            InputError: The endpoint cannot be reached, or rejects the key.
         """
         if isinstance(error, self._openai.AuthenticationError | self._openai.PermissionDeniedError):
-            raise InputError(f"--judge-url {self._url}: refuses the key; set {_KEY}") from error
+            raise InputError(f"judge {self._url}: rejected the API key; set {_KEY}") from error
         if isinstance(error, self._openai.APIConnectionError) and not isinstance(error, self._openai.APITimeoutError):
-            raise InputError(f"--judge-url {self._url}: cannot be reached ({error}); check it, or leave it") from error
+            raise InputError(f"judge {self._url}: cannot be reached ({error}); check the URL") from error
 
-    def _ask(self, question: str, usages: list[Any]) -> tuple[str | None, list[Any]]:
-        """An answer in form, if one came, and what the endpoint counted for each that came, put into `usages`."""
+    def _count(self, usage: Any) -> None:
+        """Count a reply and its tokens, if the endpoint reports them."""
+        with self._lock:
+            self.counts.asked += 1
+            if usage:
+                self.counts.prompt_tokens += usage.prompt_tokens or 0
+                self.counts.completion_tokens += usage.completion_tokens or 0
+
+    def _record_failure(self, failure: str) -> None:
+        self.failure = self.failure or " ".join(failure.split())[:300]
+
+    def _request(self, question: str) -> str | None:
+        """Return a well-formed reply; None after two malformed ones."""
         for _ in range(2):
             reply = self._client.chat.completions.create(
                 model=self._model,
@@ -147,88 +160,75 @@ class Judge:
                 messages=[{"role": "system", "content": _SYSTEM}, {"role": "user", "content": question}],
             )
             try:
-                usages.append(reply.usage)
-                text = reply.choices[0].message.content
+                self._count(reply.usage)
+                text: str = reply.choices[0].message.content
                 _parse(text)
+                return text
             except (ValueError, AttributeError, TypeError, IndexError) as error:
-                self._note(f"an answer out of form ({error})")
-                continue
-            return text, usages
-        return None, usages
+                self._record_failure(f"malformed reply ({error})")
+        return None
 
-    def _note(self, failure: str) -> None:
-        self.failure = self.failure or " ".join(failure.split())[:300]
-
-    def _answer(self, question: str) -> tuple[str | None, list[Any]]:
-        usages: list[Any] = []
-        if self._unreachable >= _GIVE_UP:
-            return None, usages
-        try:
-            found = self._ask(question, usages)
-            self._unreachable = 0
-            return found
-        except (self._openai.OpenAIError, ValueError) as error:  # retried by the client: counted, the others go on
-            self._note(str(error))
-            self._unreachable += 1
-            return None, usages
-
-    def _first(self, question: str) -> tuple[str | None, list[Any]]:
-        """The first question, whose failure says that the endpoint cannot be used.
+    def _request_first(self, question: str) -> str | None:
+        """Send the first request, which shows whether the endpoint can be used at all.
 
         Raises:
-            InputError: it cannot be reached, refuses the key, or does not know the model.
+            InputError: The endpoint cannot be reached, rejects the key, or does not serve the model.
         """
-        usages: list[Any] = []
         try:
-            return self._ask(question, usages)
+            return self._request(question)
         except self._openai.NotFoundError as error:
-            raise InputError(f"--judge-model {self._model}: is not served at {self._url} ({error})") from error
+            raise InputError(f"judge {self._url}: does not serve {self._model} ({error}); check the name") from error
         except (self._openai.OpenAIError, ValueError) as error:
-            self._refuse(error)
-            self._note(str(error))
-            return None, usages
+            self._raise_if_permanent(error)
+            self._record_failure(str(error))
+            return None
 
-    def _answers(self, questions: Sequence[str]) -> Iterator[tuple[str | None, list[Any]]]:
+    def _request_next(self, question: str) -> str | None:
+        if self._consecutive_failures >= _MAX_CONSECUTIVE_FAILURES:
+            return None
+        try:
+            reply = self._request(question)
+            self._consecutive_failures = 0
+            return reply
+        except (self._openai.OpenAIError, ValueError) as error:  # after the retries of the client
+            self._record_failure(str(error))
+            self._consecutive_failures += 1
+            return None
+
+    def _request_all(self, questions: Sequence[str]) -> Iterator[str | None]:
         if questions:
-            yield self._first(questions[0])
+            yield self._request_first(questions[0])
         with ThreadPoolExecutor(self._concurrency) as pool:
-            yield from pool.map(self._answer, questions[1:])
+            yield from pool.map(self._request_next, questions[1:])
 
     def judge(self, predictions: Sequence[Prediction]) -> list[Prediction]:
-        """The predictions with what the judge says of them; nothing where it said nothing of use.
+        """Return the predictions with verdicts; those without a usable reply stay as they are.
 
         Raises:
-            InputError: the endpoint cannot be used.
+            InputError: The endpoint cannot be used.
         """
         questions = [f"Query: {row.sample.query}\n\nReply:\n{row.completion}" for row in predictions]
-        keys = [
-            hashlib.sha256(f"{self._model}\0{_SYSTEM}\0{question}".encode("utf-8", "surrogatepass")).hexdigest()
-            for question in questions
-        ]
-        verdicts = {key: answer for key in keys if (answer := self._cache.get(key)) is not None}
-        self.counts.cached += sum(key in verdicts for key in keys)
-        missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in verdicts}
-        answers = self._answers(list(missing.values()))
-        for key, (answer, usages) in zip(
-            missing, progress(answers, "judging", total=len(missing), unit=" completions"), strict=True
-        ):
-            self.counts.asked += len(usages)
-            for usage in filter(None, usages):
-                self.counts.prompt_tokens += usage.prompt_tokens or 0
-                self.counts.completion_tokens += usage.completion_tokens or 0
-            if answer is not None:
-                verdicts[key] = answer
-                self._cache.put({key: answer})
-        self.counts.failed += sum(key not in verdicts for key in keys)
+        keys = [hash_text(self._model, _SYSTEM, question) for question in questions]
+        replies = {key: reply for key in keys if (reply := self._cache.get(key)) is not None}
+        self.counts.cached += sum(key in replies for key in keys)
+        missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in replies}
+        requests = progress(
+            self._request_all(list(missing.values())), "judging", total=len(missing), unit=" completions"
+        )
+        for key, reply in zip(missing, requests, strict=True):
+            if reply is not None:
+                replies[key] = reply
+                self._cache.put({key: reply})
+        self.counts.failed += sum(key not in replies for key in keys)
         return [
-            _with_verdict(row, _parse(verdicts[key])) if key in verdicts else row
+            _with_verdict(row, _parse(replies[key])) if key in replies else row
             for row, key in zip(predictions, keys, strict=True)
         ]
 
 
 def _with_verdict(prediction: Prediction, verdict: _Verdict) -> Prediction:
     refusable = prediction.sample.task_type == "refusable"
-    said = verdict.categories if refusable and ScoredPrediction(prediction).is_true_negative else []
+    categories = verdict.categories if refusable and ScoredPrediction(prediction).is_true_negative else []
     return msgspec.structs.replace(
-        prediction, consistency=verdict.consistency, categories=sorted(set(said)) if refusable else None
+        prediction, consistency=verdict.consistency, categories=sorted(set(categories)) if refusable else None
     )

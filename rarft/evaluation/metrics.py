@@ -1,7 +1,7 @@
-"""Metrics of predictions. Every value is a fraction unless docs/evaluation.md says otherwise.
+"""Metrics of predictions, listed in docs/evaluation.md.
 
-Relevance is read by rule: a timestamp in the answer says that the query is relevant, an answer without one is
-a refusal, and a completion without an answer is wrong whichever the truth is (decision D2).
+Relevance is read by rule: an answer with a timestamp claims that the query is relevant, an answer without one is a
+refusal, and a completion without an answer is wrong whatever the truth is (decision D2).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from rarft.evaluation.predictions import Prediction
 from rarft.evaluation.sample_stats import THRESHOLDS, Column, ScoredPrediction, columns
 
-# Sums of the columns: one number each, or one for each resample of a bootstrap.
+# Sums of columns: scalars, or one value per resample of a bootstrap.
 Sums = Mapping[str, NDArray[np.float64]]
 Tree = dict[str, Any]
 
 _LENGTHS = ((5.0, "under 5 s"), (10.0, "5 to 10 s"), (30.0, "10 to 30 s"), (float("inf"), "over 30 s"))
-_POSITIONS = ("beginning", "middle", "end")  # thirds of the video, by the segment's centre
+_POSITIONS = ("beginning", "middle", "end")  # thirds of the video, by the center of the segment
 
 
 def _ratio(numerator: Any, denominator: Any, empty: float) -> Any:
@@ -27,27 +27,27 @@ def _ratio(numerator: Any, denominator: Any, empty: float) -> Any:
 
 
 def _mean(sums: Sums, name: str) -> Any:
-    """Nothing (NaN) where no sample counts."""
+    """Return the mean of a column; NaN if no sample has a value."""
     return _ratio(sums.get(name, np.zeros(())), sums.get(f"{name}/n", np.zeros(())), np.nan)
 
 
-def _scores(hits: Any, said: Any, true: Any) -> Tree:
-    """Precision, recall and F1 of one class; 0 where they would divide by nothing.
+def _scores(hits: Any, predicted: Any, true: Any) -> Tree:
+    """Return precision, recall and F1 of one class; 0 where the denominator is 0.
 
-    In the resamples of a bootstrap, a class that was not drawn is not known.
+    In the resamples of a bootstrap, the scores of a class that was not drawn are NaN.
     """
     empty = np.nan if np.ndim(true) else 0.0
     absent = np.asarray(true) == 0
-    f1 = _ratio(2 * hits, said + true, 0.0)
+    f1 = _ratio(2 * hits, predicted + true, 0.0)
     return {
-        "precision": _ratio(hits, said, empty),
+        "precision": _ratio(hits, predicted, empty),
         "recall": _ratio(hits, true, empty),
         "f1": np.where(absent, np.nan, f1) if np.ndim(true) else f1,
     }
 
 
 def relevance(sums: Sums) -> Tree:
-    """Accuracy, scores of both classes, their mean F1, and the confusion with "relevant" as positive class."""
+    """Return accuracy, scores per class, mean F1, and the confusion matrix with "relevant" as the positive class."""
     tp, fp, fn, tn = (sums[name] for name in ("tp", "fp", "fn", "tn"))
     relevant, irrelevant = _scores(tp, tp + fp, tp + fn), _scores(tn, tn + fn, tn + fp)
     return {
@@ -66,9 +66,9 @@ def _overlap(sums: Sums, name: str) -> Tree:
 
 
 def _categories(sums: Sums) -> Tree:
-    """RT-IoU, the Jaccard index of true and read mismatch categories, and how well each label is told."""
+    """Return RT-IoU, the Jaccard index of true and predicted mismatch categories, and the scores of each label."""
     names = sorted({name.rsplit("/", 1)[0] for name in sums if name.startswith("label/")})
-    counts = {name: [sums[f"{name}/{part}"] for part in ("hits", "said", "true")] for name in names}
+    counts = {name: [sums[f"{name}/{part}"] for part in ("hits", "predicted", "true")] for name in names}
     labels = {name.removeprefix("label/"): _scores(*parts) for name, parts in counts.items()}
     known = bool(labels)
     total = [sum(parts) for parts in zip(*counts.values(), strict=True)] if known else []
@@ -82,13 +82,13 @@ def _categories(sums: Sums) -> Tree:
 
 
 def _macro_f1(labels: Tree, counts: Mapping[str, Sequence[Any]]) -> Any:
-    """Mean F1 of the labels that stand in the truth or were read."""
-    present = [_ratio(said + true, said + true, 0.0) for _, said, true in counts.values()]
+    """Return the mean F1 of the labels that are true or predicted anywhere."""
+    present = [_ratio(predicted + true, predicted + true, 0.0) for _, predicted, true in counts.values()]
     return _ratio(sum(np.nan_to_num(scores["f1"]) for scores in labels.values()), sum(present), np.nan)
 
 
 def metrics_from(sums: Sums) -> Tree:
-    """Every metric, from the sums of `facts.columns`; each of the shape of the sums, NaN where nothing counts."""
+    """Return every metric from the sums of `sample_stats.columns`, in the shape of the sums; NaN if unknown."""
     rewards = sorted(name for name in sums if name.startswith("rewards/") and not name.endswith("/n"))
     means = {name.removeprefix("rewards/"): _mean(sums, name) for name in rewards}
     return {
@@ -110,29 +110,31 @@ def metrics_from(sums: Sums) -> Tree:
     }
 
 
-def mapped(tree: Tree, change: Callable[[Any], Any]) -> Tree:
-    """The tree with every value changed."""
-    return {name: mapped(value, change) if isinstance(value, dict) else change(value) for name, value in tree.items()}
+def map_tree(tree: Tree, function: Callable[[Any], Any]) -> Tree:
+    """Apply a function to every leaf of a tree."""
+    return {
+        name: map_tree(value, function) if isinstance(value, dict) else function(value) for name, value in tree.items()
+    }
 
 
 _COUNTS = {"samples", "tp", "fp", "fn", "tn"}
 
 
-def _plain(tree: Tree) -> Tree:
-    """Numbers as JSON has them: counts whole, None for what is not known."""
+def _to_json(tree: Tree) -> Tree:
+    """Convert leaves to JSON numbers: integers for counts, None for NaN."""
 
-    def plain(name: str, value: Any) -> Any:
+    def convert(name: str, value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: plain(key, inner) for key, inner in value.items()}
+            return _to_json(value)
         number = float(value)
         return int(number) if name in _COUNTS else None if np.isnan(number) else number
 
-    return {name: plain(name, value) for name, value in tree.items()}
+    return {name: convert(name, value) for name, value in tree.items()}
 
 
 def _by_length(row: ScoredPrediction) -> list[str]:
     segment = row.prediction.sample.segment
-    return [] if segment is None else [next(name for most, name in _LENGTHS if segment[1] - segment[0] < most)]
+    return [] if segment is None else [next(name for bound, name in _LENGTHS if segment[1] - segment[0] < bound)]
 
 
 def _by_position(row: ScoredPrediction) -> list[str]:
@@ -142,7 +144,7 @@ def _by_position(row: ScoredPrediction) -> list[str]:
     return [_POSITIONS[max(0, min(2, int((segment[0] + segment[1]) / 2 / duration * 3)))]]
 
 
-# What metrics are broken down by: name in metrics.json -> the groups that a sample belongs to.
+# Breakdowns: name in metrics.json -> groups that a sample belongs to.
 GROUPINGS: dict[str, Callable[[ScoredPrediction], Iterable[str]]] = {
     "by_difficulty": lambda row: [row.prediction.sample.difficulty or "unlabelled"],
     "by_category": lambda row: row.prediction.sample.categories,
@@ -152,28 +154,30 @@ GROUPINGS: dict[str, Callable[[ScoredPrediction], Iterable[str]]] = {
 
 
 class PredictionTable:
-    """Predictions with their columns, and the groups that they fall into.
+    """Predictions with their columns and groups.
 
     Attributes:
-        judged: the predictions against their truths.
-        columns: of `facts.columns`.
-        groups: (grouping, group) -> whether each sample belongs to it.
+        predictions: The predictions.
+        scored: The predictions compared with their truth.
+        columns: Columns of `sample_stats.columns`.
+        groups: (grouping, group) -> mask of the samples in the group.
     """
 
     def __init__(self, predictions: Sequence[Prediction]) -> None:
-        self.judged = [ScoredPrediction(prediction) for prediction in predictions]
-        self.columns: dict[str, Column] = columns(self.judged)
+        self.predictions = predictions
+        self.scored = [ScoredPrediction(prediction) for prediction in predictions]
+        self.columns: dict[str, Column] = columns(self.scored)
         self.groups: dict[tuple[str, str], NDArray[np.bool_]] = {}
         for grouping, groups_of in GROUPINGS.items():
-            for index, row in enumerate(self.judged):
+            for index, row in enumerate(self.scored):
                 for name in groups_of(row):
                     key = (grouping, name)
                     if key not in self.groups:
-                        self.groups[key] = np.zeros(len(self.judged), bool)
+                        self.groups[key] = np.zeros(len(self.scored), bool)
                     self.groups[key][index] = True
 
     def sums(self, mask: NDArray[np.bool_] | None = None) -> dict[str, NDArray[np.float64]]:
-        """Sum of each column, over all samples or those of a mask."""
+        """Return the sum of each column, over all samples or those of a mask."""
         return {
             name: np.asarray(column.sum() if mask is None else column[mask].sum())
             for name, column in self.columns.items()
@@ -181,23 +185,23 @@ class PredictionTable:
 
 
 def compute_metrics(predictions: Sequence[Prediction]) -> Tree:
-    """All metrics of a set of predictions, and the same of each group of them."""
+    """Return all metrics of predictions, overall and per group."""
     return metrics_of(PredictionTable(predictions))
 
 
 def metrics_of(table: PredictionTable) -> Tree:
-    """All metrics of a table, and the same of each of its groups."""
-    metrics = _plain(metrics_from(table.sums()))
+    """Return all metrics of a table, overall and per group."""
+    metrics = _to_json(metrics_from(table.sums()))
     for grouping in GROUPINGS:
         metrics[grouping] = {
-            name: _plain(metrics_from(table.sums(mask)))
+            name: _to_json(metrics_from(table.sums(mask)))
             for (kind, name), mask in sorted(table.groups.items())
             if kind == grouping
         }
     return metrics
 
 
-# The figures that a comparison shows: heading -> dotted path.
+# Metrics of the headline table: label -> dotted path.
 HEADLINE = {
     "Refusal F1": "relevance.irrelevant.f1",
     "Refusal precision": "relevance.irrelevant.precision",
@@ -211,15 +215,15 @@ HEADLINE = {
     "Refusal similarity": "refusal_similarity.all",
     "Correction similarity": "correction_similarity.all",
     "Format rate": "format_rate",
-    "Mean reward (the guide's)": "rewards.total",
+    "Mean reward": "rewards.total",
 }
 
 
 def value_at(metrics: Tree, path: str) -> float | None:
-    """The metric at a dotted path, such as `relevance.irrelevant.f1`; None where it is not known.
+    """Return the metric at a dotted path, such as `relevance.irrelevant.f1`; None if it is unknown.
 
     Raises:
-        KeyError: there is no metric of that name.
+        KeyError: No metric has that name.
     """
     value: Any = metrics
     for part in path.split("."):

@@ -1,4 +1,4 @@
-"""Predictions: what a checkpoint said to each query, as we write them and as others do."""
+"""Predictions: a completion per query, in the format of `rarft evaluate` and in the published inference format."""
 
 import ast
 import json
@@ -9,8 +9,7 @@ from typing import Any
 
 import msgspec
 
-from rarft.annotations.file_index import base_name, read_boolean
-from rarft.annotations.query_checks import DIFFICULTY_KEYS, known_difficulty
+from rarft.annotations.parsing import DIFFICULTY_KEYS, base_name, parse_boolean, parse_difficulty
 from rarft.annotations.schema import Sample, Source
 from rarft.completion import find_segment, parse_completion
 from rarft.errors import InputError
@@ -18,16 +17,17 @@ from rarft.segments import Segment, is_valid
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """What a checkpoint said to one query, and what was found out about it.
+    """A completion of one query, with its scores.
 
     Attributes:
-        sample: the query with its truth.
-        completion: the text that was generated.
-        rewards: the terms that training would have given it.
-        refusal_similarity: cosine of a refusal's answer and the true one; None where there is none to compare.
-        correction_similarity: cosine of the correction and the reference query nearest to it; None likewise.
-        categories: how the query mismatches the video, as the judge or the rules read the refusal; None: not read.
-        consistency: how well the reasoning bears the answer, 0 to 5, by the judge; None: not judged.
+        sample: The query and its ground truth.
+        completion: Generated text.
+        rewards: Rewards that training would have given, by name.
+        refusal_similarity: Cosine similarity of a refusal's answer and the true one; None if either is missing.
+        correction_similarity: Cosine similarity of the correction and the nearest reference query; None if either is
+            missing.
+        categories: Mismatch categories that the refusal names, as read by the judge; None if not judged.
+        consistency: How well the reasoning supports the answer, 0 to 5, as rated by the judge; None if not judged.
     """
 
     sample: Sample
@@ -40,36 +40,34 @@ class Prediction(msgspec.Struct, frozen=True):
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Write `predictions.jsonl`, one a line."""
+    """Write predictions as JSON Lines."""
     path.write_bytes(b"".join(msgspec.json.encode(prediction) + b"\n" for prediction in predictions))
 
 
-def _rows(path: Path, what: str) -> list[Any]:
-    """The rows of a JSON list or of JSON Lines."""
+def _read_rows(path: Path) -> list[Any]:
+    """Read a JSON list or JSON Lines."""
     content = path.read_bytes()
     try:
         if content.lstrip()[:1] == b"[":
             return list(json.loads(content))
         return [json.loads(line) for line in content.splitlines() if line.strip()]
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{what} {path}: is neither a JSON list nor JSON Lines ({error})") from error
+        raise InputError(f"{path}: neither a JSON list nor JSON Lines ({error})") from error
 
 
-def _unicode(text: str) -> str:
-    """Text that can be written: half a surrogate pair, which JSON lets through, becomes a question mark."""
+def _replace_surrogates(text: str) -> str:
+    """Replace lone surrogates, which JSON allows and UTF-8 does not, by question marks."""
     return text.encode("utf-8", "replace").decode()
 
 
-def _segment(value: Any) -> Segment | None:
-    """Two numbers, as a list or as text such as `10.0 to 20.0` or `[10, 20]`; None for what is neither."""
+def _parse_segment(value: Any) -> Segment | None:
+    """Parse a list of two numbers, or text such as `10.0 to 20.0` or `[10, 20]`; return None for anything else."""
     if isinstance(value, str):
-        if (said := find_segment(value)) is None:
-            try:
-                value = json.loads(value)
-            except ValueError:
-                return None
-        else:
-            value = said
+        segment = find_segment(value)
+        try:
+            value = segment if segment is not None else json.loads(value)
+        except ValueError:
+            return None
     if not isinstance(value, list | tuple) or len(value) != 2:
         return None
     try:
@@ -79,8 +77,8 @@ def _segment(value: Any) -> Segment | None:
     return segment if is_valid(segment) else None
 
 
-def _categories(value: Any) -> list[str]:
-    """Names, as a list, as a list's text, or as a single name."""
+def _parse_categories(value: Any) -> list[str]:
+    """Parse a list of names, the text of such a list, or a single name."""
     if isinstance(value, str):
         try:
             parsed = ast.literal_eval(value)
@@ -90,7 +88,7 @@ def _categories(value: Any) -> list[str]:
     return [name for name in value or [] if isinstance(name, str)] if isinstance(value, list | tuple) else []
 
 
-def _duration(value: Any) -> float | None:
+def _parse_duration(value: Any) -> float | None:
     try:
         duration = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -98,146 +96,138 @@ def _duration(value: Any) -> float | None:
     return duration if math.isfinite(duration) and duration > 0 else None
 
 
-_TRUTHS = {"yes": True, "relevant": True, "no": False, "irrelevant": False}
+_RELEVANCE = {"yes": True, "relevant": True, "no": False, "irrelevant": False}
 
 
-def _relevant(value: Any) -> bool | None:
+def _parse_relevance(value: Any) -> bool | None:
     word = value.strip().lower() if isinstance(value, str) else None
-    return _TRUTHS[word] if word in _TRUTHS else read_boolean(value)
+    return _RELEVANCE[word] if word in _RELEVANCE else parse_boolean(value)
 
 
-def _published(row: dict[str, Any], number: int, file: str) -> Prediction:
-    """A row of the published inference format.
+def _parse_published(row: dict[str, Any], number: int, file: str) -> Prediction:
+    """Parse a row of the published inference format.
 
     Raises:
-        ValueError: a field is missing or is not what it must be; the message names it.
+        ValueError: A field is missing or invalid; the message names it.
     """
     for name in ("video", "query"):
         if not isinstance(row.get(name), str):
-            raise ValueError(f"{name} is missing or no text")
+            raise ValueError(f"{name} is missing or not text")
     output = row["model_output"]
     if not isinstance(output, str | None):
-        raise ValueError("model_output is no text")
-    relevant = _relevant(row.get("gt_relevant"))
+        raise ValueError("model_output is not text")
+    relevant = _parse_relevance(row.get("gt_relevant"))
     if relevant is None:
-        raise ValueError("gt_relevant is missing or no truth value")
-    segment = _segment(row.get("gt_timestamp")) if relevant else None
+        raise ValueError("gt_relevant is missing or not a Boolean")
+    segment = _parse_segment(row.get("gt_timestamp")) if relevant else None
     if relevant and segment is None:
-        raise ValueError("gt_timestamp is missing or no segment")
+        raise ValueError("gt_timestamp is missing or not a segment")
     stated_answer = row.get("gt_output")
-    answer = _unicode(stated_answer) if isinstance(stated_answer, str) else ""
+    answer = _replace_surrogates(stated_answer) if isinstance(stated_answer, str) else ""
     sample = Sample(
         id=f"{number}",
-        video=_unicode(row["video"]),
-        query=_unicode(row["query"]).strip(),
+        video=_replace_surrogates(row["video"]),
+        query=_replace_surrogates(row["query"]).strip(),
         task_type="answerable" if relevant else "refusable",
         segment=segment,
-        duration=_duration(row.get("duration")),
+        duration=_parse_duration(row.get("duration")),
         crop=None,
         gt_answer=parse_completion(answer).answer or answer.strip(),
         contrast_answer=None,
         reference_queries=[],
-        categories=_categories(row.get("gt_categories")),
-        difficulty=known_difficulty(next((row[key] for key in DIFFICULTY_KEYS if row.get(key) is not None), None)),
+        categories=_parse_categories(row.get("gt_categories")),
+        difficulty=parse_difficulty(next((row[key] for key in DIFFICULTY_KEYS if row.get(key) is not None), None)),
         captions=[],
         source=Source(file, number, 0),
         extra={},
     )
-    # No output is a completion without an answer: wrong, and not to be left out.
-    return Prediction(sample, _unicode(output or ""))
+    # A missing output counts as a completion without an answer, which is wrong.
+    return Prediction(sample, _replace_surrogates(output or ""))
 
 
 QueryKey = tuple[str, str, str, Segment | None]
 
 
 def key_of(sample: Sample) -> QueryKey:
-    """What is asked: of two queries of the same words the segment tells which."""
+    """Return the identity of a query: queries with the same text differ in their segment."""
     return base_name(sample.video), sample.query, sample.task_type, sample.segment
 
 
-class _Data:
-    """The data that was predicted on, found by id or by what is asked."""
+class _SampleIndex:
+    """Samples of the validated data by id and by query."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.by_id = {sample.id: sample for sample in samples}
         self._by_key = {key_of(sample): sample for sample in samples}
-        self._by_words: dict[tuple[str, str, str], list[Sample]] = {}
+        self._by_text: dict[tuple[str, str, str], list[Sample]] = {}
         for sample in samples:
-            self._by_words.setdefault(key_of(sample)[:3], []).append(sample)
+            self._by_text.setdefault(key_of(sample)[:3], []).append(sample)
 
     def find(self, sample: Sample) -> Sample | None:
-        """The sample that is asked; where its segment differs, the only one of its words."""
+        """Return the sample of the same query; if the segment differs, the only sample with the same text."""
         if (found := self._by_key.get(key_of(sample))) is not None:
             return found
-        candidates = self._by_words.get(key_of(sample)[:3], [])
+        candidates = self._by_text.get(key_of(sample)[:3], [])
         return candidates[0] if len(candidates) == 1 else None
 
 
-def _read(row: Any, number: int, file: str, data: _Data | None) -> Prediction:
-    """One row.
+def _parse_row(row: Any, number: int, file: str, data: _SampleIndex | None) -> Prediction:
+    """Parse a row of any format.
 
     Raises:
-        ValueError: it is no prediction, or not one of the data.
+        ValueError: The row is not a prediction, or its query is not in the data.
     """
     if not isinstance(row, dict):
-        raise ValueError("is no object")
+        raise ValueError("not a JSON object")
     if "model_output" in row:
-        prediction = _published(row, number, file)
+        prediction = _parse_published(row, number, file)
         known = data.find(prediction.sample) if data else None
     elif "sample" in row:
         given = msgspec.convert(row, Prediction)
-        prediction = Prediction(given.sample, _unicode(given.completion))
+        prediction = Prediction(given.sample, _replace_surrogates(given.completion))
         known = data.by_id.get(given.sample.id) if data else None
     else:
         if not isinstance(row.get("completion"), str) or not isinstance(row.get("id"), str):
-            raise ValueError('has neither "sample" nor "model_output" nor "id" with "completion"')
+            raise ValueError('needs "sample", "model_output", or "id" with "completion"')
         if data is None:
-            raise ValueError("has only an id; give the data with --data")
+            raise ValueError("has only an id; pass the data, too")
         known = data.by_id.get(row["id"])
         if known is not None:
-            prediction = Prediction(known, _unicode(row["completion"]))
+            prediction = Prediction(known, _replace_surrogates(row["completion"]))
     if data is None:
         return prediction
     if known is None:
-        raise ValueError("its query is not in the data")
+        raise ValueError("the query is not in the data")
     return msgspec.structs.replace(prediction, sample=known)
 
 
-def read_predictions(
-    path: Path, samples: Sequence[Sample] | None, what: str = "--predictions"
-) -> tuple[list[Prediction], list[str]]:
-    """Finished predictions: rows of ours, `{"id", "completion"}`, or the published inference format.
+def read_predictions(path: Path, samples: Sequence[Sample] | None) -> tuple[list[Prediction], list[str]]:
+    """Read finished predictions: rows of `rarft evaluate`, of `{"id", "completion"}`, or of the published format.
 
     Args:
         path: JSON list or JSON Lines.
-        samples: the data that was predicted on, if at hand: rows of ids need it, and the others take references and
-            durations from it.
-        what: the flag that named the file, for messages.
+        samples: Validated data, if available. Rows of ids need it; other rows take references and durations from it.
 
     Returns:
-        The predictions, and a line for each row that cannot be used, and for each query of the data without one.
+        The predictions, and a description of each row that cannot be used and of each query without a prediction.
 
     Raises:
-        InputError: the file is no such thing, or not a single row of it can be used.
+        InputError: The file cannot be parsed, or no row of it can be used.
     """
-    data = _Data(samples) if samples is not None else None
-    predictions, faults = [], []
+    data = _SampleIndex(samples) if samples is not None else None
+    predictions, problems = [], []
     seen: set[str] = set()
-    for number, row in enumerate(_rows(path, what)):
+    for number, row in enumerate(_read_rows(path)):
         try:
-            prediction = _read(row, number, path.name, data)
+            prediction = _parse_row(row, number, path.name, data)
             if data is not None and prediction.sample.id in seen:
-                raise ValueError("its query stands in an earlier row")
+                raise ValueError("the query is in an earlier row")
         except (ValueError, msgspec.ValidationError) as error:
-            faults.append(f"row {number}: {_unicode(str(error))}")
+            problems.append(f"row {number}: {_replace_surrogates(str(error))}")
             continue
         seen.add(prediction.sample.id)
         predictions.append(prediction)
     if not predictions:
-        raise InputError(
-            f"{what} {path}: holds no prediction that can be used ({faults[0] if faults else 'it is empty'})"
-        )
-    faults += [
-        f"query {sample.id} of the data: has no prediction" for sample in samples or () if sample.id not in seen
-    ]
-    return predictions, faults
+        raise InputError(f"{path}: no usable prediction ({problems[0] if problems else 'the file is empty'})")
+    problems += [f"query {sample.id}: no prediction" for sample in samples or () if sample.id not in seen]
+    return predictions, problems

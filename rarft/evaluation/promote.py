@@ -1,98 +1,127 @@
-"""Promotion: a checkpoint that passed its gates, copied with its metrics to where it is shipped from."""
+"""Promotion: copy a checkpoint that passed its gates, with its metrics, to a release location."""
 
 import json
+import logging
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from rarft.checkpoint.locate import CHECKPOINT_JSON, check_checkpoint, checkpoint_path
-from rarft.errors import CheckFailedError, InputError
+from rarft.checkpoint.locate import CHECKPOINT_JSON, CONFIG_JSON, check_checkpoint, checkpoint_path
+from rarft.errors import CheckFailedError, InputError, input_name
 from rarft.evaluation.report import METRICS_JSON
-from rarft.models.qwen2_5_vl.load import fetched_checkpoint
-from rarft.storage import s3
-from rarft.storage.files import Location, join_path, local_path, make_folder, open_local, replace_folder
+from rarft.models.qwen2_5_vl.load import open_checkpoint
+from rarft.storage.files import replace_folder
+from rarft.storage.location import LocalFolder, Location
 from rarft.storage.manifest import CorruptFolderError, hash_files, verify_folder, write_manifest
+from rarft.storage.s3 import is_object_uri
 from rarft.storage.sync import upload_folder
+
+logger = logging.getLogger(__name__)
 
 
 def promote(checkpoint: str, evaluation: Location, destination: Location) -> str:
-    """Copy a checkpoint with its `metrics.json` to `destination`; complete or not there.
+    """Copy a checkpoint with its metrics.json to `destination`, atomically.
 
     Args:
-        checkpoint: a folder or URI of `rarft train`, or the name of a packaged model.
-        evaluation: folder that `rarft evaluate` wrote.
-        destination: folder or URI; what it holds is replaced.
+        checkpoint: Folder or URI that `rarft train` wrote, or the name of a packaged model.
+        evaluation: Folder that `rarft evaluate` wrote.
+        destination: Folder to replace.
 
     Returns:
         The destination.
 
     Raises:
-        InputError: the checkpoint or the evaluation cannot be read, they do not belong together, or the destination
-            cannot be written to, or holds something else than a checkpoint.
-        CheckFailedError: the evaluation did not pass its gates.
+        InputError: The checkpoint or the evaluation cannot be read, the evaluation is of another checkpoint, or the
+            destination cannot be written to or contains something other than a checkpoint.
+        CheckFailedError: The evaluation did not pass its gates.
     """
-    check_checkpoint(checkpoint, "--checkpoint")
-    with open_local(join_path(evaluation, METRICS_JSON), "--evaluation") as file:
-        content = file.read_bytes()
+    with input_name("--checkpoint"):
+        check_checkpoint(checkpoint, "")
+    with input_name("--evaluation"):
+        content = _check_evaluation(evaluation, checkpoint)
+    with input_name("--to"):
+        destination.make()
+        _check_destination(destination)
+    local = destination.path if isinstance(destination, LocalFolder) else None
+    with (
+        input_name("--checkpoint"),
+        open_checkpoint(checkpoint) as source,
+        tempfile.TemporaryDirectory(prefix=".unfinished-", dir=local.parent if local else None) as temporary,
+    ):
+        origin, folder = Path(checkpoint_path(source)), Path(temporary) / "checkpoint"
+        if not origin.is_dir():
+            raise InputError(f"{checkpoint}: is a Hub model; pass a folder or URI that `rarft train` wrote")
+        shutil.copytree(origin, folder)
+        metadata = _verify(folder, checkpoint)
+        (folder / CHECKPOINT_JSON).unlink(missing_ok=True)
+        (folder / METRICS_JSON).write_bytes(content)
+        metadata = {name: value for name, value in metadata.items() if name != "files"} | {"promoted_from": checkpoint}
+        write_manifest(folder, CHECKPOINT_JSON, metadata, hash_files(folder, CHECKPOINT_JSON))
+        with input_name("--to"):
+            if local:
+                replace_folder(folder, local)
+            else:
+                upload_folder(folder, str(destination), CHECKPOINT_JSON)
+    return str(destination)
+
+
+def _check_evaluation(evaluation: Location, checkpoint: str) -> bytes:
+    """Check that an evaluation of the checkpoint passed its gates; return the content of its metrics.json.
+
+    Raises:
+        InputError: The file cannot be read, or is of another checkpoint.
+        CheckFailedError: A gate was not passed.
+    """
+    content = evaluation.read(METRICS_JSON)
     try:
         metrics = json.loads(content)
         passed, gates, evaluated = metrics["passed"], metrics["gates"], metrics["evaluated"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"--evaluation {evaluation}: its {METRICS_JSON} is none of `rarft evaluate`") from error
+        raise InputError(
+            f"{evaluation}: {METRICS_JSON} was not written by `rarft evaluate`; check the path"
+        ) from error
     if not passed:
         reasons = "; ".join(gate["reason"] for gate in gates if not gate["passed"])
         raise CheckFailedError(f"{checkpoint} is not promoted: {reasons}")
     if not gates:
-        print(f"{checkpoint}: was evaluated without gates", flush=True)
-    if not _same(evaluated, checkpoint):
+        logger.warning("%s was evaluated without gates", checkpoint)
+    if not _is_same_checkpoint(evaluated, checkpoint):
         raise InputError(
-            f"--evaluation {evaluation}: is of {evaluated}, not of {checkpoint}; give the one of the other"
+            f"{evaluation}: evaluates {evaluated}, not {checkpoint}; pass the evaluation of this checkpoint"
         )
-    make_folder(destination, "--to")
-    _check_destination(destination)
-    in_store = s3.is_object_uri(destination)
-    beside = None if in_store else local_path(str(destination), "--to").parent
-    with (
-        fetched_checkpoint(checkpoint, "--checkpoint") as source,
-        tempfile.TemporaryDirectory(prefix=".unfinished-", dir=beside) as temporary,
-    ):
-        origin, folder = Path(checkpoint_path(source)), Path(temporary) / "checkpoint"
-        if not origin.is_dir():
-            raise InputError(f"--checkpoint {checkpoint}: lies on a hub; give a folder or URI of `rarft train`")
-        shutil.copytree(origin, folder)
-        about = _verified(folder, checkpoint)
-        (folder / CHECKPOINT_JSON).unlink(missing_ok=True)
-        (folder / METRICS_JSON).write_bytes(content)
-        about = {name: value for name, value in about.items() if name != "files"} | {"promoted_from": checkpoint}
-        write_manifest(folder, CHECKPOINT_JSON, about, hash_files(folder, CHECKPOINT_JSON))
-        if in_store:
-            upload_folder(folder, str(destination), CHECKPOINT_JSON, "--to")
-        else:
-            replace_folder(folder, local_path(str(destination), "--to"))
-    return str(destination)
+    return content
 
 
-def _same(evaluated: str, checkpoint: str) -> bool:
-    if evaluated == checkpoint or s3.is_object_uri(checkpoint) or s3.is_object_uri(evaluated):
+def _is_same_checkpoint(evaluated: str, checkpoint: str) -> bool:
+    if evaluated == checkpoint or is_object_uri(checkpoint) or is_object_uri(evaluated):
         return evaluated == checkpoint
     return Path(checkpoint_path(evaluated)).resolve() == Path(checkpoint_path(checkpoint)).resolve()
 
 
 def _check_destination(destination: Location) -> None:
-    if s3.is_object_uri(destination):
-        held = set(s3.sizes(destination, "--to"))
+    """Check that the destination is empty or contains a checkpoint.
+
+    Raises:
+        InputError: It contains something else.
+    """
+    if isinstance(destination, LocalFolder):
+        names = {path.name for path in destination.path.iterdir()}
     else:
-        held = {path.name for path in local_path(str(destination), "--to").iterdir()}
-    if held and "config.json" not in held:
-        raise InputError(f"--to {destination}: holds {min(held)} and is no checkpoint; give another folder")
+        names = set(destination.sizes())
+    if names and CONFIG_JSON not in names:
+        raise InputError(f"{destination}: contains {min(names)} and is not a checkpoint; choose another folder")
 
 
-def _verified(folder: Path, checkpoint: str) -> dict[str, Any]:
-    """What the manifest says, after the files were held against it; nothing where there is none."""
+def _verify(folder: Path, checkpoint: str) -> dict[str, Any]:
+    """Check a checkpoint's files against its manifest; return the manifest, empty if there is none.
+
+    Raises:
+        InputError: A file is missing or has changed.
+    """
     if not (folder / CHECKPOINT_JSON).exists():
         return {}
     try:
         return verify_folder(folder, CHECKPOINT_JSON)
     except CorruptFolderError as error:
-        raise InputError(f"--checkpoint {checkpoint}: {error}; choose another") from error
+        raise InputError(f"{checkpoint}: {error}; choose another checkpoint") from error

@@ -1,7 +1,6 @@
-"""Predictions as columns of numbers, from whose sums every metric follows.
+"""Scored predictions as columns of numbers; every metric is a ratio of sums of these columns.
 
-A metric is a ratio of sums over samples, so that the same formula serves all samples, any group of them, and every
-resample of a bootstrap.
+So the same formula serves all samples, any group of them, and every resample of a bootstrap.
 """
 
 from collections.abc import Sequence
@@ -15,111 +14,122 @@ from rarft.evaluation.predictions import Prediction
 from rarft.segments import temporal_iou
 
 Column = NDArray[np.float64]
-_ROUNDING = 0.005  # seconds: completions give times in hundredths
+_ROUNDING_S = 0.005  # completions give times in hundredths of a second
 THRESHOLDS = {"r_at_30": 0.3, "r_at_50": 0.5, "r_at_70": 0.7}
 
 
 class ScoredPrediction:
-    """A prediction set against its truth.
+    """A prediction compared with the ground truth.
 
     Attributes:
-        relevant: whether the query is answerable.
-        predicted_relevant: what the completion took it for; the opposite of the truth where it has no answer.
-        iou: temporal IoU with the truth; None for a refusable query.
-        ra_iou: 0 where relevance is wrong, 1 for a right refusal, else the temporal IoU (RA-IoU).
+        prediction: The prediction.
+        completion: The parsed completion.
+        relevant: Whether the query is answerable.
+        predicted_relevant: Relevance that the completion claims; the opposite of the truth if it has no answer.
+        iou: Temporal IoU with the true segment; None for a refusable query.
+        ra_iou: RA-IoU: 0 if relevance is wrong, 1 for a correct refusal, else the temporal IoU.
     """
 
     def __init__(self, prediction: Prediction) -> None:
         self.prediction = prediction
-        self.response = parse_completion(prediction.completion)
-        truth = prediction.sample
-        self.relevant = truth.task_type == "answerable"
-        self.predicted_relevant = self.response.segment is not None if self.response.answer else not self.relevant
+        self.completion = parse_completion(prediction.completion)
+        sample, segment = prediction.sample, self.completion.segment
+        self.relevant = sample.task_type == "answerable"
+        self.predicted_relevant = segment is not None if self.completion.answer else not self.relevant
         self.iou: float | None = None
         if self.relevant:
-            said, segment = self.response.segment, truth.segment
-            self.iou = temporal_iou(said, segment) if said is not None and segment is not None else 0.0
+            self.iou = temporal_iou(segment, sample.segment) if segment and sample.segment else 0.0
         self.ra_iou = self.iou if self.iou is not None else float(not self.predicted_relevant)
 
     @property
     def is_true_negative(self) -> bool:
-        """A true negative."""
+        """Whether a refusable query is refused."""
         return not self.relevant and not self.predicted_relevant
 
     @property
     def out_of_range(self) -> bool | None:
-        """Whether the segment leaves the video or is none at all; None without a segment or a known duration."""
-        segment, duration = self.response.segment, self.prediction.sample.duration
+        """Whether the segment is reversed or outside the video; None without a segment or a known duration."""
+        segment, duration = self.completion.segment, self.prediction.sample.duration
         if segment is None or duration is None:
             return None
-        return not 0 <= segment[0] < segment[1] <= duration + _ROUNDING
+        return not 0 <= segment[0] < segment[1] <= duration + _ROUNDING_S
 
 
-def _jaccard(said: set[str], true: set[str]) -> float:
-    return len(said & true) / len(said | true) if said | true else 1.0
+def _jaccard(predicted: set[str], true: set[str]) -> float:
+    return len(predicted & true) / len(predicted | true) if predicted | true else 1.0
 
 
-def columns(judged: Sequence[ScoredPrediction]) -> dict[str, Column]:
-    """The columns of all samples; a name `x/n` counts the samples that `x` sums over."""
-    size = len(judged)
-    found: dict[str, Column] = {}
+class _Columns(dict[str, Column]):
+    """Columns of `size` samples, zero where nothing is set."""
 
-    def put(name: str, index: int, value: float) -> None:
-        if name not in found:
-            found[name] = np.zeros(size)
-        found[name][index] = value
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
 
-    def mean(name: str, index: int, value: float) -> None:
-        put(name, index, value)
-        put(f"{name}/n", index, 1.0)
+    def put(self, name: str, index: int, value: float) -> None:
+        """Set one sample's value."""
+        if name not in self:
+            self[name] = np.zeros(self.size)
+        self[name][index] = value
 
-    for index, row in enumerate(judged):
-        prediction, response = row.prediction, row.response
-        put("samples", index, 1.0)
-        right = "t" if row.relevant == row.predicted_relevant else "f"
-        put(right + ("p" if row.predicted_relevant else "n"), index, 1.0)
+    def put_mean(self, name: str, index: int, value: float) -> None:
+        """Set one sample's value in a column of which the mean is taken: `NAME/n` counts its samples."""
+        self.put(name, index, value)
+        self.put(f"{name}/n", index, 1.0)
+
+
+def columns(scored: Sequence[ScoredPrediction]) -> dict[str, Column]:
+    """Return the columns of all samples; `NAME/n` counts the samples that `NAME` sums over."""
+    found = _Columns(len(scored))
+    for index, row in enumerate(scored):
+        prediction, completion = row.prediction, row.completion
+        found.put("samples", index, 1.0)
+        correct = "t" if row.relevant == row.predicted_relevant else "f"
+        found.put(correct + ("p" if row.predicted_relevant else "n"), index, 1.0)
         for name, value in (("ra_iou", row.ra_iou), ("grounding", row.iou)):
             if value is not None:
-                mean(name, index, value)
-                for recall, least in THRESHOLDS.items():
-                    put(f"{name}/{recall}", index, float(value >= least))
-        mean("format_rate", index, float(response.well_formed))
-        mean("answer_rate", index, float(bool(response.answer)))
-        mean("length", index, float(len(prediction.completion.split())))
-        if (outside := row.out_of_range) is not None:
-            mean("out_of_range", index, float(outside))
+                found.put_mean(name, index, value)
+                for recall, threshold in THRESHOLDS.items():
+                    found.put(f"{name}/{recall}", index, float(value >= threshold))
+        found.put_mean("format_rate", index, float(completion.well_formed))
+        found.put_mean("answer_rate", index, float(bool(completion.answer)))
+        found.put_mean("length", index, float(len(prediction.completion.split())))
+        if (out_of_range := row.out_of_range) is not None:
+            found.put_mean("out_of_range", index, float(out_of_range))
         for name, value in prediction.rewards.items():
-            mean(f"rewards/{name}", index, value)
+            found.put_mean(f"rewards/{name}", index, value)
         if prediction.consistency is not None:
-            mean("consistency", index, float(prediction.consistency))
+            found.put_mean("consistency", index, float(prediction.consistency))
         if not row.relevant:
-            _refusable(row, index, mean, put)
+            _put_refusable(found, row, index)
     for name in ("samples", "tp", "fp", "fn", "tn"):
-        found.setdefault(name, np.zeros(size))
+        found.setdefault(name, np.zeros(len(scored)))
     return found
 
 
-def _refusable(row: ScoredPrediction, index: int, mean, put) -> None:  # type: ignore[no-untyped-def]
+def _put_refusable(found: _Columns, row: ScoredPrediction, index: int) -> None:
+    """Set the columns that only refusable queries have: similarities and mismatch categories."""
     prediction = row.prediction
-    comparable = {
+    similarities = {
         "refusal_similarity": (prediction.refusal_similarity, bool(prediction.sample.gt_answer)),
         "correction_similarity": (prediction.correction_similarity, bool(prediction.sample.reference_queries)),
     }
-    for name, (similarity, has_truth) in comparable.items():
+    for name, (similarity, has_truth) in similarities.items():
         if not has_truth:
             continue
-        # One that refuses nothing, or corrects nothing, is not like the truth at all.
-        mean(f"{name}/all", index, max(0.0, similarity or 0.0) if row.is_true_negative else 0.0)
+        # Without a refusal or a correction the similarity is 0.
+        found.put_mean(f"{name}/all", index, max(0.0, similarity or 0.0) if row.is_true_negative else 0.0)
         if row.is_true_negative:
-            mean(f"{name}/true_negatives", index, max(0.0, similarity or 0.0))
+            found.put_mean(f"{name}/true_negatives", index, max(0.0, similarity or 0.0))
     if prediction.categories is None:
         return
-    said, true = set(prediction.categories) if row.is_true_negative else set(), set(prediction.sample.categories)
-    overlap = _jaccard(said, true) if row.is_true_negative else 0.0
-    mean("rt_iou/all", index, overlap)
+    true = set(prediction.sample.categories)
+    predicted = set(prediction.categories) if row.is_true_negative else set()
+    overlap = _jaccard(predicted, true) if row.is_true_negative else 0.0
+    found.put_mean("rt_iou/all", index, overlap)
     if row.is_true_negative:
-        mean("rt_iou/true_negatives", index, overlap)
-    for label in (said | true) & CATEGORIES:
-        put(f"label/{label}/hits", index, float(label in said and label in true))
-        put(f"label/{label}/said", index, float(label in said))
-        put(f"label/{label}/true", index, float(label in true))
+        found.put_mean("rt_iou/true_negatives", index, overlap)
+    for label in (predicted | true) & CATEGORIES:
+        found.put(f"label/{label}/hits", index, float(label in predicted and label in true))
+        found.put(f"label/{label}/predicted", index, float(label in predicted))
+        found.put(f"label/{label}/true", index, float(label in true))

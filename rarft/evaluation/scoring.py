@@ -1,4 +1,4 @@
-"""What is found out about predictions: the guide's rewards, and how near their texts are to the truth."""
+"""Scores of predictions: the rewards of training, and the similarity of their texts to the truth."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,59 +8,60 @@ import msgspec
 from rarft.embeddings.store import ReferenceStore
 from rarft.evaluation.predictions import Prediction
 from rarft.evaluation.sample_stats import ScoredPrediction
+from rarft.rewards.columns import BEST_SIMILARITY, DEFAULT_REWARDS, RewardFunction, apply_reward
 from rarft.rewards.registry import resolve_rewards
-from rarft.rewards.replay import reward_columns
 
-REWARDS = ["format", "refuse_iou", "explain_correction"]
-_NEAREST = "explain_correction/best_similarity"
+REWARDS = list(DEFAULT_REWARDS)
 
 
-def _rewards(predictions: Sequence[Prediction], name: str, reward: Any, parts: dict[str, list[Any]]) -> list[Any]:
-    """A reward of every prediction, in one call; None where it needs a duration that is not known."""
+def _compute_reward(
+    predictions: Sequence[Prediction], name: str, reward: RewardFunction, extras: dict[str, list[Any]]
+) -> list[float | None]:
+    """Return a reward of every prediction, from one call; None where it needs a duration that is unknown.
+
+    Args:
+        predictions: Predictions.
+        name: Name of the reward.
+        reward: Reward function.
+        extras: Receives the per-completion columns that the reward logs.
+    """
     usable = [index for index, row in enumerate(predictions) if row.sample.duration or name != "refuse_iou"]
-    rows: dict[str, list[Any]] = {}
-    for index in usable:
-        for column, given in reward_columns(predictions[index].sample).items():
-            rows.setdefault(column, []).extend(given)
-    values: list[Any] = [None] * len(predictions)
+    values: list[float | None] = [None] * len(predictions)
     if not usable:
         return values
-    scores = reward(
-        prompts=[predictions[index].sample.query for index in usable],
-        completions=[predictions[index].completion for index in usable],
-        completion_ids=[[] for _ in usable],
-        log_metric=lambda *_: None,
-        log_extra=parts.__setitem__,
-        trainer_state=None,
-        **rows,
+    rewards = apply_reward(
+        reward,
+        [predictions[index].sample for index in usable],
+        [predictions[index].completion for index in usable],
+        log_extra=extras.__setitem__,
     )
-    for index, score in zip(usable, scores, strict=True):
-        values[index] = score
+    for index, value in zip(usable, rewards, strict=True):
+        values[index] = value
     return values
 
 
-def scored(predictions: Sequence[Prediction], store: ReferenceStore) -> list[Prediction]:
-    """The predictions with rewards and similarities; each distinct text goes through the encoder once."""
+def score_predictions(predictions: Sequence[Prediction], store: ReferenceStore) -> list[Prediction]:
+    """Return the predictions with rewards and similarities; each distinct text is encoded once."""
     if not predictions:
         return []
-    parts: dict[str, list[Any]] = {}
+    extras: dict[str, list[Any]] = {}
     functions = dict(zip(REWARDS, resolve_rewards(REWARDS, store), strict=True))
-    terms = {name: _rewards(predictions, name, reward, parts) for name, reward in functions.items()}
-    judged = [ScoredPrediction(prediction) for prediction in predictions]
+    rewards = {name: _compute_reward(predictions, name, reward, extras) for name, reward in functions.items()}
+    scored = [ScoredPrediction(prediction) for prediction in predictions]
     refusals = [
         index
-        for index, row in enumerate(judged)
-        if row.is_true_negative and row.response.answer and row.prediction.sample.gt_answer
+        for index, row in enumerate(scored)
+        if row.is_true_negative and row.completion.answer and row.prediction.sample.gt_answer
     ]
-    pairs = [(str(judged[index].response.answer), [predictions[index].sample.gt_answer]) for index in refusals]
-    alike = {index: values[0] for index, values in zip(refusals, store.similarities(pairs), strict=True)}
-    nearest = parts.get(_NEAREST) or [None] * len(predictions)
+    pairs = [(str(scored[index].completion.answer), [predictions[index].sample.gt_answer]) for index in refusals]
+    similarities = {index: values[0] for index, values in zip(refusals, store.similarities(pairs), strict=True)}
+    corrections = extras.get(BEST_SIMILARITY) or [None] * len(predictions)
     return [
         msgspec.structs.replace(
             prediction,
-            rewards={name: values[index] for name, values in terms.items() if values[index] is not None},
-            refusal_similarity=alike.get(index),
-            correction_similarity=nearest[index],
+            rewards={name: value for name, values in rewards.items() if (value := values[index]) is not None},
+            refusal_similarity=similarities.get(index),
+            correction_similarity=corrections[index],
         )
         for index, prediction in enumerate(predictions)
     ]

@@ -1,1 +1,1 @@
-"""Model-specific code, one package per model family."""
+"""Models: inputs, positions, forward passes and generation, one package per architecture."""

@@ -1,1 +1,1 @@
-"""HTML pages and the training log."""
+"""HTML pages, their charts, and the training log."""

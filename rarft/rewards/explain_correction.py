@@ -1,39 +1,52 @@
-"""Explain and correction reward: was refusing right, and does the correction say what the video does show?"""
+"""Explain-correction reward: whether refusing is right, and whether the correction describes the video."""
 
 from typing import Any, Protocol
 
 from rarft.completion import Completion, parse_completion
-from rarft.rewards.completions import LogExtra, LogMetric, completion_text, log_term
+from rarft.rewards.columns import (
+    BEST_SIMILARITY,
+    CORRECTION_BONUS,
+    REFUSAL_SCORE,
+    LogExtra,
+    LogMetric,
+    completion_text,
+    log_term,
+)
 
 THRESHOLD = 0.5  # similarity above which a correction earns a bonus
 
 
 class Similarity(Protocol):
-    """How alike texts are."""
+    """Similarity of texts."""
 
     def similarities(self, pairs: list[tuple[str, list[str]]]) -> list[list[float]]:
-        """For each (text, candidates) the cosine similarity to each candidate, in [-1, 1]."""
+        """Return for each (text, candidates) the cosine similarity to each candidate, in [-1, 1]."""
 
 
-def refusal_score(response: Completion, task_type: str) -> float:
-    """1 where the kind of answer is right: a timestamp for an answerable query, a refusal for a refusable one."""
-    return float(response.refuses if task_type == "refusable" else response.segment is not None)
+def refusal_score(completion: Completion, task_type: str) -> float:
+    """Return 1.0 for a timestamp on an answerable query and a refusal on a refusable one, else 0.0."""
+    return float(completion.refuses if task_type == "refusable" else completion.segment is not None)
 
 
 class ExplainCorrection:
-    """The reward with its encoder: refusal score, plus for refusable queries a bonus for the correction.
+    """The reward with its encoder: refusal score, plus a bonus for the correction of a refusable query.
 
-    The bonus is max(0, best - 0.5), best being the cosine similarity of the correction to its nearest reference
-    query (guide, reward 3; D4). In [0, 1] for answerable queries and [0, 1.5] for refusable ones. A missing, blank
-    or NIL correction, or a sample without reference queries, earns no bonus.
+    The bonus is max(0, best - 0.5), where best is the cosine similarity of the correction to the closest reference
+    query (training guide, reward 3; D4). The range is [0, 1] for answerable and [0, 1.5] for refusable queries. A
+    missing, blank or NIL correction, or a sample without reference queries, earns no bonus.
 
-    With the baseline `query` it is max(0, best - max(0.5, best of the refused query itself)): what the correction
-    adds over echoing the query (D5).
+    With the baseline `query` the bonus is max(0, best - max(0.5, best of the refused query itself)): what the
+    correction adds over echoing the query (D5).
     """
 
     __name__ = "explain_correction_reward"
 
     def __init__(self, similarity: Similarity, baseline: str = "none") -> None:
+        """
+        Args:
+            similarity: Encoder that compares texts.
+            baseline: "none" or "query".
+        """
         self._similarity = similarity
         self._baseline = baseline
 
@@ -47,34 +60,34 @@ class ExplainCorrection:
         log_extra: LogExtra | None = None,
         **_: Any,
     ) -> list[float]:
-        """Score each completion; one batch through the encoder.
+        """Score each completion. The encoder receives one batch of texts.
 
         Raises:
-            ValueError: the baseline `query` without the column `query`.
+            ValueError: The column `query` is missing with the baseline `query`.
         """
-        responses = [parse_completion(completion_text(completion)) for completion in completions]
-        scores = [refusal_score(*row) for row in zip(responses, task_type, strict=True)]
-        log_term("explain_correction/refusal_score", scores, log_metric, log_extra)
+        parsed = [parse_completion(completion_text(completion)) for completion in completions]
+        scores = [refusal_score(*row) for row in zip(parsed, task_type, strict=True)]
+        log_term(REFUSAL_SCORE, scores, log_metric, log_extra)
         corrections = {
-            index: response.corrected_query
-            for index, (response, kind) in enumerate(zip(responses, task_type, strict=True))
-            if kind == "refusable" and response.corrected_query and reference_queries[index]
+            index: completion.corrected_query
+            for index, (completion, kind) in enumerate(zip(parsed, task_type, strict=True))
+            if kind == "refusable" and completion.corrected_query and reference_queries[index]
         }
         best = self._best([(text, list(reference_queries[index])) for index, text in corrections.items()])
-        least = [THRESHOLD] * len(best)
+        thresholds = [THRESHOLD] * len(best)
         if self._baseline == "query":
             if query is None:
                 raise ValueError("correction_baseline=query needs the column `query`")
             echoes = self._best([(query[index], list(reference_queries[index])) for index in corrections])
-            least = [max(THRESHOLD, echo) for echo in echoes]
-        bonuses = [max(0.0, value - floor) for value, floor in zip(best, least, strict=True)]
-        best_of: list[float | None] = [None] * len(scores)
-        bonus_of: list[float | None] = [None] * len(scores)
-        for index, value, bonus in zip(corrections, best, bonuses, strict=True):
+            thresholds = [max(THRESHOLD, echo) for echo in echoes]
+        best_by_completion: list[float | None] = [None] * len(scores)
+        bonuses: list[float | None] = [None] * len(scores)
+        for index, value, threshold in zip(corrections, best, thresholds, strict=True):
+            bonus = max(0.0, value - threshold)
             scores[index] += bonus
-            best_of[index], bonus_of[index] = value, bonus
-        log_term("explain_correction/best_similarity", best_of, log_metric, log_extra)
-        log_term("explain_correction/correction_bonus", bonus_of, log_metric, log_extra)
+            best_by_completion[index], bonuses[index] = value, bonus
+        log_term(BEST_SIMILARITY, best_by_completion, log_metric, log_extra)
+        log_term(CORRECTION_BONUS, bonuses, log_metric, log_extra)
         return scores
 
     def _best(self, pairs: list[tuple[str, list[str]]]) -> list[float]:
@@ -84,7 +97,13 @@ class ExplainCorrection:
 def explain_correction_reward(
     completions: list[Any], task_type: list[str], reference_queries: list[list[str]], **columns: Any
 ) -> list[float]:
-    """The reward with the default encoder, all-MiniLM-L6-v2, and no precomputed references."""
+    """Score each completion with the default encoder, all-MiniLM-L6-v2, and no precomputed references.
+
+    Example:
+        >>> text = "<think>a</think><answer>no dog</answer><correction>a cat sleeps</correction>"
+        >>> explain_correction_reward([text], ["refusable"], [["a cat sleeps"]])
+        [1.5]
+    """
     from rarft.embeddings.store import default_store
 
     return ExplainCorrection(default_store())(completions, task_type, reference_queries, **columns)

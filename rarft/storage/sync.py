@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rarft.storage import s3
-from rarft.storage.files import existing_folder, replace_folder
-from rarft.storage.location import LocalFolder, Location, S3Folder, parse_location
+from rarft.storage.files import replace_folder
+from rarft.storage.location import S3Folder
 from rarft.storage.manifest import HASH_THREADS, CorruptFolderError, find_mismatch, parse_manifest, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -130,14 +130,14 @@ def _download_files(uri: str, folder: Path, names: list[str]) -> None:
 
 
 @contextmanager
-def open_local_folder(location: Location | str, manifest: str, *, temp_dir: Path | None = None) -> Iterator[Path]:
-    """Yield a local folder with the files of a location; a folder of a store is downloaded temporarily.
+def open_local_folder(remote: S3Folder, manifest: str, temp_dir: Path | None = None) -> Iterator[Path]:
+    """Download a folder temporarily and yield its local path.
 
-    A folder in a store without a manifest, such as a model that others uploaded, is used without verification, unless
+    A folder without a manifest, such as a model that others uploaded, is used without verification, unless
     it looks like an incomplete folder of ours.
 
     Args:
-        location: Folder, local or in a store.
+        remote: Folder in a store.
         manifest: Name of the manifest.
         temp_dir: Folder to download into; default: the system's folder for temporary files.
 
@@ -145,21 +145,16 @@ def open_local_folder(location: Location | str, manifest: str, *, temp_dir: Path
         InputError: The folder does not exist or cannot be read.
         CorruptFolderError: The folder is incomplete or does not match its manifest.
     """
-    if isinstance(location, str):
-        location = parse_location(location)
-    if isinstance(location, LocalFolder):
-        yield existing_folder(str(location))
-        return
     with tempfile.TemporaryDirectory(prefix=".fetched-", dir=temp_dir) as temporary:
-        folder = Path(temporary) / location.name
-        names = location.sizes()
+        folder = Path(temporary) / remote.name
+        names = remote.sizes()
         if not names:
-            raise s3.ObjectNotFoundError(f"{location}: no such folder in the store; check the path")
+            raise s3.ObjectNotFoundError(f"{remote}: no such folder in the store; check the path")
         if manifest in names:
-            download_folder(location, folder, manifest)
+            download_folder(remote, folder, manifest)
         elif folder.name.startswith("checkpoint-") or names.keys() & _OWN_FILES:
             raise CorruptFolderError(f"{manifest} is missing, the folder is incomplete or was marked as invalid")
         else:
-            logger.warning("%s: no %s, used without verification", location, manifest)
-            _download_files(str(location), folder, list(names))
+            logger.warning("%s: no %s, used without verification", remote, manifest)
+            _download_files(str(remote), folder, list(names))
         yield folder

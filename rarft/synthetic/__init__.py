@@ -1,1 +1,1 @@
-"""The synthetic world: data set, tiny model and its pretraining."""
+"""Synthetic dataset, the tiny model for it, and the script that trains the packaged checkpoints."""

@@ -1,9 +1,8 @@
-"""The synthetic RIQ data set: short clips in which one coloured shape does one thing at a known time.
+"""The synthetic RIQ dataset: short clips in which one colored shape does one thing during a known segment.
 
-Every clip is 8 to 16 s of a noisy grey background; during [start, end] a shape of one colour slides, blinks or
-stays. The answerable query names it; a refusable query changes one attribute (hard), two (medium) or three
-(easy). The annotations are byte-for-byte the same for the same seed; the clips are encoded by the installed
-FFmpeg and are the same wherever that is the same.
+Every clip has 8 to 16 s of a noisy gray background. During its segment, a shape of one color slides, blinks or stays.
+The answerable query names it. A refusable query changes one attribute (hard), two (medium) or three (easy). The
+annotations are bitwise identical for the same seed, the clips for the same seed and version of FFmpeg.
 """
 
 import json
@@ -20,28 +19,29 @@ from rarft.errors import InputError
 from rarft.segments import Segment
 from rarft.storage.files import write_atomically
 
-SIZE = 56  # pixels, height and width: two by two patches of Qwen2.5-VL after merging
+SIZE = 56  # height and width in pixels: 2 x 2 patches of Qwen2.5-VL after merging
 FPS = 4
 SHAPE_SIZE = 22  # pixels
-SLIDE = 14  # pixels per half second; wraps round
+SLIDE = 14  # pixels per half second; wraps around
 
-COLOURS = {"red": (220, 50, 40), "green": (40, 190, 70), "blue": (50, 80, 230), "yellow": (230, 210, 50)}
+COLORS = {"red": (220, 50, 40), "green": (40, 190, 70), "blue": (50, 80, 230), "yellow": (230, 210, 50)}
 SHAPES = ("square", "ring", "cross")
 MOTIONS = ("slides", "blinks", "stays")
-ATTRIBUTES: dict[str, tuple[str, ...]] = {"colour": tuple(COLOURS), "shape": SHAPES, "motion": MOTIONS}
+# Fields of `Scene` by these names. Refusals contain the names, and the packaged checkpoints learned `colour`.
+ATTRIBUTES: dict[str, tuple[str, ...]] = {"colour": tuple(COLORS), "shape": SHAPES, "motion": MOTIONS}
 CATEGORIES = {
     "colour": "Attribute/AttributeValue",
     "shape": "Object/ObjectExistence",
     "motion": "Object/ObjectMoving",
 }
 DIFFICULTY_OF_CHANGES = {1: "hard", 2: "medium", 3: "easy"}
-# Of the refusable queries, how many change one, two or three attributes.
+# Fractions of the refusable queries that change one, two or three attributes.
 CHANGES_WEIGHTS = {1: 0.6, 2: 0.2, 3: 0.2}
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a clip shows. Times in seconds, positions in pixels; `seed` draws the noise."""
+    """Content of a clip. Times are in seconds, positions in pixels; `seed` determines the noise."""
 
     duration: int
     segment: Segment
@@ -55,19 +55,19 @@ class Scene:
 
     @property
     def description(self) -> str:
-        """The query that this scene answers."""
+        """Query that the scene answers."""
         return f"a {self.colour} {self.shape} {self.motion}"
 
 
 def draw_scene(rng: np.random.Generator, duration: int | None = None) -> Scene:
-    """A random scene of 8 to 16 s (or of `duration`), its segment 2 to 8 s long on half seconds."""
+    """Return a random scene of 8 to 16 s (or of `duration`) with a segment of 2 to 8 s on half seconds."""
     seconds = int(rng.integers(8, 17)) if duration is None else duration
     length = int(rng.integers(4, min(2 * seconds - 2, 16) + 1))  # in half seconds
     start = int(rng.integers(1, 2 * seconds - length))
     return Scene(
         duration=seconds,
         segment=(start / 2, (start + length) / 2),
-        colour=str(rng.choice(list(COLOURS))),
+        colour=str(rng.choice(list(COLORS))),
         shape=str(rng.choice(SHAPES)),
         motion=str(rng.choice(MOTIONS)),
         x=int(rng.integers(SIZE)),
@@ -78,7 +78,7 @@ def draw_scene(rng: np.random.Generator, duration: int | None = None) -> Scene:
 
 
 def mismatch(scene: Scene, rng: np.random.Generator, changes: int) -> tuple[Scene, list[str]]:
-    """The scene with `changes` of its attributes replaced, and the names of those attributes."""
+    """Return the scene with `changes` of its attributes replaced, and the names of those attributes."""
     changed = sorted(rng.choice(list(ATTRIBUTES), size=changes, replace=False).tolist())
     others = {
         name: str(rng.choice([value for value in ATTRIBUTES[name] if value != getattr(scene, name)]))
@@ -101,12 +101,12 @@ _MASKS = _shape_masks()
 
 
 def render(scene: Scene, times: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Frames at `times` (seconds, shape (T,)): uint8 of shape (T, SIZE, SIZE, 3)."""
+    """Return the frames at `times` (seconds, shape (T,)) as uint8 of shape (T, SIZE, SIZE, 3)."""
     rng = np.random.default_rng(scene.seed)
     noise = rng.normal(0, 6, (len(times), SIZE, SIZE, 1)).astype(np.float32)
     frames = np.full((len(times), SIZE, SIZE, 3), scene.background, np.float32) + noise
     rows, columns = np.nonzero(_MASKS[scene.shape])
-    colour = np.array(COLOURS[scene.colour], np.float32)
+    color = np.array(COLORS[scene.colour], np.float32)
     start, end = scene.segment
     for frame, time in zip(frames, times, strict=True):
         if not start <= time < end:
@@ -114,7 +114,7 @@ def render(scene: Scene, times: NDArray[np.float64]) -> NDArray[np.uint8]:
         half_seconds = int((time - start) * 2 + 1e-4)
         shift = SLIDE * half_seconds if scene.motion == "slides" else 0
         brightness = 0.25 if scene.motion == "blinks" and half_seconds % 2 else 1.0
-        value = scene.background + (colour - scene.background) * brightness
+        value = scene.background + (color - scene.background) * brightness
         frame[(rows + scene.y) % SIZE, (columns + scene.x + shift) % SIZE] = value
     return frames.clip(0, 255).astype(np.uint8)
 
@@ -134,7 +134,7 @@ def write_clip(scene: Scene, path: Path) -> None:
 
 
 def refusal(scene: Scene, changed: list[str]) -> str:
-    """A refusal with its reason: what the clip shows in place of each changed attribute. No times."""
+    """Return a refusal without times that names what the clip shows instead of each changed attribute."""
     reasons = ", ".join(f"the {name} is {getattr(scene, name)}" for name in changed)
     return f"No moment matches the query: {reasons}."
 
@@ -172,23 +172,27 @@ def _annotation(scene: Scene, video: str, rng: np.random.Generator) -> dict[str,
     }
 
 
-# Each split draws from a stream of its own, so that its size never changes another split.
+# Each split has its own random stream, so that its size does not change another split.
 SPLITS = {"train": 0, "dev": 1, "eval": 2}
 
 
 def split_rng(seed: int, split: str) -> np.random.Generator:
-    """The random stream of one split."""
+    """Return the random stream of a split."""
     return np.random.default_rng([seed, SPLITS[split]])
 
 
 def write_split(out: Path, split: str, videos: int, seed: int) -> Iterator[Path]:
-    """Write `out/videos/{split}_0000.mp4` ... and then `out/{split}.json`; yields each path when it is written."""
+    """Write `out/videos/{split}_0000.mp4` and so on, then `out/{split}.json`; yield each path after it is written.
+
+    Raises:
+        InputError: The folder cannot be created.
+    """
     rng = split_rng(seed, split)
     folder = out / "videos"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror}); choose another folder") from error
+        raise InputError(f"{out}: cannot be written ({error.strerror}); choose another folder") from error
     items = []
     for index in range(videos):
         scene = draw_scene(rng)

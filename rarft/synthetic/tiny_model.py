@@ -1,8 +1,7 @@
-"""A Qwen2.5-VL of a million parameters, with tokenizer, processor and chat template, made from configuration.
+"""A Qwen2.5-VL model of one million parameters, with tokenizer, processor and chat template.
 
-It goes through the very classes of the 7B model and is saved and loaded through the Auto classes. Its
-vocabulary is a byte-level BPE trained on the synthetic data set's own sentences, so any text can be written
-in it, and those sentences briefly.
+It uses the classes of the 7B model, and is saved and loaded by the Auto classes. Its vocabulary is a byte-level BPE
+trained on the sentences of the synthetic dataset: it can encode any text, and those sentences in few tokens.
 """
 
 import json
@@ -26,8 +25,6 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
 from rarft import completion, prompts
-
-# In the order of their ids in Qwen2.5's vocabulary.
 from rarft.synthetic import dataset
 
 # In the order of their ids in Qwen2.5's vocabulary.
@@ -36,30 +33,30 @@ SPECIAL_TOKENS = (
     "<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>",
     "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
 )  # fmt: skip
-
-
 _CORPUS_SCENES = 2000
-_SYSTEM_TURN = "system\nYou are a helpful assistant.\n"  # that the template adds
+_SYSTEM_TURN = "system\nYou are a helpful assistant.\n"  # added by the chat template
 
 
 def chat_template() -> str:
-    """Return Qwen2.5-VL's own chat template, which TRL ships."""
+    """Return Qwen2.5-VL's chat template, which is part of TRL."""
     return resources.files("trl").joinpath("chat_templates", "qwen2_5_vl.jinja").read_text(encoding="utf-8")
 
 
 def verdicts(scene: dataset.Scene, query: dataset.Scene) -> str:
-    """What the clip shows of each attribute, and whether the query says so: "red no" for one that is red."""
-    shown = {name: getattr(scene, name) for name in dataset.ATTRIBUTES}
-    return ", ".join(f"{value} {'yes' if value == getattr(query, name) else 'no'}" for name, value in shown.items())
+    """Return each attribute of the clip and whether the query matches it, such as `red no` for a red shape."""
+    attributes = {name: getattr(scene, name) for name in dataset.ATTRIBUTES}
+    return ", ".join(
+        f"{value} {'yes' if value == getattr(query, name) else 'no'}" for name, value in attributes.items()
+    )
 
 
 def truthful_completion(scene: dataset.Scene, query: dataset.Scene, correction: str | None = None) -> str:
-    """What a truthful model says: verdicts, the answer, and for a query that does not fit the true correction.
+    """Return the completion of a truthful model: verdicts, the answer and, for a mismatched query, the correction.
 
     Args:
-        scene: what the clip shows.
-        query: what is asked.
-        correction: in the place of the true one.
+        scene: Content of the clip.
+        query: Scene that the query describes.
+        correction: Correction to use instead of the true one.
     """
     changed = [name for name in dataset.ATTRIBUTES if getattr(scene, name) != getattr(query, name)]
     think = verdicts(scene, query)
@@ -69,6 +66,7 @@ def truthful_completion(scene: dataset.Scene, query: dataset.Scene, correction: 
 
 
 def _corpus() -> Iterator[str]:
+    """Yield sentences to train the tokenizer on."""
     rng = np.random.default_rng(0)
     for _ in range(_CORPUS_SCENES):
         scene = dataset.draw_scene(rng)
@@ -80,7 +78,7 @@ def _corpus() -> Iterator[str]:
 
 
 def build_tokenizer() -> Qwen2Tokenizer:
-    """A Qwen2 tokenizer with all 256 bytes, merges for the synthetic sentences, and Qwen2.5's special tokens."""
+    """Return a Qwen2 tokenizer with all 256 bytes, merges for the synthetic sentences, and the special tokens."""
     bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.NFC()
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
@@ -95,7 +93,7 @@ def build_tokenizer() -> Qwen2Tokenizer:
     bpe.train_from_iterator(_corpus(), trainer)
     model = json.loads(bpe.to_str())["model"]
     vocabulary: dict[str, int] = model["vocab"]
-    # The special tokens stand in the vocabulary beforehand, so that adding them keeps Qwen's order of ids.
+    # Part of the vocabulary from the start, so that adding them keeps Qwen's order of ids.
     vocabulary |= {token: len(vocabulary) + index for index, token in enumerate(SPECIAL_TOKENS)}
     return Qwen2Tokenizer(
         vocab=vocabulary,
@@ -111,7 +109,7 @@ def build_tokenizer() -> Qwen2Tokenizer:
 
 
 def build_processor() -> Qwen2_5_VLProcessor:
-    """The processor: this module's tokenizer and chat template, Qwen2.5-VL's own image and video processing."""
+    """Return a processor with this module's tokenizer and Qwen2.5-VL's chat template, image and video processing."""
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(),
         tokenizer=build_tokenizer(),
@@ -121,12 +119,12 @@ def build_processor() -> Qwen2_5_VLProcessor:
 
 
 def build_model(tokenizer: Any, seed: int = 0, **text_overrides: Any) -> Qwen2_5_VLForConditionalGeneration:
-    """A randomly initialised float32 model: language model of 128 x 4 layers, vision tower of 96 x 2.
+    """Return a randomly initialized float32 model: 4 language layers of width 128, 2 vision layers of width 96.
 
     Args:
-        tokenizer: gives the vocabulary and the special tokens' ids.
-        seed: of the initialisation.
-        text_overrides: fields of the language model's configuration, where another shape is wanted.
+        tokenizer: Tokenizer with the vocabulary and the special tokens.
+        seed: Random seed for the initialization.
+        text_overrides: Fields of the language model's configuration to change.
     """
     token_id = tokenizer.convert_tokens_to_ids
     text = {
@@ -175,7 +173,7 @@ def build_model(tokenizer: Any, seed: int = 0, **text_overrides: Any) -> Qwen2_5
 
 
 def save_tiny(out: Path, seed: int = 0) -> None:
-    """Write a fresh tiny model with its processor as a Hugging Face folder."""
+    """Write a randomly initialized tiny model with its processor as a Hugging Face folder."""
     processor = build_processor()
     build_model(processor.tokenizer, seed).save_pretrained(out)
     processor.save_pretrained(out)

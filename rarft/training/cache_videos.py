@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rarft.annotations.schema import read_samples
-from rarft.errors import InputError
+from rarft.errors import InputError, input_name
 from rarft.progress import progress
 from rarft.segments import Segment
 from rarft.training import config as configuration
@@ -19,7 +19,9 @@ def _videos(settings: dict[str, Any]) -> list[tuple[str, Segment | None]]:
     wanted: dict[tuple[str, Segment | None], None] = {}
     for flag in ("train_data_path", "eval_data_path"):
         if settings[flag]:
-            for sample in read_samples(settings[flag], f"--{flag}"):
+            with input_name(f"--{flag}"):
+                samples = read_samples(settings[flag])
+            for sample in samples:
                 wanted[(sample.video, sample.crop)] = None
     return list(wanted)
 

@@ -25,6 +25,7 @@ from trl import GRPOConfig
 from rarft.distributed.launch import world_size
 from rarft.embeddings.encoder import DEFAULT_ENCODER
 from rarft.errors import InputError, did_you_mean, suggest_flag
+from rarft.rewards.columns import DEFAULT_REWARDS
 from rarft.storage.files import existing_file
 from rarft.training.deepspeed_config import deepspeed_file
 from rarft.training.tracking import resolve_report_to
@@ -90,7 +91,7 @@ class TrainingConfig(GRPOConfig):
         default="rarft", metadata={"help": "Prompt template: rarft, rarft-text-first, brief, or a text file."}
     )
     reward_funcs: list[str] = field(
-        default_factory=lambda: ["format", "refuse_iou", "explain_correction"],
+        default_factory=lambda: list(DEFAULT_REWARDS),
         metadata={"help": "Rewards to sum."},
     )
     correction_baseline: str = field(

@@ -11,6 +11,7 @@ from rarft.annotations.schema import Sample
 from rarft.errors import InputError
 from rarft.models.qwen2_5_vl.prompt_encoder import Message, video_prompt
 from rarft.prompts import fill_prompt
+from rarft.rewards.columns import reward_columns
 from rarft.training.curriculum import Curriculum
 
 
@@ -91,16 +92,7 @@ def pad_to_batch(samples: list[Sample], prompts: int) -> list[Sample]:
 def row(sample: Sample, template: str) -> dict[str, Any]:
     """One row of the trainer's data set: the conversation, and the columns that rewards read."""
     texts = fill_prompt(template, sample.query, sample.duration, sample.crop)
-    return {
-        "prompt": video_prompt(*texts, sample.video, sample.crop),
-        "task_type": sample.task_type,
-        "solution": sample.segment,
-        "durations": sample.duration,
-        "query": sample.query,
-        "reference_queries": sample.reference_queries,
-        "gt_answers": sample.gt_answer,
-        "contrast_answers": sample.contrast_answer,
-    }
+    return {"prompt": video_prompt(*texts, sample.video, sample.crop), **reward_columns(sample)}
 
 
 def dataset(samples: list[Sample], template: str) -> Dataset:

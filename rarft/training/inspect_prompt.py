@@ -9,8 +9,8 @@ from transformers import AutoConfig
 
 from rarft.annotations.schema import Sample, read_samples
 from rarft.checkpoint.locate import check_checkpoint, checkpoint_path
-from rarft.errors import InputError
-from rarft.models.qwen2_5_vl.load import load_processor, local_checkpoint
+from rarft.errors import InputError, input_name
+from rarft.models.qwen2_5_vl.load import download_checkpoint, load_processor
 from rarft.models.qwen2_5_vl.prompt_check import check_prompts
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
 from rarft.prompts import load_prompt_template
@@ -71,12 +71,16 @@ def inspect_prompt(arguments: list[str]) -> str:
     name = settings["model_name_or_path"]
     check_checkpoint(name, "--model_name_or_path")
     template = load_prompt_template(settings["prompt_type"])
-    sample = _choose(read_samples(settings["train_data_path"], "--train_data_path"), options.id)
-    model = local_checkpoint(name, local_path(settings["scratch"], "--scratch"), "--model_name_or_path")
-    processor = load_processor(model, "--model_name_or_path")
+    with input_name("--train_data_path"):
+        samples = read_samples(settings["train_data_path"])
+    sample = _choose(samples, options.id)
+    with input_name("--model_name_or_path"):
+        model = download_checkpoint(name, local_path(settings["scratch"], "--scratch"))
+        processor = load_processor(model)
     sampling = configuration.frame_sampling(settings)
     encoder = PromptEncoder(processor, AutoConfig.from_pretrained(checkpoint_path(model)), sampling)
-    check_prompts([sample], encoder, template, f"--model_name_or_path {name}")
+    with input_name("--model_name_or_path"):
+        check_prompts([sample], encoder, template, name)
     messages = row(sample, template)["prompt"]
     frames = encoder.read_video(messages)
     prompt = encoder.build_inputs(messages, frames)

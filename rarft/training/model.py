@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from rarft.checkpoint.local import CHECKPOINT_JSON, FINAL
+from rarft.errors import input_name
 from rarft.models.qwen2_5_vl.load import load_model
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.models.qwen2_5_vl.vision_features import MERGER
@@ -16,15 +17,14 @@ from rarft.storage.manifest import hash_files, write_manifest
 from rarft.training.config import TrainingConfig
 from rarft.training.trainer import MAX_SHARD, VideoGRPOTrainer
 
-_WHAT = "--model_name_or_path"
-
 
 def load_policy(args: TrainingConfig) -> Any:
     """The model in the precision that it trains in, its vision tower frozen where `--fix_vit` says so."""
     # DeepSpeed keeps float32 master weights of its own; without it the weights themselves must be float32.
     dtype = torch.bfloat16 if args.bf16 and args.deepspeed else torch.float32
     options = {"attn_implementation": args.attn_implementation} if args.attn_implementation else {}
-    model = load_model(args.model_name_or_path, _WHAT, dtype, **options)
+    with input_name("--model_name_or_path"):
+        model = load_model(args.model_name_or_path, dtype, **options)
     if args.fix_vit:
         for name, parameter in model.model.visual.named_parameters():
             parameter.requires_grad = name.startswith(MERGER)  # decision D14
@@ -63,7 +63,7 @@ def _merge(adapters: Path, merged: Path, args: TrainingConfig) -> None:
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     unset_hf_deepspeed_config()  # this one rank loads a whole model
-    base = load_model(args.model_name_or_path, _WHAT, torch.bfloat16 if args.bf16 else torch.float32)
+    base = load_model(args.model_name_or_path, torch.bfloat16 if args.bf16 else torch.float32)
     PeftModel.from_pretrained(base, adapters).merge_and_unload().save_pretrained(merged, max_shard_size=MAX_SHARD)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from rarft.annotations.schema import Sample
 from rarft.checkpoint.locate import check_checkpoint
-from rarft.errors import InputError
+from rarft.errors import InputError, input_name
 from rarft.models.qwen2_5_vl.load import count_parameters
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
 from rarft.storage.files import local_path
@@ -100,7 +100,8 @@ def check_model_fits(settings: dict[str, Any]) -> None:
     name = settings["model_name_or_path"]
     # Without DeepSpeed the weights are float32.
     parameter_gb = (2 if deepspeed and (settings["bf16"] or settings["fp16"]) else 4) / 1e9
-    weights_gb = count_parameters(name, "--model_name_or_path") * parameter_gb
+    with input_name("--model_name_or_path"):
+        weights_gb = count_parameters(name) * parameter_gb
     device = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
     memory_gb = torch.cuda.get_device_properties(device).total_memory / 1e9
     if weights_gb <= memory_gb:
@@ -164,7 +165,7 @@ def check_prompt_lengths(samples: list[Sample], encoder: PromptEncoder, template
         InputError: one is; the message names the item.
     """
     for sample in samples:
-        if (length := encoder.text_tokens(row(sample, template)["prompt"])) > limit:
+        if (length := encoder.count_text_tokens(row(sample, template)["prompt"])) > limit:
             raise InputError(
                 f"--max_prompt_length {limit}: the text of {sample.id} (item {sample.source.item} of "
                 f"{sample.source.file}) has {length} tokens; raise the limit or shorten the query"

@@ -18,8 +18,8 @@ from rarft.checkpoint.uploader import CheckpointUploader, UploadTask
 from rarft.distributed.collectives import barrier, broadcast_from_main, folder_is_shared, is_local_main_process
 from rarft.embeddings.encoder import SentenceEncoder
 from rarft.embeddings.store import ReferenceStore
-from rarft.errors import EXIT_PREEMPTED, DivergedError, InputError
-from rarft.models.qwen2_5_vl.load import load_processor, local_checkpoint
+from rarft.errors import EXIT_PREEMPTED, DivergedError, InputError, input_name
+from rarft.models.qwen2_5_vl.load import download_checkpoint, load_processor
 from rarft.models.qwen2_5_vl.prefetch import PromptPrefetcher
 from rarft.models.qwen2_5_vl.prompt_check import check_prompts
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
@@ -27,9 +27,11 @@ from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
 from rarft.models.qwen2_5_vl.rollout import vision_token_ids
 from rarft.prompts import load_prompt_template
 from rarft.reporting.training_log import TRAINING_HTML, TRAINING_JSONL
-from rarft.rewards.registry import RewardFunction, resolve_rewards
+from rarft.rewards.columns import RewardFunction
+from rarft.rewards.registry import resolve_rewards
 from rarft.storage import s3
 from rarft.storage.files import LOCK, join_path, local_path, lock_folder, make_folder
+from rarft.storage.location import parse_location
 from rarft.storage.sync import upload_folder
 from rarft.training import config as configuration
 from rarft.training.callbacks import CheckpointCallback, JsonlLogCallback, ProgressCallback, SetEpochCallback
@@ -51,20 +53,24 @@ from rarft.video.decode import read_frames
 
 def _read_data(settings: dict[str, Any]) -> tuple[list[Sample], list[Sample]]:
     """Samples to train on, and samples to evaluate on during training, if any."""
-    read = read_samples(settings["train_data_path"], "--train_data_path")
+    with input_name("--train_data_path"):
+        read = read_samples(settings["train_data_path"])
     samples = filter_trainable(read)
     if left_out := len(read) - len(samples):
         print(f"training: {left_out} of {len(read)} queries left out, their duration is not known", flush=True)
     if not settings["eval_data_path"]:
         return samples, []
-    return samples, filter_trainable(read_samples(settings["eval_data_path"], "--eval_data_path"))
+    with input_name("--eval_data_path"):
+        return samples, filter_trainable(read_samples(settings["eval_data_path"]))
 
 
 def _load_references(settings: dict[str, Any]) -> ReferenceStore:
-    encoder = SentenceEncoder(settings["encoder"])
+    with input_name("--encoder"):
+        encoder = SentenceEncoder(settings["encoder"])
     if not settings["embeddings"]:
         return ReferenceStore.empty(encoder)
-    return ReferenceStore.load(settings["embeddings"], encoder)
+    with input_name("--embeddings"):
+        return ReferenceStore.load(parse_location(settings["embeddings"]), encoder)
 
 
 def _prompt_encoder(args: TrainingConfig, processor: Any, model_config: Any, reading: PromptConfig) -> PromptEncoder:
@@ -88,15 +94,17 @@ def _build_trainer(
     Raises:
         InputError: a prompt is too long, the model cannot be loaded, or settings do not go together.
     """
-    processor = load_processor(args.model_name_or_path, "--model_name_or_path")
+    with input_name("--model_name_or_path"):
+        processor = load_processor(args.model_name_or_path)
     model_config = AutoConfig.from_pretrained(checkpoint_path(args.model_name_or_path))
     encoder = _prompt_encoder(args, processor, model_config, reading)
-    check_prompts(rows.all_samples, encoder, reading.prompt, f"--model_name_or_path {args.model_name_or_path}")
+    with input_name("--model_name_or_path"):
+        check_prompts(rows.all_samples, encoder, reading.prompt, args.model_name_or_path)
     check_prompt_lengths([*rows.all_samples, *eval_samples], encoder, reading.prompt, args.max_prompt_length)
     # This rank's prompts of the steps that are drawn at a time, and those of the next.
     batches = max(args.steps_per_generation, args.gradient_accumulation_steps)
     reader = PromptPrefetcher(encoder, args.decode_workers, 2 * args.prompts_per_device * (batches + 1))
-    rows.on_draw = reader.announce
+    rows.on_draw = reader.prefetch
 
     args.generation_kwargs = {**(args.generation_kwargs or {}), "suppress_tokens": vision_token_ids(model_config)}
     # Rows are stratified already, and stay as they were laid out.
@@ -287,9 +295,8 @@ def train(arguments: list[str]) -> str:
     places = _RunPaths.of(settings)
     model, asked = settings["model_name_or_path"], settings["resume_from_checkpoint"]
     whole = run_fingerprint(settings, samples, template)
-    settings["model_name_or_path"] = local_checkpoint(
-        model, local_path(settings["scratch"], "--scratch"), "--model_name_or_path"
-    )
+    with input_name("--model_name_or_path"):
+        settings["model_name_or_path"] = download_checkpoint(model, local_path(settings["scratch"], "--scratch"))
     if settings["deepspeed"] not in (None, "none"):
         prepare_deepspeed(settings["use_cpu"])
     args = configuration.build(settings, places.run)

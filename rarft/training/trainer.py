@@ -31,12 +31,12 @@ from rarft.models.qwen2_5_vl.logprobs import (
     shared_prefix_logps,
 )
 from rarft.models.qwen2_5_vl.prefetch import PromptPrefetcher
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs, prompt_text, video_of
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs, prompt_text, video_path
 from rarft.models.qwen2_5_vl.rollout import generate, vision_token_ids
 from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
 from rarft.models.qwen2_5_vl.vision_features import enable_cached_features, encode_video, is_frozen
 from rarft.models.qwen2_5_vl.vllm_rollout import generate_with_vllm
-from rarft.rewards.completions import completion_text
+from rarft.rewards.columns import completion_text
 from rarft.training.config import TrainingConfig
 from rarft.training.console import completions_block
 from rarft.training.divergence import StepGuard, check_weights
@@ -164,9 +164,9 @@ class VideoGRPOTrainer(GRPOTrainer):
         So every rank goes on with as many forwards, of the same kind, as the others.
         """
         try:
-            return self._prompt_reader.take(messages)
+            return self._prompt_reader.get(messages)
         except VideoError as error:
-            self._skipped_videos.add(index, video_of(messages), str(error))
+            self._skipped_videos.add(index, video_path(messages), str(error))
             return self._prompt_reader.encoder.placeholder_inputs(messages)
 
     def _generate_single_turn(

@@ -1,1 +1,1 @@
-"""Video files: what they are, and their frames."""
+"""Video files: properties, frames and thumbnails."""

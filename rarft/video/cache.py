@@ -1,7 +1,7 @@
-"""Decoded frames kept on disk: keyed by what the video holds and by how it is sampled, bounded, and verified.
+"""Cache of decoded frames on disk, by the video's content and the sampling; bounded in size and verified.
 
-Many processes may share a folder: a file appears whole or not at all, and one that another process removed is
-decoded anew.
+Several processes may share a folder: files are written atomically, and a file that another process deleted is decoded
+again.
 """
 
 import contextlib
@@ -23,22 +23,21 @@ from rarft.storage.s3 import ObjectNotFoundError, is_object_uri, object_version
 from rarft.video.decode import Frames, FrameSampling, read_frames
 from rarft.video.probe import VideoError
 
-# Changes when decoding or resizing gives other pixels.
-_VERSION = 2
+_VERSION = 2  # of the pixels: increase it when decoding or resizing changes them
 _SUFFIX = ".frames"
 _CHUNK = 2**22  # bytes
-# A process looks through the folder after it has written this share of the bound: others write there, too.
+# A process scans the folder after it has written this fraction of the bound, since other processes write to it too.
 _SCAN_FRACTION = 0.01
-_STALE = 3600.0  # seconds after which a temporary file is one that a killed process left
+_STALE_S = 3600.0  # age of a temporary file that a killed process left
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def _content_hash(path: str) -> str:
-    """What changes with a video's content: the content's hash; of an object, its name, size and the store's tag."""
+    """Return a hash of a file's content, or the name, size and ETag of an object."""
     if is_object_uri(path):
         try:
-            return f"{path} {object_version(path, 'video')}"
+            return f"{path} {object_version(path)}"
         except ObjectNotFoundError as error:
             raise VideoError(str(error)) from error
     digest = xxhash.xxh3_128()
@@ -52,30 +51,30 @@ def _content_hash(path: str) -> str:
 
 
 class FrameCache:
-    """Frames by content, decoded once.
+    """Cache of decoded frames in a folder.
 
     Attributes:
-        hits: how many were found.
-        damaged: how many were found broken, removed and decoded anew.
-        unwritten: how many could not be written.
+        hits: Number of videos that were found.
+        corrupt: Number of files that were corrupt, deleted and decoded again.
+        write_errors: Number of files that could not be written.
     """
 
     def __init__(self, folder: Path, max_bytes: float) -> None:
         """
         Args:
-            folder: made where it is missing.
-            max_bytes: what it may hold; beyond that, what was not used for the longest time goes first.
+            folder: Folder of the cache; created if missing.
+            max_bytes: Maximum size. Beyond it, the least recently used files are deleted.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._max_bytes = folder, max_bytes
-        self._written = max_bytes  # since this process last looked; at first it looks at once
-        self.hits = self.damaged = self.unwritten = 0
+        self._written = max_bytes  # bytes since the last scan; the first write triggers one
+        self.hits = self.corrupt = self.write_errors = 0
 
     def read(self, path: str, sampling: FrameSampling, crop: Segment | None = None) -> Frames:
-        """As `read_frames`, from the cache where it has them.
+        """Return the frames of a video as `read_frames` does, from the cache if possible.
 
         Raises:
-            VideoError: the video cannot be read.
+            VideoError: The video cannot be read.
         """
         settings = json.dumps([_VERSION, *astuple(sampling), crop])
         key = xxhash.xxh3_128_hexdigest(f"{_content_hash(path)} {settings}".encode())
@@ -86,27 +85,27 @@ class FrameCache:
             try:
                 self._store(file, frames)
             except OSError as error:  # a full disk must not end a training run
-                self.unwritten += 1
-                if self.unwritten == 1:
-                    _log.warning("frame cache: %s cannot be written (%s); going on without", file, error.strerror)
+                self.write_errors += 1
+                if self.write_errors == 1:
+                    logger.warning("%s: cannot be written (%s); continuing without the cache", file, error.strerror)
         return frames
 
     def _load(self, file: Path) -> Frames | None:
         try:
             content = file.read_bytes()
-        except OSError:  # not there, or another user's: decoded, and counted if it cannot be written
+        except OSError:  # missing or unreadable: decoded, and counted if it cannot be written
             return None
-        with contextlib.suppress(OSError):  # a folder that is read only
-            os.utime(file)  # used just now
+        with contextlib.suppress(OSError):  # a read-only folder
+            os.utime(file)  # mark as recently used
         try:
             checksum, length = struct.unpack_from("<QI", content)
             if checksum != xxhash.xxh3_64_intdigest(content[8:]):
-                raise ValueError("its checksum is another")
+                raise ValueError("wrong checksum")
             header = json.loads(content[12 : 12 + length])
             pixels = np.frombuffer(content, np.uint8, offset=12 + length).reshape(header["shape"])
         except (struct.error, ValueError, KeyError) as error:
-            self.damaged += 1
-            _log.warning("frame cache: %s is damaged (%s), removed and decoded anew", file, error)
+            self.corrupt += 1
+            logger.warning("%s: corrupt (%s); deleted and decoded again", file, error)
             with contextlib.suppress(OSError):
                 file.unlink()
             return None
@@ -126,7 +125,7 @@ class FrameCache:
         file.parent.mkdir(exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
         try:
-            os.fchmod(descriptor, 0o644)  # other users read it, too
+            os.fchmod(descriptor, 0o644)  # readable by other users
             with os.fdopen(descriptor, "wb") as stream:
                 stream.write(struct.pack("<Q", xxhash.xxh3_64_intdigest(body)) + body)
             Path(temporary).replace(file)
@@ -135,21 +134,21 @@ class FrameCache:
         self._written += len(body)
         if self._written > self._max_bytes * _SCAN_FRACTION:
             self._written = 0.0
-            self._shrink()
+            self._evict()
 
-    def _shrink(self) -> None:
-        """Remove what was not used for the longest time, down to the bound, and what killed processes left."""
-        held = []
+    def _evict(self) -> None:
+        """Delete stale temporary files, and the least recently used files until the folder is within its bound."""
         for file in self._folder.rglob("*.tmp"):
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - file.stat().st_mtime > _STALE:
+                if time.time() - file.stat().st_mtime > _STALE_S:
                     file.unlink()
+        files = []
         for file in self._folder.rglob(f"*{_SUFFIX}"):
-            with contextlib.suppress(FileNotFoundError):  # another process was faster
+            with contextlib.suppress(FileNotFoundError):  # deleted by another process
                 status = file.stat()
-                held.append((status.st_mtime_ns, status.st_size, file))
-        total = float(sum(size for _, size, _ in held))
-        for _, size, file in sorted(held):
+                files.append((status.st_mtime_ns, status.st_size, file))
+        total = float(sum(size for _, size, _ in files))
+        for _, size, file in sorted(files):
             if total <= self._max_bytes:
                 break
             file.unlink(missing_ok=True)

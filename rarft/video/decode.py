@@ -1,8 +1,8 @@
-"""Frames of a video, sampled and resized as Qwen2.5-VL expects them.
+"""Decode frames of a video, sampled and resized as Qwen2.5-VL expects them.
 
-How many frames, and how large: qwen-vl-utils' own rules, so that a checkpoint sees in training what it sees
-elsewhere. Decoding is PyAV's, on one thread: videos are decoded side by side, and on small clips FFmpeg's
-threads cost twenty times what they bring.
+The number and size of frames follow qwen-vl-utils, so that a checkpoint sees the same frames in training as elsewhere.
+PyAV decodes on one thread: several videos are decoded in parallel, and on short clips FFmpeg's threads cost twenty
+times what they gain.
 """
 
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from rarft.segments import Segment
-from rarft.video.probe import VideoError, local_video, probe
+from rarft.video.probe import VideoError, open_video, probe
 
-PATCH = 28  # pixels: a patch of 14, merged two by two
+PATCH = 28  # pixels: 2 x 2 merged patches of 14
 MAX_FRAME_PIXELS = 768 * PATCH * PATCH
 
 
 @dataclass(frozen=True)
 class FrameSampling:
-    """Which frames of a video a model sees, and their size. The defaults are those of the published training code.
+    """Sampling and size of the frames that a model sees. The defaults are those of the published training code.
 
     Attributes:
         fps: Frames per second of video.
@@ -42,10 +42,10 @@ class Frames:
     """Sampled frames of a video.
 
     Attributes:
-        pixels_TCHW: uint8 RGB, T even, H and W multiples of 28.
-        indices: which frames of the file they are.
-        file_fps: frames per second of the file.
-        file_frames: frames of the file, or of its crop.
+        pixels_TCHW: RGB pixels as uint8, T even, H and W multiples of 28.
+        indices: Indices of the frames in the file.
+        file_fps: Frames per second of the file.
+        file_frames: Number of frames of the file, or of its crop.
     """
 
     pixels_TCHW: Tensor
@@ -81,17 +81,17 @@ def frame_size(height: int, width: int, frames: int, sampling: FrameSampling) ->
 
 
 def read_frames(path: str, sampling: FrameSampling, crop: Segment | None = None) -> Frames:
-    """Decode the frames that `sampling` picks from the file, or from `crop` (seconds) of it.
+    """Decode the sampled frames of a video.
 
     Args:
-        path: of the file, or its URI.
-        sampling: which frames.
-        crop: part of the file; None for all of it.
+        path: Path or URI of the video.
+        sampling: Sampling and size of the frames.
+        crop: Part of the video in seconds; None for all of it.
 
     Raises:
-        VideoError: the file cannot be opened, has no frames, or ends before a frame that it promised.
+        VideoError: The file cannot be opened, has no frames, or ends before a sampled frame.
     """
-    with local_video(path) as file:
+    with open_video(path) as file:
         return _read_frames(file, path, sampling, crop)
 
 
@@ -121,7 +121,5 @@ def _read_frames(file: str, path: str, sampling: FrameSampling, crop: Segment | 
     except av.error.FFmpegError as error:
         raise VideoError(f"{path}: cannot be decoded: {error}") from error
     if missing := wanted - decoded.keys():
-        raise VideoError(
-            f"{path}: holds {info.frames} frames by its index, but frame {min(missing)} cannot be decoded"
-        )
+        raise VideoError(f"{path}: its index lists {info.frames} frames, but frame {min(missing)} cannot be decoded")
     return Frames(torch.stack([decoded[index] for index in indices]), indices, info.fps, total)

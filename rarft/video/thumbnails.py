@@ -1,48 +1,48 @@
-"""Small pictures of a video at given times."""
+"""Thumbnails of a video at given times."""
 
 import io
 from collections.abc import Sequence
 
 import av
 
-from rarft.video.probe import VideoError, local_video
+from rarft.video.probe import VideoError, open_video
 
 
 def thumbnails(path: str, times: Sequence[float], height: int = 64) -> list[bytes]:
-    """JPEG pictures of the frames shown at these times.
+    """Return JPEG images of the frames at the given times.
 
     Args:
-        path: of the video, or its URI.
-        times: seconds; later ones than the end show the last frame.
-        height: of a picture, in pixels.
+        path: Path or URI of the video.
+        times: Times in seconds. A time after the end gives the last frame.
+        height: Height of an image in pixels.
 
     Raises:
-        VideoError: the video cannot be read.
+        VideoError: The video cannot be read.
     """
-    wanted = sorted(set(times))
-    found: dict[float, bytes] = {}
+    pending = sorted(set(times))
+    images: dict[float, bytes] = {}
     try:
-        with local_video(path) as file, av.open(file, metadata_errors="ignore") as container:
+        with open_video(path) as file, av.open(file, metadata_errors="ignore") as container:
             stream = container.streams.video[0]
-            shown = None
+            previous = None
             for frame in container.decode(stream):
-                while shown is not None and wanted and frame.time is not None and frame.time > wanted[0]:
-                    found[wanted.pop(0)] = _jpeg(shown, height)
-                shown = frame
-                if not wanted:
+                while previous is not None and pending and frame.time is not None and frame.time > pending[0]:
+                    images[pending.pop(0)] = _jpeg(previous, height)
+                previous = frame
+                if not pending:
                     break
-            for time in wanted if shown is not None else ():
-                found[time] = _jpeg(shown, height)
+            for time in pending if previous is not None else ():
+                images[time] = _jpeg(previous, height)
     except (av.error.FFmpegError, OSError, IndexError) as error:
         raise VideoError(f"{path}: cannot be decoded: {error}") from error
-    if len(found) < len(set(times)):
-        raise VideoError(f"{path}: holds not a single frame")
-    return [found[time] for time in times]
+    if len(images) < len(set(times)):
+        raise VideoError(f"{path}: contains no frames")
+    return [images[time] for time in times]
 
 
 def _jpeg(frame: av.VideoFrame, height: int) -> bytes:
-    picture = frame.to_image()
-    picture = picture.resize((max(1, round(picture.width * height / picture.height)), height))
+    image = frame.to_image()
+    image = image.resize((max(1, round(image.width * height / image.height)), height))
     content = io.BytesIO()
-    picture.save(content, "JPEG", quality=60)
+    image.save(content, "JPEG", quality=60)
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""Items of annotations for tests, and how rows are read."""
+"""Annotation items for tests, and a reader of JSON Lines."""
 
 import json
 
@@ -22,6 +22,6 @@ def query(base, **changes):
 
 
 def read_lines(path):
-    """The rows of a JSON Lines file. A line ends with \\n and nothing else, whatever str.splitlines thinks."""
+    """Return the rows of a JSON Lines file. Only \\n ends a line, unlike for `str.splitlines`."""
     with path.open(newline="\n", encoding="utf-8") as file:
         return [json.loads(line) for line in file]

@@ -1,4 +1,4 @@
-"""Real S3 servers on loopback, and a proxy before them that cuts connections."""
+"""S3 servers on loopback, and a proxy in front of them that cuts connections."""
 
 import contextlib
 import random
@@ -37,7 +37,7 @@ SERVERS = {"moto": moto, "rclone": rclone}
 
 @contextlib.contextmanager
 def serving(name, folder):
-    """A server in a process of its own; yields its port."""
+    """Run a server in its own process; yield its port."""
     port = free_port()
     with subprocess.Popen(SERVERS[name](folder, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         for _ in range(200):
@@ -52,7 +52,7 @@ def serving(name, folder):
 
 @contextlib.contextmanager
 def buckets(name, folder, *names):
-    """A server that holds these buckets, and that every S3 client of this process and its children asks."""
+    """Run a server with these buckets, used by every S3 client of this process and its children."""
     with serving(name, folder) as port, pytest.MonkeyPatch.context() as patch:
         for variable, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
             patch.setenv(variable, value)
@@ -62,11 +62,11 @@ def buckets(name, folder, *names):
 
 
 class CuttingProxy:
-    """Passes bytes on to a server, and cuts connections after a random number of them, both ways."""
+    """Forwards bytes to a server, and cuts connections after a random number of bytes in either direction."""
 
     def __init__(self, target, seed):
         self._target, self._random = target, random.Random(seed)
-        self.cuts, self.share = 0, 0.0  # how many it has cut; share of connections that it cuts
+        self.cuts, self.share = 0, 0.0  # number of cut connections; fraction of connections to cut
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -79,11 +79,11 @@ class CuttingProxy:
 
     def _serve(self, connection):
         cut = self._random.random() < self.share
-        # Requests' heads, small answers, and far into the bodies alike.
+        # From within the head of a request to far into a body.
         budget = [10 ** self._random.uniform(1, 6.5) if cut else float("inf")]
         upstream = socket.create_connection(("127.0.0.1", self._target))
 
-        def pass_on(source, sink):
+        def forward(source, sink):
             with contextlib.suppress(OSError):
                 while data := source.recv(16384):
                     budget[0] -= len(data)
@@ -96,7 +96,7 @@ class CuttingProxy:
                     end.shutdown(socket.SHUT_RDWR)
 
         threads = [
-            threading.Thread(target=pass_on, args=ends, daemon=True)
+            threading.Thread(target=forward, args=ends, daemon=True)
             for ends in ((connection, upstream), (upstream, connection))
         ]
         for thread in threads:

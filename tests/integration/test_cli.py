@@ -3,11 +3,17 @@ import sys
 
 import pytest
 
+from rarft.cli.parser import spell_flags
+
 HEAVY = ("torch", "transformers", "trl", "kfp", "sentence_transformers", "deepspeed")
+COMMANDS = (
+    "make-dataset", "validate", "embed", "train", "evaluate", "promote", "score", "run", "compile", "submit", "cancel",
+    "doctor",
+)  # fmt: skip
 
 
 def imported_by(code):
-    """Which heavy libraries are imported by a piece of code, run in a process of its own."""
+    """Return the heavy libraries that a piece of code imports, run in its own process."""
     script = (
         f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint([n for n in {HEAVY} if n in sys.modules])"
     )
@@ -15,38 +21,22 @@ def imported_by(code):
     return done.stdout.strip().splitlines()[-1]
 
 
-def test_help_and_validation_import_nothing_heavy(sample_set, tmp_path):
+def test_help_and_validate_import_nothing_heavy(sample_set, tmp_path):
     assert imported_by("from rarft.cli.main import main; main(['--help'])") == "[]"
     arguments = ["validate", str(sample_set / "train.json"), "--out", str(tmp_path)]
     assert imported_by(f"from rarft.cli.main import main; main({arguments!r})") == "[]"
     assert (tmp_path / "report.json").exists()
 
 
-def test_the_first_step_of_the_pipeline_imports_nothing_heavy(sample_set, tmp_path):
-    # Its image holds no torch.
+def test_fingerprint_imports_nothing_heavy(sample_set, tmp_path):
+    """The image of this component contains no torch."""
     arguments = [str(sample_set / "train.json"), "", "", "", "", "tiny-truthful", "", str(tmp_path / "out"), ""]
     assert imported_by(f"from components.fingerprint.run import run; run(*{arguments!r})") == "[]"
     assert (tmp_path / "out").is_dir()
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "sample",
-        "validate",
-        "embed",
-        "train",
-        "evaluate",
-        "promote",
-        "score",
-        "run",
-        "compile",
-        "submit",
-        "cancel",
-        "doctor",
-    ],
-)  # fmt: skip
-def test_every_command_has_help(main, command):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command(main, command):
     code, output, _ = main(command, "--help")
     assert code == 0
     assert f"rarft {command}" in output
@@ -54,9 +44,9 @@ def test_every_command_has_help(main, command):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b'[{"video": "a.mp4", "GRPO"', "is no complete JSON list"), (b"", "is empty"), (None, "no such file")],
+    [(b'[{"video": "a.mp4", "GRPO"', "truncated or invalid JSON list"), (b"", "empty"), (None, "no such file")],
 )
-def test_unreadable_annotations_end_with_code_2_and_one_line(cli, tmp_path, content, message):
+def test_validate_unreadable_file(cli, tmp_path, content, message):
     path = tmp_path / "a.json"
     if content is not None:
         path.write_bytes(content)
@@ -75,23 +65,70 @@ def test_unreadable_annotations_end_with_code_2_and_one_line(cli, tmp_path, cont
     [
         (["nonsense"], "invalid choice: 'nonsense'"),
         (["validate", "a.json"], "--out"),
-        (["validate", "a.json", "--out", "o", "--tolerance", "-1"], "no number of seconds"),
-        (["sample", "--out", "o", "--train", "many"], "no whole number"),
+        (["validate", "a.json", "--out", "o", "--tolerance", "-1"], "--tolerance: must be a non-negative number"),
+        (["validate", "a.json", "--out", "o", "--split", "1.5"], "--split: must be between 0 and 1, not '1.5'"),
+        (["validate", "a.json", "--out", "o", "--max-quarantine", "many"], "must be a percentage such as 5%"),
+        (["make-dataset", "--out", "o", "--train", "many"], "--train: must be a non-negative integer, not 'many'"),
+        (["evaluate", "--checkpoint", "tiny", "--out", "o", "--batch-size", "0"], "must be a positive integer"),
         (["evaluate", "--checkpoint", "tiny", "--data", "missing.jsonl", "--out", "o"], "no such file"),
         (["run", "--annotations", "missing.json", "--out", "o"], "no such file"),
+        (["run", "--annotations", "a.json", "--out", "o", "--max_steps", "2"], "come last, after `--`"),
         (["embed", ".", "--out", "o"], "riq.jsonl: no such file"),
+        (["validate", "a.json", "--out", "o", "--video-rot", "v"], "did you mean --video-root?"),
     ],
 )
-def test_bad_usage_ends_with_code_2_and_one_line(main, tmp_path, arguments, message):
+def test_bad_usage(main, tmp_path, arguments, message):
     code, _, error = main(*arguments)
     assert code == 2
-    (line,) = error.strip().splitlines()
+    line = error.strip().splitlines()[-1]
+    assert line.startswith("rarft")
     assert message in line
     assert not (tmp_path / "o").exists()
 
 
-def test_a_folder_without_videos_is_told(main, sample_set, tmp_path):
+def test_validate_folder_without_videos(main, sample_set, tmp_path):
     (tmp_path / "none").mkdir()
     code, _, error = main("validate", sample_set / "train.json", "--video-root", "none", "--out", "out")
     assert code == 2
-    assert "holds no video" in error.splitlines()[-1]
+    assert "contains no video" in error.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "separator", "expected"),
+    [
+        (["--batch_size", "4"], "-", ["--batch-size", "4"]),
+        (["--max-steps=2"], "_", ["--max_steps=2"]),
+        (["a_b", "-p", "final_uri=a-b", "--", "-1"], "-", ["a_b", "-p", "final_uri=a-b", "--", "-1"]),
+    ],
+)
+def test_spell_flags(arguments, separator, expected):
+    assert spell_flags(arguments, separator) == expected
+
+
+@pytest.mark.parametrize("flag", ["--no-probe-videos", "--no_probe_videos"])
+def test_validate_takes_both_spellings(main, sample_set, flag):
+    assert main("validate", sample_set / "train.json", "--out", "out", flag)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "lines"),
+    [([], {"train: INFO"}), (["--quiet"], set()), (["--verbose"], {"train: INFO", "train: DEBUG"})],
+)
+def test_verbosity(main, monkeypatch, flags, lines):
+    """Both kinds of commands: those with their own parser, and those that take flags of training."""
+    import logging
+
+    from rarft import steps
+
+    def log(*_, **__):
+        logger = logging.getLogger("rarft.train")
+        logger.info("INFO")
+        logger.debug("DEBUG")
+        return ""
+
+    monkeypatch.setattr(steps, "promote", log)
+    monkeypatch.setattr(steps, "train", log)
+    for arguments in (["promote", "--checkpoint", "c", "--evaluation", "e", "--to", "t"], ["train"]):
+        code, _, error = main(*arguments, *flags)
+        assert code == 0
+        assert {line.partition(" ")[2] for line in error.splitlines()} == lines

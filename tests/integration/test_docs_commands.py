@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.forkserver import WarmCommands
+from helpers.forkserver import ForkServer
 from helpers.paths import ROOT
 from rarft.training.config import parse
 
@@ -27,7 +27,7 @@ def test_every_command_that_needs_no_gpu_works_in_its_order(tmp_path):
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     assert len(RUN) > 10
-    commands = WarmCommands(tmp_path, environment)
+    commands = ForkServer(tmp_path, environment)
     for line in RUN:
         program, *arguments = shlex.split(line)
         if program == "rarft":

@@ -1,6 +1,5 @@
-"""`rarft evaluate`: completions, finished predictions, gates, the report; killed, and shared by processes."""
+"""`rarft evaluate`: completions, finished predictions, gates, the report, resume, and several processes."""
 
-import html
 import json
 import os
 import re
@@ -12,6 +11,7 @@ import time
 from types import ModuleType
 
 import pytest
+from markupsafe import escape
 
 from helpers.fake_vllm import FakeEngine, SamplingParams
 from helpers.riq_items import read_lines
@@ -20,32 +20,29 @@ from rarft.annotations.schema import read_samples
 from rarft.checkpoint.locate import checkpoint_path
 from rarft.errors import InputError
 from rarft.evaluation.generate import Predictor, in_batches
-from rarft.evaluation.metrics import PredictionTable
-from rarft.evaluation.predictions import read_predictions
-from rarft.evaluation.report import console_table, render_report
+from rarft.evaluation.report import console_table
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
-from rarft.reporting.training_curves import render_curves
-from rarft.reporting.training_log import render_training, training_of
+from rarft.reporting.training_curves import draw_training, render_curves
+from rarft.reporting.training_log import read_training_log
 
 
 @pytest.fixture(scope="module")
 def evaluated(validated, tmp_path_factory):
-    """An evaluation of the truthful model beside the one that answers everything: its folder and its metrics."""
+    """Evaluate the truthful model and compare it with the one that never refuses; return the folder and metrics."""
     out = tmp_path_factory.mktemp("evaluated")
-    # As if training had led to it in two of three steps.
+    # A run of three steps whose second checkpoint this is.
     checkpoint = tmp_path_factory.mktemp("run") / "checkpoint-2"
     shutil.copytree(checkpoint_path("tiny-truthful"), checkpoint)
     rewards = [{"step": step, "reward": 1.0 + step / 8, "rewards/format_reward": 1.0, "kl": 0.0} for step in (1, 2, 3)]
     log = "".join(f"{json.dumps(entry)}\n" for entry in rewards)
     (checkpoint.parent / "training.jsonl").write_text(log + '{"step": 4, "rew')
-    others = {"base": "tiny", "also_evaluate": "tiny-truthful"}
     metrics = steps.evaluate(
-        str(checkpoint), str(validated), str(out), categories="rules", gates=["ra_iou.mean>=base"], **others
+        str(checkpoint), str(validated), str(out), compare=["tiny", "tiny-truthful"], gates=["ra_iou.mean>=base"]
     )
     return out, metrics
 
 
-def test_it_writes_what_it_returns(evaluated):
+def test_evaluate_writes_what_it_returns(evaluated):
     out, metrics = evaluated
     assert json.loads((out / "metrics.json").read_text()) == metrics
     assert not list(out.glob(".unfinished*"))
@@ -58,15 +55,14 @@ def test_it_writes_what_it_returns(evaluated):
         metrics["ra_iou"]["mean"] - metrics["base"]["ra_iou"]["mean"]
     )
     assert metrics["passed"] is True
-    assert metrics["rt_iou"]["all"] is not None
 
 
-def test_a_third_checkpoint_stands_beside_both(evaluated):
+def test_evaluate_compares_further_candidates(evaluated):
     out, metrics = evaluated
-    assert metrics["third"]["ra_iou"] == metrics["ra_iou"] != metrics["base"]["ra_iou"]
-    assert (out / "third-predictions.jsonl").read_bytes() == (out / "predictions.jsonl").read_bytes()
+    assert metrics["others"]["tiny-truthful"]["ra_iou"] == metrics["ra_iou"] != metrics["base"]["ra_iou"]
+    assert (out / "tiny-truthful-predictions.jsonl").read_bytes() == (out / "predictions.jsonl").read_bytes()
     header, *rows = console_table(metrics).splitlines()
-    assert header.split()[-4:] == ["before", "after", "change", "tiny-truthful"]
+    assert header.split()[-4:] == ["base", "checkpoint", "change", "tiny-truthful"]
     assert all(row.split()[-1] == row.split()[-3] for row in rows)
     page = (out / "report.html").read_text()
     assert re.search(r"<th[^>]*>p</th><th[^>]*>tiny-truthful</th>", page)
@@ -74,50 +70,50 @@ def test_a_third_checkpoint_stands_beside_both(evaluated):
     assert all(f"{name}, tiny-truthful</td>" in page for name in metrics["by_category"])  # and by mismatch category
 
 
-def test_the_report_shows_the_training_that_led_to_the_checkpoint(evaluated):
+def test_report_shows_training_up_to_the_checkpoint(evaluated):
     page = (evaluated[0] / "report.html").read_text()
     assert "<h2>Training</h2>" in page
-    assert ">reward 1.25<" in page  # at its own step, and not at the run's last
+    assert ">reward 1.25<" in page  # at step 2 of 3
     assert ">rewards/format_reward 1<" in page
 
 
-def test_a_log_is_read_as_far_as_the_checkpoint_and_what_is_none_is_told(tmp_path, capsys):
+def test_read_training_log_up_to_the_checkpoint(tmp_path, caplog):
     checkpoint = tmp_path / "checkpoint-2"
     checkpoint.mkdir()
     log = tmp_path / "training.jsonl"
     # A reward that applied to no completion of a step has no value there.
     log.write_text('{"step": 2, "reward": 1.0, "rewards/says_why": null}\n{"step": 3, "reward": 2.0}\n{"ste')
-    entries = training_of(str(checkpoint), "--checkpoint")
+    entries = read_training_log(str(checkpoint))
     assert [entry["step"] for entry in entries] == [2]
-    assert "says_why" not in render_training(entries)
-    assert training_of("Qwen/Qwen2.5-VL-7B-Instruct", "--checkpoint") == []
-    assert not capsys.readouterr().out
+    assert draw_training(entries).keys() == {"Mean reward by step"}
+    assert read_training_log("Qwen/Qwen2.5-VL-7B-Instruct") == []
+    assert not caplog.records
     log.write_text('[1, 2]\n{"video": "a.mp4"}\n')
-    assert training_of(f"{checkpoint}/", "--checkpoint") == []
-    assert "no curves of its training: training.jsonl beside it: a line without a step" in capsys.readouterr().out
+    assert read_training_log(f"{checkpoint}/") == []
+    assert "no training curves: training.jsonl cannot be read: a line has no step" in caplog.text
 
 
-def test_a_reward_that_never_applied_has_no_curve():
+def test_curves_leave_out_a_reward_without_values():
     entry = {"step": 1, "reward": 1.0, "rewards/says_why": None}
     assert "says_why" not in render_curves([entry], "run", 1)
     assert "rewards/says_why 0.5<" in render_curves([{**entry, "rewards/says_why": 0.5}], "run", 1)
 
 
-def test_a_video_is_decoded_and_encoded_once_for_all_of_its_queries(validated):
-    samples = read_samples(str(validated), "data")
-    predictor = Predictor("tiny", PromptConfig.of("tiny"))
+def test_predictor_encodes_each_video_once(validated):
+    samples = read_samples(str(validated))
+    predictor = Predictor("tiny", PromptConfig.load("tiny"))
     completions = [
-        text for batch in in_batches(samples, 4) for text in predictor.complete([samples[index] for index in batch])
+        text for batch in in_batches(samples, 4) for text in predictor.predict([samples[index] for index in batch])
     ]
     assert len(completions) == 16
     assert predictor.backend.videos_encoded == len({sample.video for sample in samples}) == 8
 
 
-def test_finished_predictions_give_the_same_metrics(evaluated, validated, tmp_path):
+def test_evaluate_finished_predictions(evaluated, validated, tmp_path):
     out, metrics = evaluated
     again = steps.evaluate(
         None, str(validated), str(tmp_path / "out"), predictions=str(out / "predictions.jsonl"),
-        base_predictions=str(out / "base-predictions.jsonl"), categories="rules",
+        compare=[str(out / "base-predictions.jsonl")],
     )  # fmt: skip
     for name in ("relevance", "ra_iou", "correction_similarity", "rewards", "intervals", "comparison"):
         assert again[name] == metrics[name]
@@ -148,7 +144,7 @@ PUBLISHED = [
 ]  # fmt: skip
 
 
-def test_the_published_format_is_read_as_it_is(tmp_path):
+def test_evaluate_published_format(tmp_path):
     (tmp_path / "published.json").write_text(json.dumps(PUBLISHED))
     metrics = steps.evaluate(None, None, str(tmp_path / "out"), predictions=str(tmp_path / "published.json"))
     assert metrics["relevance"]["confusion"] == {"tp": 1, "fp": 1, "fn": 0, "tn": 1}
@@ -162,73 +158,84 @@ def test_the_published_format_is_read_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"model_output": 3}, "model_output is no text"),
+        ({"model_output": 3}, "model_output is not text"),
         ({"gt_relevant": "maybe"}, "gt_relevant is missing"),
         ({"gt_timestamp": [20, 10]}, "gt_timestamp is missing"),
         ({"video": 3}, "video is missing"),
     ],
 )
-def test_rows_that_cannot_be_used_are_told_and_counted(tmp_path, change, reason, capfd):
+def test_evaluate_logs_and_counts_unusable_rows(tmp_path, change, reason, caplog):
     file = tmp_path / "published.json"
     file.write_text(json.dumps([{**PUBLISHED[0], **change}, *PUBLISHED[1:]]))
     metrics = steps.evaluate(None, None, str(tmp_path / "out"), predictions=str(file))
     assert (metrics["samples"], metrics["unusable_rows"]) == (2, 1)
-    assert f"row 0: {reason}" in capfd.readouterr().out
+    assert f"row 0: {reason}" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "holds no prediction that can be used .it is empty"),
-        ("{", "is neither a JSON list nor JSON Lines"),
-        ('{"id": "x", "completion": "y"}', "its query is not in the data"),
-        ('{"id": [1], "completion": "y"}', "has neither"),
-        ('{"completion": "y"}', "has neither"),
+        ("[]", "no usable prediction .the file is empty"),
+        ("{", "neither a JSON list nor JSON Lines"),
+        ('{"id": "x", "completion": "y"}', "the query is not in the data"),
+        ('{"id": [1], "completion": "y"}', "needs .sample."),
+        ('{"completion": "y"}', "needs .sample."),
     ],
 )
-def test_a_file_that_holds_no_predictions_is_refused(validated, tmp_path, content, message):
+def test_evaluate_rejects_a_file_without_predictions(validated, tmp_path, content, message):
     (tmp_path / "p.jsonl").write_text(content)
     with pytest.raises(InputError, match=message):
         steps.evaluate(None, str(validated), str(tmp_path / "out"), predictions=str(tmp_path / "p.jsonl"))
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
-def test_predictions_of_other_queries_are_no_base(evaluated, validated, tmp_path):
+def test_compare_rejects_predictions_of_other_queries(evaluated, validated, tmp_path):
     rows = (evaluated[0] / "predictions.jsonl").read_text().splitlines()
     (tmp_path / "half.jsonl").write_text("\n".join(rows[:8]))
-    with pytest.raises(InputError, match="give predictions of the same queries"):
+    with pytest.raises(
+        InputError,
+        match=r"--compare .*half.jsonl: 8 predictions for 16 queries.*; pass predictions of the same queries",
+    ):
         steps.evaluate(
             None, str(validated), str(tmp_path / "out"), predictions=str(evaluated[0] / "predictions.jsonl"),
-            base_predictions=str(tmp_path / "half.jsonl"),
+            compare=[str(tmp_path / "half.jsonl")],
         )  # fmt: skip
 
 
-def test_a_refusable_query_of_any_difficulty_has_its_place_in_the_report(tmp_path):
+def test_report_orders_refusals_by_difficulty(tmp_path):
     rows = [{**PUBLISHED[0], "gt_relevant": False, "difficulty": name} for name in ("easy", "hard", "original")]
     rows = [{**row, "query": f"query {index}"} for index, row in enumerate([*rows, PUBLISHED[0]])]
     (tmp_path / "p.json").write_text(json.dumps(rows))
     metrics = steps.evaluate(None, None, str(tmp_path), predictions=str(tmp_path / "p.json"))
     assert metrics["samples"] == 4
     page = (tmp_path / "report.html").read_text()
-    places = [page.index(f">{name}, this checkpoint<") for name in ("easy", "hard", "original")]
+    places = [page.index(f">{name}, checkpoint<") for name in ("easy", "hard", "original")]
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize(
-    ("name", "shown"), [("sft", "sft"), ("base", "third, base"), ("checkpoint-2", "third, checkpoint-2")]
-)
-def test_a_third_checkpoint_is_told_from_the_others_whatever_its_name(evaluated, validated, name, shown):
-    metrics = {**evaluated[1], "third": {**evaluated[1]["third"], "checkpoint": name}}
-    rows, _ = read_predictions(evaluated[0] / "predictions.jsonl", None, "predictions")
-    page = render_report(metrics, dict.fromkeys(("checkpoint", "base", "third"), PredictionTable(rows)), [])
-    assert f"<p class=note>base: {html.escape(rows[0].completion)}" in page
-    assert f"<p class=note>{shown}: {html.escape(rows[0].completion)}" in page
-    header, *figures = console_table(metrics).splitlines()
-    assert header.endswith(shown)
-    assert all(re.search(r"[+-]\d\.\d{3} +\d\.\d{3}$", line) for line in figures)
+def test_compare_names_and_mixed_candidates(evaluated, validated, tmp_path):
+    """Checkpoints and finished predictions are compared under the given names, or under names from their paths."""
+    out, metrics = evaluated
+    finished = out / "base-predictions.jsonl"
+    compare = [f"start={finished}", "tiny-truthful", str(finished), str(finished)]
+    found = steps.evaluate("tiny-truthful", str(validated), str(tmp_path), compare=compare, gates=["ra_iou.mean>base"])
+    assert found["base"]["name"] == "start"
+    assert found["passed"]
+    assert found["others"].keys() == {"tiny-truthful", "base-predictions", "base-predictions-2"}
+    assert found["base"]["ra_iou"] == found["others"]["base-predictions-2"]["ra_iou"] == metrics["base"]["ra_iou"]
+    row = read_lines(finished)[0]
+    page = (tmp_path / "report.html").read_text()
+    assert f'<p class="note">start: {escape(row["completion"])}' in page
+    assert f'<p class="note">base-predictions-2: {escape(row["completion"])}' in page
+    header, *figures = console_table(found).splitlines()
+    assert header.split()[-6:] == ["start", "checkpoint", "change", *found["others"]]
+    assert all(re.search(r"[+-]\d\.\d{3}( +\d\.\d{3}){3}$", line) for line in figures)
+    # A later evaluation into the same folder removes the predictions of candidates that it does not have.
+    steps.evaluate(None, None, str(tmp_path), predictions=str(finished), compare=[f"base={finished}"])
+    assert {path.name for path in tmp_path.glob("*.jsonl")} == {"predictions.jsonl", "base-predictions.jsonl"}
 
 
-def test_published_fields_may_be_texts(tmp_path):
+def test_published_fields_as_text(tmp_path):
     row = {
         **PUBLISHED[0], "gt_relevant": "yes", "gt_timestamp": "10.0 to 20.0", "duration": "30.0",
         "gt_categories": "['Object/ObjectExistence', 'Attribute/Counting']",
@@ -236,34 +243,34 @@ def test_published_fields_may_be_texts(tmp_path):
     (tmp_path / "p.json").write_text(json.dumps([row, {**row, "gt_timestamp": "[10.0, 20]", "model_output": None}]))
     metrics = steps.evaluate(None, None, str(tmp_path / "out"), predictions=str(tmp_path / "p.json"))
     assert metrics["samples"] == 2
-    assert metrics["ra_iou"]["mean"] == pytest.approx(0.3)  # no output is no answer, and wrong
+    assert metrics["ra_iou"]["mean"] == pytest.approx(0.3)  # a missing output counts as a wrong answer
     assert metrics["by_position"]["middle"]["samples"] == 2
     assert set(metrics["by_category"]) == {"Object/ObjectExistence", "Attribute/Counting"}
 
 
-def test_the_same_words_asked_of_two_segments_are_two_queries(tmp_path):
+def test_queries_differ_by_segment(tmp_path):
     rows = [{**PUBLISHED[0], "gt_timestamp": segment} for segment in ([10, 16], [1, 2])]
     (tmp_path / "p.json").write_text(json.dumps(rows))
     file = str(tmp_path / "p.json")
-    metrics = steps.evaluate(None, None, str(tmp_path / "out"), predictions=file, base_predictions=file)
+    metrics = steps.evaluate(None, None, str(tmp_path / "out"), predictions=file, compare=[file])
     assert metrics["base"]["grounding"]["mean"] == metrics["grounding"]["mean"] == 0.5
     assert metrics["comparison"]["grounding.mean"]["difference"] == 0.0
 
 
-def test_queries_without_a_prediction_and_repeated_ones_are_counted(evaluated, validated, tmp_path):
+def test_evaluate_counts_missing_and_repeated_queries(evaluated, validated, tmp_path):
     rows = (evaluated[0] / "predictions.jsonl").read_text().splitlines()
     (tmp_path / "p.jsonl").write_text("\n".join([*rows[:10], rows[0]]))
     metrics = steps.evaluate(None, str(validated), str(tmp_path / "out"), predictions=str(tmp_path / "p.jsonl"))
     assert (metrics["samples"], metrics["unusable_rows"]) == (10, 7)
 
 
-def test_a_judge_that_cannot_be_reached_is_told_before_anything_is_completed(validated, tmp_path):
-    with pytest.raises(InputError, match=r"--judge-url .* cannot be reached"):
+def test_unreachable_judge_fails_before_generation(validated, tmp_path):
+    with pytest.raises(InputError, match=r"judge http://127\.0\.0\.1:9/v1: cannot be reached"):
         steps.evaluate("tiny", str(validated), str(tmp_path), judge_url="http://127.0.0.1:9/v1", judge_model="m")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_hostile_completion_is_text_in_the_report(tmp_path):
+def test_report_escapes_completions(tmp_path):
     evil = "<answer><script>alert(1)</script><img src=x onerror=alert(2)> \ud83d</answer>"
     row = {**PUBLISHED[1], "model_output": evil, "query": "'\"><script>alert(3)</script>"}
     (tmp_path / "p.json").write_text(json.dumps([row]))
@@ -274,29 +281,29 @@ def test_a_hostile_completion_is_text_in_the_report(tmp_path):
     assert "<img src=x" not in page
 
 
-def test_a_gate_that_is_not_passed_is_an_exit_code(evaluated, tmp_path, main):
+def test_failed_gate_exit_code(evaluated, tmp_path, main):
     predictions = evaluated[0] / "base-predictions.jsonl"  # of a model that refuses nothing
     code, _, error = main("evaluate", "--predictions", predictions, "--out", tmp_path, "--gate", "ra_iou.mean>=0.9")
     assert code == 1
     assert re.fullmatch(
-        r"rarft evaluate: 1 of 1 gates not passed: ra_iou\.mean>=0\.9: it is 0\.\d{4}", error.splitlines()[-1]
+        r"rarft evaluate: 1 of 1 gates not passed: ra_iou\.mean>=0\.9: value 0\.\d{4}", error.splitlines()[-1]
     )
     assert json.loads((tmp_path / "metrics.json").read_text())["passed"] is False
     code, _, error = main("evaluate", "--predictions", predictions, "--out", tmp_path, "--gate", "nonsense>=1")
     assert code == 2
-    assert "no metric nonsense" in error
+    assert "--gate 'nonsense>=1': unknown metric nonsense" in error
 
 
-def test_the_report_shows_the_failures_with_pictures_and_loads_nothing(evaluated):
+def test_report_is_one_file_with_video_frames(evaluated):
     page = (evaluated[0] / "report.html").read_text()
     assert not re.search(r"(src|href)=['\"]?(https?:)?//", page)
-    kinds = re.findall(r"<button value=(\w+)", page)
-    assert set(re.findall(r"data-kind=(\w+)", page)) == set(kinds)
+    kinds = re.findall(r'<button value="(\w+)"', page)
+    assert set(re.findall(r'data-kind="(\w+)"', page)) == set(kinds)
     assert page.count("data:image/jpeg;base64,") >= 3 * page.count("<article")
     assert "<td>ra_iou.mean&gt;=base</td><td>passed</td>" in page
 
 
-def finish(folder, data, *flags, program=()):
+def start_evaluation(folder, data, *flags, program=()):
     command = [*(program or [sys.executable, "-m", "rarft.cli"]), "evaluate", "--checkpoint", "tiny", "--data", data]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (folder / "log").open("a") as log:
@@ -309,31 +316,31 @@ def finish(folder, data, *flags, program=()):
 @pytest.fixture(scope="module")
 def uninterrupted(validated, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    assert finish(folder, validated).wait() == 0, (folder / "log").read_text()
+    assert start_evaluation(folder, validated).wait() == 0, (folder / "log").read_text()
     return (folder / "out" / "predictions.jsonl").read_bytes()
 
 
-def test_a_killed_evaluation_goes_on_to_the_same_bytes(validated, tmp_path, uninterrupted):
-    process = finish(tmp_path, validated)
+def test_killed_evaluation_resumes(validated, tmp_path, uninterrupted):
+    process = start_evaluation(tmp_path, validated)
     while len(list(tmp_path.glob("out/.unfinished/*/*.json"))) < 3:
         assert process.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "out" / "metrics.json").exists()
-    assert finish(tmp_path, validated).wait() == 0
+    assert start_evaluation(tmp_path, validated).wait() == 0
     assert re.search(r"[3-9] of 16 batches were done before", (tmp_path / "log").read_text())
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == uninterrupted
 
 
-def test_two_processes_share_the_data(validated, tmp_path, uninterrupted):
+def test_two_processes_share_the_queries(validated, tmp_path, uninterrupted):
     program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
     launcher = [*program, "--rdzv_endpoint", "localhost:0", "-m", "rarft.cli"]
-    assert finish(tmp_path, validated, program=launcher).wait() == 0, (tmp_path / "log").read_text()[-3000:]
+    assert start_evaluation(tmp_path, validated, program=launcher).wait() == 0, (tmp_path / "log").read_text()[-3000:]
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == uninterrupted
 
 
-def test_a_vllm_engine_completes_what_the_model_does(validated, tmp_path, tiny, evaluated, monkeypatch):
+def test_vllm_backend(validated, tmp_path, tiny, evaluated, monkeypatch):
     vllm = ModuleType("vllm")
     vllm.SamplingParams = SamplingParams
     vllm.LLM = lambda model, limit_mm_per_prompt: FakeEngine(*tiny)
@@ -346,19 +353,23 @@ def test_a_vllm_engine_completes_what_the_model_does(validated, tmp_path, tiny, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "x"], "give either --checkpoint or --predictions"),
-        (["--checkpoint", "tiny"], "--data is missing"),
-        (["--predictions", "p", "--base", "tiny"], "--base goes with --checkpoint"),
-        (["--predictions", "p", "--also-evaluate", "tiny"], "--also-evaluate goes with --checkpoint"),
-        (["--checkpoint", "tiny", "--data", "p", "--backend", "nonsense"], "--backend nonsense: no such backend"),
+        (["--data", "x"], "one of the arguments --checkpoint --predictions is required"),
+        (["--checkpoint", "tiny"], "the data is missing"),
+        (["--predictions", "p.jsonl", "--compare", "tiny"], "the data is missing"),
+        (["--checkpoint", "tiny", "--data", "x", "--compare", "no/such/folder"], "--compare no/such/folder: no such"),
+        (
+            ["--checkpoint", "tiny", "--data", "x", "--compare", "a=tiny", "--compare", "a=tiny"],
+            "name a is already used",
+        ),
+        (["--checkpoint", "tiny", "--data", "p", "--backend", "nonsense"], "--backend: invalid choice: 'nonsense'"),
         (
             ["--checkpoint", "tiny", "--data", "x", "--judge-url", "http://x"],
-            "--judge-url and --judge-model go together",
+            "the URL and the model go together",
         ),
-        (["--checkpoint", "tiny", "--data", "x", "--batch-size", "0"], "is no whole number of at least 1"),
+        (["--checkpoint", "tiny", "--data", "x", "--batch-size", "0"], "--batch-size: must be a positive integer"),
     ],
 )
-def test_settings_that_do_not_go_together_are_told(main, arguments, message):
+def test_evaluate_rejects_bad_options(main, arguments, message):
     code, _, error = main("evaluate", "--out", "o", *arguments)
     assert code == 2
     assert message in error

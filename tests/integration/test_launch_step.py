@@ -1,4 +1,4 @@
-"""The step that trains by a PyTorchJob: what it hands over, which job it starts, and what it hands on."""
+"""The component that trains with a PyTorchJob: uploaded inputs, the job, outputs."""
 
 import json
 import threading
@@ -10,7 +10,7 @@ import pytest
 from components.launch_pytorchjob.run import run
 from helpers.cluster_server import Cluster
 from helpers.s3_servers import buckets
-from rarft.cluster import launcher, train
+from rarft.cluster import job_monitor, train
 from rarft.cluster.job_config import Job
 from rarft.cluster.pytorchjob import pytorchjob
 from rarft.storage import s3
@@ -24,8 +24,8 @@ def cluster(monkeypatch, tmp_path):
     served = Cluster()
     monkeypatch.setattr(train, "connect", served.api)
     monkeypatch.setattr(train, "current_namespace", lambda: "lab")
-    monkeypatch.setattr(launcher, "_POLL_INTERVAL_S", 0.2)
-    monkeypatch.setattr(launcher, "_LOOK_AT_MOST_EVERY", 0.1)
+    monkeypatch.setattr(job_monitor, "_POLL_INTERVAL_S", 0.2)
+    monkeypatch.setattr(job_monitor, "_MIN_POLL_INTERVAL_S", 0.1)
     with buckets("moto", tmp_path, "runs"):
         boto3.client("s3").put_object(Bucket="runs", Key=f"a/{FINAL}/checkpoint.json", Body=b'{"files": {}}')
         yield served
@@ -44,13 +44,13 @@ def start(cluster, validated, out="s3://runs/a"):
     return run(str(validated), str(validated), "", training, out, "v1", "run-1", SETTINGS)
 
 
-def test_it_hands_over_the_data_starts_the_job_and_hands_on_the_checkpoint(cluster, validated):
-    checkpoint, base, content = start(cluster, validated)
+def test_launch_uploads_runs_and_returns_checkpoint(cluster, validated):
+    checkpoint, base, cache_key = start(cluster, validated)
     assert checkpoint == f"s3://runs/a/{FINAL}"
     assert base == "Qwen/Qwen2.5-VL-7B-Instruct"
-    assert len(content) == 64
-    handed_over = s3.read("s3://runs/a/inputs/run-1/train_data_path/riq.jsonl", "data")
-    assert handed_over == (validated / "riq.jsonl").read_bytes()
+    assert len(cache_key) == 64
+    uploaded = s3.read("s3://runs/a/inputs/run-1/train_data_path/riq.jsonl")
+    assert uploaded == (validated / "riq.jsonl").read_bytes()
     (container,) = cluster.jobs["run-1"]["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
     flags = dict(argument.split("=", 1) for argument in container["args"])
     assert flags["--train_data_path"] == "s3://runs/a/inputs/run-1/train_data_path"
@@ -58,24 +58,24 @@ def test_it_hands_over_the_data_starts_the_job_and_hands_on_the_checkpoint(clust
     assert (flags["--preset"], flags["--resume_from_checkpoint"]) == ("8xA100-80", "auto")
 
 
-def test_what_a_running_job_reads_is_not_written_again(cluster, validated):
+def test_launch_adopts_job_without_upload(cluster, validated):
     start(cluster, validated)
-    s3.delete("s3://runs/a/inputs/run-1/train_data_path/riq.jsonl", "data")
-    start(cluster, validated)  # tried again: it adopts the job
-    assert "train_data_path/riq.jsonl" not in s3.sizes("s3://runs/a/inputs/run-1", "data")
+    s3.delete("s3://runs/a/inputs/run-1/train_data_path/riq.jsonl")
+    start(cluster, validated)  # as when Kubeflow retries the step
+    assert "train_data_path/riq.jsonl" not in s3.sizes("s3://runs/a/inputs/run-1")
     assert cluster.created == 1
 
 
-def test_a_folder_that_machines_do_not_share_is_told(cluster, validated, tmp_path, capsys):
+def test_launch_rejects_local_output(cluster, validated, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         run(str(validated), "", "", "preset: tiny", str(tmp_path), "v1", "run-1", SETTINGS)
     assert ended.value.code == 2
-    assert "the job's machines share no disk; give an s3:// URI" in capsys.readouterr().err
+    assert "the nodes share no disk; give an s3:// URI" in capsys.readouterr().err
     assert json.dumps(cluster.jobs) == "{}"
 
 
-def test_the_job_is_the_one_that_is_rendered(cluster, validated):
+def test_launch_job_equals_rendered_manifest(cluster, validated):
     start(cluster, validated)
-    there = cluster.jobs["run-1"]["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
-    made = pytorchjob(Job(name="run-1", arguments=there["containers"][0]["args"], **SETTINGS))
-    assert there == made["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    started = cluster.jobs["run-1"]["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    rendered = pytorchjob(Job(name="run-1", arguments=started["containers"][0]["args"], **SETTINGS))
+    assert started == rendered["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]

@@ -1,4 +1,4 @@
-"""The launcher against a server that speaks Kubernetes' API: what it shows, how it ends, that it leaves nothing."""
+"""The launcher against a fake Kubernetes API server: log lines, errors, and no orphaned job."""
 
 import random
 import signal
@@ -13,13 +13,13 @@ import yaml
 from helpers.cluster_server import Cluster, terminated, waiting
 from helpers.paths import ROOT
 from rarft.cluster import client as cluster_api
-from rarft.cluster import launcher as module
+from rarft.cluster import job_monitor
 from rarft.cluster.job_config import Job
 from rarft.cluster.launcher import Launcher
 from rarft.cluster.pytorchjob import pytorchjob
 from rarft.errors import ChildFailedError, InputError
 
-ACCOUNT = """
+TORCHRUN_REPORT = """
 Root Cause (first observed failure):
 [0]:
   time      : 2026-01-01_00:00:00
@@ -33,22 +33,22 @@ JOB = Job(name="first", image="i", arguments=["--preset=tiny"], nodes=2, gpus=1)
 
 @pytest.fixture
 def cluster(monkeypatch):
-    monkeypatch.setattr(module, "_POLL_INTERVAL_S", 0.2)
-    monkeypatch.setattr(module, "_LOOK_AT_MOST_EVERY", 0.1)
-    monkeypatch.setattr(cluster_api, "_FIRST_WAIT", 0.05)
+    monkeypatch.setattr(job_monitor, "_POLL_INTERVAL_S", 0.2)
+    monkeypatch.setattr(job_monitor, "_MIN_POLL_INTERVAL_S", 0.1)
+    monkeypatch.setattr(cluster_api, "_INITIAL_DELAY_S", 0.05)
     served = Cluster()
     yield served
     served.close()
 
 
-def play(cluster, *acts, job=JOB):
-    """Run the launcher; once the job is there, play the acts, with a moment after each."""
+def run_scenario(cluster, *events, job=JOB):
+    """Run the launcher; once the job exists, trigger the events, with a pause after each."""
 
     def operator():
         while JOB.name not in cluster.jobs:
             time.sleep(0.02)
-        for act in acts:
-            act()
+        for event in events:
+            event()
             time.sleep(0.4)
 
     threading.Thread(target=operator, daemon=True).start()
@@ -59,8 +59,8 @@ def succeeds(cluster):
     return lambda: cluster.set(JOB.name, "Succeeded")
 
 
-def test_a_job_is_created_watched_and_ends(cluster, capsys):
-    play(
+def test_launcher_logs_job_states(cluster, caplog):
+    run_scenario(
         cluster,
         lambda: cluster.set("first", "Created"),
         lambda: cluster.pod("first-master-0", "Pending"),
@@ -68,7 +68,7 @@ def test_a_job_is_created_watched_and_ends(cluster, capsys):
         lambda: cluster.pod("first-master-0"),
         succeeds(cluster),
     )
-    lines = capsys.readouterr().out.splitlines()
+    lines = caplog.messages
     assert lines[0] == "job first: created in namespace lab"
     assert "job first: Running: PyTorchJob first is running." in lines
     assert "job first: Succeeded" in lines
@@ -76,20 +76,20 @@ def test_a_job_is_created_watched_and_ends(cluster, capsys):
     assert cluster.created == 1
 
 
-def test_a_job_that_is_there_is_adopted(cluster, capsys):
+def test_launcher_adopts_running_job(cluster, caplog):
     launched = Launcher(cluster.api(), "lab", pytorchjob(JOB))
     cluster.jobs["first"] = launched._manifest
     cluster.jobs["first"]["spec"]["runPolicy"]["suspend"] = False
     cluster.set("first", "Running")
-    play(cluster, lambda: None, succeeds(cluster))
-    assert "job first: is there and Running; watching it" in capsys.readouterr().out
+    run_scenario(cluster, lambda: None, succeeds(cluster))
+    assert "job first: already Running; attaching" in caplog.messages
     assert cluster.created == 0
 
 
-def test_a_job_of_the_name_with_other_settings_is_an_error(cluster):
+def test_launcher_rejects_job_with_other_settings(cluster):
     cluster.jobs["first"] = pytorchjob(Job(name="first", image="other", arguments=[]))
-    with pytest.raises(InputError, match=r"one with other settings is there and Pending; .*rarft cancel first"):
-        play(cluster)
+    with pytest.raises(InputError, match=r"already Pending with other settings; .*rarft cancel first"):
+        run_scenario(cluster)
     assert (
         cluster.jobs["first"]["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["image"]
         == "other"
@@ -97,7 +97,7 @@ def test_a_job_of_the_name_with_other_settings_is_an_error(cluster):
 
 
 def replace_a_failed_job(cluster):
-    """Run the launcher where a job of its name has failed; the one that it makes succeeds."""
+    """Run the launcher where a job of its name has failed; the new job succeeds."""
     cluster.jobs["first"] = pytorchjob(JOB)
     cluster.set("first", "Failed")
 
@@ -110,14 +110,14 @@ def replace_a_failed_job(cluster):
     Launcher(cluster.api(), "lab", pytorchjob(JOB)).run()
 
 
-def test_a_job_that_failed_before_is_made_anew(cluster, capsys):
+def test_launcher_recreates_failed_job(cluster, caplog):
     replace_a_failed_job(cluster)
-    assert "the one before failed; starting anew" in capsys.readouterr().out
+    assert "job first: previous job failed; recreating it" in caplog.messages
     assert cluster.created == 1
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "message"),
     [
         (
             {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
@@ -134,14 +134,14 @@ def test_a_job_that_failed_before_is_made_anew(cluster, capsys):
         ),
     ],
 )  # fmt: skip
-def test_what_a_pod_waits_for_is_shown(cluster, capsys, status, told):
-    play(cluster, lambda: cluster.pod("first-worker-0", **status), succeeds(cluster))
-    assert told in capsys.readouterr().out.splitlines()
+def test_launcher_logs_waiting_reason(cluster, caplog, status, message):
+    run_scenario(cluster, lambda: cluster.pod("first-worker-0", **status), succeeds(cluster))
+    assert message in caplog.messages
 
 
-def test_warnings_about_the_job_and_its_pods_are_shown_once(cluster, capsys):
-    cluster.event("somebody-else", "BackOff", "of no concern")
-    play(
+def test_launcher_logs_warning_events_once(cluster, caplog):
+    cluster.event("somebody-else", "BackOff", "unrelated")
+    run_scenario(
         cluster,
         lambda: cluster.pod("first-master-0"),
         lambda: cluster.event("first-master-0", "FailedMount", "secret not found"),
@@ -149,7 +149,7 @@ def test_warnings_about_the_job_and_its_pods_are_shown_once(cluster, capsys):
         lambda: None,
         succeeds(cluster),
     )
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("event: ")]
+    lines = [line for line in caplog.messages if line.startswith("event: ")]
     assert lines == [
         "event: first-master-0: FailedMount: secret not found",
         "event: first: FailedCreate: exceeded quota: gpus",
@@ -157,12 +157,12 @@ def test_warnings_about_the_job_and_its_pods_are_shown_once(cluster, capsys):
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "message"),
     [
         (terminated(137, "OOMKilled"), r"first-worker-0 ended with exit code 137 \(OOMKilled\)$"),
         (terminated(1, "Error", "1 train: CUDA error\n1 train: peer"), r"exit code 1 \(Error\): train: CUDA error$"),
         (
-            terminated(1, "Error", ACCOUNT),
+            terminated(1, "Error", TORCHRUN_REPORT),
             r"exit code 1 \(Error\): rank 3 ended by signal 9$",
         ),
         (
@@ -171,23 +171,23 @@ def test_warnings_about_the_job_and_its_pods_are_shown_once(cluster, capsys):
         ),
     ],
 )  # fmt: skip
-def test_a_failure_ends_with_its_cause_after_the_last_lines_of_the_log(cluster, capsys, status, told):
-    account = "E torch.distributed.elastic.multiprocessing.errors: FAILED\n" + "=====\n" * 50
-    cluster.logs["first-worker-0"] = f"step 41\nstep 42\n{account}"
-    with pytest.raises(ChildFailedError, match=f"job first failed: .*{told}"):
-        play(
+def test_launcher_failure_names_cause_after_log(cluster, caplog, status, message):
+    report = "E torch.distributed.elastic.multiprocessing.errors: FAILED\n" + "=====\n" * 50
+    cluster.logs["first-worker-0"] = f"step 41\nstep 42\n{report}"
+    with pytest.raises(ChildFailedError, match=f"job first failed: .*{message}"):
+        run_scenario(
             cluster,
             lambda: cluster.pod("first-worker-0", **{"phase": "Failed", **status}),
             lambda: (cluster.remove_pods(), cluster.set("first", "Failed", "has reached the backoff limit")),
         )
-    output = capsys.readouterr().out
-    assert "    first-worker-0 | step 41\n    first-worker-0 | step 42\npod first-worker-0 ended with" in output
+    output = "\n".join(caplog.messages)
+    assert "first-worker-0 | step 41\nfirst-worker-0 | step 42\npod first-worker-0 ended with" in output
     assert "torch.distributed.elastic" not in output
 
 
-def test_of_several_containers_that_failed_the_first_is_told(cluster):
+def test_launcher_reports_first_failure(cluster):
     with pytest.raises(ChildFailedError, match=r"first-worker-0 ended .*OOMKilled"):
-        play(
+        run_scenario(
             cluster,
             lambda: cluster.pod("first-master-1", "Failed", **terminated(1, "Error", "old", "2025-12-31T00:00:00Z")),
             lambda: cluster.pod("first-master-0", "Failed", **terminated(1, "Error", "peer", "2026-01-01T00:00:09Z")),
@@ -198,11 +198,11 @@ def test_of_several_containers_that_failed_the_first_is_told(cluster):
         )
 
 
-def test_bad_input_ends_the_job_at_once(cluster):
+def test_launcher_bad_input_deletes_job(cluster):
     ended = terminated(1, "Error", "2 train: --beta: must be at least 0", restarts=1, last=True)
     peer = terminated(1, "Error", "1 train: connection closed by peer", "2026-01-01T00:00:04Z")
     with pytest.raises(InputError, match="job first: train: --beta: must be at least 0"):
-        play(
+        run_scenario(
             cluster,
             lambda: cluster.set("first", "Running"),
             lambda: (cluster.pod("first-master-0", **ended), cluster.pod("first-worker-0", **peer)),
@@ -210,83 +210,82 @@ def test_bad_input_ends_the_job_at_once(cluster):
     assert cluster.jobs == {}
 
 
-def test_a_job_in_a_queue_is_shown_as_queued(cluster, capsys):
+def test_launcher_logs_queued_job(cluster, caplog):
     def admitted():
         cluster.jobs["first"]["spec"]["runPolicy"]["suspend"] = False
         cluster.set("first", "Running")
 
     queued = Job(name="first", image="i", arguments=[], queue="gpus")
-    play(cluster, lambda: cluster.set("first", "Suspended"), admitted, succeeds(cluster), job=queued)
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("job first: ")]
+    run_scenario(cluster, lambda: cluster.set("first", "Suspended"), admitted, succeeds(cluster), job=queued)
+    lines = [line for line in caplog.messages if line.startswith("job first: ")]
     assert lines[1:] == [
-        "job first: Queued: waits for room in its queue",
+        "job first: Queued",
         "job first: Running",
         "job first: Succeeded",
     ]
 
 
-def test_what_is_still_waited_for_is_told_from_time_to_time(cluster, capsys, monkeypatch):
-    monkeypatch.setattr(module, "_REMIND_EVERY", 0.3)
-    play(cluster, lambda: cluster.set("first", "Created"), *[lambda: None] * 6, succeeds(cluster))
-    assert "job first: still Created" in capsys.readouterr().out
+def test_launcher_repeats_unchanged_state(cluster, caplog, monkeypatch):
+    monkeypatch.setattr(job_monitor, "_REMINDER_INTERVAL_S", 0.3)
+    run_scenario(cluster, lambda: cluster.set("first", "Created"), *[lambda: None] * 6, succeeds(cluster))
+    assert "job first: still Created" in caplog.messages
 
 
-def test_a_job_deleted_under_it_is_told(cluster):
-    with pytest.raises(ChildFailedError, match="job first was deleted while it ran"):
-        play(cluster, lambda: cluster.jobs.pop("first"))
+def test_launcher_reports_deleted_job(cluster):
+    with pytest.raises(ChildFailedError, match="job first: deleted while running"):
+        run_scenario(cluster, lambda: cluster.jobs.pop("first"))
 
 
-def test_errors_that_pass_are_waited_out(cluster, capsys):
+def test_launcher_retries_transient_errors(cluster, caplog):
     cluster.faults = [503, "cut", 429, 500]
     cluster.cut_watches = 2
 
-    def more_trouble():
+    def more_faults():
         cluster.faults = [500, "cut", 502]
 
-    play(cluster, more_trouble, lambda: cluster.set("first", "Running"), more_trouble, succeeds(cluster))
-    output = capsys.readouterr().out
-    assert "503 the API server is being upgraded; trying again" in output
-    assert output.splitlines()[-1] == "job first: Succeeded"
+    run_scenario(cluster, more_faults, lambda: cluster.set("first", "Running"), more_faults, succeeds(cluster))
+    assert any("503 the API server is being upgraded; retrying" in line for line in caplog.messages)
+    assert caplog.messages[-1] == "job first: Succeeded"
     assert cluster.created == 1
 
 
-RIGHTS = [
+PERMISSIONS = [
     ("create", "pytorchjobs"), ("get", "pytorchjobs"), ("patch", "pytorchjobs"), ("list", "pods"), ("watch", "pods"),
     ("list", "events"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("right", RIGHTS)
-def test_a_missing_right_is_named_and_no_job_is_left(cluster, right):
-    cluster.denied = {right}
-    with pytest.raises(InputError, match=f'cannot {right[0]} resource "{right[1]}"; grant it by'):
-        play(cluster)
+@pytest.mark.parametrize(("verb", "resource"), PERMISSIONS)
+def test_launcher_missing_permission_leaves_no_job(cluster, verb, resource):
+    cluster.denied = {(verb, resource)}
+    with pytest.raises(InputError, match=f'cannot {verb} resource "{resource}"; grant it with'):
+        run_scenario(cluster)
     assert cluster.jobs == {}
 
 
-def test_a_log_that_cannot_be_read_does_not_hide_the_cause(cluster, capsys):
+def test_launcher_unreadable_log_keeps_cause(cluster, caplog):
     cluster.denied = {("get", "pods/log")}
     with pytest.raises(ChildFailedError, match=r"job first failed: .*exit code 137 \(OOMKilled\)$"):
-        play(
+        run_scenario(
             cluster,
             lambda: cluster.pod("first-worker-0", "Failed", **terminated(137, "OOMKilled")),
             lambda: cluster.set("first", "Failed"),
         )
-    assert "its log cannot be read: " in capsys.readouterr().out
+    assert any("its log cannot be read: " in line for line in caplog.messages)
 
 
-def test_a_job_whose_launcher_died_while_creating_it_holds_nothing(cluster):
+def test_launcher_creates_job_suspended(cluster):
     queued = Job(name="first", image="i", arguments=[], queue="gpus")
     for job in (JOB, queued):
         assert Launcher(cluster.api(), "lab", pytorchjob(job))._manifest["spec"]["runPolicy"]["suspend"] is True
-    play(cluster, lambda: None, succeeds(cluster))
+    run_scenario(cluster, lambda: None, succeeds(cluster))
     assert cluster.jobs["first"]["spec"]["runPolicy"]["suspend"] is False
 
 
-def test_the_role_holds_the_rights_that_the_launcher_uses_and_no_other(cluster):
+def test_launcher_calls_match_role(cluster):
     replace_a_failed_job(cluster)
     cluster.jobs.clear()
-    play(
+    run_scenario(
         cluster,
         lambda: cluster.pod("first-master-0", "Failed", **terminated(1, "Error", last=True, restarts=1)),
         lambda: cluster.set("first", "Running"),
@@ -294,7 +293,7 @@ def test_the_role_holds_the_rights_that_the_launcher_uses_and_no_other(cluster):
     )
     cluster.jobs.clear()
     with pytest.raises(ChildFailedError):
-        play(
+        run_scenario(
             cluster,
             lambda: cluster.pod("first-master-0", "Failed", **terminated(1, "Error")),
             lambda: cluster.set("first", "Failed"),
@@ -303,7 +302,7 @@ def test_the_role_holds_the_rights_that_the_launcher_uses_and_no_other(cluster):
     cluster.jobs.clear()
     cluster.remove_pods()
     with pytest.raises(InputError):
-        play(cluster, lambda: cluster.pod("first-master-0", "Failed", **bad))
+        run_scenario(cluster, lambda: cluster.pod("first-master-0", "Failed", **bad))
     role = yaml.safe_load((ROOT / "k8s" / "base" / "role.yaml").read_text())
     granted = {(verb, resource) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
     assert set(cluster.calls) == granted
@@ -324,17 +323,17 @@ launcher.run()
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_launcher_told_to_stop_at_any_moment_leaves_no_job(cluster, seed):
+def test_launcher_sigterm_leaves_no_job(cluster, seed):
     moment = random.Random(seed)
     cluster.create_takes = moment.choice([0.0, 0.2])
     cluster.faults = moment.choice([[], [503], ["cut"]])
     command = [sys.executable, "-c", SCRIPT, cluster.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout.readline() == "ready\n"
-        while not cluster.calls:  # the launcher is at work
+        while not cluster.calls:
             time.sleep(0.001)
         time.sleep(moment.choice([0.0, 0.05, 0.15, 0.3, 1.0]))
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 143
-    time.sleep(0.5)  # for a request that was under way
+    time.sleep(0.5)  # for a request in flight
     assert cluster.jobs == {}

@@ -1,4 +1,4 @@
-"""Manifests without a cluster: what the operators' own models take, what the restricted profile asks, a job run."""
+"""Manifests without a cluster: the operators' models, the restricted Pod Security Standard, a run on this machine."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from kubernetes.client import ApiClient
 from helpers.paths import ROOT
 from helpers.s3_servers import free_port
 from rarft.cluster.job_config import Job
-from rarft.cluster.manifests import EXAMPLE, manifests, text
+from rarft.cluster.manifests import EXAMPLE, manifests, render
 from rarft.cluster.pod_spec import COMMAND, RENDEZVOUS_PORT
 from rarft.cluster.pytorchjob import pytorchjob
 from rarft.cluster.trainjob import training_runtime, trainjob
@@ -27,7 +27,7 @@ from rarft.errors import InputError
 from rarft.training.config import parse
 
 FULL = replace(
-    EXAMPLE, nodes=4, queue="gpus", priority_class="high", claim="rarft-data", node_selector={"pool": "a100"},
+    EXAMPLE, nodes=4, queue="gpus", priority_class="high", pvc_name="rarft-data", node_selector={"pool": "a100"},
     affinity={"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}, environment={"A": "b"},
 )  # fmt: skip
 JOBS = {"one node": EXAMPLE, "two nodes": replace(EXAMPLE, nodes=2), "all settings": FULL}
@@ -37,13 +37,13 @@ RESTRICTED_VOLUMES = {
 }  # fmt: skip
 
 
-class _Answer:
+class _Response:
     def __init__(self, value):
         self.data = json.dumps(value)
 
 
 def unknown_fields(value, read, kind=""):
-    """Where a manifest says something that a client's model does not know: it is gone once read and written again."""
+    """Return the fields of a manifest that are lost when a client's model reads and writes it."""
     if isinstance(value, dict):
         lost = [f"{kind}.{key}" for key in value if not isinstance(read, dict) or key not in read]
         return lost + [
@@ -59,15 +59,15 @@ def unknown_fields(value, read, kind=""):
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
-def test_the_training_operators_client_knows_every_field_of_the_job(job):
+def test_pytorchjob_fields_known_to_client(job):
     manifest = pytorchjob(job)
     client = TrainingClient()
-    read = client.sanitize_for_serialization(client.deserialize(_Answer(manifest), "KubeflowOrgV1PyTorchJob"))
+    read = client.sanitize_for_serialization(client.deserialize(_Response(manifest), "KubeflowOrgV1PyTorchJob"))
     assert unknown_fields(manifest, read) == []
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
-def test_the_trainers_models_know_every_field_of_runtime_and_job(job):
+def test_trainjob_fields_known_to_models(job):
     for manifest, model in (
         (training_runtime(job), TrainerV1alpha1TrainingRuntime),
         (trainjob(job), TrainerV1alpha1TrainJob),
@@ -77,17 +77,17 @@ def test_the_trainers_models_know_every_field_of_runtime_and_job(job):
 
 
 def templates(job):
-    """Every pod template of the job in its two forms."""
+    """Return every pod template of the PyTorchJob and of the TrainJob."""
     replicas = pytorchjob(job)["spec"]["pytorchReplicaSpecs"].values()
     (node,) = training_runtime(job)["spec"]["template"]["spec"]["replicatedJobs"]
     return [*(replica["template"] for replica in replicas), node["template"]["spec"]["template"]]
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
-def test_pods_are_valid_and_keep_to_the_restricted_profile(job):
+def test_pods_conform_to_restricted_standard(job):
     client = ApiClient()
     for template in templates(job):
-        read = client.sanitize_for_serialization(client.deserialize(_Answer(template), "V1PodTemplateSpec"))
+        read = client.sanitize_for_serialization(client.deserialize(_Response(template), "V1PodTemplateSpec"))
         assert unknown_fields(template, read) == []
         spec = template["spec"]
         assert spec["securityContext"]["runAsNonRoot"] is True
@@ -102,7 +102,7 @@ def test_pods_are_valid_and_keep_to_the_restricted_profile(job):
         assert security["readOnlyRootFilesystem"] is True
         assert not security.keys() & {"privileged", "procMount", "runAsUser"}
         assert all("hostPort" not in port for port in container.get("ports", []))
-        # What is written lies on a volume, and secrets come by reference.
+        # Writable paths are volumes, and secrets are references.
         mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
         assert {"/scratch", "/tmp", "/dev/shm"} <= mounted
         assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
@@ -112,7 +112,7 @@ def test_pods_are_valid_and_keep_to_the_restricted_profile(job):
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
-def test_a_pytorchjob_keeps_the_operators_rules(job):
+def test_pytorchjob_operator_rules(job):
     manifest = pytorchjob(job)
     replicas = manifest["spec"]["pytorchReplicaSpecs"]
     assert isinstance(manifest["spec"]["nprocPerNode"], str)
@@ -131,15 +131,15 @@ def test_a_pytorchjob_keeps_the_operators_rules(job):
             < replica["template"]["spec"]["terminationGracePeriodSeconds"]
         )
         hosts.append("is_host=1" in environment["PET_RDZV_CONF"])
-        amounts = container["resources"]
-        assert amounts["limits"] == amounts["requests"]
-        assert amounts["limits"][job.accelerator] == str(job.gpus)
+        resources = container["resources"]
+        assert resources["limits"] == resources["requests"]
+        assert resources["limits"][job.accelerator] == str(job.gpus)
     assert hosts.count(True) == 1
     assert manifest["spec"]["runPolicy"]["cleanPodPolicy"] == "Running"
     assert ("suspend" in manifest["spec"]["runPolicy"]) == bool(job.queue)
 
 
-def test_a_trainjob_names_its_runtime_and_the_container_that_the_trainer_looks_for():
+def test_trainjob_refers_to_runtime():
     runtime, job = training_runtime(FULL), trainjob(FULL)
     assert job["spec"]["runtimeRef"]["name"] == runtime["metadata"]["name"]
     (node,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
@@ -149,53 +149,53 @@ def test_a_trainjob_names_its_runtime_and_the_container_that_the_trainer_looks_f
     assert job["spec"]["trainer"] == {"numNodes": 4, "numProcPerNode": 8}
 
 
-def test_the_example_trains_with_flags_that_there_are(monkeypatch):
+def test_example_flags_are_valid(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")
     flags = parse([part for argument in EXAMPLE.arguments for part in argument.split("=", 1)])
     assert (flags["resume_from_checkpoint"], flags["scratch"]) == ("auto", "/scratch")
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
-        ({"name": "Rarft"}, "job name 'Rarft': must be"),
-        ({"name": "x" * 54}, "must be at most 53"),
+        ({"name": "Rarft"}, "job name 'Rarft': must start with a lowercase letter"),
+        ({"name": "x" * 54}, "at most 53 lowercase letters"),
         ({"nodes": 0}, "nodes 0: must be at least 1"),
-        ({"grace_s": 10}, "grace_s 10: must be at least 120"),
+        ({"grace_period_s": 10}, "grace_period_s 10: must be at least 120"),
     ],
 )
-def test_a_job_that_no_cluster_takes_is_an_error(settings, told):
-    with pytest.raises(InputError, match=re.escape(told)):
+def test_job_rejects_invalid_values(settings, message):
+    with pytest.raises(InputError, match=re.escape(message)):
         Job(**{"name": "first", "image": "i", "arguments": [], **settings})
 
 
-def test_the_files_in_k8s_are_what_the_code_makes():
-    made = manifests()
-    there = {str(path.relative_to(ROOT / "k8s")) for path in (ROOT / "k8s").rglob("*.yaml")}
-    assert there == set(made), "run `make manifests`"
-    for name, documents in made.items():
-        assert (ROOT / "k8s" / name).read_text() == text(documents), "run `make manifests`"
+def test_k8s_files_are_current():
+    rendered = manifests()
+    files = {str(path.relative_to(ROOT / "k8s")) for path in (ROOT / "k8s").rglob("*.yaml")}
+    assert files == set(rendered), "run `make manifests`"
+    for name, documents in rendered.items():
+        assert (ROOT / "k8s" / name).read_text() == render(documents), "run `make manifests`"
 
 
-def test_every_kustomization_names_files_that_are_there():
+def test_kustomization_resources_exist():
     for path in (ROOT / "k8s").rglob("kustomization.yaml"):
         for resource in yaml.safe_load(path.read_text())["resources"]:
             assert (path.parent / resource).exists()
 
 
-def test_other_documents_are_ones_that_kubernetes_takes():
+def test_base_fields_known_to_kubernetes():
     kinds = {"ServiceAccount": "V1ServiceAccount", "Role": "V1Role", "RoleBinding": "V1RoleBinding",
              "NetworkPolicy": "V1NetworkPolicy", "ConfigMap": "V1ConfigMap"}  # fmt: skip
     client = ApiClient()
     base = [document for name, documents in manifests().items() if name.startswith("base/") for document in documents]
     for document in base:
         if document["kind"] in kinds:
-            model = client.deserialize(_Answer(document), kinds[document["kind"]])
+            model = client.deserialize(_Response(document), kinds[document["kind"]])
             assert unknown_fields(document, client.sanitize_for_serialization(model)) == []
 
 
 class Nodes:
-    """Stands for kubelet and operator on one machine: runs a container's command for each node, again if it fails."""
+    """Fake kubelet and operator: runs a container's command per node on this machine, and restarts it if it fails."""
 
     def __init__(self, job, folder):
         port, self.processes, self.starts, self.folder = free_port(), {}, {}, folder
@@ -204,7 +204,7 @@ class Nodes:
         for role in ("Master", "Worker"):
             template = manifest["spec"]["pytorchReplicaSpecs"][role]["template"]["spec"]["containers"][0]
             environment = {each["name"]: each["value"] for each in template["env"] if "value" in each}
-            # What the cluster's names, volumes and operator give, on this machine.
+            # Replace what the cluster's DNS, volumes and operator provide.
             environment["PET_RDZV_ENDPOINT"] = f"127.0.0.1:{port}"
             environment |= {"PET_NNODES": str(job.nodes), "PET_NPROC_PER_NODE": manifest["spec"]["nprocPerNode"]}
             environment |= {"PET_NODE_RANK": str(len(self.containers))}
@@ -227,7 +227,7 @@ class Nodes:
         self.starts[node] = self.starts.get(node, 0) + 1
 
     def keep_up(self):
-        """Start a node's container again if it failed; returns whether all have ended well."""
+        """Restart containers that failed; returns whether all have succeeded."""
         for node, process in list(self.processes.items()):
             if process.poll():
                 assert self.starts[node] < 6, (self.folder / f"node-{node}.log").read_text()[-3000:]
@@ -236,7 +236,7 @@ class Nodes:
 
 
 @pytest.mark.long
-def test_two_nodes_train_and_go_on_after_one_was_lost(validated, tmp_path):
+def test_two_nodes_resume_after_node_loss(validated, tmp_path):
     assert COMMAND[0] == "torchrun"
     arguments = [
         "--preset=tiny", "--deepspeed=zero3", f"--train_data_path={validated}", f"--out={tmp_path}", "--max_steps=8",
@@ -246,19 +246,19 @@ def test_two_nodes_train_and_go_on_after_one_was_lost(validated, tmp_path):
     for node in range(2):
         nodes.start(node)
     run = tmp_path / "checkpoints" / "rarft"
-    ends = time.monotonic() + 600
+    deadline = time.monotonic() + 600
     while not (run / "checkpoint-2" / "checkpoint.json").exists():
         assert not nodes.keep_up()
-        assert time.monotonic() < ends
+        assert time.monotonic() < deadline
         time.sleep(0.5)
-    nodes.processes[1].send_signal(signal.SIGKILL)  # a machine is gone, with its agent and its rank
+    nodes.processes[1].send_signal(signal.SIGKILL)  # lose a node, with its agent and its rank
     nodes.processes[1].wait()
     while not nodes.keep_up():
-        assert time.monotonic() < ends, (tmp_path / "node-0.log").read_text()[-3000:]
+        assert time.monotonic() < deadline, (tmp_path / "node-0.log").read_text()[-3000:]
         time.sleep(0.5)
     assert nodes.starts[1] >= 2
     assert (run / "checkpoint-final" / "checkpoint.json").exists()
-    assert "resumes" in (log := (tmp_path / "node-0.log").read_text()) or "goes on" in log or "checkpoint-" in log
+    assert "checkpoint-" in (tmp_path / "node-0.log").read_text()
     steps = [
         json.loads(line)["step"] for line in (run / "training.jsonl").read_text().splitlines() if '"reward"' in line
     ]

@@ -20,6 +20,7 @@ from rarft.checkpoint.locate import CHECKPOINT_JSON
 from rarft.embeddings.encoder import default_encoder
 from rarft.embeddings.store import ReferenceStore
 from rarft.evaluation.report import METRICS_JSON
+from rarft.storage.location import LocalFolder
 from rarft.storage.manifest import verify_folder
 from rarft.storage.sync import download_folder
 
@@ -46,13 +47,13 @@ def content(store, key):
 
 @pytest.mark.long
 def test_a_run_in_a_store_that_failed_is_gone_on_with(cli, store, tmp_path):
-    cli("sample", "--out", "s3://riq/sample", "--train", "8", "--eval", "4", "--seed", "3")
+    cli("make-dataset", "--out", "s3://riq/sample", "--train", "8", "--eval", "4", "--seed", "3")
     for line in page_lines("commands"):
         done = cli(*shlex.split(line)[1:])
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     store.put_object(Bucket="runs", Key="notes/plan.txt", Body=b"of somebody else")
     command = shlex.split(page_lines("here")[1])[1:]
-    arguments = [*command, "--scratch", tmp_path / "scratch", "-p", "gates=ra_iou.mean>=base"]
+    arguments = [*command, "--work-dir", tmp_path / "scratch", "-p", "gates=ra_iou.mean>=base"]
     arguments += ["-p", "also_evaluate=tiny-truthful"]
     failed = cli(*arguments, "-p", "final_uri=s3://runs/notes", *QUICK)
     assert failed.returncode == 2, failed.stdout
@@ -110,7 +111,7 @@ def test_a_run_without_evaluation_data_is_labelled_in_sample(cli, sample_set, tm
     assert "training settings are the preset `tiny`" in done.stdout
     assert (out / "checkpoints" / "rarft" / "checkpoint-final" / "model.safetensors").exists()
     (embeddings,) = out.glob("pipeline/*/embed/embeddings")
-    ReferenceStore.load(str(embeddings), default_encoder())
+    ReferenceStore.load(LocalFolder(embeddings), default_encoder())
     quarantine = (out / "validation" / "quarantine.jsonl").read_text().splitlines()
     assert len(quarantine) == 2
     assert all("video not found" in line for line in quarantine)

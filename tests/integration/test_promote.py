@@ -1,4 +1,4 @@
-"""Promotion: only what passed its gates, complete or not there, on a disk and in a store."""
+"""Promotion of checkpoints that passed their gates, atomically, to a disk and to a store."""
 
 import json
 
@@ -26,11 +26,11 @@ def evaluation(tmp_path):
     return write
 
 
-def test_a_checkpoint_is_copied_with_its_metrics_and_takes_the_place_of_an_earlier_one(evaluation, tmp_path):
+def test_promote_replaces_an_earlier_checkpoint(evaluation, tmp_path):
     final = tmp_path / "final"
     final.mkdir()
     for name in ("config.json", "model-00001-of-00002.safetensors"):
-        (final / name).write_text("of an earlier one")
+        (final / name).write_text("earlier")
     assert steps.promote("tiny", evaluation(True), str(final)) == str(final)
     manifest = verify_folder(final, CHECKPOINT_JSON)
     assert manifest["promoted_from"] == "tiny"
@@ -39,7 +39,7 @@ def test_a_checkpoint_is_copied_with_its_metrics_and_takes_the_place_of_an_earli
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_one_that_did_not_pass_stays_where_it_is(evaluation, tmp_path):
+def test_promote_rejects_failed_gates(evaluation, tmp_path):
     with pytest.raises(CheckFailedError, match=r"is not promoted: ra_iou\.mean>=0\.9: 0\.5"):
         steps.promote("tiny", evaluation(False), str(tmp_path / "final"))
     assert not (tmp_path / "final").exists()
@@ -48,23 +48,23 @@ def test_one_that_did_not_pass_stays_where_it_is(evaluation, tmp_path):
 @pytest.mark.parametrize(
     ("checkpoint", "content", "message"),
     [
-        ("tiny", "{}", "is none of `rarft evaluate`"),
-        ("tiny", "[", "is none of `rarft evaluate`"),
+        ("tiny", "{}", "was not written by `rarft evaluate`"),
+        ("tiny", "[", "was not written by `rarft evaluate`"),
         ("nothing-here/at/all", '{"passed": true, "gates": [], "evaluated": "tiny"}', "no such checkpoint"),
-        ("org/model", '{"passed": true, "gates": [], "evaluated": "org/model"}', "lies on a hub"),
-        ("tiny", '{"passed": true, "gates": [], "evaluated": "tiny-truthful"}', "is of tiny-truthful, not of tiny"),
+        ("org/model", '{"passed": true, "gates": [], "evaluated": "org/model"}', "is a Hub model"),
+        ("tiny", '{"passed": true, "gates": [], "evaluated": "tiny-truthful"}', "evaluates tiny-truthful, not tiny"),
     ],
 )
-def test_what_cannot_be_promoted_is_told(tmp_path, checkpoint, content, message):
+def test_promote_rejects_bad_input(tmp_path, checkpoint, content, message):
     (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(InputError, match=message):
         steps.promote(checkpoint, str(tmp_path), str(tmp_path / "final"))
 
 
-def test_nothing_but_a_checkpoint_is_replaced_and_nothing_but_a_whole_one_is_promoted(evaluation, tmp_path):
+def test_promote_checks_destination_and_manifest(evaluation, tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "others").mkdir()
-    with pytest.raises(InputError, match="holds others and is no checkpoint"):
+    with pytest.raises(InputError, match="contains others and is not a checkpoint"):
         steps.promote("tiny", evaluation(True), str(tmp_path / "models"))
     source = tmp_path / "final"
     steps.promote("tiny", evaluation(True), str(source))
@@ -73,7 +73,7 @@ def test_nothing_but_a_checkpoint_is_replaced_and_nothing_but_a_whole_one_is_pro
         steps.promote(str(source), evaluation(True, str(source)), str(tmp_path / "next"))
 
 
-def test_a_key_that_the_store_does_not_know_is_told(evaluation, tmp_path, monkeypatch):
+def test_promote_reports_rejected_store_key(evaluation, tmp_path, monkeypatch):
     (tmp_path / "objects" / "models").mkdir(parents=True)
     with serving("rclone", tmp_path / "objects") as port:
         wrong = {**KEYS, "AWS_ACCESS_KEY_ID": "somebody", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
@@ -83,7 +83,7 @@ def test_a_key_that_the_store_does_not_know_is_told(evaluation, tmp_path, monkey
             steps.promote("tiny", evaluation(True), "s3://models/final")
 
 
-def test_into_a_store(evaluation, tmp_path, monkeypatch):
+def test_promote_into_a_store(evaluation, tmp_path, monkeypatch):
     (tmp_path / "objects").mkdir()
     with serving("rclone", tmp_path / "objects") as port:
         for name, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():

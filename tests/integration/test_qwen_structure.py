@@ -35,13 +35,13 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def encoder(checkpoint):
-    processor = load_processor(str(checkpoint), "model")
+    processor = load_processor(str(checkpoint))
     return PromptEncoder(processor, AutoConfig.from_pretrained(checkpoint), FrameSampling(1.0, min_frame_pixels=3136))
 
 
 @pytest.fixture(scope="session")
 def samples(validated):
-    return read_samples(str(validated), "data")
+    return read_samples(str(validated))
 
 
 @pytest.fixture(scope="session")
@@ -218,7 +218,7 @@ def test_two_ranks_under_zero3_train(flags, tmp_path):
 
 @pytest.mark.long
 def test_the_pipeline_runs_on_it(flags, tmp_path, cli):
-    steps.sample(str(tmp_path / "sample"), {"train": 1, "eval": 1}, seed=5)
+    steps.make_dataset(str(tmp_path / "sample"), {"train": 1, "eval": 1}, seed=5)
     own = [flag for flag in flags if flag != flags[3]]
     own.remove("--train_data_path")
     done = cli(

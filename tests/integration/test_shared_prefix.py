@@ -1,4 +1,4 @@
-"""The packed forward against the per-completion forward, and one-prefill generation against full forwards."""
+"""Packed rows compared with rows per completion, and generation after one prefill with full forward passes."""
 
 import copy
 
@@ -34,7 +34,7 @@ def completions(request, tiny):
     return ids_GC.masked_fill(mask_GC == 0, tiny[1].tokenizer.pad_token_id), mask_GC
 
 
-def test_log_probabilities_and_entropies_equal(model, tiny, prompts, completions):
+def test_logps_and_entropies(model, tiny, prompts, completions):
     ids_GC, mask_GC = completions
     for prompt in prompts:
         with torch.no_grad():
@@ -47,7 +47,7 @@ def test_log_probabilities_and_entropies_equal(model, tiny, prompts, completions
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_kept_logits_and_the_fused_head_give_the_same(tiny, prompts, completions, temperature):
+def test_kept_logits_equal_fused_head(tiny, prompts, completions, temperature):
     ids_GC, mask_GC = completions
     scored = copy.deepcopy(tiny[0])
     add_fused_lm_head(scored, temperature=temperature, outputs=("log_probs", "entropy"))
@@ -70,8 +70,8 @@ def test_kept_logits_and_the_fused_head_give_the_same(tiny, prompts, completions
         torch.testing.assert_close(kept[2][name], gradient, atol=1e-5 * gradient.abs().max().item() + 1e-7, rtol=1e-4)
 
 
-def test_log_probabilities_are_those_of_the_plain_forward(model, tiny, prompts, completions):
-    """The oracle of the oracle: logits of the unpatched model, row by row, no padding."""
+def test_logps_equal_plain_forward(model, tiny, prompts, completions):
+    """Compare with the logits of the unpatched model, row by row, without padding."""
     ids_GC, mask_GC = completions
     prompt = prompts[0]
     P = prompt.input_ids_L.numel()
@@ -79,15 +79,15 @@ def test_log_probabilities_are_those_of_the_plain_forward(model, tiny, prompts, 
         logps, _ = shared_prefix_logps(model, prompt, ids_GC, mask_GC)
         for row, (ids, mask) in enumerate(zip(ids_GC, mask_GC, strict=True)):
             completion = ids[mask.bool()]
-            arguments, _ = per_completion_batch([(prompt, completion)], 0)
-            del arguments["attention_mask"]
-            log_softmax = tiny[0](**arguments).logits[0, P - 1 : -1].log_softmax(-1)
+            model_inputs, _ = per_completion_batch([(prompt, completion)], 0)
+            del model_inputs["attention_mask"]
+            log_softmax = tiny[0](**model_inputs).logits[0, P - 1 : -1].log_softmax(-1)
             expected = log_softmax.gather(-1, completion[:, None])[:, 0]
             torch.testing.assert_close(logps[row, : len(completion)], expected, atol=1e-5, rtol=0)
 
 
 def lora(model):
-    """LoRA on the language model, its adapters not at the zero that they begin with."""
+    """Add LoRA adapters to the language model, with random instead of zero weights."""
     config = LoraConfig(r=4, target_modules=lora_targets(["q_proj", "k_proj", "v_proj", "o_proj"]))
     adapted = get_peft_model(model, config)
     generator = torch.Generator().manual_seed(2)
@@ -120,8 +120,8 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_loss_and_gradients_equal(model, tiny, prompts, completions, variant):
-    """Two groups in a batch: a clipped GRPO loss, with ratios around one, packed and per completion."""
+def test_loss_and_gradients(model, tiny, prompts, completions, variant):
+    """Compare a clipped GRPO loss of two groups, with ratios around one."""
     policy = VARIANTS[variant](model)
     ids_GC, mask_GC = completions
     pad = tiny[1].tokenizer.pad_token_id
@@ -142,7 +142,7 @@ def test_loss_and_gradients_equal(model, tiny, prompts, completions, variant):
             name: tensor.grad.clone() for name, tensor in policy.named_parameters() if tensor.grad is not None
         }
 
-    if "frozen" in variant:  # the features are what a training step reads
+    if "frozen" in variant:  # as in a training step
         enable_cached_features(policy)
         featured = {id(prompt): encode_video(policy, prompt) for prompt in prompts}
     else:
@@ -161,20 +161,20 @@ def test_loss_and_gradients_equal(model, tiny, prompts, completions, variant):
         torch.testing.assert_close(shared[name], gradient, atol=1e-5 * gradient.abs().max().item() + 1e-7, rtol=1e-4)
 
 
-def test_ordinary_forwards_stay_what_they_were(model, tiny, prompts):
-    arguments, _ = per_completion_batch([(prompt, torch.tensor([5, 6, 7])) for prompt in prompts], 0)
+def test_ordinary_forward_is_unchanged(model, tiny, prompts):
+    model_inputs, _ = per_completion_batch([(prompt, torch.tensor([5, 6, 7])) for prompt in prompts], 0)
     with torch.no_grad():
-        torch.testing.assert_close(model(**arguments).logits, tiny[0](**arguments).logits)
+        torch.testing.assert_close(model(**model_inputs).logits, tiny[0](**model_inputs).logits)
 
 
 def greedy_by_full_forwards(model, prompt, steps, end):
-    """Greedy decoding without a cache: the whole row anew for every token."""
+    """Decode greedily without a cache, with a full forward pass per token."""
     ids: list[int] = []
     with torch.no_grad():
         while len(ids) < steps:
             completion = torch.tensor(ids, dtype=torch.long)
-            arguments, _ = per_completion_batch([(prompt, completion)], 0)
-            logits = model(**arguments).logits[0, -1]
+            model_inputs, _ = per_completion_batch([(prompt, completion)], 0)
+            logits = model(**model_inputs).logits[0, -1]
             logits[vision_token_ids(model.config)] = -torch.inf
             ids.append(int(logits.argmax()))
             if ids[-1] == end:
@@ -183,7 +183,7 @@ def greedy_by_full_forwards(model, prompt, steps, end):
 
 
 @pytest.mark.parametrize("num_generations", [1, 3])
-def test_one_prefill_generation_equals_full_forwards(tiny, prompts, num_generations):
+def test_generation_equals_full_forwards(tiny, prompts, num_generations):
     model, processor = tiny
     end, pad = processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id
     config = GenerationConfig(max_new_tokens=48, do_sample=False, eos_token_id=end, pad_token_id=pad)
@@ -193,9 +193,9 @@ def test_one_prefill_generation_equals_full_forwards(tiny, prompts, num_generati
     assert model.model.rope_deltas is None
 
 
-def test_video_tokens_are_never_sampled(tiny, prompts):
+def test_vision_tokens_are_not_sampled(tiny, prompts):
     model, processor = copy.deepcopy(tiny[0]), tiny[1]
-    with torch.no_grad():  # make the placeholder by far the likeliest token, whatever the hidden state
+    with torch.no_grad():  # make the placeholders the most likely tokens for any hidden state
         bias = torch.zeros(model.config.text_config.vocab_size)
         bias[vision_token_ids(model.config)] = 1e4
         model.lm_head.register_forward_hook(lambda _module, _inputs, logits: logits + bias)

@@ -1,4 +1,4 @@
-"""Folders in an object store: complete or not there, over connections that are cut, on two different servers."""
+"""Folders in two S3 servers over connections that are cut: complete, or without a manifest."""
 
 import os
 import random
@@ -8,12 +8,13 @@ import pytest
 
 from helpers.s3_servers import KEYS, SERVERS, CuttingProxy, serving
 from rarft.storage import s3
+from rarft.storage.location import S3Folder
 from rarft.storage.manifest import CorruptFolderError, hash_files, write_manifest
 from rarft.storage.sync import download_folder, upload_folder
 
 MANIFEST = "checkpoint.json"
-CUTS: list[int] = []  # connections that each test lost
-# A few at every test run; all of them by `pytest -m long`.
+CUTS: list[int] = []  # cut connections of each test
+# `pytest -m long` runs all of them.
 SEEDS = [pytest.param(seed, marks=pytest.mark.long if seed > 3 else ()) for seed in range(50)]
 
 
@@ -25,7 +26,7 @@ def server(request, tmp_path_factory):
 
 @pytest.fixture
 def proxy(server, monkeypatch, request):
-    """A proxy before the server that cuts nothing yet; the store is reached through it, with little patience."""
+    """A proxy in front of the server that does not cut yet; clients use it with short timeouts."""
     proxy = CuttingProxy(server, seed=request.node.callspec.params.get("seed", 0))
     monkeypatch.setattr(s3, "_CONNECT_TIMEOUT_S", 2.0)
     monkeypatch.setattr(s3, "_READ_TIMEOUT_S", 1.0)
@@ -42,8 +43,8 @@ def proxy(server, monkeypatch, request):
     s3._client.cache_clear()
 
 
-def folder_of(path, rng):
-    """A folder like a checkpoint's: small files, one in parts, one in a subfolder, one empty."""
+def make_folder(path, rng):
+    """Like a checkpoint: small files, one in parts, one in a subfolder, one empty."""
     sizes = {"config.json": 300, "model.safetensors": 6 * 2**20, "global_step2/optimizer.pt": 70_000, "empty": 0}
     for name, size in sizes.items():
         file = path / name
@@ -65,44 +66,45 @@ def pending(uri):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_over_connections_that_are_cut_a_folder_is_complete_or_not_there(proxy, tmp_path, seed):
+def test_sync_over_cut_connections(proxy, tmp_path, seed):
     rng = random.Random(seed)
     uri = f"s3://runs/{os.urandom(4).hex()}/checkpoint-2"
-    earlier, folder = folder_of(tmp_path / "earlier", rng), folder_of(tmp_path / "folder", rng)
-    wanted, whole = content(folder), [content(earlier), content(folder)]
-    if seed % 2:  # the folder takes another's place
-        upload_folder(earlier, uri, MANIFEST, "--out")
+    remote = S3Folder(uri)
+    earlier, folder = make_folder(tmp_path / "earlier", rng), make_folder(tmp_path / "folder", rng)
+    wanted, complete_states = content(folder), [content(earlier), content(folder)]
+    if seed % 2:  # an earlier folder is replaced
+        upload_folder(earlier, remote, MANIFEST)
     for attempt, proxy.share in enumerate([rng.uniform(0.2, 0.9), 0.2, 0.0]):
         try:
-            upload_folder(folder, uri, MANIFEST, "--out")
+            upload_folder(folder, remote, MANIFEST)
         except s3.StoreError:
-            sent = False
+            uploaded = False
         else:
-            sent = True
+            uploaded = True
         cutting, proxy.share = proxy.share, 0.0
-        got = tmp_path / f"got{attempt}"
+        downloaded = tmp_path / f"got{attempt}"
         try:
-            download_folder(uri, got, MANIFEST, "--out")
+            download_folder(remote, downloaded, MANIFEST)
         except CorruptFolderError:
-            assert not sent
-            assert not got.exists()
+            assert not uploaded
+            assert not downloaded.exists()
         else:
-            assert content(got) in ([wanted] if sent else whole)
+            assert content(downloaded) in ([wanted] if uploaded else complete_states)
         proxy.share = cutting
         try:
-            download_folder(uri, tmp_path / f"cut{attempt}", MANIFEST, "--out")
+            download_folder(remote, tmp_path / f"cut{attempt}", MANIFEST)
         except (s3.StoreError, CorruptFolderError):
             assert not (tmp_path / f"cut{attempt}").exists()
         else:
-            assert content(tmp_path / f"cut{attempt}") in whole
-        if sent:
+            assert content(tmp_path / f"cut{attempt}") in complete_states
+        if uploaded:
             break
-    assert sent
+    assert uploaded
     proxy.share = 0.0
     assert pending(uri) == []
-    assert s3.sizes(uri, "--out").keys() == wanted.keys()
+    assert s3.sizes(uri).keys() == wanted.keys()
     CUTS.append(proxy.cuts)
 
 
-def test_connections_were_cut():
+def test_proxy_cut_connections():
     assert sum(CUTS) > len(CUTS) / 2

@@ -34,10 +34,10 @@ def test_the_checkpoint_reloads_through_the_auto_classes_and_was_trained(trained
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert any("visual" in name for name in changed)
     assert any("language_model" in name for name in changed)
-    reading = PromptConfig.of(str(checkpoint))
-    assert reading == PromptConfig.of("tiny")
-    samples = read_samples(str(validated), "data")[:3]
-    assert len(Predictor(str(checkpoint), reading).complete(samples)) == 3
+    reading = PromptConfig.load(str(checkpoint))
+    assert reading == PromptConfig.load("tiny")
+    samples = read_samples(str(validated))[:3]
+    assert len(Predictor(str(checkpoint), reading).predict(samples)) == 3
 
 
 def test_metrics_carry_the_guides_names(trained):
@@ -68,7 +68,7 @@ def test_several_steps_of_a_generation_keep_their_videos(validated, tmp_path):
     flags = ("--max_steps", "2", "--gradient_accumulation_steps", "2", "--steps_per_generation", "4")
     _, entries = train(validated, tmp_path, *flags, "--fix_vit", "true")
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "checkpoints" / "rarft" / "checkpoint-final")
-    before = load_model("tiny", "model", torch.float32).state_dict()
+    before = load_model("tiny", torch.float32).state_dict()
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert {name.split(".")[2] for name in changed if ".visual." in name} == {"merger"}
     assert sum("reward" in entry for entry in entries) >= 1
@@ -151,23 +151,23 @@ def test_bfloat16_trains(validated, tmp_path):
 def test_checkpoints_on_the_way_know_how_to_read_and_evaluation_during_training_is_logged(validated, tmp_path):
     flags = ("--save_strategy", "steps", "--save_steps", "1", "--eval_strategy", "steps", "--eval_steps", "1")
     final, entries = train(validated, tmp_path, "--max_steps", "1", *flags, "--eval_data_path", str(validated))
-    assert PromptConfig.of(str(final.parent / "checkpoint-1")) == PromptConfig.of("tiny")
+    assert PromptConfig.load(str(final.parent / "checkpoint-1")) == PromptConfig.load("tiny")
     (evaluated,) = [entry for entry in entries if "eval_reward" in entry]
     assert 0 <= evaluated["eval_rewards/format_reward"] <= 1
 
 
 def test_greedy_does_not_take_over_a_checkpoints_own_sampling(validated, tmp_path):
-    samples = read_samples(str(validated), "data")[:4]
-    expected = Predictor("tiny", PromptConfig.of("tiny")).complete(samples)
-    model = load_model("tiny", "model", torch.float32)
+    samples = read_samples(str(validated))[:4]
+    expected = Predictor("tiny", PromptConfig.load("tiny")).predict(samples)
+    model = load_model("tiny", torch.float32)
     model.generation_config.repetition_penalty = 1.5
     model.save_pretrained(tmp_path)
     AutoProcessor.from_pretrained(checkpoint_path("tiny")).save_pretrained(tmp_path)
-    assert Predictor(str(tmp_path), PromptConfig.of("tiny")).complete(samples) == expected
+    assert Predictor(str(tmp_path), PromptConfig.load("tiny")).predict(samples) == expected
 
 
 def test_a_crop_is_told_in_the_prompt(validated):
-    sample = read_samples(str(validated), "data")[0]
+    sample = read_samples(str(validated))[0]
     cropped = msgspec.structs.replace(sample, crop=(2.0, 6.0))
     template = load_prompt_template("rarft")
     text = row(cropped, template)["prompt"][0]["content"][1]["text"]
@@ -176,7 +176,7 @@ def test_a_crop_is_told_in_the_prompt(validated):
 
 
 def test_every_stretch_of_the_order_has_its_share_of_each_task(validated):
-    samples = read_samples(str(validated), "data")
+    samples = read_samples(str(validated))
     order = stratified_shuffle(samples, seed=0)
     assert sorted(sample.id for sample in order) == sorted(sample.id for sample in samples)
     kinds = [sample.task_type for sample in order]
@@ -186,7 +186,7 @@ def test_every_stretch_of_the_order_has_its_share_of_each_task(validated):
 
 
 def test_no_sample_is_left_out_of_the_last_batch(validated):
-    samples = read_samples(str(validated), "data")[:5]
+    samples = read_samples(str(validated))[:5]
     assert [sample.id for sample in pad_to_batch(samples, 4)] == [sample.id for sample in samples + samples[:3]]
     assert len(pad_to_batch(samples[:1], 4)) == 4
     assert pad_to_batch(samples[:4], 4) == samples[:4]

@@ -104,8 +104,8 @@ def test_each_epoch_draws_the_rows_laid_out_for_it(validated, tmp_path, monkeypa
     assert seen == {0: set(range(rows)), 1: set(range(rows))}
 
 
-def test_a_video_that_fails_is_named_counted_and_teaches_nothing(with_a_broken_video, tmp_path, capfd, tiny):
-    data, broken = with_a_broken_video
+def test_a_video_that_fails_is_named_counted_and_teaches_nothing(data_with_broken_video, tmp_path, capfd, tiny):
+    data, broken = data_with_broken_video
     _, entries = train(data, tmp_path, "--num_train_epochs", "1")
     assert capfd.readouterr().out.count("training: video skipped: ") == 1
     assert [entry["videos/skipped"] for entry in entries if "reward" in entry][-1] == 1
@@ -118,8 +118,8 @@ def test_a_video_that_fails_is_named_counted_and_teaches_nothing(with_a_broken_v
     assert changed(checkpoint, tiny) == set()
 
 
-def test_more_failing_videos_than_allowed_end_the_run(main, with_a_broken_video, tmp_path):
-    data, broken = with_a_broken_video
+def test_more_failing_videos_than_allowed_end_the_run(main, data_with_broken_video, tmp_path):
+    data, broken = data_with_broken_video
     flags = ("--preset", "tiny", "--per_device_train_batch_size", "4", "--max_skipped_videos", "0")
     code, _, error = main("train", *flags, "--train_data_path", str(data))
     assert code == 1

@@ -18,7 +18,7 @@ from rarft.models.qwen2_5_vl.vllm_rollout import engine_prompt, generate_with_vl
 @pytest.fixture
 def encoder(tiny):
     model, processor = tiny
-    return PromptEncoder(processor, model.config, PromptConfig.of("tiny").sampling, keep_frames=True)
+    return PromptEncoder(processor, model.config, PromptConfig.load("tiny").sampling, keep_frames=True)
 
 
 @pytest.fixture
@@ -53,13 +53,13 @@ def test_a_prompt_that_the_engine_lays_out_otherwise_is_an_error(tiny, prompts):
         ],
         **options,
     )
-    with pytest.raises(RuntimeError, match="vLLM laid a prompt out in"):
+    with pytest.raises(RuntimeError, match="vLLM tokenized the prompt to"):
         generate_with_vllm(engine, prompts, model.config.video_token_id, SamplingParams(n=1, max_tokens=2))
 
 
 def test_frames_must_have_been_kept(tiny, sample_set):
     model, processor = tiny
-    encoder = PromptEncoder(processor, model.config, PromptConfig.of("tiny").sampling)
+    encoder = PromptEncoder(processor, model.config, PromptConfig.load("tiny").sampling)
     video = next((sample_set / "videos").glob("train_*.mp4"))
     with pytest.raises(ValueError, match="must keep them"):
         engine_prompt(encoder.encode(video_prompt("", "x", str(video))), model.config.video_token_id)

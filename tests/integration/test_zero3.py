@@ -41,9 +41,9 @@ def launch(folder, program, ranks, port, *flags):
 
 
 @pytest.fixture(scope="module")
-def trained(with_a_broken_video, tmp_path_factory):
+def trained(data_with_broken_video, tmp_path_factory):
     """Two steps on two ranks, each followed by an evaluation; one video cannot be read: the run and its log."""
-    data = str(with_a_broken_video[0])
+    data = str(data_with_broken_video[0])
     folder = tmp_path_factory.mktemp("zero3")
     steps.embed(data, str(folder / "embeddings"))
     return launch(
@@ -153,7 +153,7 @@ def test_two_ranks_then_one_then_two_train_as_two_do(on_two_ranks, validated, tm
 
 @pytest.mark.long
 def test_a_run_killed_three_times_ends_with_the_same_bits():
-    kills = ROOT / "benchmarks" / "kills.py"
+    kills = ROOT / "benchmarks" / "fault_injection.py"
     done = subprocess.run(
         [sys.executable, str(kills), "--kills", "3", "--steps", "4", "--ranks", "1"],
         capture_output=True,

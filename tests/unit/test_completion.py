@@ -1,3 +1,5 @@
+"""Parsing of completions, and prompt templates."""
+
 import time
 
 import pytest
@@ -46,7 +48,7 @@ def test_find_segment(text, expected):
     assert find_segment(text) == expected
 
 
-def test_the_last_answer_counts_and_its_first_timestamp():
+def test_parse_last_answer_first_timestamp():
     text = "<answer>1 to 2</answer><answer>3 to 4, 5 to 6</answer>"
     assert parse_completion(text).segment == (3.0, 4.0)
 
@@ -61,7 +63,7 @@ def test_the_last_answer_counts_and_its_first_timestamp():
         ("<answer>no such moment", False),
     ],
 )
-def test_only_an_answer_without_a_timestamp_refuses(text, refuses):
+def test_refuses(text, refuses):
     assert parse_completion(text).refuses is refuses
 
 
@@ -73,14 +75,14 @@ def test_corrected_query(correction, expected):
 
 
 @pytest.mark.parametrize("unit", ["1", "<think>", "<answer>", "1 to ", "</answer>", "12.", " "])
-def test_time_is_linear_in_the_length(unit):
-    # Some milliseconds of CPU where the scan is linear; hours where it is quadratic.
+def test_parse_takes_linear_time(unit):
+    """A linear scan takes some milliseconds, a quadratic one takes hours."""
     started = time.process_time()
     parse_completion(f"<answer>{unit * (2_000_000 // len(unit))}</answer>")
     assert time.process_time() - started < 20
 
 
-def test_templates(tmp_path):
+def test_prompt_templates(tmp_path):
     own = tmp_path / "own.txt"
     own.write_text("Where is {query}? {not_ours}")
     filled = fill_prompt(load_prompt_template(str(own)), "a {duration} cat", 9.0)
@@ -91,7 +93,7 @@ def test_templates(tmp_path):
     with pytest.raises(InputError, match=r"has several \{video\}"):
         load_prompt_template(str(own))
     own.write_text("nothing to fill")
-    with pytest.raises(InputError, match=r"has no \{query\}"):
+    with pytest.raises(InputError, match=r"\{query\} is missing"):
         load_prompt_template(str(own))
     with pytest.raises(InputError, match="no such template"):
         load_prompt_template("nope")

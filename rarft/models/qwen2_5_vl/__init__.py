@@ -1,1 +1,1 @@
-"""Qwen2.5-VL: inputs, positions, packed forwards, generation, and the tiny model."""
+"""Qwen2.5-VL: inputs, positions, packed forward passes and generation."""

@@ -1,8 +1,10 @@
-"""Log-probabilities of a group's completions: packed behind one prompt, or row by row.
+"""Log-probabilities of a group's completions, from one packed row or from one row per completion.
 
-Only a completion's positions reach the language-model head. Their logits are kept for the backward pass where they
-are few; else the fused head that TRL adds to the model (`shift_labels`, `fused_lm_head`) makes them twice and
-holds none. The second layout is the oracle of the first, the fused head that of the kept logits.
+Only the positions of completions reach the language-model head. If their logits fit a budget, they are kept for the
+backward pass. Otherwise the fused head that TRL adds to the model (`shift_labels`, `fused_lm_head`) computes them
+twice and keeps none. The row per completion is the reference implementation of the packed row.
+
+Shapes: G completions, C tokens per completion, B rows of L scored positions, V tokens in the vocabulary.
 """
 
 from typing import Any
@@ -11,56 +13,58 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rarft.models.qwen2_5_vl.padding import IGNORE, per_completion_batch
+from rarft.models.qwen2_5_vl.padding import IGNORE_INDEX, per_completion_batch
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
-from rarft.models.qwen2_5_vl.rollout import base_model
+from rarft.models.qwen2_5_vl.rollout import unwrap_model
 from rarft.models.qwen2_5_vl.shared_prefix import pack
 
-# Bytes of float32 logits up to which they are kept; a backward pass holds about three times as much.
-KEPT_LOGITS = 3 * 2**28
+# Bytes of float32 logits that may be kept. A backward pass needs about three times as much.
+MAX_LOGITS_BYTES = 3 * 2**28
 
 
-def _keep_scored(_module: Any, _arguments: Any, kwargs: dict[str, Any], output: Any) -> None:
+def _select_scored_positions(_module: Any, _args: Any, kwargs: dict[str, Any], output: Any) -> None:
     first = kwargs.get("scored_from")
     if first is not None:
         output.last_hidden_state = output.last_hidden_state[:, first:]
 
 
 def limit_lm_head_to_completions(model: Any) -> None:
-    """Let forwards with `scored_from=N` hand only the positions from N on to the language-model head."""
-    base_model(model).model.register_forward_hook(_keep_scored, with_kwargs=True)
+    """Make forward passes with `scored_from=N` pass only the positions from N on to the language-model head."""
+    unwrap_model(model).model.register_forward_hook(_select_scored_positions, with_kwargs=True)
 
 
 def fits_logits_budget(tokens: int, vocabulary: int) -> bool:
-    """Whether the logits of so many tokens may be kept.
+    """Check whether the logits of so many tokens may be kept.
 
-    Ranks must decide alike, from what they share and not from the lengths of their own completions: under ZeRO-3
+    The ranks must decide alike, so `tokens` must not depend on the lengths of a rank's own completions: under ZeRO-3
     the two ways gather the head's weights differently.
     """
-    return tokens * vocabulary * torch.float32.itemsize <= KEPT_LOGITS
+    return tokens * vocabulary * torch.float32.itemsize <= MAX_LOGITS_BYTES
 
 
 def _score(
     model: Any,
-    arguments: dict[str, Any],
+    model_inputs: dict[str, Any],
     labels_BL: Tensor,
     temperature: float,
     with_entropy: bool,
     keep_logits: bool,
     entropy_grad: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities of the labels and entropies, (B, L), zero where a label is `IGNORE`."""
+    """Return log-probabilities of the labels and entropies, (B, L), zero where a label is `IGNORE_INDEX`."""
     if not keep_logits:
-        output = model(**arguments, shift_labels=labels_BL, fused_lm_head=True)
+        output = model(**model_inputs, shift_labels=labels_BL, fused_lm_head=True)
         return output.log_probs, output.entropy if with_entropy else None
-    logits_BLV = model(**arguments, use_cache=False).logits.float() / temperature
-    losses = F.cross_entropy(logits_BLV.flatten(0, 1), labels_BL.flatten(), ignore_index=IGNORE, reduction="none")
+    logits_BLV = model(**model_inputs, use_cache=False).logits.float() / temperature
+    losses = F.cross_entropy(
+        logits_BLV.flatten(0, 1), labels_BL.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
+    )
     if not with_entropy:
         return -losses.view_as(labels_BL), None
     with torch.set_grad_enabled(entropy_grad and torch.is_grad_enabled()):
         log_softmax_BLV = logits_BLV.log_softmax(-1)
         entropies_BL = -(log_softmax_BLV.exp() * log_softmax_BLV).sum(-1)
-    return -losses.view_as(labels_BL), entropies_BL.masked_fill(labels_BL == IGNORE, 0.0)
+    return -losses.view_as(labels_BL), entropies_BL.masked_fill(labels_BL == IGNORE_INDEX, 0.0)
 
 
 def shared_prefix_logps(
@@ -73,13 +77,23 @@ def shared_prefix_logps(
     keep_logits: bool = True,
     entropy_grad: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities and, where they are wanted, entropies (G, C), zero at padding; one forward for the group.
+    """Return log-probabilities and, on request, entropies from one forward pass for the group.
 
-    The model's fused head must have been made with the same temperature, and with entropies if they are wanted.
-    Its entropies always have a gradient; those of kept logits have one if `entropy_grad`.
+    Args:
+        model: Model with a fused head of the same temperature, which returns entropies if they are requested.
+        prompt: The group's prompt.
+        completion_ids_GC: Completions, padded on the right.
+        completion_mask_GC: 1 for their tokens, 0 for padding.
+        temperature: Divisor of the logits.
+        with_entropy: Return entropies.
+        keep_logits: Keep the logits for the backward pass instead of using the fused head.
+        entropy_grad: Compute gradients of the entropies. Those of the fused head always have them.
+
+    Returns:
+        Log-probabilities and entropies, both (G, C) and zero at padding.
     """
-    arguments, labels_BL = pack(prompt, completion_ids_GC, completion_mask_GC)
-    logps, entropies = _score(model, arguments, labels_BL, temperature, with_entropy, keep_logits, entropy_grad)
+    model_inputs, labels_BL = pack(prompt, completion_ids_GC, completion_mask_GC)
+    logps, entropies = _score(model, model_inputs, labels_BL, temperature, with_entropy, keep_logits, entropy_grad)
     shape = completion_ids_GC.shape
     return logps.view(shape), None if entropies is None else entropies.view(shape)
 
@@ -95,11 +109,11 @@ def per_completion_logps(
     keep_logits: bool = True,
     entropy_grad: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """The same from G ordinary rows, each with its own copy of the prompt and the video."""
+    """Return the same from G ordinary rows, each with its own copy of the prompt and the video."""
     rows = [(prompt, completion) for completion in completion_ids_GC]
-    arguments, _ = per_completion_batch(rows, pad_token_id)
+    model_inputs, _ = per_completion_batch(rows, pad_token_id)
     # The output at a completion's last token predicts nothing.
-    labels_BL = F.pad(completion_ids_GC.masked_fill(completion_mask_GC == 0, IGNORE), (0, 1), value=IGNORE)
-    arguments["scored_from"] = prompt.input_ids_L.numel() - 1
-    logps, entropies = _score(model, arguments, labels_BL, temperature, with_entropy, keep_logits, entropy_grad)
+    labels_BL = F.pad(completion_ids_GC.masked_fill(completion_mask_GC == 0, IGNORE_INDEX), (0, 1), value=IGNORE_INDEX)
+    model_inputs["scored_from"] = prompt.input_ids_L.numel() - 1
+    logps, entropies = _score(model, model_inputs, labels_BL, temperature, with_entropy, keep_logits, entropy_grad)
     return logps[:, :-1], None if entropies is None else entropies[:, :-1]

@@ -1,4 +1,4 @@
-"""Prompts and completions as plain padded rows: the per-completion forward, in which nothing is shared."""
+"""Batches of padded rows [prompt | completion], in which nothing is shared."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +8,11 @@ from torch import Tensor
 
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
 
-IGNORE = -100  # label of a token that no loss looks at
+IGNORE_INDEX = -100  # label of a token without a loss
 
 
 def continued_positions(prompt: PromptInputs, length: int) -> Tensor:
-    """Positions of the `length` tokens after the prompt: text, counting on from its last; shape (3, length)."""
+    """Return the positions of `length` text tokens after the prompt, of shape (3, length)."""
     steps = torch.arange(1, length + 1, device=prompt.position_ids_3L.device)
     return prompt.position_ids_3L[:, -1:] + steps
 
@@ -20,21 +20,21 @@ def continued_positions(prompt: PromptInputs, length: int) -> Tensor:
 def per_completion_batch(
     rows: Sequence[tuple[PromptInputs, Tensor]], pad_token_id: int
 ) -> tuple[dict[str, Any], Tensor]:
-    """Rows [prompt | completion], padded on the right, each with its own copy of the video.
+    """Build rows [prompt | completion], padded on the right, each with its own copy of the video.
 
     Args:
-        rows: prompts, each with the ids of one completion, shape (C_i,).
-        pad_token_id: what fills the rows.
+        rows: B prompts, each with the token ids of one completion, of shape (C_i,).
+        pad_token_id: Id of the padding token.
 
     Returns:
-        Arguments of the model's forward for B rows of L tokens, and labels of shape (B, L): a completion's
-        tokens where they stand, `IGNORE` elsewhere.
+        Arguments of the model's forward pass for B rows of L tokens, and labels of shape (B, L): the tokens of
+        completions at their positions, `IGNORE_INDEX` elsewhere.
     """
     device = rows[0][0].input_ids_L.device
     lengths = [prompt.input_ids_L.numel() + completion.numel() for prompt, completion in rows]
     B, L = len(rows), max(lengths)
     input_ids_BL = torch.full((B, L), pad_token_id, device=device)
-    labels_BL = torch.full((B, L), IGNORE, device=device)
+    labels_BL = torch.full((B, L), IGNORE_INDEX, device=device)
     attention_mask_BL = torch.zeros((B, L), dtype=torch.long, device=device)
     position_ids_3BL = torch.zeros((3, B, L), dtype=torch.long, device=device)
     for row, (prompt, completion) in enumerate(rows):
@@ -44,11 +44,11 @@ def per_completion_batch(
         attention_mask_BL[row, :end] = 1
         position_ids_3BL[:, row, :P] = prompt.position_ids_3L
         position_ids_3BL[:, row, P:end] = continued_positions(prompt, end - P)
-    arguments = {
+    model_inputs = {
         "input_ids": input_ids_BL,
         "attention_mask": attention_mask_BL,
         "position_ids": position_ids_3BL,
         "pixel_values_videos": torch.cat([prompt.video_ND for prompt, _ in rows]),
         "video_grid_thw": torch.cat([prompt.grid_thw_13 for prompt, _ in rows]),
     }
-    return arguments, labels_BL
+    return model_inputs, labels_BL

@@ -1,4 +1,4 @@
-"""Prompts whose videos are read ahead, by threads beside the training step."""
+"""Encode prompts ahead of time in threads, while the training step runs."""
 
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,49 +7,47 @@ from rarft.models.qwen2_5_vl.prompt_encoder import Message, PromptEncoder, Promp
 
 
 class PromptPrefetcher:
-    """Encodes prompts, beforehand where it was told of them in time.
-
-    Decoding, resizing and patching are native code that lets other threads run.
+    """Prompts encoded in background threads. Decoding, resizing and patching are native code without the GIL.
 
     Attributes:
-        encoder: reads one prompt.
+        encoder: Encoder of the prompts.
     """
 
-    def __init__(self, encoder: PromptEncoder, workers: int, most: int) -> None:
+    def __init__(self, encoder: PromptEncoder, workers: int, max_prompts: int) -> None:
         """
         Args:
-            encoder: reads one prompt.
-            workers: threads; 0: every prompt is read when it is wanted.
-            most: prompts held at a time; of more, the oldest are forgotten.
+            encoder: Encoder of the prompts.
+            workers: Number of threads; 0 encodes each prompt when it is needed.
+            max_prompts: Number of encoded prompts to keep; the oldest are dropped.
         """
         self.encoder = encoder
         self._pool = ThreadPoolExecutor(workers, "rarft-decode") if workers else None
-        self._most = most
-        self._ahead: OrderedDict[str, Future[PromptInputs]] = OrderedDict()
-        self._taken: OrderedDict[str, None] = OrderedDict()
+        self._max_prompts = max_prompts
+        self._pending: OrderedDict[str, Future[PromptInputs]] = OrderedDict()
+        self._recent: OrderedDict[str, None] = OrderedDict()
 
-    def announce(self, messages: list[Message]) -> None:
-        """Begin to read a prompt that will be wanted soon.
+    def prefetch(self, messages: list[Message]) -> None:
+        """Start to encode a prompt that will be needed soon.
 
-        A prompt that was taken just now is announced again when its completions are used for several steps, and
-        is not read for that.
+        A prompt that was returned recently is skipped: it is requested again when its completions are used for several
+        steps, which need no encoding.
         """
         key = repr(messages)
-        if self._pool is None or key in self._ahead or key in self._taken:
+        if self._pool is None or key in self._pending or key in self._recent:
             return
-        self._ahead[key] = self._pool.submit(self.encoder.encode, messages)
-        while len(self._ahead) > self._most:
-            self._ahead.popitem(last=False)[1].cancel()
+        self._pending[key] = self._pool.submit(self.encoder.encode, messages)
+        while len(self._pending) > self._max_prompts:
+            self._pending.popitem(last=False)[1].cancel()
 
-    def take(self, messages: list[Message]) -> PromptInputs:
-        """The encoded prompt.
+    def get(self, messages: list[Message]) -> PromptInputs:
+        """Return an encoded prompt.
 
         Raises:
-            VideoError: its video cannot be read.
+            VideoError: The video cannot be read.
         """
         key = repr(messages)
-        self._taken[key] = None
-        while len(self._taken) > self._most:
-            self._taken.popitem(last=False)
-        future = self._ahead.pop(key, None)
+        self._recent[key] = None
+        while len(self._recent) > self._max_prompts:
+            self._recent.popitem(last=False)
+        future = self._pending.pop(key, None)
         return self.encoder.encode(messages) if future is None else future.result()

@@ -1,6 +1,7 @@
-"""How a checkpoint was trained to read a prompt, kept beside its weights, so that evaluation reads it alike."""
+"""Prompt settings of a training run, stored next to the weights so that evaluation uses the same ones."""
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from rarft.prompts import PROMPTS
 from rarft.video.decode import FrameSampling
 
 _FILE = "rarft.json"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class PromptConfig:
 
     @property
     def sampling(self) -> FrameSampling:
-        """Which frames of a video are read."""
+        """Frames of a video that the model sees."""
         return FrameSampling(self.video_fps, self.video_total_pixels, self.video_min_frame_pixels)
 
     def save(self, checkpoint: Path) -> None:
@@ -40,19 +42,19 @@ class PromptConfig:
         (checkpoint / _FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def of(cls, checkpoint: str) -> "PromptConfig":
-        """The settings beside a checkpoint's weights; the guide's defaults, told in a line, where there are none.
+    def load(cls, checkpoint: str) -> "PromptConfig":
+        """Read the settings of a checkpoint. Without any, log a line and return the training guide's defaults.
 
         Raises:
-            InputError: the file is there and cannot be read.
+            InputError: The file exists and cannot be read.
         """
         file = Path(checkpoint_path(checkpoint)) / _FILE
         if not file.exists():
-            print(f"{checkpoint}: has no {_FILE}; read with the default prompt, frames and lengths", flush=True)
+            logger.info("%s: has no %s; using the default prompt, frames and lengths", checkpoint, _FILE)
             return cls()
         try:
             return cls(**json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise InputError(
-                f"{file}: cannot be read ({error}); save the checkpoint again, or remove the file"
+                f"{file}: cannot be read ({error}); save the checkpoint again or delete the file"
             ) from error

@@ -1,4 +1,4 @@
-"""From a video and a query to what the model reads: one place for training, rollout and evaluation."""
+"""Encode a video and a query into model inputs, the same way in training, rollout and evaluation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,14 +18,14 @@ FrameReader = Callable[[str, FrameSampling, Segment | None], Frames]
 
 @dataclass(frozen=True)
 class PromptInputs:
-    """One prompt with its video, ready for the model. L tokens, N patches.
+    """Model inputs of one prompt with its video: L tokens, N patches of D values.
 
     Attributes:
-        input_ids_L: token ids, video placeholders expanded.
+        input_ids_L: Token ids, video placeholders expanded.
         position_ids_3L: M-RoPE positions.
-        video_ND: normalised patches, or a frozen vision tower's features of them.
-        grid_thw_13: patches of the video before merging (1, 3).
-        frames: the video's frames, where the encoder keeps them; on the CPU.
+        video_ND: Normalized patches, or their features from a frozen vision tower.
+        grid_thw_13: Grid of patches before merging, of shape (1, 3).
+        frames: Frames of the video on the CPU, if the encoder keeps them.
     """
 
     input_ids_L: Tensor
@@ -35,7 +35,7 @@ class PromptInputs:
     frames: Frames | None = None
 
     def to(self, device: torch.device | str) -> "PromptInputs":
-        """The same on another device."""
+        """Return a copy with the tensors on another device."""
         tensors: dict[str, Any] = {
             name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
@@ -55,21 +55,26 @@ def _video_part(messages: list[Message]) -> dict[str, Any]:
     return next(part for part in messages[-1]["content"] if part["type"] == "video")
 
 
-def video_of(messages: list[Message]) -> str:
+def video_path(messages: list[Message]) -> str:
     """Return the path of a conversation's video."""
     return str(_video_part(messages)["video"])
 
 
 def prompt_text(messages: str | list[Message]) -> str:
-    """Render a conversation of `video_prompt` for people, the video as its path; text stays what it is."""
+    """Render a conversation of `video_prompt` for people, with the video as its path. Return a text unchanged."""
     if isinstance(messages, str):
         return messages
     parts = messages[-1]["content"]
     return " ".join(f"[{part['video']}]" if part["type"] == "video" else part["text"].strip() for part in parts)
 
 
+def video_metadata(frames: Frames) -> dict[str, Any]:
+    """Return what the processor needs to know about the times of a video's frames."""
+    return {"fps": frames.file_fps, "frames_indices": frames.indices, "total_num_frames": frames.file_frames}
+
+
 class PromptEncoder:
-    """Turns conversations made by `video_prompt` into `PromptInputs`, the same way everywhere."""
+    """Encoder of conversations of `video_prompt` into `PromptInputs`."""
 
     def __init__(
         self,
@@ -81,14 +86,14 @@ class PromptEncoder:
     ) -> None:
         """
         Args:
-            processor: a Qwen2.5-VL processor.
-            config: the model's configuration.
-            sampling: which frames of a video are read.
-            read: reads them, from the file or from a cache.
-            keep_frames: keep them beside the patches, for an engine that makes its own.
+            processor: Qwen2.5-VL processor.
+            config: Model configuration.
+            sampling: Frames of a video to read.
+            read: Function that reads them, from the file or from a cache.
+            keep_frames: Keep the frames next to the patches, for an engine that makes its own patches.
         """
         self._read, self._keep_frames = read, keep_frames
-        self._lock = Lock()  # tokenizers are not made for several threads
+        self._lock = Lock()  # tokenizers are not thread-safe
         self.processor = processor
         self.sampling = sampling
         self.video_token_id: int = config.video_token_id
@@ -111,15 +116,15 @@ class PromptEncoder:
         ]
         return str(self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
-    def text_tokens(self, messages: list[Message]) -> int:
+    def count_text_tokens(self, messages: list[Message]) -> int:
         """Return the number of tokens of the prompt's text, without the video (decision D21)."""
         return len(self.processor.tokenizer(self.render(messages))["input_ids"])
 
     def encode(self, messages: list[Message]) -> PromptInputs:
-        """Read the conversation's video and lay out its tokens, patches and positions, on the CPU.
+        """Read the conversation's video and return the prompt's inputs, on the CPU.
 
         Raises:
-            VideoError: the video cannot be read; the message names it.
+            VideoError: The video cannot be read.
         """
         return self.build_inputs(messages, self.read_video(messages))
 
@@ -127,30 +132,25 @@ class PromptEncoder:
         """Read the frames of the conversation's video.
 
         Raises:
-            VideoError: the video cannot be read; the message names it.
+            VideoError: The video cannot be read.
         """
         part = _video_part(messages)
         start, end = part.get("video_start"), part.get("video_end")
         return self._read(part["video"], self.sampling, None if start is None or end is None else (start, end))
 
     def placeholder_inputs(self, messages: list[Message]) -> PromptInputs:
-        """The prompt with a second of grey in the place of its video, for one that cannot be read."""
-        grey = torch.full((2, 3, 56, 56), 128, dtype=torch.uint8)
-        return self.build_inputs(messages, Frames(grey, [0, 1], 2.0, 2))
+        """Return the prompt's inputs with one second of gray frames, for a video that cannot be read."""
+        gray = torch.full((2, 3, 56, 56), 128, dtype=torch.uint8)
+        return self.build_inputs(messages, Frames(gray, [0, 1], 2.0, 2))
 
     def build_inputs(self, messages: list[Message], frames: Frames) -> PromptInputs:
-        """Tokens, patches and positions of a conversation whose video's frames are at hand."""
+        """Return the tokens, patches and positions of a conversation, given its video's frames."""
         text = self.render(messages)
-        metadata = {
-            "fps": frames.file_fps,
-            "frames_indices": frames.indices,
-            "total_num_frames": frames.file_frames,
-        }
         with self._lock:
             batch = self.processor(
                 text=[text],
                 videos=[frames.pixels_TCHW],
-                video_metadata=[metadata],
+                video_metadata=[video_metadata(frames)],
                 do_sample_frames=False,
                 do_resize=False,
                 return_tensors="pt",

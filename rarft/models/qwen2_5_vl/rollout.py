@@ -1,7 +1,7 @@
-"""Generation in which each prompt is read once, whatever the number of completions drawn from it.
+"""Generation that prefills each prompt once for all of its completions.
 
-The prompts but for their last token are prefilled, the cache is repeated G times, and the stock `generate`
-goes on from there.
+The prompts without their last token are prefilled, the cache is repeated for each completion, and the stock `generate`
+continues from there.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from transformers import GenerationConfig
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
 
 
-def base_model(model: Any) -> Any:
-    """The Qwen2.5-VL model inside the wrappers of PEFT, DDP and DeepSpeed, or the model itself."""
+def unwrap_model(model: Any) -> Any:
+    """Return the Qwen2.5-VL model inside the wrappers of PEFT, DDP and DeepSpeed."""
     while hasattr(model, "module"):
         model = model.module
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def vision_token_ids(config: Any) -> list[int]:
-    """Placeholder tokens, never to be sampled: the next forward would look for the frames behind them."""
+    """Return the placeholder tokens, which must not be sampled: the next forward pass would look for their frames."""
     return [config.video_token_id, config.image_token_id]
 
 
@@ -32,7 +32,7 @@ def _cut_after_end(ids: list[int], end_ids: frozenset[int]) -> list[int]:
 
 
 def _left_padded(prompts: Sequence[PromptInputs], pad_token_id: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids (B, L), mask (B, L) and positions (3, B, L) of the prompts, padded on the left."""
+    """Return token ids (B, L), mask (B, L) and positions (3, B, L) of prompts, padded on the left."""
     device = prompts[0].input_ids_L.device
     B, L = len(prompts), max(prompt.input_ids_L.numel() for prompt in prompts)
     input_ids_BL = torch.full((B, L), pad_token_id, device=device)
@@ -50,18 +50,18 @@ def _left_padded(prompts: Sequence[PromptInputs], pad_token_id: int) -> tuple[Te
 def generate(
     model: Any, prompts: Sequence[PromptInputs], num_generations: int, generation_config: GenerationConfig
 ) -> list[list[int]]:
-    """Draw `num_generations` completions of each prompt.
+    """Sample `num_generations` completions of each prompt.
 
     Args:
-        model: Qwen2.5-VL for conditional generation, possibly inside a PEFT wrapper.
-        prompts: B prompts; their videos may differ in length.
-        num_generations: G, completions of each prompt.
-        generation_config: sampling, end and padding tokens, length; video tokens are suppressed in any case.
+        model: Qwen2.5-VL for conditional generation, possibly wrapped by PEFT.
+        prompts: B prompts. Their videos may differ in length.
+        num_generations: G, the number of completions per prompt.
+        generation_config: Sampling, end and padding tokens, and length. Vision tokens are always suppressed.
 
     Returns:
-        B * G lists of token ids, a prompt's completions side by side, each cut after its end token.
+        B * G lists of token ids, grouped by prompt, each cut after its end token.
     """
-    core = base_model(model)
+    core = unwrap_model(model)
     config = GenerationConfig(**generation_config.to_diff_dict())
     config.suppress_tokens = sorted({*(config.suppress_tokens or []), *vision_token_ids(core.config)})
     input_ids_BL, mask_BL, position_ids_3BL = _left_padded(prompts, config.pad_token_id)
@@ -78,7 +78,7 @@ def generate(
     cache = prefill.past_key_values
     if num_generations > 1:
         cache.batch_repeat_interleave(num_generations)
-    # `generate` counts tokens on from the cache and adds this offset of a row's positions to its token counts.
+    # `generate` continues counting tokens from the cache and adds `rope_deltas` to the count to get a position.
     offsets_B1 = position_ids_3BL[:, :, -1].amax(0)[:, None] + 1 - mask_BL.sum(1, keepdim=True)
     core.model.rope_deltas = offsets_B1.repeat_interleave(num_generations, 0)
     try:
@@ -90,5 +90,5 @@ def generate(
         )
     finally:
         core.model.rope_deltas = None
-    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    return [_cut_after_end(row, frozenset(ends)) for row in sequences[:, L:].tolist()]
+    end_ids = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    return [_cut_after_end(row, frozenset(end_ids)) for row in sequences[:, L:].tolist()]

@@ -1,10 +1,12 @@
-"""One forward per group: the prompt once, its G completions behind it, in one packed row.
+"""One forward pass per group: a packed row with the prompt once, followed by its G completions.
 
-The row is [prompt[:-1] | segment_1 | ... | segment_G] with segment_i = [prompt[-1], completion_i[:-1]], so that
-every output of a segment predicts one completion token. The prefix attends to itself causally; each segment
-attends to the prefix and to its own past, never to another segment. Both are ordinary causal attentions, so
-the fused kernels serve. The attention is registered with transformers' AttentionInterface and the layout
-travels in the forward's keyword arguments: no model code is copied or patched.
+The row is [prompt[:-1] | segment_1 | ... | segment_G] with segment_i = [prompt[-1], completion_i[:-1]], so that every
+output of a segment predicts one completion token. The prefix attends to itself causally. Each segment attends to the
+prefix and to its own past, never to another segment. Both are ordinary causal attentions, so fused kernels apply. The
+attention is registered with transformers' AttentionInterface, and the layout is a keyword argument of the forward
+pass: no model code is copied or patched.
+
+Shapes: P prefix tokens, G segments of S tokens, H heads of D values.
 """
 
 from dataclasses import dataclass
@@ -18,16 +20,22 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from rarft.models.qwen2_5_vl.padding import IGNORE, continued_positions
+from rarft.models.qwen2_5_vl.padding import IGNORE_INDEX, continued_positions
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
-from rarft.models.qwen2_5_vl.rollout import base_model
+from rarft.models.qwen2_5_vl.rollout import unwrap_model
 
 ATTENTION = "rarft_shared_prefix"
 
 
 @dataclass(frozen=True)
 class PrefixLayout:
-    """Lengths in a packed row: the shared prefix, the number of segments, tokens of each segment."""
+    """Lengths in a packed row.
+
+    Attributes:
+        prefix: Tokens of the shared prefix.
+        group: Number of segments.
+        segment: Tokens per segment.
+    """
 
     prefix: int
     group: int
@@ -46,22 +54,22 @@ def shared_prefix_attention(
     prefix_layout: PrefixLayout | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention over a packed row; without a layout, transformers' own SDPA attention.
+    """Compute the attention over a packed row; without a layout, transformers' own SDPA attention.
 
     Args:
-        module: the attention layer.
-        query: (1, H, P + G*S, D).
-        key: (1, H_kv, P + G*S, D).
-        value: (1, H_kv, P + G*S, D).
-        attention_mask: unused in a packed row, whose only padding is at the ends of the segments.
-        dropout: probability of dropping a weight.
-        scaling: factor of the scores.
-        is_causal: passed on where there is no layout.
+        module: Attention layer.
+        query: Queries (1, H, P + G*S, D).
+        key: Keys (1, H_kv, P + G*S, D).
+        value: Values (1, H_kv, P + G*S, D).
+        attention_mask: Unused in a packed row, which has padding only at the ends of segments.
+        dropout: Probability of dropping a weight.
+        scaling: Factor of the scores.
+        is_causal: Passed on if there is no layout.
         prefix_layout: P, G and S.
-        kwargs: passed on where there is no layout.
+        kwargs: Passed on if there is no layout.
 
     Returns:
-        Output of shape (1, P + G*S, H, D), and no weights.
+        Output of shape (1, P + G*S, H, D), and None for the weights.
     """
     if prefix_layout is None:
         return sdpa_attention_forward(
@@ -79,10 +87,10 @@ def shared_prefix_attention(
     H, H_kv, D = query.shape[1], key.shape[1], query.shape[3]
     if query.shape[0] != 1 or query.shape[2] != P + G * S:
         raise ValueError(f"query of shape {tuple(query.shape)} is not one packed row of {prefix_layout}")
-    # Under autocast the rotary embedding leaves queries and keys in float32 beside values in bfloat16.
+    # Under autocast the rotary embedding returns queries and keys in float32, while values are in bfloat16.
     query, key = query.to(value.dtype), key.to(value.dtype)
     if H_kv != H:
-        # Repeated here and not by `enable_gqa`, which the memory-efficient branch of CausalBias ignores.
+        # Not by `enable_gqa`, which the memory-efficient branch of CausalBias ignores.
         key = key.repeat_interleave(H // H_kv, dim=1)
         value = value.repeat_interleave(H // H_kv, dim=1)
 
@@ -109,36 +117,36 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def enable_shared_prefix(model: Any) -> None:
-    """Let the language model understand packed rows; other forwards stay what they were."""
-    base_model(model).set_attn_implementation({"text_config": ATTENTION})
+    """Make the language model accept packed rows. Other forward passes are unchanged."""
+    unwrap_model(model).set_attn_implementation({"text_config": ATTENTION})
 
 
 def pack(prompt: PromptInputs, completion_ids_GC: Tensor, completion_mask_GC: Tensor) -> tuple[dict[str, Any], Tensor]:
-    """The group as one packed row of L = P-1 + G*C tokens.
+    """Pack a group into one row of L = P-1 + G*C tokens.
 
     Args:
-        prompt: the group's prompt, P tokens.
-        completion_ids_GC: completions, padded on the right.
+        prompt: The group's prompt of P tokens.
+        completion_ids_GC: Completions, padded on the right.
         completion_mask_GC: 1 for their tokens, 0 for padding.
 
     Returns:
-        Arguments of one forward, and the shifted labels (1, G*C) of what it scores: at each segment output the
-        completion token that it predicts, `IGNORE` for padding.
+        Arguments of the forward pass, and shifted labels (1, G*C): for each output of a segment the completion token
+        that it predicts, `IGNORE_INDEX` for padding.
     """
     G, C = completion_ids_GC.shape
     P = prompt.input_ids_L.numel()
     last = prompt.input_ids_L[-1:]
     segment_ids_GC = torch.cat([last.expand(G, 1), completion_ids_GC[:, :-1]], dim=1)
     positions_3C = torch.cat([prompt.position_ids_3L[:, -1:], continued_positions(prompt, C - 1)], dim=1)
-    shift_labels = completion_ids_GC.masked_fill(completion_mask_GC == 0, IGNORE).view(1, G * C)
-    arguments = {
+    shift_labels = completion_ids_GC.masked_fill(completion_mask_GC == 0, IGNORE_INDEX).view(1, G * C)
+    model_inputs = {
         "input_ids": torch.cat([prompt.input_ids_L[:-1], segment_ids_GC.flatten()])[None],
         "position_ids": torch.cat([prompt.position_ids_3L[:, :-1], positions_3C.repeat(1, G)], dim=1)[:, None],
-        # A ready-made mapping keeps transformers from building an L x L mask that nothing would read.
+        # A mapping keeps transformers from building an unused L x L mask.
         "attention_mask": {"full_attention": None},
         "prefix_layout": PrefixLayout(P - 1, G, C),
         "scored_from": P - 1,
         "pixel_values_videos": prompt.video_ND,
         "video_grid_thw": prompt.grid_thw_13,
     }
-    return arguments, shift_labels
+    return model_inputs, shift_labels

@@ -1,7 +1,7 @@
-"""Features of a frozen vision tower, computed once for each prompt and step and read by every pass.
+"""Features of a frozen vision tower, computed once per prompt and step and reused by every forward pass.
 
-The tower's blocks do not train under `fix_vit`, so their output is the same for rollout, reference and policy;
-the merger behind them may train, and runs in every pass.
+Under `fix_vit` the tower's blocks are frozen, so their output is the same in rollout, reference and policy. The merger
+behind them may be trained, and runs in every pass.
 """
 
 from dataclasses import replace
@@ -13,30 +13,28 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.vision_utils import get_vision_window_index
 
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
-from rarft.models.qwen2_5_vl.rollout import base_model
+from rarft.models.qwen2_5_vl.rollout import unwrap_model
 
 MERGER = "merger."
 
 
 def is_frozen(model: Any) -> bool:
-    """Whether everything of the vision tower but its merger is frozen."""
-    parameters = base_model(model).model.visual.named_parameters()
+    """Check whether all of the vision tower except its merger is frozen."""
+    parameters = unwrap_model(model).model.visual.named_parameters()
     return not any(parameter.requires_grad for name, parameter in parameters if not name.startswith(MERGER))
 
 
 def enable_cached_features(model: Any) -> None:
-    """Let the model take features in the place of patches, told apart by their width; patches go on working.
+    """Make the model accept features as well as patches; it distinguishes them by their width.
 
     Raises:
-        ValueError: features would be as wide as patches.
+        ValueError: Features and patches have the same width.
     """
-    visual = base_model(model).model.visual
+    visual = unwrap_model(model).model.visual
     config, stock = visual.config, visual.forward
     patch = config.in_channels * config.temporal_patch_size * config.patch_size**2
     if patch == config.hidden_size:
-        raise ValueError(
-            f"features of the vision tower are {patch} wide, as its patches are: they cannot be told apart"
-        )
+        raise ValueError(f"features and patches of the vision tower are both {patch} wide and cannot be distinguished")
 
     def forward(hidden_states: Tensor, grid_thw: Tensor, **kwargs: Any) -> Any:
         if hidden_states.shape[-1] == patch:
@@ -48,12 +46,12 @@ def enable_cached_features(model: Any) -> None:
 
 @torch.no_grad()
 def encode_video(model: Any, prompt: PromptInputs) -> PromptInputs:
-    """The prompt with the tower's features, before the merger, in the place of its patches.
+    """Return the prompt with the tower's features, before the merger, instead of patches.
 
-    Features (N, D) stand in the order of the prompt's video tokens, the patches of a token side by side; the
-    tower itself works on windows.
+    The features (N, D) are in the order of the prompt's video tokens, the patches of one token next to each other. The
+    tower itself reorders them by windows.
     """
-    visual = base_model(model).model.visual
+    visual = unwrap_model(model).model.visual
     config = visual.config
     out_ND = visual(prompt.video_ND.to(visual.dtype), prompt.grid_thw_13).last_hidden_state
     window_index, _ = get_vision_window_index(

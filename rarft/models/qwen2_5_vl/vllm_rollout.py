@@ -1,31 +1,24 @@
-"""Rollouts by a colocated vLLM engine: the same frames, the same text and the same positions as in training.
+"""Rollouts by a colocated vLLM engine, with the same frames, text and positions as in training.
 
-The engine gets the frames as they were decoded and resized, and what it needs to know of their times; it lays
-them out with the same processor, once for all completions of a prompt. This has run against an engine that
-speaks vLLM's protocol, never against vLLM itself, which needs a GPU.
+The engine receives the decoded and resized frames with their times, and encodes them with the same processor, once
+for all completions of a prompt. Tested with a fake engine, not with vLLM itself, which needs a GPU.
 """
 
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
-from rarft.video.decode import Frames
-
-
-def video_metadata(frames: Frames) -> dict[str, Any]:
-    """What the processor has to know of a video's times."""
-    return {"fps": frames.file_fps, "frames_indices": frames.indices, "total_num_frames": frames.file_frames}
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs, video_metadata
 
 
 def engine_prompt(prompt: PromptInputs, video_token_id: int) -> dict[str, Any]:
-    """The prompt in vLLM's form: the video is one placeholder token, its frames travel beside it.
+    """Return a prompt in vLLM's form: the video as one placeholder token, with its frames as multi-modal data.
 
     Raises:
-        ValueError: the prompt was encoded without keeping its frames.
+        ValueError: The prompt was encoded without keeping its frames.
     """
     if prompt.frames is None:
-        raise ValueError("the prompt has no frames: its encoder must keep them")
+        raise ValueError("the prompt has no frames; create its encoder with keep_frames=True")
     ids: list[int] = []
     for token, run in groupby(prompt.input_ids_L.tolist()):
         ids += [token] if token == video_token_id else list(run)
@@ -43,19 +36,19 @@ def engine_prompt(prompt: PromptInputs, video_token_id: int) -> dict[str, Any]:
 def generate_with_vllm(
     engine: Any, prompts: Sequence[PromptInputs], video_token_id: int, sampling: Any
 ) -> tuple[list[list[int]], list[list[float]]]:
-    """Draw completions of each prompt.
+    """Sample completions of each prompt.
 
     Args:
-        engine: a `vllm.LLM`.
-        prompts: B prompts that keep their frames.
-        video_token_id: of the placeholder.
-        sampling: `vllm.SamplingParams` with `n` completions a prompt and log-probabilities of what is sampled.
+        engine: `vllm.LLM`.
+        prompts: B prompts with their frames.
+        video_token_id: Id of the placeholder token.
+        sampling: `vllm.SamplingParams` with `n` completions per prompt and log-probabilities of the sampled tokens.
 
     Returns:
-        B * n lists of token ids, a prompt's completions side by side, and the log-probability of each token.
+        B * n lists of token ids, grouped by prompt, and the log-probability of each token.
 
     Raises:
-        RuntimeError: the engine laid a prompt out otherwise than training does.
+        RuntimeError: The engine tokenized a prompt differently from training.
     """
     requests = [engine_prompt(prompt, video_token_id) for prompt in prompts]
     outputs = engine.generate(requests, sampling_params=sampling, use_tqdm=False)
@@ -64,8 +57,8 @@ def generate_with_vllm(
     for prompt, output in zip(prompts, outputs, strict=True):
         if list(output.prompt_token_ids) != prompt.input_ids_L.tolist():
             raise RuntimeError(
-                f"vLLM laid a prompt out in {len(output.prompt_token_ids)} tokens, training in "
-                f"{prompt.input_ids_L.numel()}: use the versions of the vLLM image, or leave --use_vllm out"
+                f"vLLM tokenized the prompt to {len(output.prompt_token_ids)} tokens, training to "
+                f"{prompt.input_ids_L.numel()}; use the versions of the vLLM image, or omit --use_vllm"
             )
         for sample in output.outputs:
             completions.append(list(sample.token_ids))

@@ -1,1 +1,1 @@
-"""Supervised cold start of the tiny model, from nothing to the two checkpoints that the package carries."""
+"""Supervised pretraining of the tiny model, from random weights to the two packaged checkpoints."""

@@ -1,10 +1,10 @@
-"""What the model can do after a phase of the cold start, on development scenes."""
+"""Evaluation of the tiny model after a phase of pretraining."""
 
 import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from rarft import completion
+from rarft.completion import parse_completion
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
 from rarft.models.qwen2_5_vl.rollout import generate
 from rarft.segments import temporal_iou
@@ -12,8 +12,15 @@ from rarft.synthetic import dataset
 from rarft.synthetic.pretrain.scenes import build_scene_inputs
 
 
-def measure(model: torch.nn.Module, encoder: PromptEncoder, scenes: int = 120) -> dict[str, float]:
-    """Greedy figures on development scenes: each asked its own query and, once per attribute, a hard mismatch."""
+def evaluate_model(model: torch.nn.Module, encoder: PromptEncoder, scenes: int = 120) -> dict[str, float]:
+    """Return metrics of greedy completions for development scenes.
+
+    Each scene gets its own query and, for each attribute, a query that differs in this attribute.
+
+    Returns:
+        `iou` and `false_refusals` of the scenes' own queries. For each attribute, `refused NAME`: fraction of its
+        mismatched queries that are refused; `seen NAME`: fraction whose <think> names the mismatch.
+    """
     rng = dataset.split_rng(0, "dev")
     tokenizer = encoder.processor.tokenizer
     config = GenerationConfig(
@@ -24,7 +31,7 @@ def measure(model: torch.nn.Module, encoder: PromptEncoder, scenes: int = 120) -
     )
     ious: list[float] = []
     hits: dict[str, list[float]] = {
-        f"{kind} {name}": [] for kind in ("refused", "seen") for name in dataset.ATTRIBUTES
+        f"{outcome} {name}": [] for outcome in ("refused", "seen") for name in dataset.ATTRIBUTES
     }
     false_refusals = 0
     model.eval()
@@ -39,11 +46,11 @@ def measure(model: torch.nn.Module, encoder: PromptEncoder, scenes: int = 120) -
             queries.append(query)
         prompts = [build_scene_inputs(encoder, scene, query) for query in queries]
         texts = tokenizer.batch_decode(generate(model, prompts, 1, config), skip_special_tokens=True)
-        own = completion.parse_completion(texts[0])
-        false_refusals += own.refuses
-        ious.append(temporal_iou(own.segment, scene.segment) if own.segment else 0.0)
+        matching = parse_completion(texts[0])
+        false_refusals += matching.refuses
+        ious.append(temporal_iou(matching.segment, scene.segment) if matching.segment else 0.0)
         for name, text in zip(dataset.ATTRIBUTES, texts[1:], strict=True):
-            hits[f"refused {name}"].append(float(completion.parse_completion(text).refuses))
+            hits[f"refused {name}"].append(float(parse_completion(text).refuses))
             hits[f"seen {name}"].append(float(f"{getattr(scene, name)} no" in text.split("</think>")[0]))
     return {
         "iou": float(np.mean(ious)),

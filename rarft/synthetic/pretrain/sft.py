@@ -1,6 +1,6 @@
-"""Later phases of the cold start: the whole model learns to answer, by cross entropy on its completions."""
+"""Supervised fine-tuning of the whole model, by cross entropy of target completions."""
 
-import time
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, IterableDataset
 
-from rarft.models.qwen2_5_vl.padding import IGNORE, per_completion_batch
+from rarft.models.qwen2_5_vl.padding import IGNORE_INDEX, per_completion_batch
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, PromptInputs
 from rarft.synthetic import dataset
 from rarft.synthetic.pretrain.phases import Phase
@@ -16,10 +16,11 @@ from rarft.synthetic.pretrain.scenes import build_scene_inputs
 from rarft.synthetic.pretrain.schedule import warmup_stable_decay
 
 _BATCH = 16  # prompts
+logger = logging.getLogger(__name__)
 
 
 class SceneStream(IterableDataset):
-    """Endless batches of (prompt, completion ids) for one phase."""
+    """Endless batches of (prompt, token ids of the completion) for a phase."""
 
     def __init__(self, phase: Phase, encoder: PromptEncoder, seed: int) -> None:
         self.phase, self.encoder, self.seed = phase, encoder, seed
@@ -38,18 +39,18 @@ class SceneStream(IterableDataset):
             yield rows
 
 
-def run_phase(model: torch.nn.Module, encoder: PromptEncoder, phase: Phase, seed: int) -> None:
+def train_phase(model: torch.nn.Module, encoder: PromptEncoder, phase: Phase, seed: int) -> None:
     """Train the whole model for one phase."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = warmup_stable_decay(optimizer, phase.steps)
     pad = encoder.processor.tokenizer.pad_token_id
     stream = iter(DataLoader(SceneStream(phase, encoder, seed), batch_size=None, num_workers=1))
-    started, losses = time.monotonic(), []
+    losses = []
     model.train()
     for step in range(1, phase.steps + 1):
-        arguments, labels_BL = per_completion_batch(next(stream), pad)
-        logits_BLV = model(**arguments, use_cache=False).logits[:, :-1].float()
-        loss = cross_entropy(logits_BLV.flatten(0, 1), labels_BL[:, 1:].flatten(), ignore_index=IGNORE)
+        model_inputs, labels_BL = per_completion_batch(next(stream), pad)
+        logits_BLV = model(**model_inputs, use_cache=False).logits[:, :-1].float()
+        loss = cross_entropy(logits_BLV.flatten(0, 1), labels_BL[:, 1:].flatten(), ignore_index=IGNORE_INDEX)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -57,8 +58,4 @@ def run_phase(model: torch.nn.Module, encoder: PromptEncoder, phase: Phase, seed
         schedule.step()
         losses.append(loss.item())
         if step % 50 == 0:
-            mean = sum(losses[-50:]) / 50
-            print(
-                f"{phase.name}: step {step}/{phase.steps}, loss {mean:.4f}, {time.monotonic() - started:.0f} s",
-                flush=True,
-            )
+            logger.info("%s: step %d/%d, loss %.4f", phase.name, step, phase.steps, sum(losses[-50:]) / 50)

@@ -21,7 +21,7 @@ def lines(items):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
-def test_every_form_reads_alike(tmp_path, monkeypatch, text, encoding, zipped, chunk):
+def test_formats_and_encodings(tmp_path, monkeypatch, text, encoding, zipped, chunk):
     monkeypatch.setattr(reader, "_CHUNK", chunk)
     path = tmp_path / "a.json"
     data = text.encode(encoding)
@@ -32,23 +32,23 @@ def test_every_form_reads_alike(tmp_path, monkeypatch, text, encoding, zipped, c
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "is empty"),
-        (b"  \n ", "is empty"),
-        (b'[{"a": 1}, {"b"', "is no complete JSON list"),
-        (b'[{"a": 1}', "is no complete JSON list"),
-        (b'[{"a": 1} {"b": 2}]', "is no complete JSON list"),
-        (b"[1, 2] 3", "goes on after its end"),
-        (b"[1, 2,]", "is no complete JSON list"),
-        (b'{"some": "object"}', "is neither a JSON list nor JSON Lines"),
-        (b"123", "is neither a JSON list nor JSON Lines"),
-        (b"hello\nworld", "is neither a JSON list nor JSON Lines"),
-        (b"\x7fELF\x00\x01\xff\xfe\x80", "is neither a JSON list nor JSON Lines"),
-        (b"[" * 100_000, "is no complete JSON list"),
+        (b"", "empty file"),
+        (b"  \n ", "empty file"),
+        (b'[{"a": 1}, {"b"', "truncated or invalid JSON list"),
+        (b'[{"a": 1}', "truncated or invalid JSON list"),
+        (b'[{"a": 1} {"b": 2}]', "truncated or invalid JSON list"),
+        (b"[1, 2] 3", "unexpected text after the end of the list"),
+        (b"[1, 2,]", "truncated or invalid JSON list"),
+        (b'{"some": "object"}', "neither a JSON list nor JSON Lines"),
+        (b"123", "neither a JSON list nor JSON Lines"),
+        (b"hello\nworld", "neither a JSON list nor JSON Lines"),
+        (b"\x7fELF\x00\x01\xff\xfe\x80", "neither a JSON list nor JSON Lines"),
+        (b"[" * 100_000, "truncated or invalid JSON list"),
         (gzip.compress(b"[1, 2, 3]" * 1000, mtime=0)[:-20], "cannot be read to its end"),
-        (b"\x1f\x8bnot gzip at all", "gzip"),
+        (b"\x1f\x8bnot gzip at all", "corrupt gzip file"),
     ],
 )
-def test_what_cannot_be_parsed_is_refused(tmp_path, content, problem):
+def test_unreadable_files(tmp_path, content, problem):
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=problem) as raised:
@@ -57,7 +57,7 @@ def test_what_cannot_be_parsed_is_refused(tmp_path, content, problem):
     assert "\n" not in str(raised.value)
 
 
-def test_bad_lines_are_handed_on(tmp_path):
+def test_malformed_lines(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"GRPO": []}\n{"broken\n\nfoo\n\xff\xfe{}\n{"GRPO": [1]}\n')
     found = list(read_items(path))
@@ -66,13 +66,13 @@ def test_bad_lines_are_handed_on(tmp_path):
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(), st.lists, max_leaves=8))
-def test_any_list_survives_the_trip(tmp_path_factory, item):
+def test_round_trip(tmp_path_factory, item):
     path = tmp_path_factory.mktemp("any") / "a.json"
     path.write_text(json.dumps([item, item]))
     assert list(read_items(path)) == [item, item]
 
 
-def test_items_are_not_kept(tmp_path):
+def test_memory_is_bounded(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("[" + ",\n".join(json.dumps({"text": "x" * 10_000}) for _ in range(3000)) + "]")
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""What becomes of one item's queries, trouble by trouble."""
+"""Outcomes and findings of single items."""
 
 import time
 
@@ -9,10 +9,11 @@ from helpers.paths import ROOT
 from helpers.riq_items import ANSWERABLE, REFUSABLE, item, query
 from rarft.annotations.findings import CHECK_OF_CODE, REPAIRS, catalogue_page
 from rarft.annotations.validate import ValidationSettings, validate
+from rarft.storage.location import LocalFolder
 
 
-def test_a_clean_item_becomes_two_rows(check):
-    report, rows, _ = check([item(think="<timestep>1.0 to 4.0</timestep> a dog runs.", note="kept")])
+def test_valid_item(validate_items):
+    report, rows, _ = validate_items([item(think="<timestep>1.0 to 4.0</timestep> a dog runs.", note="kept")])
     assert report["counts"] == {"items": 1, "queries": 2, "accepted": 2, "repaired": 0, "quarantined": 0}
     assert report["findings"] == []
     answerable, refusable = rows
@@ -40,31 +41,31 @@ def test_a_clean_item_becomes_two_rows(check):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_trouble_ends_accepted_repaired_or_quarantined(check, name):
-    trouble, fates, codes = CASES[name]
-    report, rows, quarantine = check([trouble])
-    survived = {row["source"]["query"] for row in rows}
-    assert [index in survived for index in range(2)] == [fate != "Q" for fate in fates]
-    assert (report["counts"]["accepted"], report["counts"]["repaired"]) == (fates.count("A"), fates.count("R"))
+def test_invalid_items(validate_items, name):
+    invalid, outcomes, codes = CASES[name]
+    report, rows, quarantine = validate_items([invalid])
+    kept = {row["source"]["query"] for row in rows}
+    assert [index in kept for index in range(2)] == [outcome != "Q" for outcome in outcomes]
+    assert (report["counts"]["accepted"], report["counts"]["repaired"]) == (outcomes.count("A"), outcomes.count("R"))
     assert sorted(finding["code"] for finding in report["findings"]) == sorted(codes)
     for row in quarantine:
         assert len(row["GRPO"]) == 1
         assert any(finding["severity"] == "error" for finding in row["_findings"])
 
 
-@pytest.mark.parametrize("trouble", [5, None, "text", [], {}, {"video": "v.mp4"}, {"GRPO": "q"}, {"GRPO": []}])
-def test_what_is_no_item_is_quarantined_as_one_query(check, trouble):
-    report, _, quarantine = check([trouble, item()])
+@pytest.mark.parametrize("value", [5, None, "text", [], {}, {"video": "v.mp4"}, {"GRPO": "q"}, {"GRPO": []}])
+def test_non_items_count_as_one_query(validate_items, value):
+    report, _, quarantine = validate_items([value, item()])
     assert report["counts"] == {"items": 2, "queries": 3, "accepted": 2, "repaired": 0, "quarantined": 1}
-    assert report["reasons"] == {"not-an-item": 1}
+    assert report["reasons"] == {"invalid-item": 1}
     assert len(quarantine) == 1
 
 
-def test_one_timestamp_belongs_to_the_query_that_equals_query_text(check):
+def test_segment_belongs_to_query_text(validate_items):
     other = query(ANSWERABLE, q="a dog sits")
-    report, rows, _ = check([item(GRPO=[other, ANSWERABLE, REFUSABLE])])
+    report, rows, _ = validate_items([item(GRPO=[other, ANSWERABLE, REFUSABLE])])
     assert [row["query"] for row in rows] == ["a dog runs", "a cat runs"]
-    assert report["reasons"] == {"segment-of-another": 1}
+    assert report["reasons"] == {"segment-of-other-query": 1}
     assert rows[1]["reference_queries"] == ["a dog sits", "a dog runs"]
 
 
@@ -72,71 +73,71 @@ def test_one_timestamp_belongs_to_the_query_that_equals_query_text(check):
     ("word", "level"), [("weak", "easy"), ("moderate", "medium"), ("strong", "hard"), ("Hard", "hard")]
 )
 @pytest.mark.parametrize("key", ["difficulty", "irrelevance_level", "hardness_level"])
-def test_one_difficulty_vocabulary(check, word, level, key):
-    _, rows, _ = check([item(GRPO=[ANSWERABLE, {**query(REFUSABLE, difficulty=...), key: word}])])
+def test_difficulty_names(validate_items, word, level, key):
+    _, rows, _ = validate_items([item(GRPO=[ANSWERABLE, {**query(REFUSABLE, difficulty=...), key: word}])])
     assert rows[1]["difficulty"] == level
 
 
-# repair: (an item that it mends, the answerable and the refusable query's fates without it, code)
+# repair: (item that it fixes, outcomes of the answerable and the refusable query without it, code)
 REPAIRS_OFF = {
-    "clamp": (item(timestamp=[1.0, 10.9]), "QA", "RIQ102"),
+    "clamp-segment": (item(timestamp=[1.0, 10.9]), "QA", "RIQ102"),
     "fill-answer": (item(GRPO=[query(ANSWERABLE, a=""), REFUSABLE]), "QA", "RIQ303"),
-    "wrap-answer": (item(GRPO=[ANSWERABLE, query(REFUSABLE, a="no cat")]), "AQ", "RIQ304"),
-    "correct-tag": (CASES["correct tag"][0], "AQ", "RIQ305"),
-    "difficulty-names": (item(GRPO=[ANSWERABLE, query(REFUSABLE, difficulty="strong")]), "AA", "RIQ402"),
+    "accept-untagged-answer": (item(GRPO=[ANSWERABLE, query(REFUSABLE, a="no cat")]), "AQ", "RIQ304"),
+    "rename-correct-tag": (CASES["correct tag"][0], "AQ", "RIQ305"),
+    "map-difficulty": (item(GRPO=[ANSWERABLE, query(REFUSABLE, difficulty="strong")]), "AA", "RIQ402"),
 }
 
 
 @pytest.mark.parametrize("repair", REPAIRS_OFF)
-def test_a_repair_that_is_turned_off_is_not_made(check, repair):
-    trouble, fates, code = REPAIRS_OFF[repair]
-    report, rows, _ = check([trouble], repairs=frozenset(REPAIRS) - {repair})
-    survived = {row["source"]["query"] for row in rows}
-    assert [index in survived for index in range(2)] == [fate != "Q" for fate in fates]
+def test_repairs_can_be_turned_off(validate_items, repair):
+    invalid, outcomes, code = REPAIRS_OFF[repair]
+    report, rows, _ = validate_items([invalid], repairs=frozenset(REPAIRS) - {repair})
+    kept = {row["source"]["query"] for row in rows}
+    assert [index in kept for index in range(2)] == [outcome != "Q" for outcome in outcomes]
     assert report["counts"]["repaired"] == 0
     assert [finding["code"] for finding in report["findings"]] == [code]
 
 
-def test_the_catalogue_in_the_docs_is_current():
+def test_catalogue_page_is_current():
     page = ROOT / "docs" / "checks.md"
     assert page.read_text() == catalogue_page(), "run `python -m rarft.annotations.findings > docs/checks.md`"
 
 
-def test_every_check_is_in_a_table_or_has_a_test_of_its_own():
-    in_tables = {code for _, _, codes in CASES.values() for code in codes}
-    of_their_own = {
-        "broken-line",
-        "not-an-item",
+def test_every_check_is_tested():
+    """Checks that need a file or videos have their own tests, the others a case."""
+    in_cases = {code for _, _, codes in CASES.values() for code in codes}
+    assert {check.name for check in CHECK_OF_CODE.values() if check.code not in in_cases} == {
+        "malformed-line",
+        "invalid-item",
         "duplicate",
-        "video-leaks",
+        "train-eval-video-overlap",
         "duration-filled",
         "video-not-found",
         "video-unreadable",
-        "video-length-differs",
-        "video-rerooted",
+        "duration-mismatch",
+        "video-found-by-name",
         "video-too-short",
         "video-ambiguous",
     }
-    assert {check.name for check in CHECK_OF_CODE.values() if check.code not in in_tables} == of_their_own
 
 
-def test_fields_of_item_and_query_are_both_kept(check):
-    _, rows, _ = check([item(PRO=1, other=2, GRPO=[query(ANSWERABLE, PRO=3), REFUSABLE])])
+def test_extra_fields_of_item_and_query(validate_items):
+    _, rows, _ = validate_items([item(PRO=1, other=2, GRPO=[query(ANSWERABLE, PRO=3), REFUSABLE])])
     assert [row["extra"] for row in rows] == [{"item.PRO": 1, "other": 2, "PRO": 3}, {"PRO": 1, "other": 2}]
 
 
 @pytest.mark.parametrize("unit", ["<answer>", "<timestep>", "<correct>", "<correction>", "<answer></answer>"])
-def test_time_is_linear_in_the_length_of_a_text(check, unit):
+def test_time_is_linear_in_text_length(validate_items, unit):
     text = unit * (1_000_000 // len(unit))
     started = time.process_time()
-    check([item(think=text, GRPO=[ANSWERABLE, query(REFUSABLE, a=text)])])
+    validate_items([item(think=text, GRPO=[ANSWERABLE, query(REFUSABLE, a=text)])])
     assert time.process_time() - started < 20
 
 
-def test_validating_the_output_again_gives_the_same_bytes(check, tmp_path):
-    check([trouble for trouble, _, _ in CASES.values()])
+def test_revalidation_writes_identical_output(validate_items, tmp_path):
+    validate_items([invalid for invalid, _, _ in CASES.values()])
     first = (tmp_path / "out" / "riq.jsonl").read_bytes()
     again = tmp_path / "again"
-    report = validate(tmp_path / "out" / "riq.jsonl", again, None, ValidationSettings(probe_videos=False))
+    report = validate(tmp_path / "out" / "riq.jsonl", LocalFolder(again), None, ValidationSettings())
     assert (again / "riq.jsonl").read_bytes() == first
     assert report["counts"]["quarantined"] == 0

@@ -1,4 +1,4 @@
-"""Validation of whole files: what queries must know of each other, videos, splits, and what is written."""
+"""Validation of files: checks across queries, videos, splits and output files."""
 
 import json
 import random
@@ -12,34 +12,36 @@ from helpers.annotation_cases import CASES
 from helpers.paths import ROOT
 from helpers.riq_items import ANSWERABLE, REFUSABLE, item, query, read_lines
 from rarft import steps
+from rarft.annotations.file_index import video_hashes
 from rarft.annotations.schema import read_samples
 from rarft.annotations.validate import ValidationSettings, validate
 from rarft.errors import InputError
+from rarft.storage.location import LocalFolder
 
 
-def test_references_come_from_the_whole_file_and_the_own_item_first(check):
+def test_reference_queries_order(validate_items):
     second = item(query_text="a dog sits", GRPO=[query(ANSWERABLE, q="a dog sits"), query(REFUSABLE, q="a cat sits")])
-    elsewhere = item(video="w.mp4", query_text="snow", GRPO=[query(ANSWERABLE, q="snow")])
-    _, rows, _ = check([item(timestamp=[1.0, 99.0]), second, elsewhere])
+    other_video = item(video="w.mp4", query_text="snow", GRPO=[query(ANSWERABLE, q="snow")])
+    _, rows, _ = validate_items([item(timestamp=[1.0, 99.0]), second, other_video])
     by_query = {row["query"]: row["reference_queries"] for row in rows}
     assert by_query["a cat runs"] == ["a dog runs", "a dog sits"]
     assert by_query["a cat sits"] == ["a dog sits", "a dog runs"]
     assert by_query["snow"] == ["snow"]
 
 
-def test_duplicates_across_items(check):
-    report, _, _ = check([item(), item()])
+def test_duplicates_across_items(validate_items):
+    report, _, _ = validate_items([item(), item()])
     assert report["reasons"] == {"duplicate": 2}
 
 
-def test_a_quarantined_query_is_nobodys_original(check):
+def test_quarantined_query_is_not_an_original(validate_items):
     blank = item(GRPO=[ANSWERABLE, query(REFUSABLE, a="")])
-    report, rows, _ = check([blank, item(GRPO=[REFUSABLE])])
+    report, rows, _ = validate_items([blank, item(GRPO=[REFUSABLE])])
     assert report["reasons"] == {"refusal-empty": 1}
     assert [row["query"] for row in rows] == ["a dog runs", "a cat runs"]
 
 
-def test_videos_are_not_mended_where_that_is_turned_off(sample_set, tmp_path):
+def test_video_repairs_can_be_turned_off(sample_set, tmp_path):
     items = json.loads((sample_set / "train.json").read_text())[:3]
     items[0]["video"] = "/elsewhere/" + Path(items[0]["video"]).name
     items[1]["duration"] = None
@@ -47,24 +49,24 @@ def test_videos_are_not_mended_where_that_is_turned_off(sample_set, tmp_path):
     (tmp_path / "in.json").write_text(json.dumps(items))
     report = steps.validate(
         str(tmp_path / "in.json"), str(tmp_path / "out"), str(sample_set),
-        without_repairs=["reroot-video", "fill-duration"],
+        without_repairs=["find-video-by-name", "fill-duration"],
     )  # fmt: skip
     assert (
         report["counts"] | {"items": 3, "queries": 6, "accepted": 4, "repaired": 0, "quarantined": 2}
         == report["counts"]
     )
     assert report["reasons"] == {"video-not-found": 2}
-    durations = {sample.source.item: sample.duration for sample in read_samples(str(tmp_path / "out"), "data")}
+    durations = {sample.source.item: sample.duration for sample in read_samples(str(tmp_path / "out"))}
     assert durations == {1: None, 2: items[2]["duration"]}
 
 
-def test_an_unknown_repair_is_told(tmp_path, sample_set):
-    with pytest.raises(InputError, match="no such repair; use one of clamp"):
+def test_unknown_repair(tmp_path, sample_set):
+    with pytest.raises(InputError, match="no such repair; use one of clamp-segment"):
         steps.validate(str(sample_set / "train.json"), str(tmp_path), without_repairs=["magic"])
 
 
-def many(videos, seed=0):
-    """Items of so many videos, some with only answerable or only refusable queries, one to five items each."""
+def random_items(videos, seed=0):
+    """Items of `videos` videos, one to five each, some with only answerable or only refusable queries."""
     rng = random.Random(seed)
     items = []
     for video in range(videos):
@@ -75,14 +77,14 @@ def many(videos, seed=0):
     return items
 
 
-def test_a_split_is_by_video_and_balanced_and_reproducible(check, tmp_path):
+def test_split(validate_items, tmp_path):
     def split(items, seed):
-        report, rows, _ = check(items, split=0.8, seed=seed)
+        report, rows, _ = validate_items(items, split=0.8, seed=seed)
         parts = {name: read_lines(tmp_path / "out" / f"riq.{name}.jsonl") for name in ("train", "eval")}
         assert sorted(row["id"] for part in parts.values() for row in part) == sorted(row["id"] for row in rows)
         return report, parts
 
-    items = many(200)
+    items = random_items(200)
     report, parts = split(items, seed=1)
     videos = {name: {Path(row["video"]).name for row in part} for name, part in parts.items()}
     assert not videos["train"] & videos["eval"]
@@ -91,39 +93,45 @@ def test_a_split_is_by_video_and_balanced_and_reproducible(check, tmp_path):
         assert train / (train + held_out) == pytest.approx(0.8, abs=0.02)
     counts = report["splits"]["train"]
     assert (counts["queries"], counts["videos"]) == (len(parts["train"]), len(videos["train"]))
-    # The same whatever the order of the file; another with another seed.
+    # It depends on the seed and not on the order of the file.
     _, shuffled = split(list(reversed(items)), seed=1)
     assert {Path(row["video"]).name for row in shuffled["eval"]} == videos["eval"]
     _, other = split(items, seed=2)
     assert {Path(row["video"]).name for row in other["eval"]} != videos["eval"]
 
 
-# In a process of its own: one that has threads does not fork.
-VALIDATES = """
+# For a subprocess: a process with threads does not fork.
+VALIDATE = """
 import os, sys
 from pathlib import Path
 from rarft.annotations.validate import ValidationSettings, validate
+from rarft.storage.location import LocalFolder
 os.cpu_count = lambda: int(sys.argv[3])
-validate(Path(sys.argv[1]), Path(sys.argv[2]), None, ValidationSettings(probe_videos=False, split=0.5))
+validate(Path(sys.argv[1]), LocalFolder(Path(sys.argv[2])), None, ValidationSettings(split=0.5))
 """
 
 
-def test_one_process_and_several_write_the_same_bytes(tmp_path):
-    items = many(700) + [5, item(timestamp=[1.0, 10.5])] + many(200) + [trouble for trouble, _, _ in CASES.values()]
+def test_parallel_output_is_bitwise_identical(tmp_path):
+    items = (
+        random_items(700)
+        + [5, item(timestamp=[1.0, 10.5])]
+        + random_items(200)
+        + [invalid for invalid, _, _ in CASES.values()]
+    )
     (tmp_path / "in.json").write_text(json.dumps(items))
     written = []
     for cores in ("1", "3"):
         out = tmp_path / cores
-        subprocess.run([sys.executable, "-c", VALIDATES, tmp_path / "in.json", out, cores], check=True)
+        subprocess.run([sys.executable, "-c", VALIDATE, tmp_path / "in.json", out, cores], check=True)
         written.append({path.name: path.read_bytes() for path in out.iterdir()})
     assert json.loads(written[0]["report.json"])["reasons"]["duplicate"] > 100
     assert written[0] == written[1]
 
 
-def test_videos_of_an_evaluation_file_are_kept_out(check, tmp_path):
-    (tmp_path / "eval.json").write_text(json.dumps([item(video="/other/path/v.mp4")]))
-    report, rows, _ = check([item(), item(video="w.mp4")], against=tmp_path / "eval.json")
-    assert report["reasons"] == {"video-leaks": 2}
+def test_excluded_videos(validate_items):
+    excluded = video_hashes([item(video="/other/path/v.mp4")])
+    report, rows, _ = validate_items([item(), item(video="w.mp4")], excluded_videos=excluded)
+    assert report["reasons"] == {"train-eval-video-overlap": 2}
     assert {row["video"] for row in rows} == {"w.mp4"}
 
 
@@ -134,7 +142,7 @@ def test_videos_of_an_evaluation_file_are_kept_out(check, tmp_path):
         (["--max-quarantine", "1"], 0), (["--max-quarantine", "0"], 1), (["--max-quarantine", "some"], 2),
     ],
 )  # fmt: skip
-def test_exit_code_where_more_is_quarantined_than_accepted(main, tmp_path, flags, code):
+def test_quarantine_limit_exit_code(main, tmp_path, flags, code):
     (tmp_path / "in.json").write_text(json.dumps([item(timestamp=[1.0, 99.0])]))
     found, _, error = main("validate", "in.json", "--no-probe-videos", "--out", "out", *flags)
     assert found == code
@@ -144,25 +152,25 @@ def test_exit_code_where_more_is_quarantined_than_accepted(main, tmp_path, flags
         assert "Traceback" not in error
 
 
-def test_a_bad_line_is_quarantined_as_it_is(check):
+def test_malformed_line_is_quarantined(validate_items):
     broken = '{"video": "a.mp4", "GR'
-    report, _, quarantine = check("\n".join([json.dumps(item()), broken, json.dumps(item(video="w.mp4"))]))
+    report, _, quarantine = validate_items("\n".join([json.dumps(item()), broken, json.dumps(item(video="w.mp4"))]))
     assert report["counts"] == {"items": 3, "queries": 5, "accepted": 4, "repaired": 0, "quarantined": 1}
-    assert report["reasons"] == {"broken-line": 1}
+    assert report["reasons"] == {"malformed-line": 1}
     assert quarantine[0]["_line"] == broken
 
 
-def test_a_query_that_owns_no_segment_owns_none_when_fed_again_unmended(check, tmp_path):
-    check([item(GRPO=[query(ANSWERABLE, q="a dog sits"), ANSWERABLE])])
-    report, _, quarantine = check((tmp_path / "out" / "quarantine.jsonl").read_text())
+def test_segment_of_other_query_revalidated(validate_items, tmp_path):
+    validate_items([item(GRPO=[query(ANSWERABLE, q="a dog sits"), ANSWERABLE])])
+    report, _, quarantine = validate_items((tmp_path / "out" / "quarantine.jsonl").read_text())
     assert report["counts"]["accepted"] == 0
     assert report["reasons"] == {"segment-missing": 1}
     quarantine[0]["timestamp"] = [7.0, 9.0]
-    _, rows, _ = check(json.dumps(quarantine[0]))
+    _, rows, _ = validate_items(json.dumps(quarantine[0]))
     assert rows[0]["segment"] == [7.0, 9.0]
 
 
-def test_videos_of_one_base_name(sample_set, tmp_path):
+def test_videos_of_the_same_base_name(sample_set, tmp_path):
     clips = sorted((sample_set / "videos").glob("train_*.mp4"))
     for folder, clip in zip("ab", clips, strict=False):
         (tmp_path / folder).mkdir()
@@ -176,14 +184,14 @@ def test_videos_of_one_base_name(sample_set, tmp_path):
     (tmp_path / "in.json").write_text(json.dumps(items))
     report = steps.validate(str(tmp_path / "in.json"), str(tmp_path / "out"), str(tmp_path))
     assert report["reasons"] == {"video-ambiguous": 2}
-    rows = {(sample.source.item, sample.task_type): sample for sample in read_samples(str(tmp_path / "out"), "data")}
+    rows = {(sample.source.item, sample.task_type): sample for sample in read_samples(str(tmp_path / "out"))}
     assert rows[2, "answerable"].video == str(tmp_path / "b" / "1.mp4")
-    # Two names of one file are one video, two files of one name are two.
+    # Two names of one file are one video; two files of one name are two.
     assert rows[0, "refusable"].reference_queries == ["a dog runs"]
     assert rows[1, "refusable"].reference_queries == ["a dog runs", "a bird"]
 
 
-def test_a_crop_must_show_two_frames(sample_set, tmp_path):
+def test_crop_of_too_few_frames(sample_set, tmp_path):
     first = json.loads((sample_set / "train.json").read_text())[0]
     crops = [(0.0, 8.0), (3.05, 3.3), (100.0, 200.0)]
     items = [{**first, "video_start": start, "video_end": end} for start, end in crops]
@@ -193,7 +201,7 @@ def test_a_crop_must_show_two_frames(sample_set, tmp_path):
     assert report["codes"]["RIQ113"] == 1
 
 
-def test_a_title_in_another_encoding_harms_no_video(tmp_path, sample_set):
+def test_video_with_invalid_metadata_text(tmp_path, sample_set):
     clip = next((sample_set / "videos").glob("train_*.mp4")).read_bytes()
     encoder = b"Lavf"  # FFmpeg writes its name into the file as metadata
     assert encoder in clip
@@ -203,19 +211,19 @@ def test_a_title_in_another_encoding_harms_no_video(tmp_path, sample_set):
     assert report["counts"]["repaired"] == 2
 
 
-def test_a_mended_row_of_the_quarantine_is_accepted(check, tmp_path):
-    check([item(timestamp=[1.0, 99.0])])
+def test_fixed_quarantined_row_is_accepted(validate_items, tmp_path):
+    validate_items([item(timestamp=[1.0, 99.0])])
     (row,) = read_lines(tmp_path / "out" / "quarantine.jsonl")
     assert row["_reference_queries"] == ["a dog runs"]
     assert row["_contrast_answer"] == "There is no cat."
     row["timestamp"] = [1.0, 9.0]
-    report, rows, _ = check(json.dumps(row))
+    report, rows, _ = validate_items(json.dumps(row))
     assert report["counts"]["accepted"] == 1
     assert rows[0]["segment"] == [1.0, 9.0]
     assert rows[0]["contrast_answer"] == "There is no cat."
 
 
-def test_videos_are_found_by_base_name_and_measured(sample_set, tmp_path):
+def test_videos_are_found_and_probed(sample_set, tmp_path):
     items = json.loads((sample_set / "train.json").read_text())
     items[0]["video"] = "/somebody/else/" + Path(items[0]["video"]).name
     items[1]["duration"] = None
@@ -229,14 +237,14 @@ def test_videos_are_found_by_base_name_and_measured(sample_set, tmp_path):
     counts = report["counts"]
     assert (counts["accepted"], counts["repaired"], counts["quarantined"]) == (8, 4, 4)
     assert report["reasons"] == {"video-not-found": 2, "video-unreadable": 2}
-    samples = read_samples(str(tmp_path / "out"), "data")
+    samples = read_samples(str(tmp_path / "out"))
     assert all(Path(sample.video).is_file() for sample in samples)
     by_item = {sample.source.item: sample.duration for sample in samples}
     originals = json.loads((sample_set / "train.json").read_text())
     assert [by_item[index] for index in (0, 1, 2)] == [originals[index]["duration"] for index in (0, 1, 2)]
 
 
-def test_nothing_is_written_where_the_input_is_refused(tmp_path):
+def test_unreadable_input_writes_nothing(tmp_path):
     (tmp_path / "in.json").write_text('[{"a"')
     with pytest.raises(InputError):
         steps.validate(str(tmp_path / "in.json"), str(tmp_path / "out"))
@@ -246,8 +254,8 @@ def test_nothing_is_written_where_the_input_is_refused(tmp_path):
 REAL = ROOT.parent / "shared" / "data" / "hi_vtg_charades.json"
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the published annotations are not part of the repository")
+@pytest.mark.skipif(not REAL.exists(), reason="the published annotations are not in the repository")
 def test_published_annotations(tmp_path):
-    report = validate(REAL, tmp_path, None, ValidationSettings(probe_videos=False))
+    report = validate(REAL, LocalFolder(tmp_path), None, ValidationSettings())
     assert report["counts"] == {"items": 1097, "queries": 2194, "accepted": 2027, "repaired": 77, "quarantined": 90}
     assert report["reasons"] == {"segment-past-end": 89, "duplicate": 1}

@@ -1,4 +1,4 @@
-"""The judge, against a server that speaks the protocol and misbehaves."""
+"""The judge, tested with a protocol fake that misbehaves."""
 
 import contextlib
 import json
@@ -16,15 +16,15 @@ from rarft.evaluation import judge as judging
 from rarft.evaluation.judge import Judge
 
 GOOD = {"consistency": 4, "categories": ["Object/ObjectExistence"]}
-# How the server answers a query of that name, one after the other; the last goes on.
+# Replies of the server to a query of that name, in order; the last one repeats.
 SCRIPTS = {
     "good": [GOOD],
     "fails once": [500, GOOD],
     "is busy once": [429, GOOD],
     "always fails": [500],
     "is slow": ["slow"],
-    "garbage once": ["I would say 4.", GOOD],
-    "garbage": ["I would say 4."],
+    "garbage once": ["The rating is 4.", GOOD],
+    "garbage": ["The rating is 4."],
     "out of range": [{"consistency": 6, "categories": []}],
     "unknown label": [{"consistency": 3, "categories": ["Sound/Loudness"]}],
     "more than asked": [{**GOOD, "comment": "!"}],
@@ -39,8 +39,8 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         with server.lock:
             script = SCRIPTS.get(query, [GOOD])
-            turn = server.asked.setdefault(query, 0)
-            server.asked[query] = turn + 1
+            turn = server.requests.setdefault(query, 0)
+            server.requests[query] = turn + 1
         self._answer(script[min(turn, len(script) - 1)], server)
 
     def _answer(self, answer, server):
@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         with server.lock:
             server.at_once += 1
-            server.most = max(server.most, server.at_once)
+            server.max_at_once = max(server.max_at_once, server.at_once)
         time.sleep(3.0 if answer == "slow" else 0.01)
         with server.lock:
             server.at_once -= 1
@@ -77,7 +77,13 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.lock, server.asked, server.at_once, server.most, server.refuses = threading.Lock(), {}, 0, 0, False
+    server.lock, server.requests, server.at_once, server.max_at_once, server.refuses = (
+        threading.Lock(),
+        {},
+        0,
+        0,
+        False,
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -85,7 +91,7 @@ def server():
 
 @pytest.fixture
 def make(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(judging, "_RETRIES", 1)
+    monkeypatch.setattr(judging, "_MAX_RETRIES", 1)
 
     def build(**options):
         url = f"http://127.0.0.1:{server.server_address[1]}/v1"
@@ -99,7 +105,7 @@ def asking(query, kind="refusable", completion=REFUSAL):
     return msgspec.structs.replace(row, sample=msgspec.structs.replace(row.sample, query=query))
 
 
-def test_what_goes_wrong_is_retried_and_what_stays_wrong_is_counted(server, make):
+def test_judge_retries_and_counts_failures(server, make):
     judge = make()
     rows = judge.judge([asking(query) for query in SCRIPTS])
     judged = {row.sample.query for row in rows if row.consistency is not None}
@@ -107,39 +113,39 @@ def test_what_goes_wrong_is_retried_and_what_stays_wrong_is_counted(server, make
     assert all(row.categories == ["Object/ObjectExistence"] for row in rows if row.sample.query in judged)
     assert all(row.categories is None for row in rows if row.sample.query not in judged)
     assert judge.counts.failed == len(SCRIPTS) - 4
-    assert server.asked["garbage"] == 2
-    answers = 3 + 2 + 5 * 2  # right at once; right at the second; twice out of form
-    assert (judge.counts.asked, judge.counts.prompt_tokens) == (answers, answers * 100)
-    assert judge.counts.cost((1.0, 10.0)) == pytest.approx(answers * (100 + 100) / 1e6)
+    assert server.requests["garbage"] == 2
+    replies = 3 + 2 + 5 * 2  # well-formed; well-formed after a failure; malformed twice
+    assert (judge.counts.asked, judge.counts.prompt_tokens) == (replies, replies * 100)
+    assert judge.counts.cost((1.0, 10.0)) == pytest.approx(replies * (100 + 100) / 1e6)
 
 
-def test_answers_are_kept_by_content(server, make):
+def test_judge_caches_by_content(server, make):
     rows = [asking("good"), asking("good"), asking("another")]
     first = make().judge(rows)
-    assert server.asked == {"good": 1, "another": 1}
+    assert server.requests == {"good": 1, "another": 1}
     again = make()
     assert again.judge(rows) == first
-    assert server.asked == {"good": 1, "another": 1}
+    assert server.requests == {"good": 1, "another": 1}
     assert (again.counts.asked, again.counts.cached) == (0, 3)
 
 
-def test_only_so_many_requests_at_a_time(server, make):
+def test_judge_limits_concurrency(server, make):
     make(concurrency=3).judge([asking(f"query {number}") for number in range(40)])
-    assert 1 < server.most <= 3
+    assert 1 < server.max_at_once <= 3
 
 
-def test_an_answer_with_a_segment_has_no_category(server, make):
+def test_judge_ignores_categories_of_answers(server, make):
     answerable = asking("good", "answerable", render_completion("t", "10 to 20"))
-    answered = asking("good too", "refusable", render_completion("t", "10 to 20"))
-    first, second = make().judge([answerable, answered])
+    wrong = asking("good too", "refusable", render_completion("t", "10 to 20"))
+    first, second = make().judge([answerable, wrong])
     assert (first.consistency, first.categories) == (4, None)
     assert second.categories == []
 
 
-def test_an_endpoint_that_cannot_be_used_is_told(server, make, tmp_path):
+def test_judge_reports_unusable_endpoint(server, make, tmp_path):
     server.refuses = True
-    with pytest.raises(InputError, match="refuses the key; set OPENAI_API_KEY"):
+    with pytest.raises(InputError, match="rejected the API key; set OPENAI_API_KEY"):
         make().judge([asking("good")])
     nowhere = Judge("http://127.0.0.1:9/v1", "m", tmp_path / "v.sqlite")
-    with pytest.raises(InputError, match=r"--judge-url http://127\.0\.0\.1:9/v1: cannot be reached"):
+    with pytest.raises(InputError, match=r"judge http://127\.0\.0\.1:9/v1: cannot be reached"):
         nowhere.judge([asking("good")])

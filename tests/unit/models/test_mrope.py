@@ -1,4 +1,4 @@
-"""Golden values of the original M-RoPE convention: text after a video resumes at 1 + the maximum of all axes."""
+"""Reference values of the original M-RoPE convention: text after a video resumes at 1 + the maximum of all axes."""
 
 import pytest
 import torch
@@ -24,12 +24,12 @@ def test_text_resumes_after_the_time_axis():
     assert P[:, -4:].tolist() == [[74, 75, 76, 77]] * 3
 
 
-def test_text_resumes_after_the_width_where_the_video_is_short():
+def test_text_resumes_after_the_width_of_a_short_video():
     P = positions(1, (2, 2, 5), 0.5, 2)
     assert P[:, -2:].tolist() == [[6, 7]] * 3
 
 
-def test_order_of_a_small_grid():
+def test_order_of_grid_positions():
     assert video_positions(10, (2, 2, 2), 1.5, 2).tolist() == [
         [10, 10, 10, 10, 13, 13, 13, 13],
         [10, 10, 11, 11, 10, 10, 11, 11],
@@ -44,15 +44,15 @@ def test_two_videos():
 
 
 @pytest.mark.parametrize(("placeholders", "grids"), [(3, [(2, 1, 1)]), (1, [(2, 1, 1)]), (0, [(2, 1, 1)])])
-def test_placeholders_and_grids_must_agree(placeholders, grids):
+def test_placeholders_and_grids_differ(placeholders, grids):
     ids = torch.tensor([1] + [VIDEO] * placeholders + [1])
     with pytest.raises(ValueError, match=r"placeholders|grids"):
         prompt_positions(ids, VIDEO, grids, [1.0], 2)
 
 
-def test_a_prompt_follows_the_convention(prompts):
+def test_encoded_prompts(prompts):
     for prompt in prompts:
         T, H, W = prompt.grid_thw_13[0].tolist()
         video = prompt.position_ids_3L[:, : prompt.position_ids_3L[0].argmax() + 1]
         assert (prompt.input_ids_L == prompt.input_ids_L.mode().values).sum() == T * H * W // 4
-        assert video[:, -1].unique().numel() == 1  # ends in text
+        assert video[:, -1].unique().numel() == 1  # the prompt ends in text

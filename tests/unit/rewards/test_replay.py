@@ -1,3 +1,5 @@
+"""`rarft score`."""
+
 import csv
 import json
 
@@ -9,9 +11,9 @@ from rarft.completion import format_segment, render_completion
 
 @pytest.fixture
 def predictions(validated, tmp_path):
-    """A perfect completion for every sample, but the first, which has no tags."""
+    """A perfect completion for every sample except the first, whose completion has no tags."""
     rows = []
-    for index, sample in enumerate(read_samples(str(validated), "data")):
+    for index, sample in enumerate(read_samples(str(validated))):
         if sample.segment is not None:
             text = render_completion("t", format_segment(sample.segment))
         else:
@@ -22,7 +24,7 @@ def predictions(validated, tmp_path):
     return path
 
 
-def test_every_term_of_every_completion(main, predictions, validated, tmp_path):
+def test_scores_of_each_completion(main, predictions, validated, tmp_path):
     code, output, error = main("score", predictions, "--data", validated, "--out", "scores")
     assert code == 0, error
     with (tmp_path / "scores" / "scores.csv").open(newline="") as file:
@@ -40,7 +42,7 @@ def test_every_term_of_every_completion(main, predictions, validated, tmp_path):
     assert "explain_correction" in output
 
 
-def test_weights_and_rewards_of_ones_own(main, predictions, validated, tmp_path):
+def test_custom_rewards(main, predictions, validated, tmp_path):
     (tmp_path / "own.py").write_text(
         "def easy(completions, task_type, **columns):\n"
         "    return [1.0 if kind == 'refusable' else None for kind in task_type]\n"
@@ -49,10 +51,11 @@ def test_weights_and_rewards_of_ones_own(main, predictions, validated, tmp_path)
     )
     rewards = [f"{tmp_path}/own.py:easy", f"{tmp_path}/own.py:never"]
     code, output, error = main(
-        "score", predictions, "--data", validated, "--out", "scores", "--reward_funcs", *rewards
+        "score", predictions, "--data", validated, "--out", "scores", "--reward-funcs", *rewards
     )
     assert code == 0, error
     means = {line.split()[0].rpartition(":")[2]: line.split()[1] for line in output.splitlines() if ":" in line}
     assert (means["easy"], means["never"]) == ("1.000", "-")
     page = (tmp_path / "scores" / "report.html").read_text()
-    assert f"<td>{rewards[0]}</td><td class=number>–</td><td class=number>1.000</td>" in page  # answerable, refusable
+    answerable, refusable = (f'<td class="number">{value}</td>' for value in ("–", "1.000"))
+    assert f"<td>{rewards[0]}</td>{answerable}{refusable}" in page

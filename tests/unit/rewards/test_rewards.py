@@ -1,3 +1,5 @@
+"""Built-in rewards against tables of their definitions, and rewards of users."""
+
 import pytest
 
 from rarft.completion import render_completion
@@ -10,7 +12,7 @@ from rarft.segments import temporal_iou
 
 
 class FixedSimilarity:
-    """Every text is this similar to every reference."""
+    """One similarity for every pair."""
 
     def __init__(self, value):
         self.value = value
@@ -51,7 +53,7 @@ def test_temporal_iou(a, b, expected):
         ("", "refusable", 0.0),
     ],
 )
-def test_refuse_iou_follows_the_logic_table(answer, task_type, expected):
+def test_refuse_iou_logic_table(answer, task_type, expected):
     solution = (20.0, 40.0) if task_type == "answerable" else None
     rewards = refuse_iou_reward([render_completion("t", answer)], [task_type], [solution], [100.0])
     assert rewards == pytest.approx([expected])
@@ -70,24 +72,24 @@ def test_refuse_iou_follows_the_logic_table(answer, task_type, expected):
         ("", "NIL", "refusable", ["r"], 0.0),
     ],
 )
-def test_explain_correction_given_a_similarity_of_085(answer, correction, task_type, references, expected):
+def test_explain_correction_logic_table(answer, correction, task_type, references, expected):
     reward = ExplainCorrection(FixedSimilarity(0.85))
     assert reward([render_completion("t", answer, correction)], [task_type], [references]) == pytest.approx([expected])
 
 
-def test_explain_correction_with_the_real_encoder():
+def test_explain_correction_real_encoder():
     completion = render_completion("t", "no such moment", "a person is cooking pasta")
     rewards = explain_correction_reward([completion], ["refusable"], [["a person is cooking in the kitchen"]])
     assert rewards == pytest.approx([1.165], abs=1e-3)
 
 
-def test_conversational_and_plain_completions_score_alike():
+def test_conversational_completions():
     text = render_completion("t", "1 to 2")
     assert format_reward([text, [{"role": "assistant", "content": text}], "x"]) == [1.0, 1.0, 0.0]
 
 
 class TableSimilarity:
-    """Similarities by (text, candidate); 0 for any other pair."""
+    """Similarities by (text, candidate); 0 for every other pair."""
 
     def __init__(self, table):
         self.table = table
@@ -101,12 +103,12 @@ class TableSimilarity:
     [
         ("a dog runs", "none", 1 + 0.9 - 0.5),
         ("a dog runs", "query", 1 + 0.9 - 0.7),
-        ("a cat runs", "none", 1 + 0.7 - 0.5),  # echoing the refused query pays
-        ("a cat runs", "query", 1.0),  # and no more
+        ("a cat runs", "none", 1 + 0.7 - 0.5),  # echoing the refused query earns a bonus
+        ("a cat runs", "query", 1.0),  # and none here
         ("a bird", "query", 1.0),
     ],
 )
-def test_the_baseline_counts_only_what_a_correction_adds_over_the_query(correction, baseline, expected):
+def test_explain_correction_query_baseline(correction, baseline, expected):
     table = {("a dog runs", "r1"): 0.9, ("a cat runs", "r1"): 0.7, ("a cat runs", "r2"): 0.3, ("a bird", "r1"): 0.6}
     reward = ExplainCorrection(TableSimilarity(table), baseline)
     columns = {"task_type": ["refusable"], "reference_queries": [["r1", "r2"]], "query": ["a cat runs"]}
@@ -125,7 +127,7 @@ def test_the_baseline_counts_only_what_a_correction_adds_over_the_query(correcti
         ("no cat", "", "refusable", "1 to 2", (0.9 - 0.1) / 2),
     ],
 )
-def test_contrastive_against_the_formula(answer, correction, kind, contrast, expected):
+def test_contrastive_formula(answer, correction, kind, contrast, expected):
     table = {
         ("1 to 2", "own"): 0.8, ("1 to 2", "none there"): 0.2, ("no cat", "own"): 0.9, ("no cat", "1 to 2"): 0.1,
         ("a dog runs", "the dog"): 0.5,
@@ -137,7 +139,7 @@ def test_contrastive_against_the_formula(answer, correction, kind, contrast, exp
     assert scores == pytest.approx([expected])
 
 
-def test_parts_are_metrics():
+def test_logged_terms():
     logged = {}
     completions = [render_completion("t", "22 to 38"), render_completion("t", "no such moment", "a dog")]
     columns = {
@@ -177,7 +179,7 @@ def own_file(tmp_path):
     return tmp_path / "own.py"
 
 
-def test_rewards_from_a_file_and_from_a_module(own_file, monkeypatch):
+def test_resolve_rewards_file_and_module(own_file, monkeypatch):
     from_file, from_module = resolve_rewards(
         [f"{own_file}:fine", "rarft.rewards.format:format_reward"], FixedSimilarity(1.0)
     )
@@ -191,14 +193,14 @@ def test_rewards_from_a_file_and_from_a_module(own_file, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("my_custom_reward", "no such reward; use some of format.*path/to/file.py:function"),
-        ("OWN:nothing", "has no function nothing"),
-        ("OWN:number", "has no function number"),
-        ("missing.py:f", "no file missing.py"),
+        ("my_custom_reward", "no such reward; use format.*path/to/file.py:function"),
+        ("OWN:nothing", "no function nothing in"),
+        ("OWN:number", "no function number in"),
+        ("missing.py:f", "no such file missing.py"),
         ("no.such.module:f", "cannot be imported"),
     ],
 )
-def test_a_name_that_leads_to_no_reward_is_told(own_file, name, message):
+def test_resolve_rewards_invalid_name(own_file, name, message):
     with pytest.raises(InputError, match=message):
         resolve_rewards([name.replace("OWN", str(own_file))], FixedSimilarity(1.0))
 
@@ -212,7 +214,7 @@ def test_a_name_that_leads_to_no_reward_is_told(own_file, name, message):
         ("fails", "failed with ZeroDivisionError"),
     ],
 )
-def test_what_a_reward_must_not_return_is_told_with_its_name(own_file, name, message):
+def test_invalid_reward_values(own_file, name, message):
     (reward,) = resolve_rewards([f"{own_file}:{name}"], FixedSimilarity(1.0))
     with pytest.raises(InputError, match=f"own.py:{name}: {message}"):
         reward(completions=["a", "b"])

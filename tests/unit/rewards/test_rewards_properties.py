@@ -1,4 +1,4 @@
-"""Whatever a model writes and whatever the data says: finite rewards, in range, in linear time."""
+"""For any completion and any data, rewards are finite and in range, and take linear time."""
 
 import math
 import time
@@ -31,7 +31,7 @@ task_types = st.sampled_from(["answerable", "refusable"])
 
 
 class AnySimilarity:
-    """Every similarity is the one given."""
+    """One similarity for every pair."""
 
     def __init__(self, value):
         self.value = value
@@ -45,18 +45,18 @@ class AnySimilarity:
 @example("<answer>1 to 2</answer>", "answerable", (math.nan, math.inf), math.nan, 0.0)
 @example("<answer>1 to 2</answer>", "answerable", (1.0, 2.0), 0.0, 0.0)
 @example("<answer>1 to 2</answer>", "answerable", (-1e308, 1e308), 1e-308, 0.0)
-def test_rewards_are_finite_and_in_their_ranges(text, task_type, solution, duration, similarity):
+def test_rewards_are_finite_and_in_range(text, task_type, solution, duration, similarity):
     store = AnySimilarity(similarity)
     columns = {
         "task_type": [task_type], "solution": [solution], "durations": [duration], "query": ["a cat runs"],
         "reference_queries": [["a dog runs"]], "gt_answers": ["no"], "contrast_answers": ["1 to 2"],
     }  # fmt: skip
-    most = 1.5 if task_type == "refusable" else 1.0
+    upper = 1.5 if task_type == "refusable" else 1.0
     for reward, low, high in (
         (rewards.format_reward, 0.0, 1.0),
         (rewards.refuse_iou_reward, 0.0, 1.0),
-        (ExplainCorrection(store), 0.0, most),
-        (ExplainCorrection(store, baseline="query"), 0.0, most),
+        (ExplainCorrection(store), 0.0, upper),
+        (ExplainCorrection(store, baseline="query"), 0.0, upper),
         (ExplainCorrectionContrastive(store), -1.0, 2.0),
     ):
         (score,) = reward([text], **columns)
@@ -65,15 +65,15 @@ def test_rewards_are_finite_and_in_their_ranges(text, task_type, solution, durat
 
 
 @pytest.mark.parametrize("unit", ["1", "<think>", "<answer>", "</answer>", "1 to ", "12.", " ", "<correction>1 to 2"])
-def test_a_completion_of_100_kb_takes_no_time_that_grows_with_its_square(unit):
+def test_rewards_take_linear_time(unit):
     body = unit * (100_000 // len(unit))
     completions = [body, f"<think></think><answer>{body}</answer><correction>{body}</correction>"]
     columns = {
         "task_type": ["refusable"] * 2, "solution": [None] * 2, "durations": [60.0] * 2, "query": ["a cat"] * 2,
         "reference_queries": [["a dog runs"]] * 2,
     }  # fmt: skip
-    rewards.explain_correction_reward(["<answer>no</answer>"], ["refusable"], [["a dog"]])  # the encoder is loaded
+    rewards.explain_correction_reward(["<answer>no</answer>"], ["refusable"], [["a dog"]])  # load the encoder
     started = time.process_time()
     for reward in (rewards.format_reward, rewards.refuse_iou_reward, rewards.explain_correction_reward):
         reward(completions, **columns)
-    assert time.process_time() - started < 20.0  # it takes one; what looks back from everywhere takes minutes
+    assert time.process_time() - started < 20.0  # 1 s if linear, minutes if quadratic

@@ -9,46 +9,46 @@ from rarft.synthetic import dataset
 from rarft.video.probe import probe
 
 
-def test_annotations_are_reproducible_byte_for_byte(sample_set, tmp_path):
-    steps.sample(str(tmp_path), {"train": 8, "eval": 2}, seed=3)
+def test_annotations_are_reproducible(sample_set, tmp_path):
+    steps.make_dataset(str(tmp_path), {"train": 8, "eval": 2}, seed=3)
     assert (tmp_path / "train.json").read_bytes() == (sample_set / "train.json").read_bytes()
-    # The longer split begins with the shorter one: its size never changes what it draws.
+    # A longer split starts with the shorter one.
     longer = json.loads((sample_set / "eval.json").read_text())
     assert json.loads((tmp_path / "eval.json").read_text()) == longer[:2]
 
 
-def test_annotations_are_the_same_on_every_machine(tmp_path):
-    steps.sample(str(tmp_path), {"train": 3}, seed=0)
+def test_annotations_hash(tmp_path):
+    steps.make_dataset(str(tmp_path), {"train": 3}, seed=0)
     digest = hashlib.sha256((tmp_path / "train.json").read_bytes()).hexdigest()
     assert digest == "1e1a7a6754bb510637b1c53debefc07b61d1b21197f96c8ecd892df6ab7d9a69"
 
 
-def test_another_seed_or_split_draws_other_scenes(tmp_path, sample_set):
-    steps.sample(str(tmp_path), {"train": 8}, seed=4)
+def test_seeds_and_splits_differ(tmp_path, sample_set):
+    steps.make_dataset(str(tmp_path), {"train": 8}, seed=4)
     texts = {
-        (path.read_text()) for path in (tmp_path / "train.json", sample_set / "train.json", sample_set / "eval.json")
+        path.read_text() for path in (tmp_path / "train.json", sample_set / "train.json", sample_set / "eval.json")
     }
     assert len(texts) == 3
 
 
-def test_clips_are_what_the_annotations_say(sample_set):
+def test_clips_match_annotations(sample_set):
     for item in json.loads((sample_set / "train.json").read_text()):
         info = probe(sample_set / item["video"])
         assert (info.duration, info.fps, info.height, info.width) == (item["duration"], 4.0, 56, 56)
 
 
-def test_the_shape_is_there_during_its_segment_and_only_then():
+def test_shape_is_visible_during_its_segment():
     rng = np.random.default_rng(0)
     for _ in range(20):
         scene = dataset.draw_scene(rng)
         times = np.arange(scene.duration * dataset.FPS) / dataset.FPS
         frames = dataset.render(scene, times).astype(float)
-        coloured = (frames.max(-1) - frames.min(-1)).reshape(len(times), -1).max(-1) > 20
+        colored = (frames.max(-1) - frames.min(-1)).reshape(len(times), -1).max(-1) > 20
         start, end = scene.segment
-        assert coloured.tolist() == [start <= time < end for time in times]
+        assert colored.tolist() == [start <= time < end for time in times]
 
 
-def test_mismatches_change_as_many_attributes_as_their_difficulty_says(sample_set):
+def test_number_of_changes_matches_difficulty(sample_set):
     changes = {"hard": 1, "medium": 2, "easy": 3}
     for item in json.loads((sample_set / "train.json").read_text()):
         answerable, refusable = item["GRPO"]
@@ -57,7 +57,7 @@ def test_mismatches_change_as_many_attributes_as_their_difficulty_says(sample_se
         assert set(refusable["c"]) <= CATEGORIES
 
 
-def test_the_sample_validates_without_a_finding(validated):
+def test_dataset_has_no_findings(validated):
     report = json.loads((validated / "report.json").read_text())
     assert report["findings"] == []
-    assert report["counts"]["accepted"] == len(read_samples(str(validated), "data")) == 16
+    assert report["counts"]["accepted"] == len(read_samples(str(validated))) == 16

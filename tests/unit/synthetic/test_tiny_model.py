@@ -6,22 +6,22 @@ from rarft.checkpoint.locate import check_checkpoint
 from rarft.errors import InputError
 from rarft.models.qwen2_5_vl.padding import per_completion_batch
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
-from rarft.synthetic import tiny_model as tiny_model
+from rarft.synthetic import tiny_model
 
 
-def test_it_is_saved_and_reloaded_by_the_auto_classes(tmp_path, prompts):
+def test_auto_classes_reload_the_model(tmp_path, prompts):
     tiny_model.save_tiny(tmp_path, seed=1)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path)
     processor = AutoProcessor.from_pretrained(tmp_path)
     original = tiny_model.build_model(tiny_model.build_tokenizer(), seed=1)
-    arguments, _ = per_completion_batch([(prompts[0], torch.tensor([5, 6]))], 0)
+    model_inputs, _ = per_completion_batch([(prompts[0], torch.tensor([5, 6]))], 0)
     with torch.no_grad():
-        torch.testing.assert_close(model.eval()(**arguments).logits, original.eval()(**arguments).logits)
+        torch.testing.assert_close(model.eval()(**model_inputs).logits, original.eval()(**model_inputs).logits)
     text = "Find: a red ring slides; 12.54 to 17.83 ä 猫"
     assert processor.tokenizer.decode(processor.tokenizer(text)["input_ids"]) == text
 
 
-def test_special_tokens_stand_in_qwens_order(tiny):
+def test_special_token_ids(tiny):
     tokenizer = tiny[1].tokenizer
     ids = tokenizer.convert_tokens_to_ids(list(tiny_model.SPECIAL_TOKENS))
     assert ids == list(range(ids[0], ids[0] + len(ids)))
@@ -29,21 +29,21 @@ def test_special_tokens_stand_in_qwens_order(tiny):
     assert tokenizer("<|video_pad|>")["input_ids"] == [tiny[0].config.video_token_id]
 
 
-def test_the_packaged_tokenizer_is_what_the_code_builds(tiny):
+def test_packaged_tokenizer_is_reproducible(tiny):
     built = tiny_model.build_tokenizer()
     assert built.get_vocab() == tiny[1].tokenizer.get_vocab()
 
 
-def test_reading_settings_travel_with_the_checkpoint(tmp_path):
+def test_prompt_config_round_trip(tmp_path):
     settings = PromptConfig("Find {query}", 1.0, 50_000, 1000, 7)
     settings.save(tmp_path)
-    assert PromptConfig.of(str(tmp_path)) == settings
+    assert PromptConfig.load(str(tmp_path)) == settings
     (tmp_path / "rarft.json").write_text("{")
     with pytest.raises(InputError, match=r"rarft\.json: cannot be read"):
-        PromptConfig.of(str(tmp_path))
+        PromptConfig.load(str(tmp_path))
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path):
+def test_check_checkpoint_errors(tmp_path):
     with pytest.raises(InputError, match=r"no readable config\.json"):
         check_checkpoint(str(tmp_path), "--checkpoint")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')

@@ -16,7 +16,7 @@ LEVELS = ("easy", "medium", "hard")
 @pytest.fixture(scope="module")
 def make_item(validated):
     """Make the samples of one item from the queries of each task type; a refusable query is its own difficulty."""
-    template = {sample.task_type: sample for sample in read_samples(str(validated), "data")}
+    template = {sample.task_type: sample for sample in read_samples(str(validated))}
 
     def make(item, answerable=("true",), refusable=LEVELS):
         queries = [("answerable", query) for query in answerable] + [("refusable", query) for query in refusable]
@@ -86,7 +86,7 @@ def test_all_asks_every_query_once(samples):
 
 def test_pair_equals_all_for_items_of_two_queries(validated):
     """The synthetic items have one query of each type, so this setting does not change what is trained on them."""
-    samples = read_samples(str(validated), "data")
+    samples = read_samples(str(validated))
     for epoch in range(3):
         assert drawn(samples, epoch) == drawn(samples, epoch, queries_per_item="all")
 

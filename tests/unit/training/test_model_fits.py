@@ -63,7 +63,7 @@ def gpu(monkeypatch, counted):
 
 
 def test_counts_are_those_of_the_published_models(models, counted):
-    assert {size: counted(str(folder), "model") for size, folder in models.items()} == preflight.PUBLISHED
+    assert {size: counted(str(folder)) for size, folder in models.items()} == preflight.PUBLISHED
 
 
 A100_80, A100_40, L4, H200 = 84_987_740_160, 42_297_131_008, 23_609_475_072, 150_110_011_392
@@ -122,10 +122,10 @@ def test_model_in_a_store_is_counted_by_its_configuration(tmp_path, models, monk
     with buckets("moto", tmp_path, "models"):
         config = (models["7B"] / "config.json").read_bytes()
         boto3.client("s3").put_object(Bucket="models", Key="seven/config.json", Body=config)
-        assert count_parameters("s3://models/seven", "model") == preflight.PUBLISHED["7B"]
+        assert count_parameters("s3://models/seven") == preflight.PUBLISHED["7B"]
 
 
 def test_hub_name_without_a_configuration(gpu):
     gpu(A100_80)
-    with pytest.raises(InputError, match="--model_name_or_path nobody/nothing: has no configuration"):
+    with pytest.raises(InputError, match="--model_name_or_path nobody/nothing: cannot load the configuration"):
         preflight.check_model_fits(parse(["--model_name_or_path", "nobody/nothing"]))

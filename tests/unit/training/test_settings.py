@@ -87,7 +87,7 @@ def test_pipeline_carries_every_value(tmp_path, monkeypatch, text, flags, expect
                 manifest["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["args"]
             )
 
-        def is_there(self):
+        def exists(self):
             return True
 
         def run(self):

@@ -8,7 +8,7 @@ from qwen_vl_utils import vision_process
 
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.synthetic.dataset import FPS, SIZE
-from rarft.synthetic.pretrain.scenes import READING
+from rarft.synthetic.pretrain.scenes import PROMPT_CONFIG
 from rarft.training.config import frame_sampling, parse
 from rarft.video.decode import MAX_FRAME_PIXELS, FrameSampling, frame_size, read_frames
 from rarft.video.probe import VideoError, probe
@@ -21,7 +21,7 @@ def clip(sample_set):
     return str(sample_set / "videos" / "train_0000.mp4")
 
 
-def test_two_frames_a_second_over_the_whole_clip(clip):
+def test_two_frames_per_second(clip):
     info, frames = probe(clip), read_frames(clip, SAMPLING)
     count = round(info.duration * 2)
     assert tuple(frames.pixels_TCHW.shape) == (count, 3, SIZE, SIZE)
@@ -29,11 +29,11 @@ def test_two_frames_a_second_over_the_whole_clip(clip):
     assert frames.sample_fps == pytest.approx(2.0)
 
 
-def test_a_crop_takes_its_frames_only(clip):
+def test_crop(clip):
     frames = read_frames(clip, SAMPLING, crop=(2.0, 6.0))
     assert (frames.indices[0], frames.indices[-1]) == (2 * FPS, 6 * FPS)
-    whole = read_frames(clip, replace(SAMPLING, fps=4.0))
-    assert all((frames.pixels_TCHW[i] == whole.pixels_TCHW[index]).all() for i, index in enumerate(frames.indices))
+    uncropped = read_frames(clip, replace(SAMPLING, fps=4.0))
+    assert all((frames.pixels_TCHW[i] == uncropped.pixels_TCHW[index]).all() for i, index in enumerate(frames.indices))
 
 
 # Video tokens of the published code, by height, width and seconds at 2 frames per second.
@@ -56,7 +56,7 @@ def test_video_tokens_reference(size):
 
 
 def test_frame_size_equals_qwen_vl_utils(monkeypatch):
-    """The library itself reads frames without content, over random sizes, frame counts and budgets."""
+    """Compare with the library over random sizes, frame counts and budgets."""
     rng = random.Random(0)
     published = FrameSampling()
     assert (published.total_pixels, published.min_frame_pixels, MAX_FRAME_PIXELS) == (2_809_856, 12_544, 602_112)
@@ -66,8 +66,8 @@ def test_frame_size_equals_qwen_vl_utils(monkeypatch):
         width = max(28, int(height * 6 ** rng.uniform(-1, 1)))
         sampling = published
         if number % 2:
-            least = rng.randint(56 * 56 * 2, 100_000)
-            sampling = FrameSampling(2.0, rng.randint(least, 20_000_000), least)
+            smallest = rng.randint(56 * 56 * 2, 100_000)
+            sampling = FrameSampling(2.0, rng.randint(smallest, 20_000_000), smallest)
         empty = torch.empty(frames, 3, height, width, dtype=torch.uint8, device="meta")
         monkeypatch.setitem(vision_process.VIDEO_READER_BACKENDS, "fake", lambda _, empty=empty: (empty, {}, 2.0))
         budget = {"total_pixels": sampling.total_pixels, "min_pixels": sampling.min_frame_pixels}
@@ -82,12 +82,12 @@ def test_frame_size_of_strips(height, width):
 
 
 def test_tiny_clips_keep_their_size():
-    """Training, the packaged checkpoints and the cold start read the synthetic clips as they are."""
+    """Training, the packaged checkpoints and pretraining read the synthetic clips without resizing."""
     sampling = frame_sampling(parse(["--preset", "tiny"]))
     for seconds in range(8, 17):
         assert frame_size(SIZE, SIZE, 2 * seconds, sampling) == (SIZE, SIZE)
-    assert sampling == READING.sampling == SAMPLING
-    assert all(PromptConfig.of(name) == READING for name in ("tiny", "tiny-truthful"))
+    assert sampling == PROMPT_CONFIG.sampling == SAMPLING
+    assert all(PromptConfig.load(name) == PROMPT_CONFIG for name in ("tiny", "tiny-truthful"))
 
 
 @pytest.mark.parametrize(
@@ -124,11 +124,11 @@ def test_pixel_budget_out_of_range(main, tmp_path, flags, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unusable_videos_name_themselves(tmp_path, clip):
-    broken, cut = tmp_path / "broken.mp4", tmp_path / "cut.mp4"
+def test_errors_name_the_video(tmp_path, clip):
+    broken, truncated = tmp_path / "broken.mp4", tmp_path / "truncated.mp4"
     broken.write_bytes(b"no video")
-    cut.write_bytes(Path(clip).read_bytes()[:400])
-    for path in (broken, cut, tmp_path / "missing.mp4"):
+    truncated.write_bytes(Path(clip).read_bytes()[:400])
+    for path in (broken, truncated, tmp_path / "missing.mp4"):
         with pytest.raises(VideoError, match=path.name):
             probe(path)
         with pytest.raises(VideoError, match=path.name):

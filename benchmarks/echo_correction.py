@@ -1,9 +1,9 @@
-"""What echoing the refused query earns: `python benchmarks/echo.py RIQ_JSONL`.
+"""Correction bonus of echoing the refused query: `python benchmarks/echo_correction.py RIQ_JSONL`.
 
-For each refusable query, the correction bonus of the unchanged query itself, against its reference queries.
+For each refusable query, the bonus of the unchanged query as its correction, compared with its reference queries.
 """
 
-import sys
+import argparse
 from collections import defaultdict
 from pathlib import Path
 
@@ -15,10 +15,12 @@ from rarft.rewards.explain_correction import ExplainCorrection
 
 
 def main() -> None:
-    """Print share and mean of the bonus, overall and by difficulty, for both baselines."""
+    """Print the fraction of queries with a bonus and its mean, overall and by difficulty, for both baselines."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, metavar="RIQ_JSONL")
     samples = [
         sample
-        for sample in iterate_samples(Path(sys.argv[1]))
+        for sample in iterate_samples(parser.parse_args().data)
         if sample.task_type == "refusable" and sample.reference_queries
     ]
     store = ReferenceStore.empty(default_encoder())
@@ -33,11 +35,12 @@ def main() -> None:
         )
         for sample, score in zip(samples, scores, strict=True):
             bonuses["all"].append(score - 1)
-            bonuses[sample.difficulty or "unlabelled"].append(score - 1)
+            bonuses[sample.difficulty or "unlabeled"].append(score - 1)
         for group, values in bonuses.items():
-            earn = sum(value > 0 for value in values) / len(values)
+            rate = sum(value > 0 for value in values) / len(values)
             mean = sum(values) / len(values)
-            print(f"baseline {baseline:<6} {group:<10} {len(values):>6} queries {earn:6.1%} earn, mean {mean:.3f}")
+            label = f"baseline {baseline:<6} {group:<10} {len(values):>6} queries"
+            print(f"{label}, {rate:6.1%} with a bonus, mean {mean:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,40 @@
+"""Commands on the cluster and on this machine: cancel, doctor."""
+
+import argparse
+
+from rarft.cli.parser import Commands
+from rarft.cli.types import non_negative_int
+
+
+def _cancel(options: argparse.Namespace) -> None:
+    from rarft import steps
+
+    namespace = steps.cancel(options.job, options.namespace)
+    print(f"job {options.job} in namespace {namespace}: deleted; its pods save a checkpoint before they end")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from rarft import steps
+    from rarft.errors import CheckFailedError
+
+    names = ("data", "out", "gpus", "cluster", "namespace", "image", "queue")
+    table, failed = steps.doctor(**{name: getattr(options, name) for name in names})
+    print(table)
+    if failed:
+        raise CheckFailedError(f"failed checks: {', '.join(failed)}")
+
+
+def add_cluster_commands(commands: Commands) -> None:
+    """Add the commands on the cluster."""
+    parser = commands.add("cancel", _cancel, "Cancel a training job on the cluster.")
+    parser.add_argument("job", help="Name of the job; for a pipeline run, rarft-RUN_ID.")
+    parser.add_argument("--namespace", help="Namespace of the job (default: current namespace).")
+
+    parser = commands.add("doctor", _doctor, "Check what would fail later; exit with 1 if a check fails.")
+    parser.add_argument("--data", help="Annotations or validated data that should be readable.")
+    parser.add_argument("--out", help="Folder or s3:// URI that should be writable.")
+    parser.add_argument("--gpus", type=non_negative_int, help="Number of GPUs that this machine should have.")
+    parser.add_argument("--cluster", action="store_true", help="Check the cluster, too.")
+    parser.add_argument("--namespace", help="Namespace on the cluster (default: current namespace).")
+    parser.add_argument("--image", help="Image of the job.")
+    parser.add_argument("--queue", help="Kueue's local queue of the job.")

@@ -1,0 +1,103 @@
+"""Commands that make and check data: make-dataset, validate, embed."""
+
+import argparse
+
+from rarft.cli.parser import Commands
+from rarft.cli.types import fraction, non_negative_int, quarantine_limit, seconds
+
+
+def _make_dataset(options: argparse.Namespace) -> None:
+    from rarft import steps
+
+    videos = {"train": options.train, "dev": options.dev, "eval": options.eval}
+    for path in steps.make_dataset(options.out, videos, options.seed):
+        print(path)
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from rarft import steps
+
+    report = steps.validate(
+        options.annotations,
+        options.out,
+        options.video_root,
+        tolerance=options.tolerance,
+        probe_videos=not options.no_probe_videos,
+        video_cache=options.video_cache,
+        without_repairs=options.no_repair,
+        split=options.split,
+        seed=options.seed,
+        exclude_videos_from=options.exclude_videos_from,
+    )
+    print(steps.format_validation(report))
+    print(f"report: {options.out}/report.html")
+    steps.check_quarantine(report["counts"], "0" if options.strict else options.max_quarantine)
+
+
+def _embed(options: argparse.Namespace) -> None:
+    from rarft import steps
+
+    steps.embed(options.data, options.out, options.encoder)
+
+
+def _add_make_dataset(commands: Commands) -> None:
+    parser = commands.add("make-dataset", _make_dataset, "Render a synthetic RIQ dataset with its videos.")
+    parser.add_argument("--out", required=True, help="Folder for {train,dev,eval}.json and videos/.")
+    parser.add_argument(
+        "--train", type=non_negative_int, default=300, help="Videos of the training split (default: 300)."
+    )
+    parser.add_argument(
+        "--dev", type=non_negative_int, default=0, help="Videos of the development split (default: 0)."
+    )
+    parser.add_argument(
+        "--eval", type=non_negative_int, default=60, help="Videos of the held-out split (default: 60)."
+    )
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="Random seed (default: 0).")
+
+
+def _add_validate(commands: Commands) -> None:
+    parser = commands.add("validate", _validate, "Check and repair RIQ annotations without losing a query.")
+    parser.add_argument("annotations", help="JSON list or JSON Lines, plain or gzipped.")
+    parser.add_argument("--out", required=True, help="Folder for riq.jsonl, quarantine.jsonl and the reports.")
+    parser.add_argument("--video-root", help="Folder of the videos (default: same folder as the annotations).")
+    parser.add_argument(
+        "--tolerance",
+        type=seconds,
+        default=1.0,
+        help="Seconds by which a segment may exceed its video and be clamped (default: 1.0).",
+    )
+    parser.add_argument("--no-probe-videos", action="store_true", help="Do not open the videos.")
+    parser.add_argument("--video-cache", help="Cache of video metadata (default: in the user's cache folder).")
+    parser.add_argument(
+        "--no-repair",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Repair to turn off (docs/checks.md); repeatable.",
+    )
+    parser.add_argument("--split", type=fraction, help="Fraction of the queries for training, split by video.")
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="Random seed for the split (default: 0).")
+    parser.add_argument(
+        "--exclude-videos-from", metavar="ANNOTATIONS", help="Annotations whose videos must not occur in these."
+    )
+    parser.add_argument(
+        "--max-quarantine",
+        type=quarantine_limit,
+        metavar="LIMIT",
+        help="Exit with 1 if more queries are quarantined, such as 5%% or 120.",
+    )
+    parser.add_argument("--strict", action="store_true", help="Exit with 1 if any query is quarantined.")
+
+
+def _add_embed(commands: Commands) -> None:
+    parser = commands.add("embed", _embed, "Encode the reference queries of validated data.")
+    parser.add_argument("data", help="riq.jsonl or its folder.")
+    parser.add_argument("--out", required=True, help="Folder for embeddings.safetensors and index.json.")
+    parser.add_argument("--encoder", help="SentenceTransformer name or folder (default: all-MiniLM-L6-v2).")
+
+
+def add_data_commands(commands: Commands) -> None:
+    """Add the commands that make and check data."""
+    _add_make_dataset(commands)
+    _add_validate(commands)
+    _add_embed(commands)

@@ -1,0 +1,110 @@
+"""Commands on the whole pipeline: run, compile, submit. The only module of `rarft` that imports `pipelines`."""
+
+import argparse
+import logging
+
+from rarft.cli.parser import Commands, spell_flags
+
+logger = logging.getLogger(__name__)
+
+
+def _run(options: argparse.Namespace) -> None:
+    logger.info("checking options")
+    from pipelines.local import LocalRun, run
+
+    run(
+        LocalRun(
+            annotations=options.annotations,
+            out=options.out,
+            video_root=options.video_root,
+            eval_annotations=options.eval_annotations,
+            preset=options.preset,
+            training_flags=spell_flags(options.training_flags, "_"),
+            assignments=options.parameter,
+            runner=options.runner,
+            network=options.docker_network,
+            gpus=options.gpus,
+            scratch=options.work_dir,
+        )
+    )
+
+
+def _compile(options: argparse.Namespace) -> None:
+    from pipelines.compile import compile_pipeline
+
+    compile_pipeline(options.out, options.profile)
+    print(options.out)
+
+
+def _submit(options: argparse.Namespace) -> None:
+    from pipelines.submit import submit
+
+    names = ("pipeline", "profile", "experiment", "name", "namespace", "pipeline_root")
+    print(submit(options.endpoint, options.parameter, **{name: getattr(options, name) for name in names}))
+
+
+def _add_parameter(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="Pipeline parameter; @FILE for the content of a file; repeatable.",
+    )
+
+
+def _profiles() -> str:
+    from pipelines.profiles import DEFAULT_PROFILE, PROFILES
+
+    return f"Compile-time profile: {', '.join(PROFILES)} (default: {DEFAULT_PROFILE})."
+
+
+def _add_run(commands: Commands) -> None:
+    parser = commands.add(
+        "run", _run, "Run the whole pipeline on this machine. Flags of `rarft train` may follow `--`."
+    )
+    parser.add_argument("--annotations", required=True, help="Training annotations in the RIQ format.")
+    parser.add_argument("--video-root", help="Folder of the videos (default: same folder as the annotations).")
+    parser.add_argument("--eval-annotations", help="Held-out annotations (default: evaluate in-sample).")
+    parser.add_argument("--out", required=True, help="Folder or s3:// URI for all output.")
+    parser.add_argument("--preset", help="Training preset (default: tiny).")
+    parser.add_argument(
+        "--runner", choices=["subprocess", "docker"], default="subprocess", help="How steps run (default: subprocess)."
+    )
+    parser.add_argument("--docker-network", metavar="NETWORK", help="Network that containers join, such as host.")
+    parser.add_argument("--gpus", action="store_true", help="Give the machine's GPUs to containers.")
+    parser.add_argument(
+        "--work-dir", help="Local work folder if --out is in a store (default: in the user's cache folder)."
+    )
+    _add_parameter(parser)
+    parser.add_argument("training_flags", nargs="*", metavar="-- TRAINING FLAGS", help="Flags of `rarft train`.")
+
+
+def _add_compile(commands: Commands) -> None:
+    from pipelines.profiles import DEFAULT_PROFILE
+
+    parser = commands.add("compile", _compile, "Compile the Kubeflow pipeline to YAML.")
+    parser.add_argument("--out", required=True, help="File to write.")
+    parser.add_argument("--profile", default=DEFAULT_PROFILE, help=_profiles())
+
+
+def _add_submit(commands: Commands) -> None:
+    parser = commands.add("submit", _submit, "Start a run of the pipeline on a Kubeflow endpoint.")
+    parser.add_argument(
+        "--endpoint", required=True, help="URL of the Kubeflow Pipelines API; set KFP_TOKEN to its token."
+    )
+    parser.add_argument("--pipeline", metavar="FILE", help="Compiled pipeline (default: compile it).")
+    parser.add_argument("--profile", help=_profiles())
+    parser.add_argument("--experiment", default="rarft", help="Experiment to add the run to (default: rarft).")
+    parser.add_argument("--name", help="Name of the run (default: timestamped).")
+    parser.add_argument("--namespace", help="Namespace of the run, in multi-user mode.")
+    parser.add_argument("--pipeline-root", metavar="URI", help="Root of the artifacts (default: endpoint default).")
+    _add_parameter(parser)
+
+
+def add_pipeline_commands(commands: Commands) -> None:
+    """Add the commands on the whole pipeline."""
+    _add_run(commands)
+    _add_compile(commands)
+    _add_submit(commands)

@@ -1,0 +1,109 @@
+"""Checks of the cluster: permissions, training operator, quota, queue, image. Each returns what it found."""
+
+from collections.abc import Callable
+from typing import Any
+
+from kubernetes import client
+from kubernetes.utils.quantity import parse_quantity
+
+from rarft.cluster.client import api_message, call_with_retry
+from rarft.cluster.pytorchjob import GROUP, PLURAL, VERSION
+from rarft.errors import InputError
+
+# (verb, API group, resource, subresource) of each call that the launcher makes; its Role grants the same.
+PERMISSIONS = (
+    *((verb, GROUP, PLURAL, "") for verb in ("create", "delete", "get", "patch")),
+    ("list", "", "pods", ""),
+    ("watch", "", "pods", ""),
+    ("list", "", "events", ""),
+    ("get", "", "pods", "log"),
+)
+_TIMEOUT_S = 5.0
+
+
+def _call(action: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Make an API call with a short timeout.
+
+    Raises:
+        InputError: The API server rejects the call or cannot be reached.
+    """
+    try:
+        return call_with_retry(action, call, *arguments, timeout_s=_TIMEOUT_S, **options)
+    except client.ApiException as error:
+        raise InputError(f"{action}: {error.status} {api_message(error)}") from error
+
+
+class ClusterChecks:
+    """Checks of one namespace; each raises `InputError` if something is wrong."""
+
+    def __init__(self, api: client.ApiClient, namespace: str) -> None:
+        """
+        Args:
+            api: Client of the cluster.
+            namespace: Namespace of the job.
+        """
+        self._core, self._objects = client.CoreV1Api(api), client.CustomObjectsApi(api)
+        self._reviews, self._namespace = client.AuthorizationV1Api(api), namespace
+
+    def permissions(self) -> str:
+        """Check that this account may make all calls of the launcher."""
+        missing = [
+            f"{verb} {resource}{f'/{subresource}' if subresource else ''}"
+            for verb, group, resource, subresource in PERMISSIONS
+            if not self._is_allowed(verb, group, resource, subresource)
+        ]
+        if missing:
+            raise InputError(
+                f"in {self._namespace} this account may not {', '.join(missing)}; kubectl apply -k k8s/base"
+            )
+        return f"in {self._namespace} all that the launcher needs"
+
+    def _is_allowed(self, verb: str, group: str, resource: str, subresource: str) -> bool:
+        attributes = client.V1ResourceAttributes(
+            namespace=self._namespace, verb=verb, group=group, resource=resource, subresource=subresource or None
+        )
+        review = client.V1SelfSubjectAccessReview(
+            spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
+        )
+        reviewed = _call("check permissions", self._reviews.create_self_subject_access_review, review)
+        return bool(reviewed.status.allowed)
+
+    def operator(self) -> str:
+        """Check that the cluster has PyTorchJobs."""
+        get = self._objects.get_namespaced_custom_object
+        try:
+            _call("get PyTorchJobs", get, GROUP, VERSION, self._namespace, PLURAL, "none")
+        except InputError as error:
+            if '"none" not found' not in str(error):  # else the kind exists, without a job of that name
+                raise InputError(f"{error}; is the training operator installed?") from error
+        return "installed"
+
+    def quota(self) -> str:
+        """Check that no quota is exhausted."""
+        quotas = _call("get quotas", self._core.list_namespaced_resource_quota, self._namespace)
+        used = {
+            name: ((quota.status.used or {}).get(name, "0"), hard)
+            for quota in quotas.items
+            for name, hard in (quota.status.hard or {}).items()
+        }
+        exhausted = [name for name, (now, hard) in used.items() if parse_quantity(now) >= parse_quantity(hard)]
+        if exhausted:
+            amounts = ", ".join(f"{name} {used[name][0]} of {used[name][1]}" for name in exhausted)
+            raise InputError(f"quota exhausted: {amounts}; request more")
+        return ", ".join(f"{name} {now} of {hard}" for name, (now, hard) in used.items()) or "none"
+
+    def queue(self, name: str) -> str:
+        """Check that Kueue's local queue of this name is active."""
+        get = self._objects.get_namespaced_custom_object
+        queue = _call("get queue", get, "kueue.x-k8s.io", "v1beta1", self._namespace, "localqueues", name)
+        status = queue.get("status", {})
+        for condition in status.get("conditions", []):
+            if condition["type"] == "Active" and condition["status"] == "False":
+                raise InputError(f"{name} is not active: {condition.get('message', '')}")
+        return f"{name}: {status.get('pendingWorkloads', 0)} pending, {status.get('admittedWorkloads', 0)} admitted"
+
+    def image(self, name: str) -> str:
+        """Return on how many nodes an image is present."""
+        nodes = _call("get nodes", self._core.list_node).items
+        present = [node for node in nodes if any(name in (image.names or []) for image in node.status.images or [])]
+        return f"{name}: on {len(present)} of {len(nodes)} nodes; the others pull it"

@@ -1,0 +1,76 @@
+"""Checks of this machine: installed versions, GPUs, disk, data, output folder. Each returns what it found."""
+
+import importlib.metadata
+import shutil
+import sys
+from pathlib import Path
+
+from rarft.errors import InputError
+from rarft.storage.files import existing_file
+from rarft.storage.location import LocalFolder, parse_location
+from rarft.storage.s3 import object_version
+
+_PACKAGES = ("torch", "transformers", "trl", "deepspeed", "flash-attn", "vllm", "kfp")
+_MIN_DISK = 50e9  # bytes: checkpoints that wait for their upload, and a model of 7 billion parameters
+
+
+def versions() -> str:
+    """Return the versions of Python and of the packages that training uses."""
+    found = []
+    for name in _PACKAGES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return f"python {sys.version.split()[0]}, {', '.join(found) or 'no torch: validation only'}"
+
+
+def gpus(required: int | None) -> str:
+    """Return the number and names of the GPUs.
+
+    Raises:
+        InputError: There are fewer than required.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    if required and count < required:
+        raise InputError(f"{count} of {required} visible to torch {torch.__version__}; is the driver mounted?")
+    names = ", ".join(sorted({torch.cuda.get_device_name(index) for index in range(count)}))
+    return f"{count} {names}" if count else "none: only the tiny model trains on a CPU"
+
+
+def disk() -> str:
+    """Return the free disk space of the working directory.
+
+    Raises:
+        InputError: It is too little for a 7B run.
+    """
+    free = shutil.disk_usage(Path.cwd()).free
+    if free < _MIN_DISK:
+        raise InputError(
+            f"{free / 1e9:.0f} GB free in {Path.cwd()}; a 7B run that works here needs {_MIN_DISK / 1e9:.0f} GB"
+        )
+    return f"{free / 1e9:.0f} GB free in {Path.cwd()}"
+
+
+def data(uri: str) -> str:
+    """Return the size of a file.
+
+    Raises:
+        InputError: It does not exist or cannot be read.
+    """
+    location = parse_location(uri)
+    if isinstance(location, LocalFolder):
+        return f"{uri}: {existing_file(uri).stat().st_size} bytes"
+    return f"{uri}: {object_version(uri).split()[0]} bytes"
+
+
+def out(uri: str) -> str:
+    """Create an output folder and return that it is writable.
+
+    Raises:
+        InputError: It is not.
+    """
+    parse_location(uri).make()
+    return f"{uri}: writable"

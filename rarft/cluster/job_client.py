@@ -1,0 +1,189 @@
+"""API calls about one PyTorchJob: the job itself, its pods, their logs and events."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kubernetes import client, watch
+
+from rarft.cluster.client import api_message, call_with_retry
+from rarft.cluster.pod_spec import CONTAINER, JOB_LABEL
+from rarft.cluster.pytorchjob import GROUP, PLURAL, VERSION
+from rarft.errors import InputError
+
+_OUTAGE_TIMEOUT_S = 24 * 3600.0  # the API may be down while a job runs: the pipeline step has its own time limit
+_LOG_TIMEOUT_S = 10.0  # the log of a lost node must not delay the report of its failure
+_MAX_LOG_LINES = 400
+_MAX_EVENTS = 500
+
+
+class JobClient:
+    """Calls about the job of one name; all of them raise `PermissionDeniedError` if a permission is missing."""
+
+    def __init__(self, api: client.ApiClient, namespace: str, name: str) -> None:
+        """
+        Args:
+            api: Client of the cluster.
+            namespace: Namespace of the job.
+            name: Name of the job.
+        """
+        self.namespace, self.name = namespace, name
+        self._jobs, self._core = client.CustomObjectsApi(api), client.CoreV1Api(api)
+        self._resource: dict[str, Any] = {
+            "group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL
+        }  # fmt: skip
+        self._pods: dict[str, Any] = {"namespace": namespace, "label_selector": f"{JOB_LABEL}={name}"}
+
+    def create(self, manifest: dict[str, Any], should_retry: Callable[[], bool]) -> bool:
+        """Create the job; returns False if one of that name exists.
+
+        Raises:
+            InputError: The API server rejects the manifest.
+        """
+        try:
+            call_with_retry(
+                f"create job {self.name}",
+                self._jobs.create_namespaced_custom_object,
+                **self._resource,
+                body=manifest,
+                field_validation="Strict",
+                should_retry=should_retry,
+            )
+        except client.ApiException as error:
+            if error.status == 409:
+                return False
+            if error.status in (400, 404, 422):
+                hint = "is the training operator installed?" if error.status == 404 else "check the job's settings"
+                raise InputError(f"create job {self.name}: {api_message(error)}; {hint}") from error
+            raise
+        return True
+
+    def get(self) -> dict[str, Any] | None:
+        """Return the job; None if it does not exist."""
+        try:
+            job: dict[str, Any] = call_with_retry(
+                f"get job {self.name}",
+                self._jobs.get_namespaced_custom_object,
+                **self._resource,
+                name=self.name,
+                timeout_s=_OUTAGE_TIMEOUT_S,
+            )
+        except client.ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+        return job
+
+    def names(self) -> list[str]:
+        """Return the names of all jobs in the namespace."""
+        listed = call_with_retry("list jobs", self._jobs.list_namespaced_custom_object, **self._resource)
+        return sorted(job["metadata"]["name"] for job in listed["items"])
+
+    def resume(self) -> None:
+        """Clear the job's `suspend` field; does nothing if the job does not exist."""
+        try:
+            call_with_retry(
+                f"resume job {self.name}",
+                self._jobs.patch_namespaced_custom_object,
+                **self._resource,
+                name=self.name,
+                body={"spec": {"runPolicy": {"suspend": False}}},
+            )
+        except client.ApiException as error:
+            if error.status != 404:
+                raise
+
+    def delete(self, propagation: str = "Background") -> bool:
+        """Delete the job; returns False if it does not exist.
+
+        Args:
+            propagation: Kubernetes' propagation policy: `Foreground` keeps the job until its pods are gone.
+        """
+        try:
+            call_with_retry(
+                f"delete job {self.name}",
+                self._jobs.delete_namespaced_custom_object,
+                **self._resource,
+                name=self.name,
+                propagation_policy=propagation,
+            )
+        except client.ApiException as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
+    def try_delete(self) -> None:
+        """Send one request to delete the job.
+
+        Raises:
+            ApiException: The API server rejects it.
+            HTTPError, OSError: The API server cannot be reached.
+        """
+        self._jobs.delete_namespaced_custom_object(
+            **self._resource, name=self.name, propagation_policy="Background", _request_timeout=5
+        )
+
+    def pods(self) -> tuple[list[Any], str]:
+        """Return the job's pods, and the resource version to watch them from."""
+        listed = call_with_retry(
+            f"list pods of job {self.name}",
+            self._core.list_namespaced_pod,
+            **self._pods,
+            timeout_s=_OUTAGE_TIMEOUT_S,
+        )
+        return list(listed.items), str(listed.metadata.resource_version)
+
+    def watch_pods(self, version: str | None, timeout_s: float) -> Iterator[Any]:
+        """Yield a pod whenever one changes after a resource version; not retried.
+
+        Args:
+            version: Resource version of the last change that is known; None for the current one.
+            timeout_s: Seconds after which the watch ends.
+
+        Raises:
+            ApiException: The API server rejects the call, such as a version that is too old.
+            HTTPError, OSError: The connection breaks.
+        """
+        events = watch.Watch().stream(
+            self._core.list_namespaced_pod,
+            **self._pods,
+            resource_version=version,
+            timeout_seconds=timeout_s,
+            _request_timeout=(10, timeout_s + 10),
+        )
+        return (event["object"] for event in events)
+
+    def warnings(self) -> list[Any]:
+        """Return warning events of the namespace."""
+        listed = call_with_retry(
+            f"list events of job {self.name}",
+            self._core.list_namespaced_event,
+            self.namespace,
+            field_selector="type=Warning",
+            limit=_MAX_EVENTS,
+            timeout_s=_OUTAGE_TIMEOUT_S,
+        )
+        return list(listed.items)
+
+    def log_lines(self, pod: str, previous: bool) -> list[str]:
+        """Return the last lines of a container's log, or a line that explains why it cannot be read.
+
+        Args:
+            pod: Name of the pod.
+            previous: Whether to read the log of the container's previous run.
+        """
+        try:
+            log = call_with_retry(
+                f"read log of {pod}",
+                self._core.read_namespaced_pod_log,
+                pod,
+                self.namespace,
+                container=CONTAINER,
+                tail_lines=_MAX_LOG_LINES,
+                previous=previous,
+                timeout_s=_LOG_TIMEOUT_S,
+            )
+        except (client.ApiException, InputError) as error:
+            reason = api_message(error) if isinstance(error, client.ApiException) else str(error)
+            return [f"(its log cannot be read: {reason})"]
+        return str(log).splitlines()

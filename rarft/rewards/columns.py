@@ -1,0 +1,88 @@
+"""The list of rewards, the columns that they read, and the terms that they log."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rarft.annotations.schema import Sample
+
+RewardFunction = Callable[..., list[Any]]
+LogMetric = Callable[[str, float], None]
+LogExtra = Callable[[str, list[Any]], None]
+
+DEFAULT_REWARDS = ("format", "refuse_iou", "explain_correction")
+BUILT_IN_REWARDS = (*DEFAULT_REWARDS, "explain_correction_contrastive")
+
+# Terms that rewards log, as `reward/term`.
+REFUSE_IOU_TERMS = ("refuse_iou/iou", "refuse_iou/start_accuracy", "refuse_iou/end_accuracy")
+REFUSAL_SCORE = "explain_correction/refusal_score"
+BEST_SIMILARITY = "explain_correction/best_similarity"
+CORRECTION_BONUS = "explain_correction/correction_bonus"
+CONTRASTIVE_EXPLAIN = "explain_correction_contrastive/explain"
+CONTRASTIVE_CORRECTION = "explain_correction_contrastive/correction"
+
+
+def reward_columns(sample: Sample) -> dict[str, Any]:
+    """Return what rewards read of a sample, by column name."""
+    return {
+        "task_type": sample.task_type,
+        "solution": sample.segment,
+        "durations": sample.duration,
+        "query": sample.query,
+        "reference_queries": sample.reference_queries,
+        "gt_answers": sample.gt_answer,
+        "contrast_answers": sample.contrast_answer,
+    }
+
+
+def apply_reward(
+    reward: RewardFunction,
+    samples: Sequence[Sample],
+    completions: Sequence[str],
+    log_metric: LogMetric = lambda name, value: None,
+    log_extra: LogExtra = lambda name, values: None,
+) -> list[float | None]:
+    """Call a reward outside of training, with the arguments that TRL passes.
+
+    Args:
+        reward: Reward function.
+        samples: Sample of each completion, at least one.
+        completions: Completions.
+        log_metric: Receives the mean of each term.
+        log_extra: Receives the values of each term.
+
+    Returns:
+        The reward of each completion; None where it does not apply.
+    """
+    rows = [reward_columns(sample) for sample in samples]
+    return reward(
+        prompts=[sample.query for sample in samples],
+        completions=list(completions),
+        completion_ids=[[] for _ in samples],
+        log_metric=log_metric,
+        log_extra=log_extra,
+        trainer_state=None,
+        **{name: [row[name] for row in rows] for name in rows[0]},
+    )
+
+
+def log_term(
+    name: str, values: Sequence[float | None], log_metric: LogMetric | None, log_extra: LogExtra | None
+) -> None:
+    """Log a term of a reward: its mean as a metric, its values as a column of the table of completions.
+
+    Args:
+        name: Name of the term, as `reward/term`.
+        values: Value for each completion; None where the term does not apply.
+        log_metric: TRL's function; None outside of training.
+        log_extra: TRL's function; None outside of training.
+    """
+    known = [value for value in values if value is not None]
+    if log_metric is not None and known:
+        log_metric(name, sum(known) / len(known))
+    if log_extra is not None:
+        log_extra(name, list(values))
+
+
+def completion_text(completion: str | list[dict[str, Any]]) -> str:
+    """Return a plain completion as it is, and of a conversation the content of its last turn."""
+    return completion if isinstance(completion, str) else str(completion[-1]["content"])
