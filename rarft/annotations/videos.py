@@ -14,7 +14,7 @@ from rarft.storage.hashing import hash_text
 from rarft.storage.location import Location, S3Folder
 from rarft.storage.s3 import is_object_uri, list_objects
 from rarft.storage.sqlite_cache import SqliteCache, user_cache
-from rarft.video.probe import VIDEO_SUFFIXES, VideoError, VideoInfo, probe
+from rarft.video.reader import VIDEO_SUFFIXES, VideoError, VideoInfo, probe
 
 _THREADS = min(16, 4 * (os.cpu_count() or 1))  # probing mostly waits for the disk
 _BATCH = 512  # items whose videos are probed together

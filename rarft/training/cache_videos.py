@@ -11,7 +11,7 @@ from rarft.progress import progress
 from rarft.segments import Segment
 from rarft.training import config as configuration
 from rarft.video.cache import FrameCache
-from rarft.video.probe import VideoError
+from rarft.video.reader import VideoError
 
 
 def _videos(settings: dict[str, Any]) -> list[tuple[str, Segment | None]]:

@@ -42,7 +42,7 @@ from rarft.training.console import completions_block
 from rarft.training.divergence import StepGuard, check_weights
 from rarft.training.skipped_videos import SkippedVideos
 from rarft.training.stopwatch import Stopwatch
-from rarft.video.probe import VideoError
+from rarft.video.reader import VideoError
 
 # The private methods of trl 1.16 that are overridden, and the parameters that we rely on.
 OVERRIDDEN_METHODS = {

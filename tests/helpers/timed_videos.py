@@ -67,7 +67,7 @@ class TimedVideo:
 
     def frame_at(self, seconds: float) -> float:
         """Return the presentation time of the frame that is shown at a time."""
-        return max((time for time in self.times if time <= seconds + 1e-3), default=self.times[0])
+        return max((time for time in self.times if time <= seconds + 1e-6), default=self.times[0])
 
 
 def write(
@@ -201,7 +201,7 @@ def _with_gap(count: int = _FRAMES) -> list[int]:
 
 
 # Name of a kind: (suffix, ticks, arguments of `write`). The rate is constant where the ticks are.
-_KINDS: dict[str, tuple[str, list[int], dict[str, Any]]] = {
+_FORMS: dict[str, tuple[str, list[int], dict[str, Any]]] = {
     "b-frames": (".mp4", _steady(), {"options": _H264}),
     "variable": (".mp4", _varying(96), {"options": _H264, "time_base": Fraction(1, 1000)}),
     "variable-mkv": (".mkv", _varying(96), {"options": _NO_B_FRAMES, "time_base": Fraction(1, 1000)}),
@@ -246,10 +246,13 @@ _KINDS: dict[str, tuple[str, list[int], dict[str, Any]]] = {
 }  # fmt: skip
 
 
+KINDS = [*_FORMS, "edit-list", "edit-list-joined", "edit-list-delayed"]
+
+
 def make_videos(folder: Path) -> list[TimedVideo]:
     """Write a video of each kind."""
     videos = []
-    for kind, (suffix, ticks, arguments) in _KINDS.items():
+    for kind, (suffix, ticks, arguments) in _FORMS.items():
         path = folder / f"{kind}{suffix}"
         arguments = {"time_base": _TICKS, **arguments}
         write(path, ticks, **arguments)
@@ -259,21 +262,23 @@ def make_videos(folder: Path) -> list[TimedVideo]:
         videos.append(TimedVideo(kind, str(path), times, times[-1] + (gaps[0] if constant else 0), constant))
     return [
         *videos,
-        _edited(folder, "edit-list", [(1.4, 3.0)]),
-        _edited(folder, "edit-list-joined", [(0.4, 1.2), (3.2, 2.0)]),
-        _edited(folder, "edit-list-delayed", [(-1, 600.0), (0.0, 3.2)]),
+        _edited(folder, "edit-list", [(1.4, 3.0)], _H264),
+        # FFmpeg presents a frame too late after a join where there are B-frames.
+        _edited(folder, "edit-list-joined", [(0.4, 1.2), (3.2, 2.0)], _NO_B_FRAMES),
+        _edited(folder, "edit-list-delayed", [(-1, 600.0), (0.0, 3.2)], _H264),
     ]
 
 
-def _edited(folder: Path, kind: str, edits: Sequence[tuple[float, float]]) -> TimedVideo:
+def _edited(folder: Path, kind: str, edits: Sequence[tuple[float, float]], options: dict[str, str]) -> TimedVideo:
     """Write a video that an edit list presents parts of, as a cut without encoding does."""
     path = folder / f"{kind}.mp4"
+    parts = [range(round(start * _RATE), round((start + seconds) * _RATE)) for start, seconds in edits if start >= 0]
+    presented = [tick for part in parts for tick in part]
     stated = dict.fromkeys(range(160), 30_000)  # milliseconds; no reader may return a frame outside the parts
-    presented = [
-        round(start * _RATE) + offset for start, seconds in edits if start >= 0 for offset in range(round(seconds * _RATE))
-    ]
     stated |= {tick: index * 1000 // _RATE for index, tick in enumerate(presented)}
-    # The edit list starts where the first frame is presented: two frames after the first is decoded.
-    write(path, range(160), time_base=_TICKS, options={**_H264, "sc_threshold": "0"}, state=stated.__getitem__)
-    set_edit_list(path, [(start + 2 / _RATE if start >= 0 else start, seconds) for start, seconds in edits])
-    return TimedVideo(kind, str(path), tuple(index / _RATE for index in range(len(presented))), len(presented) / _RATE, True)
+    write(path, range(160), time_base=_TICKS, options={**options, "sc_threshold": "0"}, state=stated.__getitem__)
+    # The first frame is presented when the B-frames that precede it in the file could be.
+    delay = int(options["bf"]) / _RATE
+    set_edit_list(path, [(start + delay if start >= 0 else start, seconds) for start, seconds in edits])
+    times = tuple(index / _RATE for index in range(len(presented)))
+    return TimedVideo(kind, str(path), times, len(presented) / _RATE, True)

@@ -11,7 +11,7 @@ from rarft.synthetic.dataset import FPS, SIZE
 from rarft.synthetic.pretrain.scenes import PROMPT_CONFIG
 from rarft.training.config import frame_sampling, parse
 from rarft.video.decode import MAX_FRAME_PIXELS, FrameSampling, frame_size, read_frames
-from rarft.video.probe import VideoError, probe
+from rarft.video.reader import VideoError, probe
 
 SAMPLING = FrameSampling(total_pixels=64 * 56 * 56, min_frame_pixels=56 * 56)
 
