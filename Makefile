@@ -1,48 +1,62 @@
-# `make demo` and `make test` make the environment in .venv first; nothing else is needed but Python 3.11 and make.
+# Requirements: Python 3.11 or later, and make. Each target creates the environment that it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LINT := .venv-lint
 DEMO := out/demo
 
-# Two threads a process: more is slower on a model of a million parameters.
+# Two threads per process: more are slower for a model of a million parameters.
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-fast lint pipeline manifests locks clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint format generate locks clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
 $(VENV)/installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.11 ...")'
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is required; select one with: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV): about 7 GB, some minutes the first time"
+	@echo "installing into $(VENV): about 7 GB, a few minutes the first time"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/installed  ## the whole pipeline on a synthetic data set
-	$(BIN)/rarft make-dataset --out $(DEMO)/sample --train 128 --eval 60
-	$(BIN)/rarft run --preset tiny --annotations $(DEMO)/sample/train.json --eval-annotations $(DEMO)/sample/eval.json --out $(DEMO) -p also_evaluate=tiny-truthful -- --resume_from_checkpoint none
+$(LINT)/installed: pyproject.toml
+	$(PYTHON) -m venv $(LINT)
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["lint"], sep="\n")' > $(LINT)/requirements.txt
+	$(LINT)/bin/python -m pip install --quiet --disable-pip-version-check -r $(LINT)/requirements.txt
+	touch $@
 
-test: $(VENV)/installed  ## two files at a time, each with one thread
+demo: $(VENV)/installed  ## run the whole pipeline on a synthetic dataset: about 3 minutes
+	$(BIN)/rarft make-dataset --out $(DEMO)/dataset --train 128 --eval 60
+	$(BIN)/rarft run --preset tiny --annotations $(DEMO)/dataset/train.json --eval-annotations $(DEMO)/dataset/eval.json --out $(DEMO) -p compare=tiny-truthful -- --resume_from_checkpoint none
+
+test: $(VENV)/installed  ## run all tests except the long ones: about 12 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-fast: $(VENV)/installed  ## unit tests: nothing is trained and no other process is started
+test-fast: $(VENV)/installed  ## run the unit tests, which train nothing: about a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
 
-lint: $(VENV)/installed
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+lint: $(LINT)/installed  ## check style and types in a small environment
+	$(LINT)/bin/ruff check .
+	$(LINT)/bin/ruff format --check .
+	$(LINT)/bin/mypy
 
-pipeline: $(VENV)/installed  ## compile the pipeline after a change
+format: $(LINT)/installed  ## fix style
+	$(LINT)/bin/ruff check --fix .
+	$(LINT)/bin/ruff format .
+
+generate: $(VENV)/installed  ## regenerate docs/checks.md, pipelines/rarft.yaml and k8s/
+	$(BIN)/python -m rarft.annotations.findings > $(VENV)/checks.md && mv $(VENV)/checks.md docs/checks.md
 	$(BIN)/rarft compile --out pipelines/rarft.yaml
-
-manifests: $(VENV)/installed  ## render k8s/ after a change
 	$(BIN)/python -m rarft.cluster.manifests
 
-# Images install what the tests ran with: versions of .venv, resolved for the image's Python.
+# Images install the versions that the tests ran with, resolved for the Python of each image.
 LOCK = $(BIN)/python -m uv pip compile pyproject.toml --quiet --no-header --no-annotate \
 	--python-platform x86_64-manylinux_2_28
 CUDA = $(shell $(BIN)/python -m pip freeze --exclude-editable | grep -oE '^(nvidia|cuda)[-a-z0-9]*|^triton')
-locks: $(VENV)/installed  ## pin the images' packages after a change of pyproject.toml
+locks: $(VENV)/installed  ## pin the packages of the images, after a change of pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/python -m pip freeze --exclude-editable > $(VENV)/tested.txt
 	$(LOCK) -c $(VENV)/tested.txt --python-version 3.11 --extra pipeline -o docker/locks/validate.txt
@@ -50,5 +64,5 @@ locks: $(VENV)/installed  ## pin the images' packages after a change of pyprojec
 	$(LOCK) -c $(VENV)/tested.txt --python-version 3.12 --extra all -o docker/locks/train.txt
 	$(LOCK) --python-version 3.12 --extra vllm -o docker/locks/vllm.txt
 
-clean:
-	rm -rf $(VENV) out
+clean:  ## remove environments and outputs
+	rm -rf $(VENV) $(LINT) out

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from rarft.cli.types import positive
+from rarft.cli.types import positive_int
 from rarft.completion import parse_completion
 from rarft.evaluation.metrics import value_at
 from rarft.rewards.columns import completion_text
@@ -154,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for data and runs")
     parser.add_argument("--seeds", type=int, choices=STUDENT_T, default=3, help="number of seeds")
-    parser.add_argument("--jobs", type=positive, default=2, help="parallel runs")
+    parser.add_argument("--jobs", type=positive_int, default=2, help="parallel runs")
     parser.add_argument("--only", default="", metavar="TEXT", help="run only variants whose name contains this text")
     options = parser.parse_args()
     variants = [variant for variant in VARIANTS if options.only in variant.name]

@@ -14,7 +14,7 @@ from typing import Any
 from s3_throughput import BUCKET, serve
 
 from rarft import steps
-from rarft.training.callbacks import CheckpointCallback
+from rarft.training.callbacks.checkpoint import CheckpointCallback
 
 
 def main() -> None:

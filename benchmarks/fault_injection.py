@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from rarft.checkpoint.local import CHECKPOINT_JSON, checkpoints_of, step_of, verified
+from rarft.checkpoint.local import CHECKPOINT_JSON, list_checkpoints, parse_step, verify_checkpoint
 from rarft.errors import EXIT_PREEMPTED
 
 SAVE_STEPS = 2
@@ -49,7 +49,7 @@ def wait_for_end(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 def is_saving(run: Path) -> bool:
     """Check whether a checkpoint is incomplete."""
-    return any(not (checkpoint / CHECKPOINT_JSON).exists() for checkpoint in checkpoints_of(run))
+    return any(not (checkpoint / CHECKPOINT_JSON).exists() for checkpoint in list_checkpoints(run))
 
 
 def wait_for_moment(
@@ -68,13 +68,13 @@ def wait_for_moment(
         A description of the moment; None if the run ended before it.
     """
     during_save = rng.random() < 0.5
-    existing = set(checkpoints_of(run))
-    newest = checkpoints_of(run)[:1]
-    remaining = 1 - step_of(newest[0]) / steps if newest else 1.0
+    existing = set(list_checkpoints(run))
+    newest = list_checkpoints(run)[:1]
+    remaining = 1 - parse_step(newest[0].name) / steps if newest else 1.0
     delay = rng.uniform(0, run_seconds * (_STARTUP_FRACTION + (1 - _STARTUP_FRACTION) * remaining))
     deadline = time.monotonic() + delay
     while process.poll() is None:
-        if during_save and any(path not in existing for path in checkpoints_of(run)) and is_saving(run):
+        if during_save and any(path not in existing for path in list_checkpoints(run)) and is_saving(run):
             time.sleep(rng.uniform(0, 0.3))
             return "during a save"
         if not during_save and time.monotonic() > deadline:
@@ -150,20 +150,20 @@ def main() -> None:
             # The run ended before the moment: delete its last checkpoints and run again.
             finished += 1
             kept = rng.randint(0, steps // SAVE_STEPS - 1)
-            for checkpoint in checkpoints_of(run)[: steps // SAVE_STEPS - kept]:
+            for checkpoint in list_checkpoints(run)[: steps // SAVE_STEPS - kept]:
                 shutil.rmtree(checkpoint)
             (run / "DONE").unlink(missing_ok=True)
             continue
         process.send_signal(number)  # the ranks exit with torchrun
         code = process.wait()
         kills += 1
-        newest = checkpoints_of(run)[:1]
+        newest = list_checkpoints(run)[:1]
         state = "no checkpoint"
         if newest:
             state = f"{newest[0].name}, {'complete' if (newest[0] / CHECKPOINT_JSON).exists() else 'incomplete'}"
         print(f"kill {kills:2d}: {options.signal} {moment}; {state}", flush=True)
         if number == signal.SIGTERM and newest:
-            verified(newest[0])
+            verify_checkpoint(newest[0])
             print(f"         exit code of torchrun {code} (of a rank: {EXIT_PREEMPTED})", flush=True)
     wait_for_end(start(killed, data, steps, ranks), killed)
 

@@ -1,1 +1,1 @@
-"""One folder a step: its Kubeflow contract, and a body that calls `rarft.steps`."""
+"""Kubeflow components, one folder per pipeline step. Their bodies call `rarft.steps` and write Kubeflow artifacts."""

@@ -1,17 +1,17 @@
-# Training and evaluation on GPUs, built from the repository's root:
+# Training and evaluation on GPUs. Build from the repository's root:
 #   docker build -f docker/train.Dockerfile -t ghcr.io/rarft/rarft-train:0.1.0 .
 #   docker build -f docker/train.Dockerfile --build-arg LOCK=vllm -t ghcr.io/rarft/rarft-vllm:0.1.0 .
-# The second takes rollouts and predictions from vLLM, which wants an older torch: a lock and an image of its own.
+# The second includes vLLM for rollouts and predictions; it requires an older torch and therefore a separate lock.
 ARG BASE_IMAGE=nvidia/cuda:13.0.1-cudnn-devel-ubuntu24.04
 FROM ${BASE_IMAGE}
 
-# CUDA's image comes without Python.
+# The CUDA image does not include Python.
 RUN python3 -m ensurepip --version || { \
         apt-get update \
         && apt-get install -y --no-install-recommends python3-dev python3-venv g++ \
         && rm -rf /var/lib/apt/lists/*; \
     }
-# The distribution's own packages cannot be replaced by pip.
+# pip cannot replace the distribution's packages.
 RUN python3 -m venv /opt/venv
 ENV PATH=/opt/venv/bin:${PATH}
 
@@ -19,7 +19,7 @@ ARG LOCK=train
 COPY docker/locks/${LOCK}.txt /opt/rarft/lock.txt
 RUN python -m pip install --no-cache-dir -r /opt/rarft/lock.txt
 
-# DeepSpeed's optimizers and flash-attention are compiled here, not in each job. Compute capabilities: A100, H100.
+# Compile DeepSpeed's optimizers and flash-attention here instead of in each job. Architectures: A100, H100.
 ARG CUDA_OPS=1
 ARG FLASH_ATTN=2.8.3
 ARG TORCH_CUDA_ARCH_LIST="8.0 9.0"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Waits for the compose file's store, makes the bucket `rarft` there, and runs the command.
+# Wait for the compose file's store, create the bucket `rarft`, and run a command.
 set -eu
 python - <<'PY'
 import time
@@ -14,11 +14,11 @@ for attempt in range(60):
         break
     except (ConnectionError, HTTPClientError) as error:
         if attempt == 59:
-            raise SystemExit(f"the store at {client().meta.endpoint_url} did not answer for a minute ({error})")
+            raise SystemExit(f"{client().meta.endpoint_url}: no response for 60 s ({error}); check the store's log")
         time.sleep(1)
     except ClientError as error:
         if error.response["Error"]["Code"] not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
-            raise SystemExit(f"the bucket rarft cannot be made: {error}")
+            raise SystemExit(f"bucket rarft: cannot be created ({error}); check the access key")
         break
 PY
 exec "$@"

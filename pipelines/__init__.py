@@ -1,1 +1,1 @@
-"""The steps wired into one pipeline: compiled for Kubeflow, run locally by the same definition."""
+"""The steps as one pipeline: compiled for Kubeflow, submitted to a cluster, or run on this machine."""

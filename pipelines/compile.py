@@ -1,6 +1,5 @@
-"""The pipeline as YAML, for a Kubeflow endpoint."""
+"""`rarft compile`: the pipeline as YAML, for a Kubeflow endpoint."""
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -9,26 +8,26 @@ from kfp import compiler
 from pipelines.profiles import DEFAULT_PROFILE, PROFILES
 from pipelines.rarft import build
 from rarft.errors import InputError
-from rarft.storage.files import local_path, make_folder, write_atomically
+from rarft.storage.location import LocalFolder, parse_location
 
 
 def compile_pipeline(out: str, profile: str = DEFAULT_PROFILE) -> None:
-    """Write the compiled pipeline to `out`; complete or not there.
+    """Write the compiled pipeline to a file, atomically.
 
     Args:
-        out: the file.
-        profile: name of what is decided when compiling.
+        out: Path or URI of the file.
+        profile: Name of the compile-time profile.
 
     Raises:
-        InputError: `out` is a folder, or not on this machine; no such profile.
+        InputError: `out` is a folder or cannot be written, or there is no such profile.
     """
-    path = local_path(out, "--out")
-    if path.is_dir():
-        raise InputError(f"--out {out}: is a folder; give the file to write, such as {path / 'pipeline.yaml'}")
+    location = parse_location(out)
+    if isinstance(location, LocalFolder) and location.path.is_dir():
+        raise InputError(f"--out {out}: is a folder; give a file, such as {location.child('pipeline.yaml')}")
     if profile not in PROFILES:
         raise InputError(f"--profile {profile}: no such profile; use one of {', '.join(PROFILES)}")
-    make_folder(path.parent)
-    with tempfile.TemporaryDirectory() as folder, write_atomically(path) as temporary:
-        compiled = Path(folder) / "pipeline.yaml"  # the compiler chooses the format by the file's ending
+    location.parent.make()
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = Path(folder) / "pipeline.yaml"  # the compiler derives the format from the name
         compiler.Compiler().compile(build(PROFILES[profile]), str(compiled))
-        shutil.copyfile(compiled, temporary)
+        location.parent.upload([(location.name, compiled)])

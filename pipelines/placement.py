@@ -1,4 +1,4 @@
-"""Where a step runs on a cluster and what it is given: image, resources, secrets, nodes, volumes, time."""
+"""Cluster settings of a task: image, resources, secrets, nodes, volumes, time limit. Values may be parameters."""
 
 from typing import Any
 
@@ -9,65 +9,62 @@ from pipelines.profiles import Profile
 from rarft.cluster.secrets import HUB_KEYS, STORE_KEYS, TRACKING_KEYS
 
 
-def _secret(task: PipelineTask, name: Any, keys: tuple[str, ...]) -> None:
+def _use_secret(task: PipelineTask, name: Any, keys: tuple[str, ...]) -> None:
     kubernetes.use_secret_as_env(task, secret_name=name, secret_key_to_env={key: key for key in keys}, optional=True)
 
 
-def place(
-    task: PipelineTask, profile: Profile, image: Any, cpu: Any, memory: Any, store_secret: Any, claim: Any
-) -> None:
-    """What every step is given. Values may be the pipeline's parameters."""
+def use_container(task: PipelineTask, image: Any, cpu: Any, memory: Any, hours: int) -> None:
+    """Set image, resources and time limit."""
     task.set_container_image(image)
     task.set_cpu_limit(cpu)
     task.set_memory_limit(memory)
-    _secret(task, store_secret, STORE_KEYS)
-    if profile.claim:
-        kubernetes.mount_pvc(task, pvc_name=claim, mount_path="/data")
+    kubernetes.set_timeout(task, hours * 3600)
 
 
-def with_time_limit(task: PipelineTask, seconds: int) -> None:
-    """A step that may take so many seconds."""
-    kubernetes.set_timeout(task, seconds)
+def use_data(task: PipelineTask, profile: Profile, store_secret: Any, pvc_name: Any) -> None:
+    """Give access to the S3 store, and to a volume with the profile `pvc`."""
+    _use_secret(task, store_secret, STORE_KEYS)
+    if profile.mount_pvc:
+        kubernetes.mount_pvc(task, pvc_name=pvc_name, mount_path="/data")
 
 
-def without_accelerator(task: PipelineTask, profile: Profile, seconds: int) -> None:
-    """A step that is cheap to try again, and may take so many seconds."""
+def use_retries(task: PipelineTask, profile: Profile) -> None:
+    """Retry a task that fails."""
     if profile.retries:
         task.set_retry(profile.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
-    with_time_limit(task, seconds)
 
 
-def with_accelerators(
-    task: PipelineTask, profile: Profile, seconds: int, accelerator: Any, number: Any, nodes: tuple[Any, Any, Any]
-) -> None:
-    """A step on accelerators, which is not tried again: training goes on from its own checkpoints.
+def use_accelerators(
+    task: PipelineTask, profile: Profile, accelerator: Any, count: Any, node_selector: Any, tolerations: Any,
+    affinity: Any,
+) -> None:  # fmt: skip
+    """Request accelerators and nodes, and enough shared memory for several processes.
 
     Args:
-        task: the step.
-        profile: what is decided when compiling.
-        seconds: most that it may take.
-        accelerator: resource that the nodes offer, such as nvidia.com/gpu.
-        number: how many; none with 0.
-        nodes: node selector, tolerations and node affinity, as JSON.
+        task: The task.
+        profile: Compile-time profile.
+        accelerator: Resource name, such as nvidia.com/gpu.
+        count: Number of accelerators; 0 for none.
+        node_selector: Node labels, as JSON.
+        tolerations: Tolerations, as JSON.
+        affinity: Node affinity, as JSON.
     """
     task.set_accelerator_type(accelerator)
-    task.set_accelerator_limit(number)
-    selector, tolerations, affinity = nodes
-    kubernetes.add_node_selector_json(task, selector)
+    task.set_accelerator_limit(count)
+    kubernetes.add_node_selector_json(task, node_selector)
     kubernetes.add_toleration_json(task, tolerations)
     kubernetes.add_node_affinity_json(task, affinity)
-    # Processes of a step hand each other tensors there, and a container has 64 MB of it.
+    # Processes exchange tensors through it, and the default is 64 MB.
     kubernetes.empty_dir_mount(
         task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=profile.shared_memory
     )
-    with_time_limit(task, seconds)
 
 
-def with_hub(task: PipelineTask, secret: Any) -> None:
-    """A step that may download models."""
-    _secret(task, secret, HUB_KEYS)
+def use_hub(task: PipelineTask, secret: Any) -> None:
+    """Give access to models on the Hugging Face Hub."""
+    _use_secret(task, secret, HUB_KEYS)
 
 
-def with_tracking(task: PipelineTask, secret: Any) -> None:
-    """A step that reports to W&B."""
-    _secret(task, secret, TRACKING_KEYS)
+def use_tracking(task: PipelineTask, secret: Any) -> None:
+    """Give access to W&B."""
+    _use_secret(task, secret, TRACKING_KEYS)

@@ -1,52 +1,35 @@
-"""What is decided when the pipeline is compiled: Kubeflow takes none of it when a run is submitted."""
+"""Compile-time profiles: settings that Kubeflow does not accept as parameters of a run."""
 
 from dataclasses import dataclass
-
-_HOUR = 3600
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A named set of such decisions.
+    """A compile-time profile.
 
     Args:
-        job: whether training is a PyTorchJob over several machines, which its step starts and watches.
-        claim: whether each step mounts the PersistentVolumeClaim that the run's parameter `claim` names, at /data.
-        retries: how often a step that needs no accelerator is tried again, with waits of 30, 60, ... seconds.
-        step_hours: most that such a step may take.
-        training_hours: most that training may take, its restarts included.
-        evaluation_hours: most that evaluation may take.
-        shared_memory: of a step that works in several processes (/dev/shm); it counts as the step's memory.
+        use_pytorchjob: Whether training is a PyTorchJob on several nodes, which its step launches and monitors.
+        mount_pvc: Whether each step mounts the PersistentVolumeClaim of the parameter `pvc_name` at /data.
+        retries: How often a step without accelerators is retried, after 30, 60, ... seconds.
+        step_hours: Time limit of a step without accelerators.
+        training_hours: Time limit of training, including its restarts.
+        evaluation_hours: Time limit of evaluation.
+        shared_memory: Size of /dev/shm in steps with accelerators; part of the step's memory.
     """
 
-    job: bool = False
-    claim: bool = False
+    use_pytorchjob: bool = False
+    mount_pvc: bool = False
     retries: int = 2
     step_hours: int = 12
     training_hours: int = 14 * 24
     evaluation_hours: int = 24
     shared_memory: str = "8Gi"
 
-    @property
-    def step_seconds(self) -> int:
-        """`step_hours` in seconds."""
-        return self.step_hours * _HOUR
-
-    @property
-    def training_seconds(self) -> int:
-        """`training_hours` in seconds."""
-        return self.training_hours * _HOUR
-
-    @property
-    def evaluation_seconds(self) -> int:
-        """`evaluation_hours` in seconds."""
-        return self.evaluation_hours * _HOUR
-
 
 PROFILES = {
     "store": Profile(),
-    "claim": Profile(claim=True),
-    "pytorchjob": Profile(job=True),
+    "pvc": Profile(mount_pvc=True),
+    "pytorchjob": Profile(use_pytorchjob=True),
     "trial": Profile(retries=0, step_hours=1, training_hours=2, evaluation_hours=1, shared_memory="1Gi"),
 }
 DEFAULT_PROFILE = "store"

@@ -1,11 +1,12 @@
 """`rarft submit`: a run of the compiled pipeline on a Kubeflow Pipelines endpoint."""
 
+import contextlib
 import json
 import os
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -14,73 +15,72 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
-from pipelines.checks import check
 from pipelines.compile import compile_pipeline
 from pipelines.parameters import check_complete, parse
+from pipelines.preflight import check
 from pipelines.profiles import DEFAULT_PROFILE
-from rarft.errors import ChildFailedError, InputError
-from rarft.storage.files import existing_file
+from rarft.errors import ChildFailedError, InputError, input_name
+from rarft.storage.location import open_local
 
-TOKEN = "KFP_TOKEN"  # variable with the token that the endpoint wants, if it wants one
-_TIMEOUT_S = 20.0  # seconds for the endpoint's first answer
+TOKEN_ENV = "KFP_TOKEN"
+_TIMEOUT_S = 20.0  # for the health check
+_LOCATIONS = ("annotations", "video_root", "eval_annotations", "eval_video_root", "output_uri", "final_uri")
 
 
 def read_compiled(path: Path) -> PipelineSpec:
-    """The pipeline of a compiled file.
+    """Read a compiled pipeline.
 
     Raises:
-        InputError: it is none.
+        InputError: The file is not a compiled pipeline.
     """
     try:
         document = next(yaml.safe_load_all(path.read_text(encoding="utf-8")))
         return json_format.ParseDict(document, PipelineSpec())
     except (yaml.YAMLError, UnicodeDecodeError, StopIteration, json_format.ParseError, AttributeError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(
-            f"--pipeline {path}: is no compiled pipeline ({reason}); make it by `rarft compile`"
-        ) from error
+        raise InputError(f"{path}: not a compiled pipeline ({reason}); make one with `rarft compile`") from error
 
 
 def _check_endpoint(endpoint: str, token: str | None) -> None:
-    """Ask the endpoint how it is, before anything is made there.
+    """Check that there is a Kubeflow Pipelines API, before anything is created there.
 
     Raises:
-        InputError: there is no Kubeflow Pipelines API, or it does not let this user in.
+        InputError: There is none, or it denies access.
     """
     if not endpoint.startswith(("http://", "https://")):
-        raise InputError(f"--endpoint {endpoint}: give a URL, such as http://localhost:8888")
+        raise InputError(f"{endpoint}: not a URL; use a form such as http://localhost:8888")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request(f"{endpoint.rstrip('/')}/apis/v2beta1/healthz", headers=headers)
-    is_it = "is it the address of Kubeflow Pipelines' API, and not of a login page?"
+    hint = "is it the Kubeflow Pipelines API, and not a login page?"
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
-            content = answer.read()
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+            body = response.read()
     except urllib.error.HTTPError as error:
-        hint = f"set {TOKEN}" if error.code in (401, 403) else is_it
-        raise InputError(f"--endpoint {endpoint}: answered {error.code} {error.reason}; {hint}") from error
+        hint = f"set {TOKEN_ENV}" if error.code in (401, 403) else hint
+        raise InputError(f"{endpoint}: returned {error.code} {error.reason}; {hint}") from error
     except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise InputError(f"--endpoint {endpoint}: cannot be reached ({reason}); check address and network") from error
+        raise InputError(f"{endpoint}: cannot be reached ({reason}); check the URL and the network") from error
     try:
-        healthy = isinstance(json.loads(content), dict)
+        is_healthy = isinstance(json.loads(body), dict)
     except ValueError:
-        healthy = False
-    if not healthy:
-        raise InputError(f"--endpoint {endpoint}: answered something else than its health; {is_it}")
+        is_healthy = False
+    if not is_healthy:
+        raise InputError(f"{endpoint}: unexpected health-check response; {hint}")
 
 
-def _check_places(values: dict[str, Any]) -> None:
-    """Make sure that data and outputs are named by URIs, or by paths that can be those of a mounted volume.
+def _check_locations(values: Mapping[str, Any]) -> None:
+    """Check that data and outputs are URIs, or absolute paths, which a mounted volume can have.
 
     Raises:
-        InputError: one is a path of this machine's working folder.
+        InputError: One is a relative path.
     """
-    for name in ("annotations", "video_root", "eval_annotations", "eval_video_root", "output_uri", "final_uri"):
-        where = values.get(name, "")
-        if where and not where.startswith(("s3://", "/")):
+    for name in _LOCATIONS:
+        uri = values.get(name, "")
+        if uri and not uri.startswith(("s3://", "/")):
             raise InputError(
-                f"-p {name}={where}: a cluster does not see this machine's files; give an s3:// URI, or with the "
-                "profile `claim` a path under /data"
+                f"-p {name}={uri}: a cluster cannot access this machine's files; use an s3:// URI, or a path under "
+                "/data with the profile `pvc`"
             )
 
 
@@ -94,37 +94,41 @@ def submit(
     namespace: str | None = None,
     pipeline_root: str | None = None,
 ) -> str:
-    """Start a run of the pipeline; returns its page's address.
+    """Start a run of the pipeline.
 
     Args:
-        endpoint: URL of Kubeflow Pipelines' API. A token that it wants is taken from the environment's `KFP_TOKEN`.
-        assignments: the pipeline's parameters, each `name=value`.
-        pipeline: compiled file; None to compile it now.
-        profile: what is decided when compiling; None for the usual.
-        experiment: that the run belongs to; made where it is not there.
-        name: of the run; None for one with the time.
-        namespace: where Kubeflow has several users.
-        pipeline_root: URI that artifacts go under; None for the endpoint's own.
+        endpoint: URL of the Kubeflow Pipelines API; its token is read from the environment variable KFP_TOKEN.
+        assignments: Parameters of the pipeline, each `name=value`.
+        pipeline: Compiled pipeline; default: compile it.
+        profile: Compile-time profile; default: `store`.
+        experiment: Experiment to add the run to; created if missing.
+        name: Name of the run; default: timestamped.
+        namespace: Namespace of the run, in multi-user mode.
+        pipeline_root: URI for artifacts; default: the endpoint's.
+
+    Returns:
+        URL of the run's page.
 
     Raises:
-        InputError: a parameter or the endpoint is wrong; nothing was started.
-        ChildFailedError: the endpoint refused the run; its answer.
+        InputError: A parameter or the endpoint is invalid; nothing was started.
+        ChildFailedError: The endpoint rejected the run.
     """
     if pipeline is not None and profile is not None:
-        raise InputError(f"--profile {profile}: --pipeline {pipeline} is compiled already; leave one of them out")
-    with tempfile.TemporaryDirectory() as folder:
+        raise InputError(f"--profile {profile}: {pipeline} is already compiled; remove --profile or --pipeline")
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as files:
         if pipeline is None:
-            file = Path(folder) / "rarft.yaml"
-            compile_pipeline(str(file), profile or DEFAULT_PROFILE)
-        else:
-            file = existing_file(pipeline, "--pipeline")
-        spec = read_compiled(file)
+            pipeline = f"{folder}/rarft.yaml"
+            compile_pipeline(pipeline, profile or DEFAULT_PROFILE)
+        with input_name("--pipeline"):
+            file = files.enter_context(open_local(pipeline))
+            spec = read_compiled(file)
         values = parse(assignments, spec)
         check_complete(values, spec)
-        check(values, job="launch-pytorchjob" in spec.root.dag.tasks)
-        _check_places(values)
-        token = os.environ.get(TOKEN)
-        _check_endpoint(endpoint, token)
+        check(values, use_pytorchjob="launch-pytorchjob" in spec.root.dag.tasks)
+        _check_locations(values)
+        token = os.environ.get(TOKEN_ENV)
+        with input_name("--endpoint"):
+            _check_endpoint(endpoint, token)
         return _create_run(
             {"host": endpoint, "existing_token": token, **({"namespace": namespace} if namespace else {})},
             pipeline_file=str(file),
@@ -143,10 +147,8 @@ def _create_run(client: dict[str, Any], **run: Any) -> str:
     try:
         created = kfp.Client(**client).create_run_from_pipeline_package(**run)
     except kfp_server_api.ApiException as error:
-        answer = " ".join((error.body or str(error.reason)).split())
-        raise ChildFailedError(f"{client['host']} refused the run: {error.status} {answer}") from error
+        reason = " ".join((error.body or str(error.reason)).split())
+        raise ChildFailedError(f"{client['host']}: rejected the run: {error.status} {reason}") from error
     if not created.run_id:
-        raise ChildFailedError(
-            f"{client['host']} answered without a run; is it the address of Kubeflow Pipelines' API?"
-        )
+        raise ChildFailedError(f"{client['host']}: returned no run; is it the Kubeflow Pipelines API?")
     return f"{client['host'].rstrip('/')}/#/runs/details/{created.run_id}"

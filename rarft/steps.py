@@ -5,15 +5,18 @@ Heavy libraries are imported by the steps that need them, so that validation run
 """
 
 import contextlib
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rarft.errors import CheckFailedError, InputError, input_name
 from rarft.rewards.columns import DEFAULT_REWARDS
 from rarft.storage.files import existing_folder, local_path
 from rarft.storage.location import LocalFolder, Location, open_local, parse_location
+
+logger = logging.getLogger(__name__)
 
 
 def _output(uri: str, name: str = "--out") -> Location:
@@ -173,6 +176,87 @@ def check_quarantine(counts: dict[str, int], limit: str | None) -> None:
         )
 
 
+class ValidatedSplits(NamedTuple):
+    """Result of `validate_splits`.
+
+    Attributes:
+        counts: Counts of the training annotations' report.
+        eval_counts: Counts of the held-out annotations' report; empty without held-out annotations.
+        in_sample: Whether training and evaluation share a video.
+    """
+
+    counts: dict[str, int]
+    eval_counts: dict[str, int]
+    in_sample: bool
+
+
+def validate_splits(
+    annotations: str,
+    out: str,
+    eval_annotations: str | None,
+    eval_out: str,
+    video_root: str | None = None,
+    eval_video_root: str | None = None,
+    max_quarantine: str | None = None,
+) -> ValidatedSplits:
+    """Validate training annotations and held-out annotations.
+
+    Args:
+        annotations: Training annotations.
+        out: Folder for their results.
+        eval_annotations: Held-out annotations; None to evaluate on a copy of the training data.
+        eval_out: Folder for the results of the held-out annotations.
+        video_root: Folder of the training videos; default: the folder of the annotations.
+        eval_video_root: Folder of the held-out videos; default: `video_root`.
+        max_quarantine: Accepted number or percentage of quarantined queries per file; default: no limit.
+
+    Raises:
+        InputError: All queries of a file are quarantined.
+        CheckFailedError: More queries are quarantined than accepted.
+    """
+    from rarft.annotations.schema import RIQ_JSONL
+
+    counts = _validate_split(annotations, out, video_root, max_quarantine)
+    if not eval_annotations:
+        with parse_location(out).download([RIQ_JSONL]) as folder:
+            parse_location(eval_out).upload([(RIQ_JSONL, folder / RIQ_JSONL)])
+        return ValidatedSplits(counts, {}, in_sample=True)
+    eval_counts = _validate_split(eval_annotations, eval_out, eval_video_root or video_root, max_quarantine)
+    eval_videos = _video_names(eval_out)
+    if shared := _video_names(out) & eval_videos:
+        logger.warning(
+            "%d of %d evaluation videos are also training videos, such as %s: all metrics are in-sample; "
+            "`rarft validate --exclude-videos-from` excludes them",
+            len(shared),
+            len(eval_videos),
+            min(shared),
+        )
+    return ValidatedSplits(counts, eval_counts, in_sample=bool(shared))
+
+
+def _validate_split(annotations: str, out: str, video_root: str | None, max_quarantine: str | None) -> dict[str, int]:
+    from rarft.annotations.validate import REPORT_HTML
+
+    report = validate(annotations, out, video_root)
+    logger.info("%s: %s", annotations, format_validation(report))
+    counts: dict[str, int] = report["counts"]
+    if not counts["accepted"] + counts["repaired"]:
+        reasons = ", ".join(f"{number} {name.replace('-', ' ')}" for name, number in report["reasons"].items())
+        root = video_root or parse_location(annotations).parent
+        hint = f"no videos under {root}: pass the video root; " if "video-not-found" in report["reasons"] else ""
+        raise InputError(f"{annotations}: all queries are quarantined ({reasons}); {hint}see {out}/{REPORT_HTML}")
+    check_quarantine(counts, max_quarantine)
+    return counts
+
+
+def _video_names(data: str) -> set[str]:
+    from rarft.annotations.parsing import base_name
+    from rarft.annotations.schema import RIQ_JSONL, iterate_samples
+
+    with parse_location(data).download([RIQ_JSONL]) as folder:
+        return {base_name(sample.video) for sample in iterate_samples(folder / RIQ_JSONL)}
+
+
 def embed(data: str, out: str, encoder: str | None = None) -> int:
     """Encode the reference queries of validated data; embeddings in `out` from the same encoder are reused.
 
@@ -245,6 +329,61 @@ def fingerprint(
     return hash_text(*parts), indexes[roots[0]].size_fingerprint()
 
 
+def parse_compare(text: str) -> list[str]:
+    """Split a comma-separated list of checkpoints or predictions, each `[NAME=]CHECKPOINT_OR_PREDICTIONS`."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def split_candidate(text: str) -> tuple[str, str]:
+    """Split `[NAME=]CHECKPOINT_OR_PREDICTIONS` into the name, empty if there is none, and the rest."""
+    from rarft.evaluation.candidates import split_name
+
+    return split_name(text)
+
+
+def fingerprint_candidates(compare: Sequence[str]) -> str:
+    """Check the checkpoints and predictions that an evaluation will compare with, and fingerprint them.
+
+    Args:
+        compare: Each `[NAME=]CHECKPOINT_OR_PREDICTIONS`.
+
+    Returns:
+        A text that changes when the content of any of them changes; empty if there are none.
+
+    Raises:
+        InputError: One does not exist, or a name is used twice.
+    """
+    from rarft.checkpoint.locate import checkpoint_fingerprint
+    from rarft.evaluation.candidates import parse_candidates
+    from rarft.storage.hashing import hash_text
+
+    # Stand-ins for the trained checkpoint and its base, whose names are taken.
+    candidates = parse_candidates("tiny", None, ["base=tiny", *compare])[2:]
+    parts = []
+    for candidate in candidates:
+        location = parse_location(candidate.source)
+        version = (
+            checkpoint_fingerprint(candidate.source)
+            if candidate.is_checkpoint
+            else location.parent.version(location.name)
+        )
+        parts += [candidate.name, version]
+    return hash_text(*parts) if parts else ""
+
+
+def check_writable(uri: str, name: str) -> None:
+    """Check that an output folder is writable; `name` is the user's name for it, for messages."""
+    _output(uri, name)
+
+
+def default_work_dir(out: str) -> Path:
+    """Return the local folder, in the user's cache folder, for a run whose output is in a store."""
+    from rarft.storage.hashing import hash_text
+    from rarft.storage.sqlite_cache import user_cache
+
+    return user_cache("runs") / hash_text(out)
+
+
 def train(arguments: list[str]) -> str:
     """Train with the flags of `rarft train`; return the path or URI of the final checkpoint."""
     from rarft.distributed.launch import exit_with_parent
@@ -273,14 +412,25 @@ def _training_outputs(checkpoint: str, settings: dict[str, Any]) -> dict[str, st
     """Return the outputs of a training run.
 
     Returns:
-        `checkpoint`: path or URI of the final checkpoint; `base`: the model that was trained; `content`: a text that
-        changes when the checkpoint does.
+        `checkpoint`: path or URI of the final checkpoint; `base`: the model that was trained; `cache_key`: a text that
+        changes when the checkpoint changes.
     """
     from rarft.checkpoint.locate import CHECKPOINT_JSON
     from rarft.storage.hashing import hash_text
 
     manifest = parse_location(checkpoint).read(CHECKPOINT_JSON)
-    return {"checkpoint": checkpoint, "base": settings["model_name_or_path"], "content": hash_text(manifest.decode())}
+    cache_key = hash_text(manifest.decode())
+    return {"checkpoint": checkpoint, "base": settings["model_name_or_path"], "cache_key": cache_key}
+
+
+def training_inputs(data: str, embeddings: str, encoder: str, videos_fingerprint: str) -> dict[str, str | None]:
+    """Return the flags of `rarft train` for the results of the earlier steps; an empty encoder is the default."""
+    return {
+        "train_data_path": data,
+        "embeddings": embeddings,
+        "encoder": encoder or None,
+        "data_version": videos_fingerprint,
+    }
 
 
 def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> dict[str, str]:
@@ -294,20 +444,72 @@ def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> d
     Returns:
         As `_training_outputs`.
     """
-    from rarft.training.config import arguments_of, parse, yaml_arguments
+    from rarft.training.settings_parser import parse_settings, to_arguments, yaml_to_arguments
 
-    resume = arguments_of({"resume_from_checkpoint": "auto"})
-    arguments = [*resume, *yaml_arguments(training, "training"), *arguments_of({**inputs, "out": out})]
-    return _training_outputs(train(arguments), parse(arguments))
+    resume = to_arguments({"resume_from_checkpoint": "auto"})
+    arguments = [*resume, *yaml_to_arguments(training, "training"), *to_arguments({**inputs, "out": out})]
+    return _training_outputs(train(arguments), parse_settings(arguments))
 
 
-def train_on_cluster(
-    training: str, inputs: dict[str, str | None], out: str, settings: dict[str, Any]
-) -> dict[str, str]:
-    """Train like `train_from_yaml`, but by a PyTorchJob; `settings` are fields of `rarft.cluster.job_config.Job`."""
+def train_on_cluster(training: str, inputs: dict[str, str | None], out: str, job: dict[str, Any]) -> dict[str, str]:
+    """Train like `train_from_yaml`, but with a PyTorchJob; `job` has fields of `rarft.cluster.job_config.Job`."""
     from rarft.cluster.train import train_on_cluster as run
 
-    return _training_outputs(*run(training, inputs, out, settings))
+    return _training_outputs(*run(training, inputs, out, job))
+
+
+def check_training_yaml(text: str, name: str) -> None:
+    """Check training settings in YAML; `name` is the user's name for them, for messages.
+
+    Raises:
+        InputError: A setting is unknown or has an invalid value.
+    """
+    from rarft.training.settings_parser import parse_settings, yaml_to_arguments
+
+    parse_settings(yaml_to_arguments(text, name), check_gpus=False)
+
+
+def check_training_flags(arguments: list[str]) -> None:
+    """Check flags of `rarft train`.
+
+    Raises:
+        InputError: A flag is unknown or has an invalid value.
+    """
+    from rarft.training.settings_parser import parse_settings
+
+    parse_settings(arguments, check_gpus=False)
+
+
+def run_step(
+    step: str,
+    arguments: dict[str, Any],
+    processes: int = 0,
+    accelerators: int = 0,
+    max_restarts: int = 0,
+    name: str | None = None,
+) -> Any:
+    """Run a function of this module on this node, in one or several processes.
+
+    Args:
+        step: Name of the function.
+        arguments: Its arguments; JSON values.
+        processes: Number of processes; 0 for one per GPU, or one without GPUs.
+        accelerators: Number of GPUs that this node must have.
+        max_restarts: How often all processes are restarted after one died.
+        name: Name of the step in messages; default: the function's.
+
+    Returns:
+        The function's result in the first process.
+
+    Raises:
+        InputError: The node has fewer GPUs, or the step raised one.
+        ChildFailedError: A process failed.
+        SystemExit: Code 75 after SIGTERM, which is passed to all processes.
+    """
+    from rarft.distributed import torchrun
+
+    torchrun.check_accelerators(accelerators)
+    return torchrun.run_step(step, arguments, processes, max_restarts, name)
 
 
 def score(
@@ -396,6 +598,49 @@ def evaluate(
     with input_name("--data"):
         samples = read_samples(data) if data else None
     return run(candidates, samples, _output(out), settings)
+
+
+def parse_gates(text: str) -> list[str]:
+    """Return the gates of a text with one gate per line, after a check of each.
+
+    Raises:
+        InputError: A line is not a gate, or names an unknown metric.
+    """
+    from rarft.evaluation.gates import parse_gates as run
+
+    return run(text)
+
+
+def headline_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return the headline metrics of an evaluation by label; those of the reference end with `, base`."""
+    from rarft.evaluation.report import headline_rows
+
+    suffix = " (in-sample)" if metrics["in_sample"] else ""
+    values = {}
+    for label, value, base, _ in headline_rows(metrics):
+        values[f"{label}{suffix}"] = value
+        values[f"{label}{suffix}, base"] = base
+    return {label: value for label, value in values.items() if value is not None}
+
+
+def confusion_matrix(metrics: dict[str, Any]) -> list[list[int]]:
+    """Return the numbers of relevant and irrelevant queries (rows) by predicted relevance (columns)."""
+    counts = metrics["relevance"]["confusion"]
+    return [[counts["tp"], counts["fn"]], [counts["fp"], counts["tn"]]]
+
+
+def promote_if_passed(checkpoint: str, evaluation: str, destination: str, passed: bool) -> str:
+    """Promote a checkpoint if it passed its gates and there is a destination.
+
+    Returns:
+        The destination; empty if the checkpoint was not promoted.
+    """
+    if not destination or not passed:
+        reason = "it did not pass its gates" if destination else "no release location"
+        logger.info("%s: not promoted: %s", checkpoint, reason)
+        return ""
+    logger.info("%s: copying to %s", checkpoint, destination)
+    return promote(checkpoint, evaluation, destination)
 
 
 def promote(checkpoint: str, evaluation: str, destination: str) -> str:

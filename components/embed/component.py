@@ -6,20 +6,20 @@ from components.images import STEPS_IMAGE
 
 
 @dsl.component(base_image=STEPS_IMAGE, install_kfp_package=False)
-def embed(data: dsl.Input[dsl.Dataset], encoder: str, content: str, embeddings: dsl.Output[dsl.Artifact]) -> int:
-    """Encode each distinct reference query of the data once.
+def embed(data: dsl.Input[dsl.Dataset], encoder: str, cache_key: str, embeddings: dsl.Output[dsl.Artifact]) -> int:
+    """Encode each distinct reference query of the data.
 
     Args:
         data: Validated data.
-        encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
-        content: Fingerprint of what is read: another one, and cached results are not taken.
+        encoder: Name or folder of a SentenceTransformer; empty for all-MiniLM-L6-v2.
+        cache_key: Fingerprint of the inputs; cached results are reused only if it is the same.
         embeddings: embeddings.safetensors and index.json.
 
     Returns:
-        How many texts were encoded.
+        Number of encoded texts.
     """
+    from components.runtime import run_component
     from rarft import steps
-    from rarft.errors import report_errors
 
-    with report_errors("embed"):
+    with run_component("embed"):
         return steps.embed(data.path, embeddings.path, encoder or None)

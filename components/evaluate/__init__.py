@@ -1,1 +1,1 @@
-"""Step 4: evaluate base and trained checkpoint."""
+"""Step 4: evaluate the trained checkpoint and compare it with its base."""

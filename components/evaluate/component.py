@@ -11,14 +11,14 @@ from components.images import STEPS_IMAGE
 def evaluate(
     checkpoint: str,
     base: str,
-    also_evaluate: str,
+    compare: str,
     data: dsl.Input[dsl.Dataset],
     encoder: str,
     in_sample: bool,
     gates: str,
-    content: str,
-    checkpoint_content: str,
-    third_content: str,
+    cache_key: str,
+    checkpoint_cache_key: str,
+    compare_cache_key: str,
     accelerators: str,
     processes: int,
     results: dsl.Output[dsl.Artifact],
@@ -26,31 +26,31 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
 ) -> NamedTuple("Outputs", passed=bool):  # type: ignore[valid-type]
-    """Evaluate the trained checkpoint beside the one that it was trained from.
+    """Evaluate the trained checkpoint and compare it with the model that was trained.
 
     Args:
-        checkpoint: Checkpoint to evaluate, a path or URI.
-        base: Checkpoint to compare with; empty for none.
-        also_evaluate: A third checkpoint to show beside both; empty for none.
+        checkpoint: Path or URI of the checkpoint to evaluate.
+        base: Checkpoint to compare with, which gates call `base`; empty for none.
+        compare: Other checkpoints or predictions to compare with, as [NAME=]CHECKPOINT, comma-separated.
         data: Validated evaluation data.
-        encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
-        in_sample: Whether the checkpoint was trained on these data.
-        gates: What it must reach to be shipped, one a line, such as relevance.f1_avg>=0.70 or ra_iou.mean>=base.
-        content: Fingerprint of what is read: another one, and cached results are not taken.
-        checkpoint_content: What changes when the checkpoint does, likewise.
-        third_content: What changes when the third checkpoint does, likewise.
-        accelerators: How many this machine must show.
-        processes: How many share the queries on this machine; 0 for one a GPU, and one where there is none.
+        encoder: Name or folder of a SentenceTransformer; empty for all-MiniLM-L6-v2.
+        in_sample: Whether the checkpoint was trained on these videos.
+        gates: Conditions for promotion, one per line, such as relevance.f1_avg>=0.70 or ra_iou.mean>=base.
+        cache_key: Fingerprint of the inputs; cached results are reused only if it is the same.
+        checkpoint_cache_key: Fingerprint of the checkpoint, used in the same way.
+        compare_cache_key: Fingerprint of the others to compare with, used in the same way.
+        accelerators: Number of GPUs that this node must have.
+        processes: Number of processes on this node; 0 for one per GPU, or one without GPUs.
         results: predictions.jsonl, metrics.json and report.html.
-        report: The report as a page.
-        metrics: The headline figures.
-        confusion: Queries that fit the video, and that do not, against what was said of them.
+        report: Report as an HTML page.
+        metrics: Headline metrics.
+        confusion: Confusion matrix of relevant and irrelevant queries.
 
     Returns:
-        Whether all gates were passed.
+        Whether the checkpoint passed all gates.
     """
     from components.evaluate.run import run
 
-    checkpoints = (checkpoint, base, also_evaluate)
+    candidates = (checkpoint, base, compare)
     outputs = (results.path, report.path, metrics, confusion)
-    return (run(*checkpoints, data.path, encoder, in_sample, gates, accelerators, processes, *outputs),)
+    return (run(*candidates, data.path, encoder, in_sample, gates, accelerators, processes, *outputs),)

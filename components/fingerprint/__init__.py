@@ -1,1 +1,1 @@
-"""Before the steps: what they will read, as one text."""
+"""Before the steps: check the parameters and fingerprint the inputs."""

@@ -1,4 +1,4 @@
-"""What the run reads, as a Kubeflow component."""
+"""Check of a run's parameters and fingerprint of its inputs, as a Kubeflow component."""
 
 from typing import NamedTuple
 
@@ -14,29 +14,29 @@ def fingerprint(
     eval_annotations: str,
     eval_video_root: str,
     encoder: str,
-    also_evaluate: str,
+    compare: str,
     gates: str,
     output_uri: str,
     final_uri: str,
-) -> NamedTuple("Outputs", content=str, videos=str, third=str):  # type: ignore[valid-type]
-    """Look at what the run reads, and at the code that will read it. Runs every time, and lets later steps be cached.
+) -> NamedTuple("Outputs", cache_key=str, videos_fingerprint=str, compare_fingerprint=str):  # type: ignore[valid-type]
+    """Check the parameters and fingerprint the inputs and the code. Not cached, so that other steps can be.
 
     Args:
         annotations: Path or URI of the training annotations.
-        video_root: Folder that their videos lie in; empty for the folder of the annotations.
+        video_root: Folder of their videos; empty for the folder of the annotations.
         eval_annotations: Path or URI of held-out annotations; empty for none.
-        eval_video_root: Folder that the held-out videos lie in; empty for `video_root`.
-        encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
-        also_evaluate: A third checkpoint that will be evaluated; empty for none. A folder or URI is looked at here.
-        gates: What the checkpoint must reach; read here so that a mistake is told before training.
-        output_uri: Where checkpoints will go; that it can be written to is tried here.
-        final_uri: Where a checkpoint that passes will go; the same.
+        eval_video_root: Folder of the held-out videos; empty for `video_root`.
+        encoder: Name or folder of a SentenceTransformer; empty for all-MiniLM-L6-v2.
+        compare: Checkpoints or predictions to compare with, as [NAME=]CHECKPOINT, comma-separated; checked here.
+        gates: Conditions for promotion; parsed here, so that a mistake is reported before training.
+        output_uri: Folder for checkpoints; checked here to be writable.
+        final_uri: Release location; checked here to be writable.
 
     Returns:
-        A text that changes when data, encoder or code do, one that changes when the training videos do, and one that
-        changes when the third checkpoint does.
+        Three texts: one changes when data, encoder or code change, one when the training videos change, and one when
+        the checkpoints or predictions to compare with change.
     """
     from components.fingerprint.run import run
 
-    checks = (also_evaluate, gates, output_uri, final_uri)
+    checks = (compare, gates, output_uri, final_uri)
     return run(annotations, video_root, eval_annotations, eval_video_root, encoder, *checks)

@@ -1,1 +1,1 @@
-"""Step 3 over several machines: train by a PyTorchJob."""
+"""Step 3 on several nodes: train with a PyTorchJob."""

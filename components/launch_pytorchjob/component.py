@@ -1,4 +1,4 @@
-"""Training over several machines as a Kubeflow component."""
+"""Training on several nodes as a Kubeflow component."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ def launch_pytorchjob(
     encoder: str,
     training: str,
     output_uri: str,
-    videos: str,
+    videos_fingerprint: str,
     job: str,
     image: str,
     nodes: int,
@@ -31,42 +31,42 @@ def launch_pytorchjob(
     store_secret: str,
     hub_secret: str,
     tracking_secret: str,
-) -> NamedTuple("Outputs", checkpoint=str, base=str, content=str):  # type: ignore[valid-type]
-    """Train by a PyTorchJob: start it, tell what happens to it, and end with it.
+) -> NamedTuple("Outputs", checkpoint=str, base=str, cache_key=str):  # type: ignore[valid-type]
+    """Train with a PyTorchJob: create it, log its progress, and succeed or fail with it.
 
     Args:
         data: Validated training data.
         embeddings: Reference embeddings of the same data.
-        encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
-        training: Flags of `rarft train` as one YAML text, such as `preset: 8xA100-80`.
-        output_uri: Where `checkpoints/` is made, a URI that all machines reach; data and embeddings are copied there.
-        videos: What changes when the videos do; a run goes on only with the same.
-        job: Name of the job; that of the run, so that the step tried again finds it.
-        image: Image of its containers.
-        nodes: Machines.
-        accelerator: Resource that they offer.
-        accelerators: How many each machine's pod gets.
-        processes: On each machine; 0 for one a GPU.
-        cpu: CPUs of each machine's pod.
-        memory: Memory of each machine's pod, the shared memory included.
+        encoder: Name or folder of a SentenceTransformer; empty for all-MiniLM-L6-v2.
+        training: Flags of `rarft train` as YAML, such as `preset: 8xA100-80`.
+        output_uri: URI for `checkpoints/` that all nodes can reach; data and embeddings are copied there.
+        videos_fingerprint: Fingerprint of the training videos; a run resumes only if it is the same.
+        job: Name of the job; derived from the run, so that a retried step finds it.
+        image: Image of the containers.
+        nodes: Number of nodes.
+        accelerator: Resource name of the GPUs.
+        accelerators: Number of GPUs per node.
+        processes: Processes per node; 0 for one per GPU.
+        cpu: CPUs per pod.
+        memory: Memory per pod, including shared memory.
         node_selector: Labels of the nodes.
         tolerations: Taints that the pods tolerate.
-        affinity: The pods' node affinity.
+        affinity: Node affinity of the pods.
         queue: Kueue's local queue; empty for none.
-        priority_class: The pods' PriorityClass; empty for the cluster's default.
+        priority_class: PriorityClass of the pods; empty for the cluster's default.
         store_secret: Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION.
         hub_secret: Secret with HF_TOKEN.
         tracking_secret: Secret with WANDB_API_KEY.
 
     Returns:
-        The final checkpoint's URI, the model that it was trained from, and what changes when it does.
+        URI of the final checkpoint, the model that was trained, and a text that changes when the checkpoint changes.
     """
     from components.launch_pytorchjob.run import run
 
     settings = {
-        "image": image, "nodes": nodes, "accelerator": accelerator, "gpus": int(accelerators), "processes": processes,
-        "cpu": cpu, "memory": memory, "node_selector": node_selector, "tolerations": tolerations,
-        "affinity": affinity, "queue": queue, "priority_class": priority_class, "store_secret": store_secret,
-        "hub_secret": hub_secret, "tracking_secret": tracking_secret,
+        "name": job, "image": image, "nodes": nodes, "accelerator": accelerator, "gpus": int(accelerators),
+        "processes": processes, "cpu": cpu, "memory": memory, "node_selector": node_selector,
+        "tolerations": tolerations, "affinity": affinity, "queue": queue, "priority_class": priority_class,
+        "store_secret": store_secret, "hub_secret": hub_secret, "tracking_secret": tracking_secret,
     }  # fmt: skip
-    return run(data.path, embeddings.path, encoder, training, output_uri, videos, job, settings)
+    return run(data.path, embeddings.path, encoder, training, output_uri, videos_fingerprint, settings)

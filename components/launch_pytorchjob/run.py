@@ -1,20 +1,17 @@
-"""What the launching component does inside its container."""
+"""Body of the component that trains with a PyTorchJob."""
 
 from typing import Any
 
-from rarft.errors import report_errors
+from components.runtime import run_component
+from rarft import steps
 
 
 def run(
-    data: str, embeddings: str, encoder: str, training: str, output_uri: str, videos: str, job: str,
-    settings: dict[str, Any],
+    data: str, embeddings: str, encoder: str, training: str, output_uri: str, videos_fingerprint: str,
+    job: dict[str, Any],
 ) -> tuple[str, str, str]:  # fmt: skip
-    """Train by a PyTorchJob; returns the final checkpoint, its base, and what changes when it does."""
-    with report_errors("launch_pytorchjob"):
-        from rarft import steps
-
-        inputs = {
-            "train_data_path": data, "embeddings": embeddings, "encoder": encoder or None, "data_version": videos
-        }  # fmt: skip
-        trained = steps.train_on_cluster(training, inputs, output_uri, {"name": job, **settings})
-    return trained["checkpoint"], trained["base"], trained["content"]
+    """Train with a PyTorchJob; returns the final checkpoint, the model that was trained, and a cache key."""
+    with run_component("launch_pytorchjob"):
+        inputs = steps.training_inputs(data, embeddings, encoder, videos_fingerprint)
+        trained = steps.train_on_cluster(training, inputs, output_uri, job)
+    return trained["checkpoint"], trained["base"], trained["cache_key"]

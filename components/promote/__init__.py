@@ -1,1 +1,1 @@
-"""Step 5: copy a checkpoint that passed its gates to where it is shipped from."""
+"""Step 5: copy a checkpoint that passed its gates to its release location."""

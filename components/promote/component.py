@@ -7,17 +7,19 @@ from components.images import STEPS_IMAGE
 
 @dsl.component(base_image=STEPS_IMAGE, install_kfp_package=False)
 def promote(checkpoint: str, results: dsl.Input[dsl.Artifact], passed: bool, final_uri: str) -> str:
-    """Copy a checkpoint that passed its gates, with its metrics, to where it is shipped from.
+    """Copy a checkpoint that passed its gates, with its metrics, to its release location.
 
     Args:
         checkpoint: Checkpoint that was evaluated.
-        results: What its evaluation wrote.
-        passed: Whether it passed the gates.
-        final_uri: Where it goes, a path or URI; empty to leave it where it is.
+        results: Results of its evaluation.
+        passed: Whether it passed its gates.
+        final_uri: Path or URI of the release location; empty to skip promotion.
 
     Returns:
-        Where it went; empty if it went nowhere.
+        The release location; empty if the checkpoint was not promoted.
     """
-    from components.promote.run import run
+    from components.runtime import run_component
+    from rarft import steps
 
-    return run(checkpoint, results.path, passed, final_uri)
+    with run_component("promote"):
+        return steps.promote_if_passed(checkpoint, results.path, final_uri, passed)

@@ -1,1 +1,1 @@
-"""Step 3: train by GRPO."""
+"""Step 3: train with GRPO."""

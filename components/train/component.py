@@ -14,25 +14,27 @@ def train(
     encoder: str,
     training: str,
     output_uri: str,
-    videos: str,
+    videos_fingerprint: str,
     accelerators: str,
     processes: int,
-) -> NamedTuple("Outputs", checkpoint=str, base=str, content=str):  # type: ignore[valid-type]
-    """Train by GRPO. Checkpoints go straight to `output_uri`, not through an artifact.
+) -> NamedTuple("Outputs", checkpoint=str, base=str, cache_key=str):  # type: ignore[valid-type]
+    """Train with GRPO. Checkpoints are written directly to `output_uri`, because artifacts of a failed step are lost.
 
     Args:
         data: Validated training data.
         embeddings: Reference embeddings of the same data.
-        encoder: SentenceTransformer name or folder; empty for all-MiniLM-L6-v2.
-        training: Flags of `rarft train` as one YAML text, such as `preset: tiny`.
-        output_uri: Where `checkpoints/` is made, a path or URI.
-        videos: What changes when the videos do; a run goes on only with the same.
-        accelerators: How many this machine must show.
-        processes: How many train together on this machine; 0 for one a GPU, and one where there is none.
+        encoder: Name or folder of a SentenceTransformer; empty for all-MiniLM-L6-v2.
+        training: Flags of `rarft train` as YAML, such as `preset: tiny`.
+        output_uri: Path or URI for `checkpoints/`.
+        videos_fingerprint: Fingerprint of the training videos; a run resumes only if it is the same.
+        accelerators: Number of GPUs that this node must have.
+        processes: Number of processes on this node; 0 for one per GPU, or one without GPUs.
 
     Returns:
-        The final checkpoint's path or URI, the model that it was trained from, and what changes when it does.
+        Path or URI of the final checkpoint, the model that was trained, and a text that changes when the checkpoint
+        changes.
     """
     from components.train.run import run
 
-    return run(data.path, embeddings.path, encoder, training, output_uri, videos, int(accelerators), processes)
+    inputs = (encoder, training, output_uri, videos_fingerprint)
+    return run(data.path, embeddings.path, *inputs, int(accelerators), processes)

@@ -1,22 +1,18 @@
-"""What the training component does inside its container."""
+"""Body of the training component."""
 
-from rarft.distributed.torchrun import check_accelerators, run_step
-from rarft.errors import report_errors
+from components.runtime import run_component
+from rarft import steps
 
-# A rank that dies takes the others along; all start again and go on from the newest complete checkpoint.
-_RESTARTS = 3
+_MAX_RESTARTS = 3  # of all processes, after one died; each resumes from the newest complete checkpoint
 
 
 def run(
-    data: str, embeddings: str, encoder: str, training: str, output_uri: str, videos: str, accelerators: int,
-    processes: int,
+    data: str, embeddings: str, encoder: str, training: str, output_uri: str, videos_fingerprint: str,
+    accelerators: int, processes: int,
 ) -> tuple[str, str, str]:  # fmt: skip
-    """Train on this machine; returns the final checkpoint, its base, and what changes when it does."""
-    with report_errors("train"):
-        check_accelerators(accelerators)
-        inputs = {
-            "train_data_path": data, "embeddings": embeddings, "encoder": encoder or None, "data_version": videos
-        }  # fmt: skip
+    """Train on this node; returns the final checkpoint, the model that was trained, and a cache key."""
+    with run_component("train"):
+        inputs = steps.training_inputs(data, embeddings, encoder, videos_fingerprint)
         arguments = {"training": training, "inputs": inputs, "out": output_uri}
-        trained = run_step("train_from_yaml", arguments, processes, _RESTARTS, name="train")
-    return trained["checkpoint"], trained["base"], trained["content"]
+        trained = steps.run_step("train_from_yaml", arguments, processes, accelerators, _MAX_RESTARTS, "train")
+    return trained["checkpoint"], trained["base"], trained["cache_key"]

@@ -14,28 +14,28 @@ def validate(
     eval_annotations: str,
     eval_video_root: str,
     max_quarantine: str,
-    content: str,
+    cache_key: str,
     data: dsl.Output[dsl.Dataset],
     eval_data: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
 ) -> NamedTuple("Outputs", in_sample=bool):  # type: ignore[valid-type]
-    """Check and repair RIQ annotations; every query ends accepted, repaired or quarantined.
+    """Check and repair RIQ annotations; every query is accepted, repaired or quarantined.
 
     Args:
-        annotations: Path of the training annotations, a JSON list or JSON Lines.
-        video_root: Folder that their videos lie in; empty for the folder of the annotations.
-        eval_annotations: Path of held-out annotations; empty to evaluate on the training data.
-        eval_video_root: Folder that the held-out videos lie in; empty for `video_root`.
-        max_quarantine: Most queries of a file that may be quarantined, such as 5% or 120; empty for any number.
-        content: Fingerprint of what is read: another one, and cached results are not taken.
+        annotations: Path or URI of the training annotations, a JSON list or JSON Lines.
+        video_root: Folder of their videos; empty for the folder of the annotations.
+        eval_annotations: Path or URI of held-out annotations; empty to evaluate on the training data.
+        eval_video_root: Folder of the held-out videos; empty for `video_root`.
+        max_quarantine: Limit of quarantined queries per file, such as 5% or 120; empty for no limit.
+        cache_key: Fingerprint of the inputs; cached results are reused only if it is the same.
         data: riq.jsonl, quarantine.jsonl, report.html and report.json of the training annotations.
-        eval_data: The same of the held-out annotations, or the training data once more.
-        report: The training data's report as a page.
-        metrics: Counts of items and queries.
+        eval_data: The same files of the held-out annotations, or a copy of the training data.
+        report: Report of the training annotations as an HTML page.
+        metrics: Numbers of items and queries.
 
     Returns:
-        Whether evaluation on `eval_data` will be in-sample: it shares a video with the training data.
+        Whether evaluation on `eval_data` is in-sample, because it shares a video with the training data.
     """
     from components.validate.run import run
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A stand-in for python:3.11-slim, from Debian's packages: where no registry of images can be reached.
-# It trusts the certificates that this machine trusts, and uses the package index that its pip uses.
+# Build a replacement for python:3.11-slim from Debian packages, for machines without access to an image registry.
+# It uses this machine's certificates and pip's package index.
 set -euo pipefail
 tag=$1
 work=$(mktemp -d)

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The images, the compose file and the Docker runner for real, on a machine with a Docker engine, docker-compose 1.29 or
-# Compose v2, debootstrap, and this repository's environment (`make lint` makes it): nothing is pulled from a registry.
-# Python's image is stood in for by Debian's packages, SeaweedFS by rclone's S3 server.
+# Build the images and run the compose file and the Docker runner. Requires a Docker engine, docker-compose 1.29 or
+# Compose v2, debootstrap, and this repository's environment (`make .venv/installed`). Nothing is pulled from a registry:
+# Debian packages replace the Python image, and rclone's S3 server replaces SeaweedFS.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-# The builder that every engine has.
+# Use the builder that every engine has.
 export DOCKER_BUILDKIT=0
 export BASE_IMAGE=rarft-ci/base STORE_IMAGE=rarft-ci/store
 export STORE_COMMAND="rclone serve s3 --addr :8333 --auth-key rarft,rarft-secret /data"
@@ -30,12 +30,12 @@ echo "== compose: the whole pipeline against an S3 store"
 "${compose[@]}" config > /dev/null
 trap '"${compose[@]}" down -v > /dev/null 2>&1' EXIT
 "${compose[@]}" run --rm local
-echo "== compose: again, nothing is done twice"
+echo "== compose: a second run reuses all results"
 "${compose[@]}" run --rm local 2>&1 | tee "/tmp/rarft-ci-again.$$" | grep '^\['
-[ "$(grep -c 'nothing that it depends on has changed' "/tmp/rarft-ci-again.$$")" = 3 ]
+[ "$(grep -c 'unchanged, reusing the cached result' "/tmp/rarft-ci-again.$$")" = 3 ]
 rm "/tmp/rarft-ci-again.$$"
 
-echo "== one pipeline, by processes and by containers"
+echo "== the same pipeline in processes and in containers"
 rm -rf "$out"
 .venv/bin/rarft make-dataset --out "$out/sample" --train "$TRAIN_VIDEOS" --eval "$EVAL_VIDEOS"
 for runner in subprocess docker; do
@@ -44,9 +44,9 @@ for runner in subprocess docker; do
 done
 .venv/bin/python docker/ci/compare.py "$out"/{subprocess,docker}/evaluation/metrics.json
 
-echo "== a container that fails tells its cause"
+echo "== a failed container reports its cause"
 echo '[{"video": "a.mp4", "GR' > "$out/sample/bad.json"
 code=0
 .venv/bin/rarft run --runner docker --preset tiny --annotations "$out/sample/bad.json" --out "$out/bad" || code=$?
 [ "$code" = 2 ]
-echo "== all done"
+echo "== passed"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from rarft.annotations.file_index import AnnotationIndex
-from rarft.annotations.findings import CATALOGUE, REPAIRS, Finding
+from rarft.annotations.findings import CATALOG, REPAIRS, Finding
 from rarft.annotations.videos import VideoIndex
 
 
@@ -47,7 +47,7 @@ class FindingList(list[Finding]):
 
     def add(self, name: str, found: str, action: str | None = None) -> None:
         """Add a finding. An error quarantines the query."""
-        check = CATALOGUE[name]
+        check = CATALOG[name]
         default = "quarantined" if check.severity == "error" else "noted"
         self.append(Finding(check.code, check.severity, *self._source, found, action or default))
 
@@ -62,7 +62,7 @@ class FindingList(list[Finding]):
         Returns:
             Whether the repair is allowed.
         """
-        check = CATALOGUE[name]
+        check = CATALOG[name]
         if check.repair in self._repairs:
             self.append(Finding(check.code, check.severity, *self._source, found, f"repaired: {result}"))
             return True

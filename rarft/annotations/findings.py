@@ -1,6 +1,6 @@
-"""Catalogue of the validation checks, and findings.
+"""Catalog of the validation checks, and findings.
 
-`python -m rarft.annotations.findings` prints the catalogue as the page `docs/checks.md`.
+`python -m rarft.annotations.findings` prints the catalog as the page `docs/checks.md`.
 """
 
 from dataclasses import dataclass
@@ -104,8 +104,8 @@ _CHECKS = (
     Check("RIQ601", "train-eval-video-overlap", "error", Kind.LEAK, "The video also occurs in the annotations of --exclude-videos-from.", "train.json and eval.json both contain a.mp4"),
 )  # fmt: skip
 
-CATALOGUE = {check.name: check for check in _CHECKS}
-CHECK_OF_CODE = {check.code: check for check in _CHECKS}
+CATALOG = {check.name: check for check in _CHECKS}
+CHECKS_BY_CODE = {check.code: check for check in _CHECKS}
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -132,7 +132,7 @@ class Finding(msgspec.Struct, frozen=True):
     @property
     def check(self) -> Check:
         """The check of this finding."""
-        return CHECK_OF_CODE[self.code]
+        return CHECKS_BY_CODE[self.code]
 
     @property
     def is_repair(self) -> bool:
@@ -140,8 +140,8 @@ class Finding(msgspec.Struct, frozen=True):
         return self.action.startswith("repaired")
 
 
-def catalogue_page() -> str:
-    """Return the catalogue as Markdown."""
+def catalog_page() -> str:
+    """Return the catalog as Markdown."""
     lines = [
         "# Validation checks",
         "",
@@ -168,4 +168,4 @@ def catalogue_page() -> str:
 
 
 if __name__ == "__main__":
-    print(catalogue_page(), end="")
+    print(catalog_page(), end="")

@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from rarft.annotations.findings import CHECK_OF_CODE, Finding
+from rarft.annotations.findings import CHECKS_BY_CODE, Finding
 from rarft.reporting.charts import bars, histogram
 from rarft.reporting.html import render_page
 
@@ -54,7 +54,7 @@ def render_report(report: dict[str, Any], examples: Mapping[str, Sequence[Findin
     findings = [
         (
             code,
-            CHECK_OF_CODE[code],
+            CHECKS_BY_CODE[code],
             count,
             [(one.item, one.query, one.video, one.found, one.action) for one in examples[code]],
         )

@@ -14,7 +14,7 @@ from rarft.annotations.check_file import check_all, write_results
 from rarft.annotations.context import ValidationContext
 from rarft.annotations.counts import ValidationCounts
 from rarft.annotations.file_index import AnnotationIndex
-from rarft.annotations.findings import CATALOGUE, REPAIRS
+from rarft.annotations.findings import CATALOG, REPAIRS
 from rarft.annotations.reader import read_items
 from rarft.annotations.report import render_report
 from rarft.annotations.schema import RIQ_JSONL
@@ -133,7 +133,7 @@ def summary(report: dict[str, Any]) -> str:
         f"{counts['repaired']} repaired, {counts['quarantined']} quarantined"
     ]
     for name, number in report["reasons"].items():
-        lines.append(f"  {number} quarantined: {name}. {CATALOGUE[name].explanation}")
+        lines.append(f"  {number} quarantined: {name}. {CATALOG[name].explanation}")
     for name, split in report.get("splits", {}).items():
         lines.append(
             f"  {name}: {split['queries']} queries of {split['videos']} videos, {split['answerable']} answerable, "

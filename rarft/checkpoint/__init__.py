@@ -1,1 +1,1 @@
-"""Checkpoints of a training run: saved, uploaded, found again and resumed from."""
+"""Checkpoints of a training run: save, upload, find, and resume from them."""

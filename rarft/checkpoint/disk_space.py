@@ -1,4 +1,4 @@
-"""Room on the disk for a run's checkpoints, reckoned before training."""
+"""Disk space that the checkpoints of a run need, estimated before training."""
 
 import math
 import shutil
@@ -7,51 +7,51 @@ from typing import Any
 
 from rarft.errors import InputError
 
-# Bytes a parameter takes in a checkpoint: its weight, and what an optimizer keeps of one that is trained: two
-# moments, and under DeepSpeed a float32 master beside the 16-bit parts.
-_MOMENTS, _MASTER = 8, 4
+# Bytes per trained parameter that AdamW adds to a checkpoint: two moments, and under DeepSpeed a float32 master copy
+# of the 16-bit weights.
+_MOMENTS_BYTES, _MASTER_BYTES = 8, 4
 
 
-def _saves_left(args: Any, state: Any) -> int:
-    left = state.max_steps - state.global_step
+def _remaining_saves(args: Any, state: Any) -> int:
+    remaining = state.max_steps - state.global_step
     if args.save_strategy == "steps":
-        return math.ceil(left / state.save_steps)
+        return math.ceil(remaining / state.save_steps)
     if args.save_strategy == "epoch":
-        return max(1, math.ceil(state.num_train_epochs * left / max(1, state.max_steps)))
+        return max(1, math.ceil(state.num_train_epochs * remaining / max(1, state.max_steps)))
     return 0
 
 
-def bytes_needed(model: Any, args: Any, state: Any, most: int | None) -> int:
-    """Bytes that the checkpoints to come take, and the final one.
+def required_bytes(model: Any, args: Any, state: Any, max_new: int | None) -> int:
+    """Return the size of the checkpoints still to be saved, including the final one.
 
     Args:
-        model: with all of its parameters, ZeRO-3's partitioned ones too.
-        args: the training configuration.
-        state: the trainer's, its steps counted.
-        most: checkpoints to come that lie there at a time; None: all.
+        model: Model with all of its parameters, also those that ZeRO-3 has partitioned.
+        args: Training configuration.
+        state: State of the trainer, with its number of steps.
+        max_new: Maximum number of new checkpoints on the disk at a time; None means all.
     """
-    weight = 2 if args.bf16 and args.deepspeed else 4
+    weight_bytes = 2 if args.bf16 and args.deepspeed else 4
     weights = trained = 0
     for parameter in model.parameters():
-        number = getattr(parameter, "ds_numel", parameter.numel())
-        weights += number * weight
-        trained += number if parameter.requires_grad else 0
-    moments = trained * (_MOMENTS + ((_MASTER + weight) if args.deepspeed else 0))
-    saves = _saves_left(args, state)
-    kept = saves if most is None else min(saves, most)
-    # Of adapters a checkpoint holds them alone; the final one holds the model that they are merged into.
-    return weights + kept * ((trained * weight if args.use_peft else weights) + moments)
+        count = getattr(parameter, "ds_numel", parameter.numel())
+        weights += count * weight_bytes
+        trained += count if parameter.requires_grad else 0
+    optimizer = trained * (_MOMENTS_BYTES + ((_MASTER_BYTES + weight_bytes) if args.deepspeed else 0))
+    saves = _remaining_saves(args, state)
+    checkpoints = saves if max_new is None else min(saves, max_new)
+    # With LoRA a checkpoint contains only adapters, and the final one the model that they are merged into.
+    return weights + checkpoints * ((trained * weight_bytes if args.use_peft else weights) + optimizer)
 
 
-def check_space(folder: Path, needed: int) -> None:
-    """Make sure that so many bytes fit.
+def check_disk_space(folder: Path, required: int) -> None:
+    """Check that a folder's disk has this many free bytes.
 
     Raises:
-        InputError: they do not.
+        InputError: It has fewer.
     """
     free = shutil.disk_usage(folder).free
-    if needed > free:
+    if required > free:
         raise InputError(
-            f"{folder}: {free / 1e9:.3g} GB are free and the checkpoints take about {needed / 1e9:.3g} GB; make "
-            "room, keep fewer with --save_total_limit, or save less often with --save_steps"
+            f"{folder}: the checkpoints need about {required / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free; free "
+            "disk space, keep fewer with --save_total_limit, or save less often with --save_steps"
         )

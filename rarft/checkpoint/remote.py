@@ -1,125 +1,118 @@
-"""Checkpoints of a run in an object store: listed, fetched to go on from, set aside, rotated."""
+"""Checkpoints in a run's folder of an object store: list, download, exclude, rotate. All raise `StoreError`."""
 
 import json
+import logging
 from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from rarft.checkpoint.local import CHECKPOINT_JSON, CORRUPT, DIVERGED, SUPERSEDED, step_of, verified
-from rarft.storage import s3
-from rarft.storage.files import join_path
+from rarft.checkpoint.local import CHECKPOINT_JSON, CORRUPT, DIVERGED, SUPERSEDED, parse_step, verify_checkpoint
+from rarft.storage.location import S3Folder
 from rarft.storage.manifest import CorruptFolderError
 from rarft.storage.sync import download_folder
 
-WHAT = "--out"
-_ASIDE = {f"{kind}{CHECKPOINT_JSON}" for kind in (CORRUPT, SUPERSEDED, DIVERGED)}
+logger = logging.getLogger(__name__)
+
+_EXCLUDED = {f"{prefix}{CHECKPOINT_JSON}" for prefix in (CORRUPT, SUPERSEDED, DIVERGED)}
 
 
-def steps_held(uri: str) -> list[int]:
-    """Steps of the complete checkpoints of a run, the newest first.
-
-    Raises:
-        StoreError: the store cannot be asked.
-    """
-    names = (name.split("/") for name in s3.sizes(uri, WHAT))
-    found = (step_of(Path(parts[0])) for parts in names if len(parts) == 2 and parts[1] == CHECKPOINT_JSON)
+def list_steps(run: S3Folder) -> list[int]:
+    """Return the steps of a run's complete checkpoints, newest first."""
+    names = (name.split("/") for name in run.sizes())
+    found = (parse_step(parts[0]) for parts in names if len(parts) == 2 and parts[1] == CHECKPOINT_JSON)
     return sorted((step for step in found if step >= 0), reverse=True)
 
 
-def checkpoint_uri(run: str, step: int) -> str:
-    """Where a run's checkpoint lies."""
-    return join_path(run, f"{PREFIX_CHECKPOINT_DIR}-{step}")
+def checkpoint_at(run: S3Folder, step: int) -> S3Folder:
+    """Return the location of a run's checkpoint."""
+    return run.child(f"{PREFIX_CHECKPOINT_DIR}-{step}")
 
 
-def exclude(checkpoint: str, kind: str, reason: str) -> None:
-    """Take a checkpoint out of those that count: its manifest gets another name and says why. No file is lost.
+def exclude(checkpoint: S3Folder, prefix: str, reason: str) -> None:
+    """Rename a checkpoint's manifest, so that no run resumes from it, and add the reason. No file is deleted.
 
     Args:
-        checkpoint: URI of its folder.
-        kind: Prefix of the manifest's new name: CORRUPT, SUPERSEDED or DIVERGED.
+        checkpoint: Folder of the checkpoint.
+        prefix: CORRUPT, SUPERSEDED or DIVERGED.
         reason: One line.
-
-    Raises:
-        StoreError: The store cannot be read or written.
     """
-    manifest = join_path(checkpoint, CHECKPOINT_JSON)
-    content = s3.read(manifest, WHAT)
+    content = checkpoint.read(CHECKPOINT_JSON)
     try:
-        about = json.loads(content)
+        manifest = json.loads(content)
     except ValueError:
-        about = content.decode(errors="replace")
-    told = json.dumps({"reason": reason, "manifest": about}, indent=1) + "\n"
-    s3.write(join_path(checkpoint, f"{kind}{CHECKPOINT_JSON}"), told.encode(), WHAT)
-    s3.delete(manifest, WHAT)
+        manifest = content.decode(errors="replace")
+    renamed = json.dumps({"reason": reason, "manifest": manifest}, indent=1) + "\n"
+    checkpoint.write(f"{prefix}{CHECKPOINT_JSON}", renamed.encode())
+    checkpoint.delete(CHECKPOINT_JSON)
 
 
-def manifest_of(checkpoint: str) -> bytes:
-    """A checkpoint's manifest.
-
-    Raises:
-        CorruptFolderError: it has none.
-        StoreError: the store cannot be read.
-    """
-    if CHECKPOINT_JSON not in s3.sizes(checkpoint, WHAT):
-        raise CorruptFolderError(f"{CHECKPOINT_JSON} is missing: it was not written to its end")
-    return s3.read(join_path(checkpoint, CHECKPOINT_JSON), WHAT)
+def exclude_later(run: S3Folder, step: int, prefix: str, reason: str) -> list[int]:
+    """Exclude the complete checkpoints after a step; return the steps of the others."""
+    steps = list_steps(run)
+    for later in (each for each in steps if each > step):
+        exclude(checkpoint_at(run, later), prefix, reason)
+        logger.warning("%s marked as %s: %s", checkpoint_at(run, later), prefix.removesuffix("-"), reason)
+    return [each for each in steps if each <= step]
 
 
-def fetch(checkpoint: str, run: Path) -> Path:
-    """Download a checkpoint into a run's folder, and hold it against its manifest.
+def read_manifest(checkpoint: S3Folder) -> bytes:
+    """Return the content of a checkpoint's manifest.
 
     Raises:
-        CorruptFolderError: it is not complete, or not what was saved.
-        StoreError: the store cannot be read.
+        CorruptFolderError: There is none.
     """
-    place = run / checkpoint.rstrip("/").rsplit("/", 1)[-1]
-    download_folder(checkpoint, place, CHECKPOINT_JSON, WHAT)
-    verified(place)
-    return place
+    if not checkpoint.exists(CHECKPOINT_JSON):
+        raise CorruptFolderError(f"{CHECKPOINT_JSON} is missing: the checkpoint is incomplete")
+    return checkpoint.read(CHECKPOINT_JSON)
 
 
-def fetch_newest(uri: str, run: Path, after: int) -> Path | None:
-    """The newest complete checkpoint of the store, if it is newer than step `after`; damaged ones are set aside.
+def fetch(checkpoint: S3Folder, run: Path) -> Path:
+    """Download a checkpoint into a run's local folder, and verify it; return its path.
 
     Raises:
-        StoreError: the store cannot be read.
+        CorruptFolderError: It is incomplete, or a file differs from its manifest.
     """
-    for step in steps_held(uri):
+    path = run / checkpoint.name
+    download_folder(checkpoint, path, CHECKPOINT_JSON)
+    verify_checkpoint(path)
+    return path
+
+
+def fetch_newest(run: S3Folder, local_run: Path, after: int) -> Path | None:
+    """Download the newest valid checkpoint after a step, and exclude newer ones that are corrupt; None without one."""
+    for step in list_steps(run):
         if step <= after:
             break
-        checkpoint = checkpoint_uri(uri, step)
+        checkpoint = checkpoint_at(run, step)
         try:
-            place = fetch(checkpoint, run)
+            path = fetch(checkpoint, local_run)
         except CorruptFolderError as error:
             exclude(checkpoint, CORRUPT, str(error))
-            print(f"training: {checkpoint} is not complete ({error}); marked as corrupt", flush=True)
+            logger.warning("%s is corrupt (%s); marked as corrupt", checkpoint, error)
             continue
-        print(f"training: {checkpoint} fetched", flush=True)
-        return place
+        logger.info("%s downloaded", checkpoint)
+        return path
     return None
 
 
-def rotate(uri: str, most: int | None, good: int) -> None:
-    """Keep the newest `most` complete checkpoints that are known to be good, newer ones, and those set aside.
+def rotate(run: S3Folder, max_checkpoints: int | None, good: int) -> None:
+    """Remove checkpoints that are older than the newest good ones. Excluded ones stay.
 
     Args:
-        uri: Of the run's folder.
-        most: Good checkpoints to keep; None: all.
+        run: Folder of the run.
+        max_checkpoints: Number of good checkpoints to keep; None or 0 keeps all.
         good: Step up to which checkpoints are good.
-
-    Raises:
-        StoreError: the store cannot be written to.
     """
-    kept = [step for step in steps_held(uri) if step <= good][:most]
-    if not most or not kept:
+    kept = [step for step in list_steps(run) if step <= good][:max_checkpoints]
+    if not max_checkpoints or not kept:
         return
     found: dict[str, list[str]] = {}
-    for name in s3.sizes(uri, WHAT):
-        folder, _, rest = name.partition("/")
-        found.setdefault(folder, []).append(rest)
-    for folder, names in found.items():
-        if not 0 <= step_of(Path(folder)) < kept[-1] or _ASIDE & set(names):
+    for name in run.sizes():
+        folder, _, file = name.partition("/")
+        found.setdefault(folder, []).append(file)
+    for folder, files in found.items():
+        if not 0 <= parse_step(folder) < kept[-1] or _EXCLUDED & set(files):
             continue
-        # Without its manifest it is incomplete at once, should its removal be cut short.
-        for name in sorted(names, key=lambda name: name != CHECKPOINT_JSON):
-            s3.delete(f"{join_path(uri, folder)}/{name}", WHAT)
+        # Without its manifest the checkpoint is incomplete, should its removal be killed.
+        for file in sorted(files, key=lambda file: file != CHECKPOINT_JSON):
+            run.child(folder).delete(file)

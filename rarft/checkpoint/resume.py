@@ -1,7 +1,9 @@
-"""Where a run begins: anew, from a checkpoint of its own, or not at all, because it is done."""
+"""The checkpoint that a run resumes from, and the marker of a finished run."""
 
 import json
+import logging
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,190 +17,185 @@ from rarft.checkpoint.local import (
     FINAL,
     GOOD,
     SUPERSEDED,
-    check_same_run,
-    checkpoints_of,
     exclude,
+    find_newest,
     good_step,
     is_complete,
+    list_checkpoints,
     mark_good,
-    newest_complete,
-    step_of,
-    verified,
+    parse_step,
+    verify_checkpoint,
 )
-from rarft.distributed.collectives import barrier, broadcast_from_main, is_local_main_process
+from rarft.distributed.collectives import barrier, is_local_main_process, run_on_main
 from rarft.errors import InputError
 from rarft.reporting.training_log import TRAINING_JSONL
-from rarft.storage import s3
-from rarft.storage.files import Location, exists, join_path, local_path, write_atomically
+from rarft.storage.files import write_atomically
+from rarft.storage.location import LocalFolder, Location, S3Folder, parse_location
 from rarft.storage.manifest import CorruptFolderError, parse_manifest, read_manifest
+from rarft.storage.s3 import ObjectNotFoundError
+
+logger = logging.getLogger(__name__)
 
 AUTO, NONE = "auto", "none"
 
 
-def is_done(run: Location, whole: dict[str, Any]) -> bool:
-    """Whether this very run has ended well before.
-
-    Args:
-        run: its folder, or where that lies in a store.
-        whole: of `rarft.training.run_identity.run_fingerprint`.
-    """
+def is_finished(run: Location, fingerprint: dict[str, Any]) -> bool:
+    """Check whether a run with this fingerprint, of `run_identity.run_fingerprint`, has finished in a folder."""
     try:
-        if s3.is_object_uri(run):
-            held = s3.sizes(run, remote.WHAT)
-            final = f"{FINAL}/{CHECKPOINT_JSON}"
-            return DONE in held and final in held and json.loads(s3.read(join_path(run, DONE), remote.WHAT)) == whole
-        folder = Path(run)
-        content = json.loads((folder / DONE).read_text(encoding="utf-8"))
-        return content == whole and (folder / FINAL).is_dir()
-    except (FileNotFoundError, ValueError):
+        return bool(json.loads(run.read(DONE)) == fingerprint and run.exists(f"{FINAL}/{CHECKPOINT_JSON}"))
+    except (ObjectNotFoundError, ValueError):
         return False
 
 
-def mark_done(run: Path, whole: dict[str, Any]) -> None:
-    """Leave the mark that a run has ended well; the last thing that it writes."""
+def mark_finished(run: Path, fingerprint: dict[str, Any]) -> None:
+    """Write the marker of a finished run, its last file."""
     with write_atomically(run / DONE) as temporary:
-        temporary.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(fingerprint, indent=1) + "\n", encoding="utf-8")
 
 
-class Resume:
-    """Where a run goes on from.
+class ResumeResolver:
+    """Finds the checkpoint that a run resumes from, and excludes those that the run will replace.
 
     Args:
-        asked: of `--resume_from_checkpoint`: auto, a path, a URI, none or nothing.
-        run: folder of the run's checkpoints on this machine.
-        store: where they lie in an object store, if they do.
-        shared: whether all machines see `run`; where they do not, each fetches the checkpoint for itself.
-        settings: this run's `rarft.training.run_identity.identity`.
+        requested: `auto`, a path, a URI, `none` or None.
+        run: Local folder of the run.
+        store: The run's folder in an object store, if it has one.
+        is_shared: Whether all machines see `run`. Otherwise each machine downloads the checkpoint.
+        find_difference: Returns the first setting of a checkpoint that prevents this run from resuming, if any.
     """
 
     def __init__(
-        self, asked: str | None, run: Path, store: str | None, shared: bool, settings: dict[str, Any]
+        self,
+        requested: str | None,
+        run: Path,
+        store: S3Folder | None,
+        is_shared: bool,
+        find_difference: Callable[[Mapping[str, Any]], str | None],
     ) -> None:
-        self._asked = None if asked == NONE else asked
-        self._run, self._store, self._shared, self._settings = run, store, shared, settings
+        self._requested = None if requested == NONE else requested
+        self._run, self._store, self._is_shared = run, store, is_shared
+        self._find_difference = find_difference
 
-    def checkpoint(self) -> Path | None:
-        """The checkpoint to go on from, decided by the main process for all of them; None to begin anew.
+    def resolve(self) -> Path | None:
+        """Return the checkpoint that all processes resume from; None to start from scratch.
 
         Raises:
-            InputError: there is nothing to go on from, or it is another run's; on every process alike.
+            InputError: The run cannot resume from the requested checkpoint. It is raised on every process.
         """
-        state = PartialState()
-        chosen, source, refusal = None, None, None
-        if state.is_main_process:
-            try:
-                chosen, source = self._choose()
-                self._clear_done_marker(anew=chosen is None)
-            except InputError as error:
-                refusal = str(error)
-        barrier()
-        chosen, source, refusal = broadcast_from_main((chosen, source, refusal))
-        if refusal:
-            raise InputError(refusal)
-        if not self._shared and is_local_main_process():
-            for left in checkpoints_of(self._run):  # a part, or of an earlier start
-                if str(left) != chosen or not state.is_main_process:
-                    shutil.rmtree(left)
-            if chosen and source and not state.is_main_process:
+        checkpoint, source = run_on_main(self._prepare)
+        if not self._is_shared and is_local_main_process():
+            is_main = PartialState().is_main_process
+            for other in list_checkpoints(self._run):  # a part of a checkpoint, or one of an earlier start
+                if other != checkpoint or not is_main:
+                    shutil.rmtree(other)
+            if source is not None and not is_main:
                 remote.fetch(source, self._run)
         barrier()
-        return Path(chosen) if chosen else None
+        return checkpoint
 
-    def _choose(self) -> tuple[str | None, str | None]:
-        """The checkpoint on this machine, and where it was fetched from."""
-        if self._asked is None:
-            self._refuse_an_earlier_run()
-            return None, None
-        chosen, source = self._newest() if self._asked == AUTO else self._named(self._asked)
-        if chosen is None:
-            return None, None
-        manifest = read_manifest(chosen, CHECKPOINT_JSON)
-        check_same_run(source or chosen, manifest, self._settings)
-        if self._asked != AUTO:
-            if self._store:
-                self._fetch_beside()
-            self._set_later_ones_aside(chosen, manifest["step"])
-        if good_step(self._run) > manifest["step"]:
-            mark_good(self._run, manifest["step"])  # later ones will be made again
-        print(f"training: going on from {source or chosen}", flush=True)
-        return str(chosen), source
-
-    def _newest(self) -> tuple[Path | None, str | None]:
-        here = newest_complete(self._run) if self._shared else None
-        if self._store is None:
-            return here, None
-        there = remote.fetch_newest(self._store, self._run, step_of(here) if here else -1)
-        if there is None:
-            return here, None
-        self._fetch_beside()
-        return there, join_path(self._store, there.name)
-
-    def _fetch_beside(self) -> None:
-        """Fetch the log, unless there is one here, and what the store says of its checkpoints."""
-        assert self._store is not None
-        held = s3.sizes(self._store, remote.WHAT)
-        if TRAINING_JSONL in held and not (self._run / TRAINING_JSONL).exists():
-            s3.download([(join_path(self._store, TRAINING_JSONL), self._run / TRAINING_JSONL)], remote.WHAT)
-        (self._run / GOOD).unlink(missing_ok=True)  # of an earlier start on this machine
-        if GOOD in held:
-            s3.download([(join_path(self._store, GOOD), self._run / GOOD)], remote.WHAT)
-
-    def _named(self, asked: str) -> tuple[Path, str | None]:
-        try:
-            if s3.is_object_uri(asked):
-                return self._named_in_store(asked), asked
-            path = local_path(asked, "--resume_from_checkpoint")
-            verified(path)
-        except CorruptFolderError as error:
-            raise InputError(
-                f"--resume_from_checkpoint {asked}: {error}; choose another, or auto for the newest whole one"
-            ) from error
-        return path, None
-
-    def _named_in_store(self, asked: str) -> Path:
-        """Fetch it, if it is this run's and takes no other's place; a refused run changes nothing."""
-        content = remote.manifest_of(asked)
-        check_same_run(asked, parse_manifest(content, CHECKPOINT_JSON), self._settings)
-        place = self._run / asked.rstrip("/").rsplit("/", 1)[-1]
-        if is_complete(place) and (place / CHECKPOINT_JSON).read_bytes() != content:
-            raise InputError(
-                f"--resume_from_checkpoint {asked}: {place} is another one; give another --exp_name or --scratch"
-            )
-        return remote.fetch(asked, self._run)
-
-    def _set_later_ones_aside(self, chosen: Path, begins: int) -> None:
-        """Those that the run made after the one that it goes on from are another future."""
-        reason = f"the run was resumed from {chosen.name}"
-        for newer in checkpoints_of(self._run):
-            if step_of(newer) > begins:
-                place = exclude(newer, SUPERSEDED if is_complete(newer) else CORRUPT, reason)
-                print(f"training: {newer.name} renamed to {place.name}: {reason}", flush=True)
-        for step in remote.steps_held(self._store) if self._store else []:
-            if step > begins:
-                remote.exclude(remote.checkpoint_uri(str(self._store), step), SUPERSEDED, reason)
-                print(f"training: {remote.checkpoint_uri(str(self._store), step)} marked as superseded", flush=True)
-
-    def _refuse_an_earlier_run(self) -> None:
-        found = [path.name for path in checkpoints_of(self._run)]
-        where: Location = self._run
-        if not found and self._store:
-            found, where = [f"checkpoint-{step}" for step in remote.steps_held(self._store)], self._store
-        if found:
-            raise InputError(
-                f"{where} holds {found[0]} of an earlier run; --resume_from_checkpoint auto goes on from there, "
-                "another --exp_name begins anew"
-            )
-
-    def _clear_done_marker(self, anew: bool) -> None:
-        """Remove the mark of another run's end; a refused run changes nothing."""
-        where: Location = self._store or self._run
-        if anew and (s3.is_object_uri(where) or self._run.is_dir()) and exists(where, DONE):
-            print(
-                f"training: begins anew; {where} holds a run that is done, of which {FINAL} will be replaced; "
-                "another --exp_name keeps both",
-                flush=True,
-            )
-        for name in (DONE, GOOD) if anew else (DONE,):
+    def _prepare(self) -> tuple[Path | None, S3Folder | None]:
+        """Return the local checkpoint and where it was downloaded from, after preparing the folder to resume."""
+        checkpoint, source = self._choose()
+        if checkpoint is None:
+            self._warn_if_finished()
+        else:
+            step = self._check(checkpoint, source)
+            if self._requested != AUTO:
+                if self._store:
+                    self._download_run_files(self._store)
+                self._exclude_later(checkpoint, step)
+            if good_step(self._run) > step:
+                mark_good(self._run, step)  # later ones will be saved again
+            logger.info("resuming from %s", source or checkpoint)
+        for name in (DONE,) if checkpoint else (DONE, GOOD):
             (self._run / name).unlink(missing_ok=True)
             if self._store:
-                s3.delete(join_path(self._store, name), remote.WHAT)
+                self._store.delete(name)
+        return checkpoint, source
+
+    def _choose(self) -> tuple[Path | None, S3Folder | None]:
+        if self._requested is None:
+            self._refuse_earlier_run()
+            return None, None
+        return self._newest() if self._requested == AUTO else self._named(self._requested)
+
+    def _check(self, checkpoint: Path, source: S3Folder | None) -> int:
+        """Check that the run may resume from a checkpoint; return its step."""
+        manifest = read_manifest(checkpoint, CHECKPOINT_JSON)
+        self._check_settings(source or checkpoint, manifest)
+        return int(manifest["step"])
+
+    def _check_settings(self, checkpoint: S3Folder | Path, manifest: dict[str, Any]) -> None:
+        if difference := self._find_difference(manifest["settings"]):
+            raise InputError(
+                f"{checkpoint}: was saved with another {difference}; use the same value, or another --exp_name"
+            )
+
+    def _newest(self) -> tuple[Path | None, S3Folder | None]:
+        local = find_newest(self._run) if self._is_shared else None
+        if self._store is None:
+            return local, None
+        downloaded = remote.fetch_newest(self._store, self._run, parse_step(local.name) if local else -1)
+        if downloaded is None:
+            return local, None
+        self._download_run_files(self._store)
+        return downloaded, self._store.child(downloaded.name)
+
+    def _download_run_files(self, store: S3Folder) -> None:
+        """Download the log, unless a local one exists, and the step up to which checkpoints are good."""
+        files, local = store.sizes(), LocalFolder(self._run)
+        local.delete(GOOD)  # of an earlier start on this machine
+        for name in (TRAINING_JSONL, GOOD):
+            if name in files and not local.exists(name):
+                local.write(name, store.read(name))
+
+    def _named(self, requested: str) -> tuple[Path, S3Folder | None]:
+        location = parse_location(requested)
+        try:
+            if isinstance(location, S3Folder):
+                return self._fetch_named(location), location
+            verify_checkpoint(location.path)
+        except CorruptFolderError as error:
+            raise InputError(f"{requested}: {error}; use another one, or auto for the newest valid one") from error
+        return location.path, None
+
+    def _fetch_named(self, checkpoint: S3Folder) -> Path:
+        """Download a checkpoint, after checks that leave the run's folder unchanged if they fail."""
+        content = remote.read_manifest(checkpoint)
+        self._check_settings(checkpoint, parse_manifest(content, CHECKPOINT_JSON))
+        path = self._run / checkpoint.name
+        if is_complete(path) and (path / CHECKPOINT_JSON).read_bytes() != content:
+            raise InputError(f"{checkpoint}: {path} is another checkpoint; use another --exp_name or --work_dir")
+        return remote.fetch(checkpoint, self._run)
+
+    def _exclude_later(self, checkpoint: Path, step: int) -> None:
+        """Exclude the run's checkpoints after the one that it resumes from."""
+        reason = f"the run was resumed from {checkpoint.name}"
+        for later in list_checkpoints(self._run):
+            if parse_step(later.name) > step:
+                renamed = exclude(later, SUPERSEDED if is_complete(later) else CORRUPT, reason)
+                logger.warning("%s renamed to %s: %s", later.name, renamed.name, reason)
+        if self._store:
+            remote.exclude_later(self._store, step, SUPERSEDED, reason)
+
+    def _refuse_earlier_run(self) -> None:
+        found = [path.name for path in list_checkpoints(self._run)]
+        run: Location = LocalFolder(self._run)
+        if not found and self._store:
+            found, run = (
+                [remote.checkpoint_at(self._store, step).name for step in remote.list_steps(self._store)],
+                self._store,
+            )
+        if found:
+            raise InputError(
+                f"{run}: contains {found[0]} of an earlier run; resume it by --resume_from_checkpoint auto, or use "
+                "another --exp_name"
+            )
+
+    def _warn_if_finished(self) -> None:
+        run = self._store or LocalFolder(self._run)
+        if run.exists(DONE):
+            logger.warning(
+                "starting from scratch; %s contains a finished run, whose %s will be replaced; use another --exp_name "
+                "to keep both", run, FINAL,
+            )  # fmt: skip

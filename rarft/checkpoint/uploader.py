@@ -1,11 +1,11 @@
-"""Checkpoints sent to an object store beside training, one after the other.
+"""Upload of checkpoints to an object store while training continues, one after the other.
 
-One is sent while another may wait; a third makes training wait, which is told and counted, so that neither disk
-nor loss is unbounded. What could not be sent is tried again at the end, and then its failure is the run's.
+One checkpoint is uploaded while another may wait. A third one makes training wait, which is logged, so disk use and
+lost work are bounded. Failed uploads are retried at the end of the run, which fails if they fail again.
 """
 
-import hashlib
 import json
+import logging
 import math
 import queue
 import shutil
@@ -18,171 +18,177 @@ from typing import Any
 from accelerate import PartialState
 
 from rarft.checkpoint import remote
-from rarft.checkpoint.local import CHECKPOINT_JSON, GOOD, good_step, step_of
+from rarft.checkpoint.local import CHECKPOINT_JSON, GOOD, good_step, parse_step
 from rarft.errors import DivergedError, one_line
 from rarft.reporting.training_log import TRAINING_HTML, TRAINING_JSONL
-from rarft.storage import s3
-from rarft.storage.files import join_path
+from rarft.storage.hashing import hash_text
+from rarft.storage.location import S3Folder
 from rarft.storage.manifest import CorruptFolderError
+from rarft.storage.s3 import StoreError
 from rarft.storage.sync import commit_upload, upload_files, upload_folder
 
-_TIMEOUT_S = 600.0  # seconds that the main process waits for another machine's part
-_POLL_S = 1.0  # seconds between two looks
-# Files of a run that are sent before each checkpoint, so that a checkpoint in the store never lacks them.
-_BESIDE = (TRAINING_JSONL, TRAINING_HTML, GOOD)
+logger = logging.getLogger(__name__)
+
+_PART_TIMEOUT_S = 600.0  # for the part of another machine
+_POLL_INTERVAL_S = 1.0
+# Files of a run that are uploaded before each checkpoint, so that the store never has a checkpoint without them.
+_RUN_FILES = (TRAINING_JSONL, TRAINING_HTML, GOOD)
 
 
 @dataclass(frozen=True)
 class UploadTask:
-    """A checkpoint to send.
+    """A checkpoint to upload.
 
     Attributes:
-        folder: the checkpoint.
-        files: entries of those that this machine holds, where machines share no folder.
-        others: what the other machines hold, by their process: only the main process's parcel says.
+        folder: Folder of the checkpoint.
+        files: Manifest entries of this machine's files, if machines share no folder; None for all files.
+        other_parts: Manifest entries of the other machines' files by process; only on the main process.
     """
 
     folder: Path
     files: dict[str, dict[str, Any]] | None = None
-    others: dict[int, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    other_parts: dict[int, dict[str, dict[str, Any]]] = field(default_factory=dict)
 
 
-def _receipt(process: int, files: dict[str, dict[str, Any]]) -> str:
-    """Name of the object by which a machine says that its part is there."""
-    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    return f".part-{process}-{digest[:32]}"
+def _part_marker(process: int, files: dict[str, dict[str, Any]]) -> str:
+    """Return the name of the object by which a machine signals that its part is uploaded."""
+    return f".part-{process}-{hash_text(json.dumps(files, sort_keys=True))[:32]}"
 
 
 class CheckpointUploader:
-    """A thread that sends checkpoints.
+    """A thread that uploads checkpoints.
 
     Attributes:
-        waited: seconds that training has waited for it.
+        waited_s: Seconds that training has waited for uploads.
     """
 
-    def __init__(self, uri: str, run: Path, most: int | None) -> None:
+    def __init__(self, store: S3Folder, run: Path, max_checkpoints: int | None) -> None:
         """
         Args:
-            uri: of the run's folder in the store.
-            run: the run's folder on this machine.
-            most: good checkpoints to keep there; None: all.
+            store: The run's folder in the object store.
+            run: The run's local folder.
+            max_checkpoints: Number of good checkpoints to keep in the store; None keeps all.
         """
-        self.uri, self._run, self._most = uri, run, most
-        self._last: float = math.inf  # step of the last checkpoint to send
-        self._gives_up = threading.Event()
-        self.waited = 0.0
+        self._store, self._run, self._max_checkpoints = store, run, max_checkpoints
+        self._last_step: float = math.inf  # of the checkpoints to upload
+        self._is_cancelled = threading.Event()
+        self.waited_s = 0.0
         self._process, self._is_main = PartialState().process_index, PartialState().is_main_process
-        self._parcels: queue.Queue[UploadTask | None] = queue.Queue(maxsize=1)
-        self._failed: list[tuple[UploadTask, Exception]] = []
-        self._under_way: list[Path] = []
+        self._queue: queue.Queue[UploadTask | None] = queue.Queue(maxsize=1)
+        self._failed: list[UploadTask] = []
+        self._in_progress: list[Path] = []
         self._thread = threading.Thread(target=self._work, name="uploads", daemon=True)
         self._thread.start()
 
     @property
-    def under_way(self) -> list[Path]:
-        """Checkpoints that must not be removed yet: while the store is away, the newest that waits for it."""
-        return [*self._under_way, *(parcel.folder for parcel, _ in self._failed[-1:])]
+    def pending(self) -> list[Path]:
+        """Checkpoints that must not be removed yet. Of those that failed, only the newest."""
+        return [*self._in_progress, *(task.folder for task in self._failed[-1:])]
 
-    def send(self, parcel: UploadTask) -> None:
-        """Send a checkpoint when its turn comes."""
-        self._under_way.append(parcel.folder)
-        began = time.monotonic()
-        if self._parcels.full():
-            print("training: waits for the store, two checkpoints are on their way there", flush=True)
-        self._parcels.put(parcel)
-        self.waited += time.monotonic() - began
+    def submit(self, task: UploadTask) -> None:
+        """Upload a checkpoint after those that were submitted before it."""
+        self._in_progress.append(task.folder)
+        start = time.monotonic()
+        if self._queue.full():
+            logger.warning("waiting: two checkpoint uploads pending")
+        self._queue.put(task)
+        self.waited_s += time.monotonic() - start
 
     def _work(self) -> None:
-        while (parcel := self._parcels.get()) is not None:
+        while (task := self._queue.get()) is not None:
             try:
-                if step_of(parcel.folder) <= self._last:
-                    self._send(parcel)
-            except Exception as error:  # whatever it is, `close` raises it if it lasts
-                print(f"training: {parcel.folder.name} not sent yet: {one_line(error)}", flush=True)
-                self._failed.append((parcel, error))
-            self._under_way.remove(parcel.folder)
+                if parse_step(task.folder.name) <= self._last_step:
+                    self._upload(task)
+            except Exception as error:  # `close` retries, and raises
+                logger.warning("%s not uploaded yet: %s", task.folder.name, one_line(error))
+                self._failed.append(task)
+            self._in_progress.remove(task.folder)
 
-    def _send(self, parcel: UploadTask) -> None:
-        uri = join_path(self.uri, parcel.folder.name)
-        self._send_beside()
-        if parcel.files is None:
-            upload_folder(parcel.folder, uri, CHECKPOINT_JSON, remote.WHAT)
+    def _upload(self, task: UploadTask) -> None:
+        target = self._store.child(task.folder.name)
+        self._upload_run_files()
+        if task.files is None:
+            upload_folder(task.folder, target, CHECKPOINT_JSON)
         elif self._is_main:
-            self._send_with_others(parcel, uri)
+            self._upload_with_other_parts(task, task.files)
         else:
-            upload_files(parcel.folder, uri, parcel.files, remote.WHAT)
-            s3.write(join_path(uri, _receipt(self._process, parcel.files)), b"", remote.WHAT)
-        if parcel.files is not None:
-            shutil.rmtree(parcel.folder)  # a part of a checkpoint is of no use here
-        if self._is_main:
-            remote.rotate(self.uri, self._most, good_step(self._run))
+            upload_files(task.folder, target, task.files)
+            target.write(_part_marker(self._process, task.files), b"")
+        if task.files is not None:
+            shutil.rmtree(task.folder)  # no run can resume from a part
+        self._rotate()
 
-    def _send_beside(self) -> None:
+    def _upload_run_files(self) -> None:
         if self._is_main:
-            files = [(join_path(self.uri, name), self._run / name) for name in _BESIDE if (self._run / name).exists()]
-            s3.upload(files, remote.WHAT)
+            self._store.upload([(name, self._run / name) for name in _RUN_FILES if (self._run / name).exists()])
 
-    def _send_with_others(self, parcel: UploadTask, uri: str) -> None:
-        assert parcel.files is not None
-        s3.delete(join_path(uri, CHECKPOINT_JSON), remote.WHAT)
-        upload_files(parcel.folder, uri, parcel.files, remote.WHAT)
-        expected = {_receipt(process, files) for process, files in parcel.others.items()}
-        ends = time.monotonic() + _TIMEOUT_S
-        while missing := expected - s3.sizes(uri, remote.WHAT).keys():
-            if time.monotonic() > ends or self._gives_up.is_set():
-                raise CorruptFolderError(f"process {min(missing).split('-')[1]} has not sent its part")
-            time.sleep(_POLL_S)
-        commit_upload(uri, CHECKPOINT_JSON, (parcel.folder / CHECKPOINT_JSON).read_bytes(), remote.WHAT)
+    def _rotate(self) -> None:
+        if self._is_main:
+            remote.rotate(self._store, self._max_checkpoints, good_step(self._run))
+
+    def _upload_with_other_parts(self, task: UploadTask, files: dict[str, dict[str, Any]]) -> None:
+        """Upload the main process's part, wait for the others, then upload the manifest."""
+        target = self._store.child(task.folder.name)
+        target.delete(CHECKPOINT_JSON)
+        upload_files(task.folder, target, files)
+        expected = {_part_marker(process, part) for process, part in task.other_parts.items()}
+        deadline = time.monotonic() + _PART_TIMEOUT_S
+        while missing := expected - target.sizes().keys():
+            if time.monotonic() > deadline or self._is_cancelled.is_set():
+                raise CorruptFolderError(f"process {min(missing).split('-')[1]} has not uploaded its part")
+            time.sleep(_POLL_INTERVAL_S)
+        commit_upload(target, CHECKPOINT_JSON, (task.folder / CHECKPOINT_JSON).read_bytes())
+
+    def _join(self) -> None:
+        self._queue.put(None)
+        self._thread.join()
 
     def close(self) -> None:
-        """Wait for all that is under way, and try once more what could not be sent, the newest first.
+        """Wait for all uploads, and retry failed ones, newest first.
 
         Raises:
-            RuntimeError: a checkpoint is not in the store; the message says where it lies.
+            RuntimeError: A checkpoint cannot be uploaded. The message names its folder.
         """
         if self._thread.is_alive():
-            self._parcels.put(None)
-            self._thread.join()
-            if self.waited >= 1:
-                print(f"training: waited {self.waited:.0f} s for the store while training", flush=True)
+            self._join()
+            if self.waited_s >= 1:
+                logger.info("training waited %.0f s for uploads", self.waited_s)
         failed, self._failed = self._failed, []
-        for parcel, _ in sorted(failed, key=lambda entry: step_of(entry[0].folder), reverse=True):
+        for task in sorted(failed, key=lambda task: parse_step(task.folder.name), reverse=True):
             try:
-                if parcel.folder.exists() and not self._is_outdated(parcel):
-                    self._send(parcel)
-            except (s3.StoreError, CorruptFolderError, OSError) as error:
-                again = "" if parcel.files is not None else "; it is whole, and starting again sends it"
+                if task.folder.exists() and not self._is_outdated(task):
+                    self._upload(task)
+            except (StoreError, CorruptFolderError, OSError) as error:
+                fix = "" if task.files is not None else "; it is complete, rerun to upload it"
                 raise RuntimeError(
-                    f"{parcel.folder} could not be sent to {self.uri}{again}: {one_line(error)}"
+                    f"{task.folder}: cannot be uploaded to {self._store}: {one_line(error)}{fix}"
                 ) from error
         try:
-            self._send_beside()
-            if self._is_main:  # the last checkpoint is known to be good by now
-                remote.rotate(self.uri, self._most, good_step(self._run))
-        except s3.StoreError as error:
-            raise RuntimeError(f"the end of the run could not be sent to {self.uri}: {error}") from error
+            self._upload_run_files()
+            self._rotate()  # the last checkpoint is known to be good by now
+        except StoreError as error:
+            raise RuntimeError(f"{self._store}: cannot be completed: {error}; rerun to retry") from error
 
-    def _is_outdated(self, parcel: UploadTask) -> bool:
-        """Whether rotation would remove it at once."""
-        step, good = step_of(parcel.folder), good_step(self._run)
-        newer = sum(step < held <= good for held in remote.steps_held(self.uri))
-        return self._most is not None and newer >= self._most
+    def _is_outdated(self, task: UploadTask) -> bool:
+        """Check whether rotation would remove the checkpoint at once."""
+        step, good = parse_step(task.folder.name), good_step(self._run)
+        newer = sum(step < each <= good for each in remote.list_steps(self._store))
+        return self._max_checkpoints is not None and newer >= self._max_checkpoints
 
     def abandon(self, good: int) -> None:
-        """Wait for what is under way and begin no checkpoint of a step after `good`; then send the log.
+        """Finish uploads that have begun, skip checkpoints after step `good`, and upload the log.
 
         Raises:
-            StoreError: The log cannot be sent.
+            StoreError: The log cannot be uploaded.
         """
-        self._last = good
-        self.close_after(DivergedError)
-        self._send_beside()
+        self._last_step = good
+        self.close_on_exit(DivergedError)
+        self._upload_run_files()
 
-    def close_after(self, kind: type[BaseException] | None, *_: object) -> None:
-        """As the exit of a `with`: `close`; after an error only let what is under way end, and hide nothing."""
+    def close_on_exit(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close, as the exit of a `with` statement. After an error, only commit_upload uploads that have begun."""
         if kind is None:
             self.close()
         elif self._thread.is_alive():
-            self._gives_up.set()
-            self._parcels.put(None)
-            self._thread.join()
+            self._is_cancelled.set()
+            self._join()

@@ -67,7 +67,7 @@ def _add_evaluate(commands: Commands) -> None:
         help="Candidate to compare with; repeatable. The first is the reference that gates call `base`.",
     )
     parser.add_argument(
-        "--backend", default="transformers", choices=["transformers", "vllm"], help="Default: transformers."
+        "--backend", default="transformers", help="Generation backend: transformers (default) or vllm."
     )
     parser.add_argument("--batch-size", type=positive_int, default=16, help="Prompts per batch (default: 16).")
     parser.add_argument("--judge-url", help="OpenAI-compatible endpoint of a judge; set OPENAI_API_KEY to its key.")

@@ -32,7 +32,7 @@ class Commands:
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-        self._common = argparse.ArgumentParser(add_help=False)
+        self._common = Parser(add_help=False)
         for flag, text in {
             "--quiet": "Log warnings and errors only.",
             "--verbose": "Log debug messages, too.",

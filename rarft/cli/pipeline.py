@@ -24,7 +24,7 @@ def _run(options: argparse.Namespace) -> None:
             runner=options.runner,
             network=options.docker_network,
             gpus=options.gpus,
-            scratch=options.work_dir,
+            work_dir=options.work_dir,
         )
     )
 

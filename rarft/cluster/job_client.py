@@ -59,18 +59,9 @@ class JobClient:
 
     def get(self) -> dict[str, Any] | None:
         """Return the job; None if it does not exist."""
-        try:
-            job: dict[str, Any] = call_with_retry(
-                f"get job {self.name}",
-                self._jobs.get_namespaced_custom_object,
-                **self._resource,
-                name=self.name,
-                timeout_s=_OUTAGE_TIMEOUT_S,
-            )
-        except client.ApiException as error:
-            if error.status == 404:
-                return None
-            raise
+        job: dict[str, Any] | None = self._call_if_exists(
+            "get", self._jobs.get_namespaced_custom_object, timeout_s=_OUTAGE_TIMEOUT_S
+        )
         return job
 
     def names(self) -> list[str]:
@@ -80,17 +71,8 @@ class JobClient:
 
     def resume(self) -> None:
         """Clear the job's `suspend` field; does nothing if the job does not exist."""
-        try:
-            call_with_retry(
-                f"resume job {self.name}",
-                self._jobs.patch_namespaced_custom_object,
-                **self._resource,
-                name=self.name,
-                body={"spec": {"runPolicy": {"suspend": False}}},
-            )
-        except client.ApiException as error:
-            if error.status != 404:
-                raise
+        body = {"spec": {"runPolicy": {"suspend": False}}}
+        self._call_if_exists("resume", self._jobs.patch_namespaced_custom_object, body=body)
 
     def delete(self, propagation: str = "Background") -> bool:
         """Delete the job; returns False if it does not exist.
@@ -98,19 +80,8 @@ class JobClient:
         Args:
             propagation: Kubernetes' propagation policy: `Foreground` keeps the job until its pods are gone.
         """
-        try:
-            call_with_retry(
-                f"delete job {self.name}",
-                self._jobs.delete_namespaced_custom_object,
-                **self._resource,
-                name=self.name,
-                propagation_policy=propagation,
-            )
-        except client.ApiException as error:
-            if error.status != 404:
-                raise
-            return False
-        return True
+        call = self._jobs.delete_namespaced_custom_object
+        return self._call_if_exists("delete", call, propagation_policy=propagation) is not None
 
     def try_delete(self) -> None:
         """Send one request to delete the job.
@@ -172,18 +143,20 @@ class JobClient:
             pod: Name of the pod.
             previous: Whether to read the log of the container's previous run.
         """
+        call = self._core.read_namespaced_pod_log
+        options: dict[str, Any] = {"container": CONTAINER, "tail_lines": _MAX_LOG_LINES, "previous": previous}
         try:
-            log = call_with_retry(
-                f"read log of {pod}",
-                self._core.read_namespaced_pod_log,
-                pod,
-                self.namespace,
-                container=CONTAINER,
-                tail_lines=_MAX_LOG_LINES,
-                previous=previous,
-                timeout_s=_LOG_TIMEOUT_S,
-            )
+            log = call_with_retry(f"read log of {pod}", call, pod, self.namespace, timeout_s=_LOG_TIMEOUT_S, **options)
         except (client.ApiException, InputError) as error:
             reason = api_message(error) if isinstance(error, client.ApiException) else str(error)
             return [f"(its log cannot be read: {reason})"]
         return str(log).splitlines()
+
+    def _call_if_exists(self, action: str, call: Callable[..., Any], **options: Any) -> Any:
+        """Make a call about the job; returns None if the job does not exist."""
+        try:
+            return call_with_retry(f"{action} job {self.name}", call, **self._resource, name=self.name, **options)
+        except client.ApiException as error:
+            if error.status == 404:
+                return None
+            raise

@@ -12,8 +12,8 @@ from rarft.cluster.pytorchjob import pytorchjob
 from rarft.errors import InputError
 from rarft.storage.files import existing_folder
 from rarft.storage.location import LocalFolder, S3Folder, parse_location
-from rarft.training.config import arguments_of, parse, yaml_arguments
 from rarft.training.preflight import experiment_name
+from rarft.training.settings_parser import parse_settings, to_arguments, yaml_to_arguments
 
 # Flags that name a folder, and the file that is written last into it.
 _INPUT_MARKERS = {"train_data_path": "riq.jsonl", "embeddings": "index.json"}
@@ -51,17 +51,17 @@ def train_on_cluster(
         raise InputError(f"output_uri {out}: the nodes share no disk; give an s3:// URI")
     shared, uploads = dict(inputs), []
     for name, marker in _INPUT_MARKERS.items():
-        source = parse_location(inputs[name]) if inputs.get(name) else None
+        source = parse_location(folder) if (folder := inputs.get(name)) else None
         if isinstance(source, LocalFolder):
             destination = store.child(f"inputs/{job['name']}/{name}")
             shared[name] = str(destination)
             uploads.append((source.path, destination, marker))
     arguments = [
-        *arguments_of({"resume_from_checkpoint": "auto", "scratch": _WORK_DIR}),
-        *yaml_arguments(training, "training"),
-        *arguments_of({**shared, "out": out}),
+        *to_arguments({"resume_from_checkpoint": "auto", "work_dir": _WORK_DIR}),
+        *yaml_to_arguments(training, "training"),
+        *to_arguments({**shared, "out": out}),
     ]
-    settings = parse(arguments, anywhere=True)
+    settings = parse_settings(arguments, check_gpus=False)
     launcher = Launcher(connect(), current_namespace(), pytorchjob(Job(arguments=arguments, **job)))
     if not launcher.exists():  # a running job still reads the earlier upload
         for upload in uploads:

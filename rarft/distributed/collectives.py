@@ -1,21 +1,26 @@
-"""The machines of a run: which process speaks for its machine, and whether they all see one folder."""
+"""Collective operations of a run's processes, and whether their machines share a folder."""
 
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
-_barrier_count = 0  # of this process; all of them come to as many
-_LATE = 10.0  # seconds in which a network file system must show a new name
-_TIMEOUT_S = 120.0  # seconds in which a shared folder must show what another machine wrote
+from rarft.errors import InputError
+
+T = TypeVar("T")
+
+_barrier_count = 0  # of this process; equal on all processes
+_VISIBLE_TIMEOUT_S = 10.0  # within which a network file system shows a new file name
+_FILES_TIMEOUT_S = 120.0  # within which a shared folder shows what another machine wrote
 
 
 def barrier() -> None:
-    """Wait until every process has come here, however long one works: a collective would give up after a while."""
+    """Wait until every process calls this, with no timeout, unlike a collective of the process group."""
     size = PartialState().num_processes
     if size == 1:
         return
@@ -28,12 +33,12 @@ def barrier() -> None:
 
 
 def is_local_main_process() -> bool:
-    """Whether this process speaks for its machine."""
+    """Return True on one process per machine."""
     return bool(PartialState().local_process_index == 0)
 
 
-def broadcast_from_main(value: Any) -> Any:
-    """What the main process holds, on every process."""
+def broadcast_from_main(value: T) -> T:
+    """Return the main process's value on every process."""
     if PartialState().num_processes == 1:
         return value
     values = [value]
@@ -41,13 +46,33 @@ def broadcast_from_main(value: Any) -> Any:
     return values[0]
 
 
-def all_gather(value: Any) -> list[Any]:
-    """What each process holds, on every process."""
+def all_gather(value: T) -> list[T]:
+    """Return the values of all processes, by rank, on every process."""
     return [value] if PartialState().num_processes == 1 else list(gather_object([value]))
 
 
-def folder_is_shared(folder: Path) -> bool:
-    """Whether all processes see the same folder. To be called by all of them."""
+def run_on_main(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function on the main process, however long it takes, and return its result on every process.
+
+    Raises:
+        InputError: The function raised it. It is raised on every process.
+    """
+    result: Any = None
+    error: InputError | None = None
+    if PartialState().is_main_process:
+        try:
+            result = function(*arguments)
+        except InputError as raised:
+            error = raised
+    barrier()
+    result, error = broadcast_from_main((result, error))
+    if error is not None:
+        raise error
+    return result
+
+
+def is_shared_folder(folder: Path) -> bool:
+    """Check whether all processes see the same folder. To be called by all of them."""
     state = PartialState()
     if state.num_processes == 1:
         return True
@@ -56,29 +81,33 @@ def folder_is_shared(folder: Path) -> bool:
         folder.mkdir(parents=True, exist_ok=True)
         token.touch()
     state.wait_for_everyone()
-    ends = time.monotonic() + _LATE
-    while not token.exists() and time.monotonic() < ends:
+    deadline = time.monotonic() + _VISIBLE_TIMEOUT_S
+    while not token.exists() and time.monotonic() < deadline:
         time.sleep(0.5)
-    seen = all(all_gather(token.exists()))
+    is_shared = all(all_gather(token.exists()))
     if state.is_main_process:
         token.unlink()
-    return seen
+    return is_shared
 
 
-def listing(folder: Path) -> dict[str, int]:
-    """Size in bytes of every file of a folder, as this machine sees it."""
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Return the size in bytes of every file in a folder, by its relative name, as this machine sees it."""
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
 
 
 def wait_until_visible(folder: Path, files: dict[str, int]) -> None:
-    """Wait until this machine sees files that others wrote: a network file system may be late.
+    """Wait until this machine sees files that other machines wrote. A network file system may be late.
+
+    Args:
+        folder: Folder of the files.
+        files: Size in bytes by relative name.
 
     Raises:
-        RuntimeError: it does not in two minutes.
+        RuntimeError: A file is missing or shorter after two minutes.
     """
-    ends = time.monotonic() + _TIMEOUT_S
-    while missing := files.items() - listing(folder).items():
-        if time.monotonic() > ends:
+    deadline = time.monotonic() + _FILES_TIMEOUT_S
+    while missing := files.items() - file_sizes(folder).items():
+        if time.monotonic() > deadline:
             name, size = min(missing)
-            raise RuntimeError(f"{folder / name}: another machine wrote {size} bytes of it that are not seen here")
+            raise RuntimeError(f"{folder / name}: this machine does not see the {size} bytes that another one wrote")
         time.sleep(0.5)

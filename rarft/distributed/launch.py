@@ -1,6 +1,7 @@
-"""The launcher that started this process: how many processes it started, and ending with it."""
+"""The launcher of this process: the number of processes that it started, and ending with it."""
 
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -8,13 +9,15 @@ from pathlib import Path
 
 from rarft.errors import EXIT_FAILED
 
-_PR_SET_PDEATHSIG = 1  # of Linux' prctl
-# Variables that a launcher sets in the processes that it starts itself, and the launcher's name.
+logger = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1  # prctl option of Linux
+# Variables that launchers set in the processes that they start, and the names of the launchers.
 _LAUNCHERS = {"TORCHELASTIC_RUN_ID": "torchrun", "CROSS_SIZE": "DeepSpeed's launcher"}
 
 
 def world_size() -> int:
-    """Processes of this run, as the launcher set them; 1 without one."""
+    """Return the number of processes of this run, as set by the launcher; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -22,13 +25,14 @@ def exit_with_parent() -> None:
     """End this process when the launcher that started it ends, even by SIGKILL.
 
     Without this, the ranks of torchrun and of DeepSpeed's launcher outlive a killed launcher, and continue to write
-    into the folder that the next start writes into. Does nothing where no launcher started this process.
+    into the folder that the next start writes into. Does nothing in a process that no launcher started.
     """
     launcher = next((name for variable, name in _LAUNCHERS.items() if variable in os.environ), None)
     if launcher is None or sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # It may have ended before; process 1 has then taken its place, unless it is process 1 itself, in a container.
+    # The launcher may have ended before this call. Process 1 is then the parent, unless it is the launcher itself, in
+    # a container.
     if os.getppid() == 1 and b"python" not in Path("/proc/1/cmdline").read_bytes().partition(b"\0")[0]:
-        print(f"rarft train: {launcher} has ended", file=sys.stderr, flush=True)
+        logger.error("%s has ended", launcher)
         raise SystemExit(EXIT_FAILED)

@@ -1,12 +1,12 @@
-"""Work that several processes share and that survives being killed: batches, each written down when it is done.
+"""Work that several processes share and that survives a kill: a list of batches with one result file per batch.
 
-A batch's result is a file of its own. What is found of the same work is not done again; the batches are the same
-whoever does them, so that the result is the same to the byte.
+A batch that has a result is not processed again. Batches do not depend on the number of processes, so the results are
+identical for any number.
 """
 
 import contextlib
-import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -15,101 +15,80 @@ from typing import Any
 import torch
 
 from rarft.progress import progress
-from rarft.storage import s3
-from rarft.storage.files import Location, join_path, local_path, remove_folder, write_atomically
+from rarft.storage.hashing import hash_text
+from rarft.storage.location import LocalFolder, Location
 
-_WHAT = "--out"
+logger = logging.getLogger(__name__)
 
 
 def rank_and_size() -> tuple[int, int]:
-    """This process among those that a launcher started."""
+    """Return the rank of this process and the number of processes, as set by the launcher."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def join_processes() -> None:
-    """Let the processes that torchrun started wait for each other; how unevenly they work does not matter."""
+    """Create a process group of the processes of torchrun, with a timeout longer than any work."""
     if rank_and_size()[1] > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
 
 
 def wait_for_all() -> None:
-    """Wait until every process has come here."""
+    """Wait until every process calls this."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
 
 
+def _file_name(number: int) -> str:
+    return f"{number:07d}.json"
+
+
 class SharedWork:
-    """Results of batches, in a folder or under a prefix of a store."""
+    """Batches to process, and the folder with their results."""
 
-    def __init__(self, place: Location, identity: Any) -> None:
+    def __init__(self, location: Location, key: Any) -> None:
         """
         Args:
-            place: folder for the results; several works may share it.
-            identity: what the results depend on, as JSON has it: another identity is another work.
+            location: Folder for the results of several works.
+            key: JSON value that the results depend on. Work with another key has another subfolder.
         """
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        self._place = join_path(place, digest)
+        self._folder = location.child(hash_text(json.dumps(key, sort_keys=True))[:16])
 
-    def _write(self, number: int, result: list[str]) -> None:
-        name, content = self._name(number), json.dumps(result).encode()
-        if s3.is_object_uri(self._place):
-            s3.write(join_path(self._place, name), content, _WHAT)
-        else:
-            with write_atomically(local_path(self._place, _WHAT) / name) as temporary:
-                temporary.write_bytes(content)
+    def _finished(self, batches: int) -> set[int]:
+        """Return the numbers of the batches that have results."""
+        names = self._folder.sizes().keys()
+        return {number for number in range(batches) if _file_name(number) in names}
 
-    def _read(self, number: int) -> list[str]:
-        name = self._name(number)
-        if s3.is_object_uri(self._place):
-            content = s3.read(join_path(self._place, name), _WHAT)
-        else:
-            content = (local_path(self._place, _WHAT) / name).read_bytes()
-        return list(json.loads(content))
-
-    @staticmethod
-    def _name(number: int) -> str:
-        return f"{number:07d}.json"
-
-    def done(self, batches: int) -> set[int]:
-        """Numbers of the batches that are done."""
-        if s3.is_object_uri(self._place):
-            names = set(s3.sizes(self._place, _WHAT))
-        else:
-            folder = local_path(self._place, _WHAT)
-            names = {path.name for path in folder.glob("*.json")} if folder.is_dir() else set()
-        return {number for number in range(batches) if self._name(number) in names}
-
-    def run(self, batches: Sequence[Any], work: Callable[[Any], list[str]], what: str) -> list[list[str]]:
-        """Do this process's share of the batches, wait for the others, and return all results in order.
+    def run(self, batches: Sequence[Any], work: Callable[[Any], list[str]], description: str) -> list[list[str]]:
+        """Process this process's share of the batches, wait for the others, and return all results in order.
 
         Args:
-            batches: the same on every process.
-            work: the result of one.
-            what: for the line of progress.
+            batches: The same batches on every process.
+            work: Returns the result of a batch.
+            description: Name of the work on the console.
 
         Raises:
-            RuntimeError: another process's result is not found: they do not share the folder.
+            RuntimeError: The result of another process is missing, because the processes do not share the folder.
         """
         rank, size = rank_and_size()
-        done = self.done(len(batches))
-        if done and rank == 0:
-            print(f"{what}: {len(done)} of {len(batches)} batches were done before", flush=True)
-        # Side by side, so that few videos are read by two processes.
+        finished = self._finished(len(batches))
+        if finished and rank == 0:
+            logger.info("%s: resuming after %d of %d batches", description, len(finished), len(batches))
+        # Shares are contiguous, so that few videos are read by two processes.
         share = -(-len(batches) // size)
-        mine = [number for number in range(rank * share, min(len(batches), (rank + 1) * share)) if number not in done]
-        for number in progress(mine, what, unit=" batches"):
-            self._write(number, work(batches[number]))
+        own = range(rank * share, min(len(batches), (rank + 1) * share))
+        for number in progress([each for each in own if each not in finished], description, unit=" batches"):
+            self._folder.write(_file_name(number), json.dumps(work(batches[number])).encode())
         wait_for_all()
-        if missing := set(range(len(batches))) - self.done(len(batches)):
-            raise RuntimeError(f"{self._place}: {len(missing)} batches of other processes are not there: share --out")
-        results = [self._read(number) for number in range(len(batches))]
+        if missing := set(range(len(batches))) - self._finished(len(batches)):
+            raise RuntimeError(f"{self._folder}: {len(missing)} batches of other processes are missing; share --out")
+        results = [list(json.loads(self._folder.read(_file_name(number)))) for number in range(len(batches))]
         wait_for_all()
         return results
 
-    def forget(self) -> None:
-        """Remove the results, and the folder that works share once it is empty."""
+    def delete(self) -> None:
+        """Delete the results, and the folder of several works once it is empty."""
         if rank_and_size()[0] == 0:
-            remove_folder(self._place)
-            if not s3.is_object_uri(self._place):
-                with contextlib.suppress(OSError):  # another work's results are there
-                    local_path(self._place, _WHAT).parent.rmdir()
+            self._folder.remove()
+            if isinstance(self._folder, LocalFolder):
+                with contextlib.suppress(OSError):  # it contains other works
+                    self._folder.path.parent.rmdir()

@@ -43,6 +43,12 @@ def is_predictions_file(source: str) -> bool:
     return not is_object_uri(source) and local_path(source).is_file()
 
 
+def split_name(text: str) -> tuple[str, str]:
+    """Split `[NAME=]CHECKPOINT_OR_PREDICTIONS` into the name, empty if there is none, and the rest."""
+    match = _NAMED.fullmatch(text)
+    return (match[1], match[2]) if match else ("", text)
+
+
 def parse_candidates(checkpoint: str | None, predictions: str | None, compare: Sequence[str]) -> list[Candidate]:
     """Return the candidates: first the one to evaluate, then the reference, then the others.
 
@@ -64,7 +70,7 @@ def parse_candidates(checkpoint: str | None, predictions: str | None, compare: S
         else Candidate(EVALUATED, str(predictions), False, "--predictions")
     ]
     taken = {EVALUATED}
-    named = [(match[1], match[2]) if (match := _NAMED.fullmatch(text)) else ("", text) for text in compare]
+    named = [split_name(text) for text in compare]
     for name, source in named:
         if name in taken:
             raise InputError(f"--compare {name}={source}: the name {name} is already used; choose another")
@@ -76,7 +82,7 @@ def parse_candidates(checkpoint: str | None, predictions: str | None, compare: S
     for candidate in candidates:
         if candidate.is_checkpoint:
             with input_name(candidate.flag):
-                check_checkpoint(candidate.source, "")
+                check_checkpoint(candidate.source)
     return candidates
 
 

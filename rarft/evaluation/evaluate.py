@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rarft.annotations.schema import Sample
-from rarft.checkpoint.locate import checkpoint_content
+from rarft.checkpoint.locate import checkpoint_fingerprint
 from rarft.distributed.shared_work import SharedWork, join_processes, rank_and_size
 from rarft.embeddings.encoder import SentenceEncoder
 from rarft.embeddings.store import ReferenceStore
@@ -96,7 +96,8 @@ def evaluate(
     # Whatever can fail quickly comes before the generation.
     predictions, unusable = _read_finished(candidates, samples)
     queries = _align(candidates, predictions, samples)
-    store = ReferenceStore.empty(SentenceEncoder(options.encoder) if options.encoder else SentenceEncoder())
+    with input_name("--encoder"):
+        store = ReferenceStore.empty(SentenceEncoder(options.encoder) if options.encoder else SentenceEncoder())
     judge = _connect_judge(options)
     works = _generate_missing(candidates, predictions, queries, options, out)
     if rank_and_size()[0]:
@@ -116,7 +117,7 @@ def evaluate(
         (folder / REPORT_HTML).write_text(render_report(metrics, tables, training), encoding="utf-8")
         (folder / METRICS_JSON).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     for work in works:
-        work.forget()
+        work.delete()
     return metrics
 
 
@@ -224,7 +225,7 @@ def _generate(
         (sample.id, sample.video, sample.query, sample.duration, sample.crop, _file_version(sample.video))
         for sample in queries
     ]
-    content = checkpoint_content(candidate.source, "")
+    content = checkpoint_fingerprint(candidate.source, "")
     resume_key = [candidate.source, content, asdict(prompt_config), inputs, options.backend, options.batch_size]
     work = SharedWork(out.child(_UNFINISHED), resume_key)
     batches = in_batches(queries, options.batch_size)

@@ -109,7 +109,10 @@ class VllmBackend:
         return generate_with_vllm(self._engine, requests, self._video_token_id, self._sampling)[0]
 
 
-BACKENDS: dict[str, type[Backend]] = {"transformers": TransformersBackend, "vllm": VllmBackend}
+BACKENDS: dict[str, type[Backend]] = {
+    "transformers": TransformersBackend,
+    "vllm": VllmBackend,
+}
 
 
 class Predictor:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from rarft.annotations.schema import CATEGORIES
-from rarft.errors import InputError
+from rarft.errors import InputError, input_name
 from rarft.evaluation.predictions import Prediction
 from rarft.evaluation.sample_stats import ScoredPrediction
 from rarft.progress import progress
@@ -112,7 +112,8 @@ class Judge:
             base_url=url, api_key=os.environ.get(_KEY) or "none", timeout=timeout, max_retries=_MAX_RETRIES
         )
         self._url, self._model, self._concurrency = url, model, concurrency
-        self._cache = SqliteCache(cache or user_cache("judge.sqlite"))
+        with input_name("--judge-cache"):
+            self._cache = SqliteCache(cache or user_cache("judge.sqlite"))
         self.counts = JudgeCounts()
         self.failure = ""
         self._consecutive_failures = 0

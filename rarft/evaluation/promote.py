@@ -12,7 +12,7 @@ from rarft.errors import CheckFailedError, InputError, input_name
 from rarft.evaluation.report import METRICS_JSON
 from rarft.models.qwen2_5_vl.load import open_checkpoint
 from rarft.storage.files import replace_folder
-from rarft.storage.location import LocalFolder, Location
+from rarft.storage.location import LocalFolder, Location, S3Folder
 from rarft.storage.manifest import CorruptFolderError, hash_files, verify_folder, write_manifest
 from rarft.storage.s3 import is_object_uri
 from rarft.storage.sync import upload_folder
@@ -37,7 +37,7 @@ def promote(checkpoint: str, evaluation: Location, destination: Location) -> str
         CheckFailedError: The evaluation did not pass its gates.
     """
     with input_name("--checkpoint"):
-        check_checkpoint(checkpoint, "")
+        check_checkpoint(checkpoint)
     with input_name("--evaluation"):
         content = _check_evaluation(evaluation, checkpoint)
     with input_name("--to"):
@@ -59,10 +59,10 @@ def promote(checkpoint: str, evaluation: Location, destination: Location) -> str
         metadata = {name: value for name, value in metadata.items() if name != "files"} | {"promoted_from": checkpoint}
         write_manifest(folder, CHECKPOINT_JSON, metadata, hash_files(folder, CHECKPOINT_JSON))
         with input_name("--to"):
-            if local:
-                replace_folder(folder, local)
+            if isinstance(destination, S3Folder):
+                upload_folder(folder, destination, CHECKPOINT_JSON)
             else:
-                upload_folder(folder, str(destination), CHECKPOINT_JSON)
+                replace_folder(folder, destination.path)
     return str(destination)
 
 

@@ -7,8 +7,6 @@ Every function that reaches the store raises `StoreError` if the store refuses t
 all retries.
 """
 
-import functools
-import inspect
 import os
 import tempfile
 import uuid
@@ -18,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from rarft.errors import InputError, input_name
+from rarft.errors import InputError
 
 SCHEME = "s3://"
 _PART_SIZE = 64 * 2**20  # bytes; S3 accepts 10,000 parts, so objects of up to 640 GB
@@ -45,19 +43,6 @@ class StoreError(InputError):
 
 class ObjectNotFoundError(StoreError):
     """The store has no such object."""
-
-
-def accept_what(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Transitional."""
-    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
-    positional = sum(kind == inspect.Parameter.POSITIONAL_OR_KEYWORD for kind in kinds)
-
-    @functools.wraps(function)
-    def wrapper(*args: Any, **options: Any) -> Any:
-        with input_name(options.pop("what", "".join(args[positional:]))):
-            return function(*args[:positional], **options)
-
-    return wrapper
 
 
 def is_object_uri(location: str | Path) -> TypeGuard[str]:
@@ -163,7 +148,6 @@ def _transfer(submit: Callable[[Any, str, Path], Any], files: Sequence[tuple[str
         files = failed
 
 
-@accept_what
 def download(files: Sequence[tuple[str, Path]]) -> None:
     """Download objects.
 
@@ -179,7 +163,6 @@ def download(files: Sequence[tuple[str, Path]]) -> None:
     _transfer(submit, files, "read")
 
 
-@accept_what
 def upload(files: Sequence[tuple[str, Path]], *, hashes: dict[str, str] | None = None) -> None:
     """Upload files; each object appears atomically.
 
@@ -196,7 +179,6 @@ def upload(files: Sequence[tuple[str, Path]], *, hashes: dict[str, str] | None =
     _transfer(submit, files, "written")
 
 
-@accept_what
 def read(uri: str) -> bytes:
     """Return the content of a small object."""
     with tempfile.TemporaryDirectory() as folder:
@@ -205,7 +187,6 @@ def read(uri: str) -> bytes:
         return path.read_bytes()
 
 
-@accept_what
 def write(uri: str, content: bytes) -> None:
     """Write a small object."""
     bucket, key = _split(uri)
@@ -213,7 +194,6 @@ def write(uri: str, content: bytes) -> None:
         client().put_object(Bucket=bucket, Key=key, Body=content)
 
 
-@accept_what
 def stored_sha256(uri: str) -> str | None:
     """Return the SHA-256 in an object's metadata; None if there is none, or no such object."""
     from botocore.exceptions import ClientError
@@ -229,7 +209,6 @@ def stored_sha256(uri: str) -> str | None:
     return metadata.get(_SHA256)
 
 
-@accept_what
 def object_version(uri: str) -> str:
     """Return a text that changes when the object does: its size and ETag."""
     bucket, key = _split(uri)
@@ -250,7 +229,6 @@ def _pages(operation: str, required_key: str, bucket: str, prefix: str) -> list[
     raise ValueError("truncated answer")
 
 
-@accept_what
 def list_objects(uri: str) -> dict[str, tuple[int, str]]:
     """Return size in bytes and ETag of every object in a folder, by its name relative to the folder."""
     bucket, prefix = _split(uri.rstrip("/") + "/")
@@ -263,13 +241,11 @@ def list_objects(uri: str) -> dict[str, tuple[int, str]]:
         }
 
 
-@accept_what
 def sizes(uri: str) -> dict[str, int]:
     """Return the size in bytes of every object in a folder, by its name relative to the folder."""
     return {name: size for name, (size, _) in list_objects(uri).items()}
 
 
-@accept_what
 def delete(uri: str) -> None:
     """Delete an object if it exists."""
     bucket, key = _split(uri)
@@ -277,7 +253,6 @@ def delete(uri: str) -> None:
         client().delete_object(Bucket=bucket, Key=key)
 
 
-@accept_what
 def abort_multipart_uploads(uri: str) -> int:
     """Abort a folder's unfinished multipart uploads, which broken connections leave; they are invisible but billed.
 
@@ -302,7 +277,6 @@ def abort_multipart_uploads(uri: str) -> int:
     return len(pending)
 
 
-@accept_what
 def check_writable(uri: str) -> None:
     """Check that objects of a folder can be written and deleted, by doing it."""
     bucket, key = _split(f"{uri.rstrip('/')}/.writable-{uuid.uuid4().hex}")

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
-from rarft.errors import InputError, input_name
+from rarft.errors import InputError
 
 
 def user_cache(name: str) -> Path:
@@ -16,7 +16,7 @@ def user_cache(name: str) -> Path:
 class SqliteCache:
     """Texts by key. Every access must come from the thread that opened the cache."""
 
-    def __init__(self, path: Path, what: str = "") -> None:
+    def __init__(self, path: Path) -> None:
         """
         Args:
             path: SQLite file; created if missing.
@@ -24,13 +24,12 @@ class SqliteCache:
         Raises:
             InputError: The file cannot be opened.
         """
-        with input_name(what):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._database = sqlite3.connect(path, timeout=60)
-                self._database.execute("CREATE TABLE IF NOT EXISTS cache (key TEXT PRIMARY KEY, text TEXT)")
-            except (OSError, sqlite3.Error) as error:
-                raise InputError(f"{path}: cannot be used as a cache ({error}); choose another file") from error
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, timeout=60)
+            self._database.execute("CREATE TABLE IF NOT EXISTS cache (key TEXT PRIMARY KEY, text TEXT)")
+        except (OSError, sqlite3.Error) as error:
+            raise InputError(f"{path}: cannot be used as a cache ({error}); choose another file") from error
 
     def get(self, key: str) -> str | None:
         """Return the text of a key, or None."""

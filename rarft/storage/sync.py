@@ -23,8 +23,7 @@ _OWN_FILES = {"rarft.json", "trainer_state.json"}  # a folder of ours with one o
 _DOWNLOAD_ATTEMPTS = 2
 
 
-@s3.accept_what
-def upload_files(folder: Path, remote: S3Folder | str, files: dict[str, dict[str, Any]]) -> list[str]:
+def upload_files(folder: Path, remote: S3Folder, files: dict[str, dict[str, Any]]) -> list[str]:
     """Upload files of a folder that the store does not have yet, by size and SHA-256.
 
     Args:
@@ -38,7 +37,7 @@ def upload_files(folder: Path, remote: S3Folder | str, files: dict[str, dict[str
     Raises:
         StoreError: The store cannot be written to.
     """
-    present = s3.sizes(str(remote))
+    present = remote.sizes()
     uris = {name: f"{remote}/{name}" for name in files}
     missing = [
         name
@@ -52,8 +51,7 @@ def upload_files(folder: Path, remote: S3Folder | str, files: dict[str, dict[str
     return missing
 
 
-@s3.accept_what
-def upload_folder(folder: Path, remote: S3Folder | str, manifest: str) -> list[str]:
+def upload_folder(folder: Path, remote: S3Folder, manifest: str) -> list[str]:
     """Upload a complete folder, its manifest last; there must be no other writer.
 
     Returns:
@@ -63,44 +61,39 @@ def upload_folder(folder: Path, remote: S3Folder | str, manifest: str) -> list[s
         StoreError: The store cannot be written to; then it has no manifest of the folder.
         CorruptFolderError: The local folder is not complete.
     """
-    uri = f"{remote}/{manifest}"
     content = (folder / manifest).read_bytes()
     files = read_manifest(folder, manifest)["files"]
-    if manifest in s3.sizes(str(remote)):
-        if s3.read(uri) == content:
+    if remote.exists(manifest):
+        if remote.read(manifest) == content:
             return []
-        s3.delete(uri)
-    uploaded: list[str] = upload_files(folder, remote, files)
+        remote.delete(manifest)
+    uploaded = upload_files(folder, remote, files)
     commit_upload(remote, manifest, content)
     return uploaded
 
 
-@s3.accept_what
-def commit_upload(remote: S3Folder | str, manifest: str, content: bytes) -> None:
+def commit_upload(remote: S3Folder, manifest: str, content: bytes) -> None:
     """Delete what the manifest does not name, then write the manifest, which completes the folder.
 
     Raises:
         StoreError: The store cannot be written to.
     """
-    uri = str(remote)
-    s3.abort_multipart_uploads(uri)
-    for name in s3.sizes(uri).keys() - parse_manifest(content, manifest)["files"].keys():
-        s3.delete(f"{uri}/{name}")
-    s3.write(f"{uri}/{manifest}", content)
+    s3.abort_multipart_uploads(remote.uri)
+    for name in remote.sizes().keys() - parse_manifest(content, manifest)["files"].keys():
+        remote.delete(name)
+    remote.write(manifest, content)
 
 
-@s3.accept_what
-def download_folder(remote: S3Folder | str, folder: Path, manifest: str) -> None:
+def download_folder(remote: S3Folder, folder: Path, manifest: str) -> None:
     """Download a folder and verify it against its manifest; the local folder appears atomically.
 
     Raises:
         StoreError: The store cannot be read.
         CorruptFolderError: The manifest is missing, or a file does not match it.
     """
-    uri = str(remote)
-    if manifest not in s3.sizes(uri):
+    if not remote.exists(manifest):
         raise CorruptFolderError(f"{manifest} is missing, the folder is incomplete")
-    content = s3.read(f"{uri}/{manifest}")
+    content = remote.read(manifest)
     files = parse_manifest(content, manifest)["files"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
@@ -108,7 +101,7 @@ def download_folder(remote: S3Folder | str, folder: Path, manifest: str) -> None
         mismatches: dict[str, str] = {}
         for _ in range(_DOWNLOAD_ATTEMPTS):
             names = list(mismatches or files)
-            _download_files(uri, unfinished, names)
+            _download_files(remote, unfinished, names)
             with ThreadPoolExecutor(HASH_THREADS) as pool:
                 found = list(pool.map(lambda name: find_mismatch(unfinished, name, files[name]), names))
             mismatches = {name: mismatch for name, mismatch in zip(names, found, strict=True) if mismatch}
@@ -120,13 +113,13 @@ def download_folder(remote: S3Folder | str, folder: Path, manifest: str) -> None
         replace_folder(unfinished, folder)
 
 
-def _download_files(uri: str, folder: Path, names: list[str]) -> None:
+def _download_files(remote: S3Folder, folder: Path, names: list[str]) -> None:
     for name in names:
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise CorruptFolderError(f"{name} is outside the folder")
-    if missing := sorted(set(names) - s3.sizes(uri).keys()):
+    if missing := sorted(set(names) - remote.sizes().keys()):
         raise CorruptFolderError(f"{missing[0]} is missing")
-    s3.download([(f"{uri}/{name}", folder / name) for name in names])
+    s3.download([(f"{remote}/{name}", folder / name) for name in names])
 
 
 @contextmanager
@@ -156,5 +149,5 @@ def open_local_folder(remote: S3Folder, manifest: str, temp_dir: Path | None = N
             raise CorruptFolderError(f"{manifest} is missing, the folder is incomplete or was marked as invalid")
         else:
             logger.warning("%s: no %s, used without verification", remote, manifest)
-            _download_files(str(remote), folder, list(names))
+            _download_files(remote, folder, list(names))
         yield folder

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarft.completion import format_segment
-from rarft.errors import InputError
 from rarft.segments import Segment
 from rarft.storage.files import write_atomically
 
@@ -182,17 +181,10 @@ def split_rng(seed: int, split: str) -> np.random.Generator:
 
 
 def write_split(out: Path, split: str, videos: int, seed: int) -> Iterator[Path]:
-    """Write `out/videos/{split}_0000.mp4` and so on, then `out/{split}.json`; yield each path after it is written.
-
-    Raises:
-        InputError: The folder cannot be created.
-    """
+    """Write `out/videos/{split}_0000.mp4` and so on, then `out/{split}.json`; yield each path after it is written."""
     rng = split_rng(seed, split)
     folder = out / "videos"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); choose another folder") from error
+    folder.mkdir(parents=True, exist_ok=True)
     items = []
     for index in range(videos):
         scene = draw_scene(rng)

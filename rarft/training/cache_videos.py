@@ -1,5 +1,6 @@
-"""Filling the frame cache ahead of a training run, with the very settings of that run."""
+"""Filling of the frame cache before a training run, with the settings of that run."""
 
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,40 +10,42 @@ from rarft.annotations.schema import read_samples
 from rarft.errors import InputError, input_name
 from rarft.progress import progress
 from rarft.segments import Segment
-from rarft.training import config as configuration
+from rarft.training.config import frame_sampling
+from rarft.training.preflight import check_train_data_given
+from rarft.training.settings_parser import parse_settings
 from rarft.video.cache import FrameCache
 from rarft.video.reader import VideoError
 
+logger = logging.getLogger(__name__)
 
-def _videos(settings: dict[str, Any]) -> list[tuple[str, Segment | None]]:
-    """Each video, or crop of one, that training or its evaluations read."""
-    wanted: dict[tuple[str, Segment | None], None] = {}
-    for flag in ("train_data_path", "eval_data_path"):
-        if settings[flag]:
-            with input_name(f"--{flag}"):
-                samples = read_samples(settings[flag])
-            for sample in samples:
-                wanted[(sample.video, sample.crop)] = None
-    return list(wanted)
+
+def _list_videos(settings: dict[str, Any]) -> list[tuple[str, Segment | None]]:
+    """Return each video, or crop of one, that training and its evaluations read."""
+    videos: dict[tuple[str, Segment | None], None] = {}
+    for name in ("train_data_path", "eval_data_path"):
+        if settings[name]:
+            with input_name(f"--{name}"):
+                samples = read_samples(settings[name])
+            videos |= {(sample.video, sample.crop): None for sample in samples}
+    return list(videos)
 
 
 def cache_videos(arguments: list[str]) -> str:
-    """Decode what is not in the cache yet; returns a line that says how many there were.
+    """Decode the videos that are not in the cache; return a line with their numbers.
 
     Args:
-        arguments: the flags of `rarft train`, of which data, sampling and cache are looked at.
+        arguments: Flags of `rarft train`. Those of data, sampling and cache are used.
 
     Raises:
-        InputError: settings or data that cannot be used.
+        InputError: Settings or data are invalid.
     """
-    settings = configuration.parse(arguments, anywhere=True)
+    settings = parse_settings(arguments, check_gpus=False)
     if not settings["frame_cache"]:
-        raise InputError("--frame_cache is missing; give the folder that training will be given")
-    if not settings["train_data_path"]:
-        raise InputError("--train_data_path is missing; give the riq.jsonl of `rarft validate`")
-    sampling = configuration.frame_sampling(settings)
+        raise InputError("--frame_cache: is missing; pass the folder that training will use")
+    check_train_data_given(settings)
+    sampling = frame_sampling(settings)
     cache = FrameCache(Path(settings["frame_cache"]), settings["frame_cache_gb"] * 1e9)
-    videos = _videos(settings)
+    videos = _list_videos(settings)
 
     def read(video: tuple[str, Segment | None]) -> str | None:
         try:
@@ -55,8 +58,10 @@ def cache_videos(arguments: list[str]) -> str:
         with ThreadPoolExecutor(max(1, settings["decode_workers"])) as pool:
             yield from pool.map(read, videos)
 
-    failed = [error for error in progress(results(), "caching", total=len(videos), unit=" videos") if error]
-    for error in failed:
-        print(f"cache-videos: skipped: {error}", flush=True)
-    decoded = len(videos) - cache.hits - len(failed)
-    return f"{len(videos)} videos: {decoded} decoded, {cache.hits} there already, {len(failed)} unreadable"
+    errors = [error for error in progress(results(), "caching", total=len(videos), unit=" videos") if error]
+    for error in errors:
+        logger.warning("video skipped: %s", error)
+    decoded = len(videos) - cache.hits - len(errors)
+    return f"{len(videos)} videos: {decoded} decoded, {cache.hits} cached before, {len(errors)} unreadable" + (
+        f", {cache.not_stored} not stored, since the folder is full" if cache.not_stored else ""
+    )

@@ -1,13 +1,13 @@
-"""The block that training prints now and then: one query, its completions, and what each was given and why."""
+"""The block that training logs now and then: a query, its completions, and the parts of their rewards."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 _WIDTH = 80
-_SHOWN = 160  # characters of a completion
+_MAX_CHARACTERS = 160  # of a completion
 
 
-def _numbers(values: Sequence[float | None]) -> str:
+def _format_values(values: Sequence[float | None]) -> str:
     return "[" + ", ".join("-" if value is None or math.isnan(value) else f"{value:.2f}" for value in values) + "]"
 
 
@@ -18,22 +18,24 @@ def completions_block(
     rewards: Mapping[str, Sequence[float | None]],
     parts: Mapping[str, Sequence[float | None]],
 ) -> str:
-    """The guide's console block for one group of G completions.
+    """Return the training guide's console block for one group of G completions.
 
     Args:
-        query: what was asked.
-        task_type: answerable or refusable.
+        query: Query of the group.
+        task_type: `answerable` or `refusable`.
         completions: G texts.
-        rewards: of each reward its G values.
-        parts: of each part of a reward its G values; None where it does not apply.
+        rewards: G values per reward.
+        parts: G values per part of a reward; None where a part does not apply.
     """
     lines = [f"Query: {query}", f"Task Type: {task_type}", f"Generated Completions ({len(completions)}):"]
     for number, completion in enumerate(completions, 1):
         text = " ".join(completion.split())
-        lines.append(f"  [{number}] {text if len(text) <= _SHOWN else text[:_SHOWN] + '...'}")
+        lines.append(f"  [{number}] {text if len(text) <= _MAX_CHARACTERS else text[:_MAX_CHARACTERS] + '...'}")
     lines.append("=" * _WIDTH)
-    lines += [f"reward_{name.removesuffix('_reward')}: {_numbers(values)}" for name, values in rewards.items()]
+    lines += [f"reward_{name.removesuffix('_reward')}: {_format_values(values)}" for name, values in rewards.items()]
     lines += [
-        f"  {name}: {_numbers(values)}" for name, values in parts.items() if any(value is not None for value in values)
+        f"  {name}: {_format_values(values)}"
+        for name, values in parts.items()
+        if any(value is not None for value in values)
     ]
     return "\n".join(lines)

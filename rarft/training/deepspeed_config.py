@@ -1,4 +1,4 @@
-"""DeepSpeed configurations: the packaged ones, what they say, and what DeepSpeed needs before it reads one."""
+"""DeepSpeed configurations: finding them, reading them, and preparing the process for DeepSpeed."""
 
 import json
 import os
@@ -13,20 +13,19 @@ _FOLDER = "deepspeed"
 
 
 def packaged_deepspeed() -> list[str]:
-    """Names of the packaged DeepSpeed configurations."""
-    return sorted(
-        file.name.removesuffix(".json") for file in resources.files("rarft.training").joinpath(_FOLDER).iterdir()
-    )
+    """Return the names of the packaged DeepSpeed configurations."""
+    folder = resources.files("rarft.training").joinpath(_FOLDER)
+    return sorted(file.name.removesuffix(".json") for file in folder.iterdir())
 
 
 def deepspeed_file(name_or_path: str | None) -> str | None:
-    """The configuration file behind `--deepspeed`: a path, or a packaged one's name; `none` is none.
+    """Return the path of the configuration that `--deepspeed` names; None for `none`.
 
-    A path that does not exist and ends in a packaged name, such as the guide's
-    `scripts/configs/zero3_offload.json`, is the packaged one (decisions D10, D19).
+    A path that does not exist and ends in a packaged name, such as the training guide's
+    `scripts/configs/zero3_offload.json`, is the packaged configuration (decisions D10, D19).
 
     Raises:
-        InputError: neither.
+        InputError: There is no such file.
     """
     if name_or_path is None or name_or_path == "none":
         return None
@@ -36,12 +35,12 @@ def deepspeed_file(name_or_path: str | None) -> str | None:
     name = path.name.removesuffix(".json")
     if name not in packaged_deepspeed():
         known = ", ".join(packaged_deepspeed())
-        raise InputError(f"--deepspeed {name_or_path}: no such file; give its path, one of {known}, or none")
+        raise InputError(f"--deepspeed {name_or_path}: no such file; pass a path, one of {known}, or none")
     return str(resources.files("rarft.training").joinpath(_FOLDER, f"{name}.json"))
 
 
 def zero_settings(configuration: str | None) -> dict[str, Any]:
-    """Return what a DeepSpeed configuration says about ZeRO; nothing without a configuration.
+    """Return the ZeRO settings of a DeepSpeed configuration; empty without a configuration.
 
     Raises:
         InputError: The file cannot be read.
@@ -52,20 +51,20 @@ def zero_settings(configuration: str | None) -> dict[str, Any]:
         settings: dict[str, Any] = json.loads(Path(configuration).read_text(encoding="utf-8"))
         return dict(settings.get("zero_optimization", {}))
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"--deepspeed {configuration}: cannot be read ({error})") from error
+        raise InputError(f"--deepspeed {configuration}: cannot be read ({error}); fix the file") from error
 
 
-def check_saves_whole_weights(configuration: str | None) -> None:
-    """Make sure that a run under ZeRO-3 can save a model that others load.
+def check_gathers_weights(configuration: str | None) -> None:
+    """Check that a run under ZeRO-3 saves checkpoints that load without DeepSpeed.
 
     Raises:
-        InputError: its DeepSpeed configuration cannot be read, or keeps the weights in parts.
+        InputError: The configuration cannot be read, or saves partitioned weights.
     """
     zero = zero_settings(configuration)
     if zero.get("stage") == 3 and zero.get("stage3_gather_16bit_weights_on_model_save") is not True:
         raise InputError(
-            f"--deepspeed {configuration}: ZeRO-3 needs stage3_gather_16bit_weights_on_model_save: true, else no "
-            "checkpoint can be loaded without DeepSpeed; add it"
+            f"--deepspeed {configuration}: checkpoints of ZeRO-3 would not load without DeepSpeed; add "
+            "stage3_gather_16bit_weights_on_model_save: true"
         )
 
 
@@ -76,7 +75,10 @@ def _free_port() -> int:
 
 
 def prepare_deepspeed(on_cpu: bool) -> None:
-    """Set up the process group's environment, and on a CPU DeepSpeed itself; before any DeepSpeed configuration."""
+    """Set the environment of the process group, and on a CPU initialize DeepSpeed.
+
+    To be called before a `TrainingConfig` with DeepSpeed is created.
+    """
     if "RANK" not in os.environ:
         os.environ.update(
             RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port())
@@ -87,6 +89,6 @@ def prepare_deepspeed(on_cpu: bool) -> None:
     import deepspeed
     import deepspeed.ops
 
-    # Else DeepSpeed compiles a shared-memory communication kernel first, for minutes.
+    # DeepSpeed would compile a shared-memory communication kernel first, which takes minutes.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed("gloo", auto_mpi_discovery=False)

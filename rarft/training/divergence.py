@@ -1,9 +1,10 @@
-"""Stop a run whose loss, gradient norm or weights are not finite, before a checkpoint or the final model holds them.
+"""Divergence: a run with a non-finite loss, gradient norm or weight stops before it saves a checkpoint with it.
 
 Every optimizer step is checked before it is applied (DeepSpeed skips a bad one by itself), and the weights are checked
-before each save and at the end. All processes decide alike. `docs/training.md` says what becomes of the checkpoints.
+before each save and at the end. All processes decide alike. `docs/training.md` describes what happens to checkpoints.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ from accelerate import PartialState
 from torch import Tensor
 
 from rarft.checkpoint import remote
-from rarft.checkpoint.local import DIVERGED, checkpoints_of, exclude, good_step, is_complete, step_of
+from rarft.checkpoint.local import DIVERGED, exclude, good_step, is_complete, list_checkpoints, parse_step
 from rarft.checkpoint.uploader import CheckpointUploader
 from rarft.distributed.collectives import all_gather, barrier, broadcast_from_main
 from rarft.errors import DivergedError
-from rarft.storage import s3
+from rarft.storage.location import S3Folder
+from rarft.storage.s3 import StoreError
 
-# Steps in a row that fp16's loss scaling may skip: it halves its scale, 2^16 at first, after each.
-_MOST_OVERFLOWS = 20
+logger = logging.getLogger(__name__)
+
+# Consecutive steps that fp16's loss scaling may skip. It starts at 2^16 and halves after each.
+_MAX_OVERFLOWS = 20
 _STATES = ("finite", "infinite", "nan")
 
 
@@ -39,112 +43,111 @@ class StepGuard:
         self._fp16, self._overflows = fp16, 0
 
     def check(self, step: int, loss: Tensor, grad_norm: Tensor | float | None) -> None:
-        """Check one step. One small all-reduce and one transfer to the host.
+        """Check one step, at the cost of one small all-reduce and one transfer to the host.
 
         Args:
             step: Number of the step that is about to be applied, from 1.
-            loss: This process's loss, shape (); a sum over micro-batches or steps will do.
-            grad_norm: Norm of the whole gradient; None where DeepSpeed is configured not to compute it.
+            loss: This process's loss, shape (). May be a sum over micro-batches or steps.
+            grad_norm: Norm of the whole gradient; None if DeepSpeed is configured not to compute it.
 
         Raises:
-            DivergedError: One of them is not finite on some process; on every process alike.
+            DivergedError: One of them is not finite on some process. It is raised on every process.
         """
-        figures = [loss] if grad_norm is None else [loss, torch.as_tensor(grad_norm, device=loss.device)]
-        values = torch.stack([figure.detach().float() for figure in figures])
+        scalars = [loss] if grad_norm is None else [loss, torch.as_tensor(grad_norm, device=loss.device)]
+        values = torch.stack([scalar.detach().float() for scalar in scalars])
         states = values.isinf().int() + 2 * values.isnan().int()
         if torch.distributed.is_initialized():
             torch.distributed.all_reduce(states, torch.distributed.ReduceOp.MAX)
-        of_loss, of_norm = [*states.tolist(), 0][:2]
-        if self._fp16 and of_norm and not of_loss and self._overflows < _MOST_OVERFLOWS:
+        loss_state, norm_state = [*states.tolist(), 0][:2]
+        if self._fp16 and norm_state and not loss_state and self._overflows < _MAX_OVERFLOWS:
             self._overflows += 1
             return
-        if of_loss or of_norm:
-            named = (("loss", of_loss), ("gradient norm", of_norm))
-            wrong = " and ".join(f"the {name} is {_STATES[state]}" for name, state in named if state)
-            raise DivergedError(f"step {step}: {wrong}")
+        if loss_state or norm_state:
+            named = (("loss", loss_state), ("gradient norm", norm_state))
+            problems = " and ".join(f"the {name} is {_STATES[state]}" for name, state in named if state)
+            raise DivergedError(f"step {step}: {problems}")
         self.last_finite, self._overflows = step, 0
 
 
-def _own_part(parameter: Tensor) -> Tensor:
-    """Return the values of a parameter that this process holds; under ZeRO-3 a flat part, without its padding."""
-    part = getattr(parameter, "ds_tensor", None)
-    if part is None:
+def _local_values(parameter: Tensor) -> Tensor:
+    """Return the values of a parameter on this process; under ZeRO-3 a flat partition, without its padding."""
+    partition = getattr(parameter, "ds_tensor", None)
+    if partition is None:
         return parameter.detach()
-    if part.status.name != "AVAILABLE":  # swapped out to a disk
+    if partition.status.name != "AVAILABLE":  # swapped out to a disk
         return parameter.detach().new_empty(0)
-    start = torch.distributed.get_rank(parameter.ds_process_group) * part.ds_numel  # type: ignore[attr-defined]
-    return part.detach().flatten()[: max(0, parameter.ds_numel - start)]  # type: ignore[attr-defined]
+    start = torch.distributed.get_rank(parameter.ds_process_group) * partition.ds_numel  # type: ignore[attr-defined]
+    return partition.detach().flatten()[: max(0, parameter.ds_numel - start)]  # type: ignore[attr-defined]
 
 
 def _is_finite(values: Tensor) -> bool:
-    # The extremes are as finite as the whole, and need no temporary of its size.
+    # Minimum and maximum are finite only if all values are, and need no temporary tensor of their size.
     return values.numel() == 0 or bool(torch.stack(torch.aminmax(values)).isfinite().all())
 
 
 def check_weights(model: Any, step: int) -> None:
-    """Check all weights of a model, each process its own part.
+    """Check all weights of a model, of which each process checks its own part.
 
     Args:
-        model: With all of its parameters, trained or not.
+        model: Model with all of its parameters, trained or not.
         step: Number of the last step that was applied.
 
     Raises:
-        DivergedError: One of them is not finite on some process; on every process alike.
+        DivergedError: A weight is not finite on some process. It is raised on every process.
     """
-    bad = next((name for name, parameter in model.named_parameters() if not _is_finite(_own_part(parameter))), None)
+    bad = next(
+        (name for name, parameter in model.named_parameters() if not _is_finite(_local_values(parameter))), None
+    )
     if found := [name for name in all_gather(bad) if name]:
         raise DivergedError(f"step {step}: the weights after it are not finite ({found[0]})")
 
 
-def _set_aside_in_store(store: str, good: int, reason: str) -> list[int]:
-    """Mark the checkpoints after step `good` as diverged; return the steps of the others."""
-    steps = remote.steps_held(store)
-    for step in steps:
-        if step > good:
-            remote.exclude(remote.checkpoint_uri(store, step), DIVERGED, reason)
-            print(f"training: {remote.checkpoint_uri(store, step)} marked as diverged", flush=True)
-    return [step for step in steps if step <= good]
-
-
-def leave_good_checkpoints(run: Path, store: str | None, shared: bool, uploads: CheckpointUploader | None) -> str:
-    """Set the checkpoints of a diverged run aside that are not known to be good. To be called by all processes.
+def exclude_diverged(run: Path, store: S3Folder | None, is_shared: bool, uploader: CheckpointUploader | None) -> str:
+    """Exclude the checkpoints of a diverged run that are not known to be good. To be called by all processes.
 
     Args:
-        run: The run's folder on this machine.
-        store: Its folder in an object store, if it has one.
-        shared: Whether all machines see `run`.
-        uploads: Sends checkpoints; one that is under way is sent to its end first.
+        run: Local folder of the run.
+        store: The run's folder in an object store, if it has one.
+        is_shared: Whether all machines see `run`.
+        uploader: Uploads checkpoints. An upload that has begun is finished first.
 
     Returns:
-        Where `--resume_from_checkpoint auto` resumes, or what to do first, for the message.
+        The end of the error message: where `--resume_from_checkpoint auto` resumes, or what to do first.
     """
     good = broadcast_from_main(good_step(run))
     reason = f"training diverged, and no later step had been finite; good are the checkpoints up to step {good}"
-    left: list[int] = []
-    refused = None  # by the store: the divergence stays the cause that the run ends with
+    remaining: list[int] = []
+    store_error = None  # divergence stays the cause that the run ends with
     try:
-        if uploads:
-            uploads.abandon(good)
-    except s3.StoreError as error:
-        refused = str(error)
-    barrier()  # no machine sends any more
+        if uploader:
+            uploader.abandon(good)
+    except StoreError as error:
+        store_error = str(error)
+    barrier()  # no machine uploads any more
     try:
         if PartialState().is_main_process and store:
-            left = _set_aside_in_store(store, good, reason)
-    except s3.StoreError as error:
-        refused = str(error)
-    if PartialState().is_main_process and shared:
-        for checkpoint in checkpoints_of(run):
-            if step_of(checkpoint) > good:
-                place = exclude(checkpoint, DIVERGED, reason)
-                print(f"training: {checkpoint.name} renamed to {place.name}", flush=True)
-            elif is_complete(checkpoint):
-                left.append(step_of(checkpoint))
-    newest, refused = broadcast_from_main((max(left, default=None), refused))
-    if refused:
-        return f"delete the checkpoints after step {good} in {store} before resuming (now it says: {refused})"
+            remaining = remote.exclude_later(store, good, DIVERGED, reason)
+    except StoreError as error:
+        store_error = str(error)
+    if PartialState().is_main_process and is_shared:
+        remaining += _exclude_local(run, good, reason)
+    newest, store_error = broadcast_from_main((max(remaining, default=None), store_error))
+    if store_error:
+        return f"delete the checkpoints after step {good} in {store} before resuming ({store_error})"
     return "--resume_from_checkpoint auto " + (
         "starts from scratch, because no checkpoint is known to be good"
         if newest is None
         else f"resumes from checkpoint-{newest}, the newest good one"
     )
+
+
+def _exclude_local(run: Path, good: int, reason: str) -> list[int]:
+    """Exclude the local checkpoints after step `good`; return the steps of the complete ones among the others."""
+    remaining = []
+    for checkpoint in list_checkpoints(run):
+        if parse_step(checkpoint.name) > good:
+            renamed = exclude(checkpoint, DIVERGED, reason)
+            logger.warning("%s renamed to %s", checkpoint.name, renamed.name)
+        elif is_complete(checkpoint):
+            remaining.append(parse_step(checkpoint.name))
+    return remaining

@@ -1,4 +1,4 @@
-"""The model that is trained: loaded, frozen in part, with or without adapters; and saved at the end."""
+"""The trained model: loading, freezing, LoRA adapters, and saving at the end."""
 
 import re
 import shutil
@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from rarft.checkpoint.local import CHECKPOINT_JSON, FINAL
-from rarft.errors import input_name
 from rarft.models.qwen2_5_vl.load import load_model
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.models.qwen2_5_vl.vision_features import MERGER
@@ -19,12 +18,11 @@ from rarft.training.trainer import MAX_SHARD, VideoGRPOTrainer
 
 
 def load_policy(args: TrainingConfig) -> Any:
-    """The model in the precision that it trains in, its vision tower frozen where `--fix_vit` says so."""
-    # DeepSpeed keeps float32 master weights of its own; without it the weights themselves must be float32.
+    """Return the model in its training precision, with the vision tower frozen by `--fix_vit`."""
+    # DeepSpeed has its own float32 master weights. Without it the weights themselves must be float32.
     dtype = torch.bfloat16 if args.bf16 and args.deepspeed else torch.float32
     options = {"attn_implementation": args.attn_implementation} if args.attn_implementation else {}
-    with input_name("--model_name_or_path"):
-        model = load_model(args.model_name_or_path, dtype, **options)
+    model = load_model(args.model_name_or_path, dtype, **options)
     if args.fix_vit:
         for name, parameter in model.model.visual.named_parameters():
             parameter.requires_grad = name.startswith(MERGER)  # decision D14
@@ -32,10 +30,10 @@ def load_policy(args: TrainingConfig) -> Any:
 
 
 def lora_targets(names: list[str]) -> str:
-    """The pattern of layers that get adapters.
+    """Return the regular expression of the layers that get adapters.
 
-    Plain names mean the language model's layers: the vision tower has layers of the same names. One name that
-    is a pattern, such as `.*visual.*qkv`, is taken as it is.
+    Names stand for layers of the language model, because the vision tower has layers of the same names. A single
+    regular expression, such as `.*visual.*qkv`, is returned as it is.
     """
     if len(names) == 1 and not re.fullmatch(r"\w+", names[0]):
         return names[0]
@@ -43,7 +41,7 @@ def lora_targets(names: list[str]) -> str:
 
 
 def lora_config(args: TrainingConfig) -> Any:
-    """The adapters of `--use_peft`, or None."""
+    """Return the LoRA configuration; None without `--use_peft`."""
     if not args.use_peft:
         return None
     from peft import LoraConfig
@@ -57,37 +55,36 @@ def lora_config(args: TrainingConfig) -> Any:
     )
 
 
-def _merge(adapters: Path, merged: Path, args: TrainingConfig) -> None:
-    """Write the base model with the adapters merged into its weights."""
+def _merge_adapters(adapters: Path, merged: Path, args: TrainingConfig) -> None:
+    """Save the base model with the adapters merged into its weights."""
     from peft import PeftModel
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    unset_hf_deepspeed_config()  # this one rank loads a whole model
+    unset_hf_deepspeed_config()  # only this rank loads a model, and it must not be partitioned
     base = load_model(args.model_name_or_path, torch.bfloat16 if args.bf16 else torch.float32)
     PeftModel.from_pretrained(base, adapters).merge_and_unload().save_pretrained(merged, max_shard_size=MAX_SHARD)
 
 
-def save_final(trainer: VideoGRPOTrainer, reading: PromptConfig, settings: dict[str, Any], folder: Path) -> Path:
-    """Save model, processor and reading settings as `checkpoint-final`; complete or not there.
+def save_final(trainer: VideoGRPOTrainer, prompt_config: PromptConfig, resume_key: dict[str, Any], run: Path) -> None:
+    """Save model, processor and prompt configuration atomically as `checkpoint-final`. To be called by all processes.
 
-    Adapters are merged into the model, unless `--merge_lora false`.
+    LoRA adapters are merged into the model, unless `--merge_lora false`.
     """
-    final = folder / FINAL
-    unfinished, adapters = folder / f".{final.name}.unfinished", folder / ".adapters.unfinished"
+    final = run / FINAL
+    temporary, adapters = run / f".{final.name}.unfinished", run / ".adapters.unfinished"
     merges = trainer.args.use_peft and trainer.args.merge_lora
     if trainer.accelerator.is_main_process:
-        for leftover in (unfinished, adapters):  # of a run that was killed here
+        for leftover in (temporary, adapters):  # of a run that was killed
             shutil.rmtree(leftover, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    trainer.save_model(str(adapters if merges else unfinished))
+    trainer.save_model(str(adapters if merges else temporary))
     if trainer.accelerator.is_main_process:
         if merges:
-            _merge(adapters, unfinished, trainer.args)
+            _merge_adapters(adapters, temporary, trainer.args)
             shutil.rmtree(adapters)
-        trainer.processing_class.save_pretrained(unfinished)
-        reading.save(unfinished)
-        about = {"step": trainer.state.global_step, "settings": settings}
-        write_manifest(unfinished, CHECKPOINT_JSON, about, hash_files(unfinished, CHECKPOINT_JSON))
-        replace_folder(unfinished, final)
+        trainer.processing_class.save_pretrained(temporary)
+        prompt_config.save(temporary)
+        fields = {"step": trainer.state.global_step, "settings": resume_key}
+        write_manifest(temporary, CHECKPOINT_JSON, fields, hash_files(temporary, CHECKPOINT_JSON))
+        replace_folder(temporary, final)
     trainer.accelerator.wait_for_everyone()
-    return final

@@ -1,7 +1,7 @@
-"""What a resumed run must have in common with its checkpoint, and all that a finished run depends on."""
+"""The settings that identify a run: those to resume with, and those that its result depends on."""
 
-import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -9,57 +9,78 @@ from typing import Any
 import msgspec
 
 from rarft.annotations.schema import Sample
+from rarft.storage.hashing import hash_file, hash_text
 from rarft.training.config import TrainingConfig
 
-# Settings that do not change what a run ends with; of the data it is the content that counts.
+# Settings that do not change the result of a run. Of data and rewards the content counts, not the path.
 _IGNORED_FIELDS = {
     "resume_from_checkpoint", "train_data_path", "eval_data_path", "embeddings", "frame_cache", "frame_cache_gb",
-    "decode_workers", "out", "scratch", "local_rank",
+    "decode_workers", "out", "work_dir", "local_rank",
 }  # fmt: skip
 
+# Entries of the resume key, and how messages name them.
+_RESUME_KEY_NAMES = {
+    "model": "--model_name_or_path",
+    "data": "--train_data_path (the content of the data)",
+    "template": "--prompt_type (the text of the template)",
+    "num_generations": "--num_generations",
+    "seed": "--seed",
+    "prompts_per_generation": "number of prompts per generation (batch size, accumulation or number of ranks)",
+    "num_iterations": "--num_iterations",
+    "queries_per_item": "--queries_per_item",
+    "refusable_pool": "--refusable_pool",
+    "curriculum": "--curriculum",
+    "use_peft": "--use_peft",
+    "fix_vit": "--fix_vit",
+    "data_version": "--data_version",
+    "sampling": "--video_fps or pixel budget (--max_pixels, --video_total_pixels, --video_min_frame_pixels)",
+}
 
-def data_hash(samples: list[Sample]) -> str:
-    """Of what the samples say, wherever they and their videos lie."""
-    digest = hashlib.sha256()
+
+def hash_samples(samples: list[Sample]) -> str:
+    """Return a hash of the samples' content, independent of the folders of annotations and videos."""
+    rows = []
     for sample in samples:
         row = msgspec.to_builtins(sample)
         row["video"] = Path(sample.video).name
         row["source"] = row["source"]["item"]
-        digest.update(json.dumps(row, sort_keys=True).encode())
-    return digest.hexdigest()
+        rows.append(json.dumps(row, sort_keys=True))
+    return hash_text("".join(rows))
 
 
-def identity(args: TrainingConfig, model: str, samples: list[Sample], template: str) -> dict[str, Any]:
-    """What a run and whatever goes on from it must have in common; `model` as the user named it."""
-    names = (
-        "num_generations",
-        "seed",
-        "prompts_per_generation",
-        "num_iterations",
-        "queries_per_item",
-        "refusable_pool",
-        "curriculum",
-        "use_peft",
-        "fix_vit",
-        "data_version",
-    )
-    return {
-        "model": model, "data": data_hash(samples), "template": template,
-        "sampling": list(astuple(args.sampling)),
-        **{name: getattr(args, name) for name in names},
+def resume_key(args: TrainingConfig, model: str, samples: list[Sample], template: str) -> dict[str, Any]:
+    """Return the settings that a run must share with a checkpoint to resume from it.
+
+    Args:
+        args: Configuration of the run.
+        model: Base model as the user named it.
+        samples: Training data.
+        template: Text of the prompt template.
+    """
+    key = {
+        "model": model, "data": hash_samples(samples), "template": template, "sampling": list(astuple(args.sampling)),
     }  # fmt: skip
+    return {name: key[name] if name in key else getattr(args, name) for name in _RESUME_KEY_NAMES}
 
 
-def _content(name: str) -> str:
+def find_difference(current: Mapping[str, Any], saved: Mapping[str, Any]) -> str | None:
+    """Return the first entry in which two resume keys differ, such as `--seed: 42, now 7`; None if they are equal."""
+    for name, label in _RESUME_KEY_NAMES.items():
+        if saved.get(name) != current[name]:
+            return f"{label}: {saved.get(name)}, now {current[name]}"
+    return None
+
+
+def _hash_reward(name: str) -> str:
     path = Path(name.rsplit(":", 1)[0])
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else name
+    return hash_file(path) if path.is_file() else name
 
 
 def run_fingerprint(settings: dict[str, Any], samples: list[Sample], template: str) -> dict[str, Any]:
-    """Everything that a finished run depends on: two runs alike in this end alike."""
+    """Return the settings that the result of a run depends on. Two runs that share them have the same result."""
     return {
         **{name: repr(value) for name, value in settings.items() if name not in _IGNORED_FIELDS},
-        "data": data_hash(samples),
+        "data": hash_samples(samples),
         "template": template,
-        "rewards": [_content(name) for name in settings["reward_funcs"]],
+        "rewards": [_hash_reward(name) for name in settings["reward_funcs"]],
     }

@@ -1,49 +1,53 @@
-"""Videos that fail in the middle of training: named, counted on all ranks, and one too many is an error."""
+"""Videos that cannot be read during training: skipped, counted over all ranks, and limited in number."""
+
+import logging
 
 from accelerate.utils import gather_object
 
+logger = logging.getLogger(__name__)
+
 
 class SkippedVideos:
-    """What could not be read so far.
+    """The videos that could not be read since the run was started.
 
     Attributes:
-        groups: which of this rank's groups in flight stand for a video that failed.
+        groups: Indices of this rank's current groups whose video could not be read.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_videos: int) -> None:
         """
         Args:
-            most: videos that may fail from one start of the run to the next.
+            max_videos: Number of videos that may fail.
         """
-        self._most = most
-        self._seen: dict[str, str] = {}  # by this rank, since ranks last agreed
-        self._agreed: dict[str, str] = {}
+        self._max_videos = max_videos
+        self._new: dict[str, str] = {}  # on this rank, since the last `synchronize`: reason by video
+        self._all: dict[str, str] = {}  # on all ranks
         self.groups: list[int] = []
 
     def __len__(self) -> int:
-        return len(self._agreed)
+        return len(self._all)
 
     def add(self, group: int, video: str, reason: str) -> None:
-        """A group's video failed on this rank."""
+        """Record that the video of a group could not be read on this rank."""
         self.groups.append(group)
-        self._seen[video] = reason
+        self._new[video] = reason
 
-    def agree(self, is_main: bool) -> None:
-        """Bring the ranks' failures together, and name the new ones; every rank must call it.
+    def synchronize(self, is_main: bool) -> None:
+        """Merge the failures of all ranks, and log the new ones. To be called by all ranks.
 
         Raises:
-            RuntimeError: more have failed than may; on every rank alike.
+            RuntimeError: More videos failed than allowed. It is raised on every rank.
         """
         new: dict[str, str] = {}
-        for seen in gather_object([self._seen]):
-            new |= {video: reason for video, reason in seen.items() if video not in self._agreed}
-        self._seen = {}
-        self._agreed |= new
+        for failed in gather_object([self._new]):
+            new |= {video: reason for video, reason in failed.items() if video not in self._all}
+        self._new = {}
+        self._all |= new
         if is_main:
             for video in sorted(new):
-                print(f"training: video skipped: {new[video]}", flush=True)
-        if len(self) > self._most:
+                logger.warning("video skipped: %s", new[video])
+        if len(self) > self._max_videos:
             raise RuntimeError(
-                f"{len(self)} videos could not be read, more than --max_skipped_videos {self._most}: "
-                f"{', '.join(sorted(self._agreed))}"
+                f"{len(self)} videos could not be read, more than --max_skipped_videos {self._max_videos}: "
+                f"{', '.join(sorted(self._all))}"
             )

@@ -1,4 +1,4 @@
-"""Where a training step's time goes."""
+"""Time of each part of a training step."""
 
 import time
 from collections import defaultdict
@@ -9,11 +9,11 @@ import torch
 
 
 class Stopwatch:
-    """Adds up seconds by part; work queued on a GPU counts for the part that queued it."""
+    """Adds up seconds by part. Work that is queued on a GPU counts for the part that queued it."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
-        self._lap = time.perf_counter()
+        self._lap_start = time.perf_counter()
 
     @staticmethod
     def _now() -> float:
@@ -23,17 +23,17 @@ class Stopwatch:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Time what happens within."""
-        started = self._now()
+        """Add the time of the block to a part."""
+        start = self._now()
         try:
             yield
         finally:
-            self._seconds[name] += self._now() - started
+            self._seconds[name] += self._now() - start
 
     def lap(self) -> dict[str, float]:
-        """Seconds of each part since the last lap, and of all together as `total`; starts the next lap."""
+        """Return the seconds of each part since the last lap, and of all of it as `total`; start the next lap."""
         now = self._now()
-        seconds = {**self._seconds, "total": now - self._lap}
+        seconds = {**self._seconds, "total": now - self._lap_start}
         self._seconds.clear()
-        self._lap = now
+        self._lap_start = now
         return seconds

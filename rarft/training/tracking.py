@@ -1,37 +1,39 @@
-"""Weights & Biases: on where it is installed, offline where it has no credentials (decision D12)."""
+"""Weights & Biases: used if it is installed, offline if it has no credentials (decision D12)."""
 
 import importlib.util
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+logger = logging.getLogger(__name__)
+
 PROJECT = "time_r1"
 
 
-def resolve_report_to(asked: list[str]) -> list[str]:
-    """Where metrics go: what was asked for; with `auto`, W&B where it is installed."""
-    if asked != ["auto"]:
-        return asked
+def resolve_report_to(requested: list[str]) -> list[str]:
+    """Return the trackers that metrics are logged to; `auto` means W&B if it is installed."""
+    if requested != ["auto"]:
+        return requested
     return ["wandb"] if importlib.util.find_spec("wandb") else ["none"]
 
 
 @contextmanager
 def wandb_run(folder: Path, name: str) -> Iterator[None]:
-    """A W&B run for as long as the context lasts, which the trainer logs to; environment variables win.
+    """Open a W&B run, which the trainer logs to. Environment variables take precedence over the arguments.
 
     Args:
-        folder: where W&B keeps its files.
-        name: of the run.
+        folder: Folder for W&B's files.
+        name: Name of the run.
     """
     import wandb
 
     offline = "WANDB_MODE" not in os.environ and not wandb.login(prompt=False, verify=False)
     if offline:
-        print(
-            "training: no credentials for W&B, so it runs offline; `wandb sync` uploads its folder later, "
-            "--report_to none turns it off",
-            flush=True,
+        logger.warning(
+            "no W&B credentials, so its run is offline; upload it later by `wandb sync`, or turn W&B off by "
+            "--report_to none"
         )
     with wandb.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT),

@@ -1,16 +1,18 @@
-"""GRPO on video: TRL's trainer with five of its methods taken over, two of transformers' mended and two watched.
+"""GRPO on video: TRL's trainer with the overrides that a video prompt needs.
 
-TRL keeps the loss, the sampler, logging and checkpoints. Taken over is what a video prompt needs: reading it
-(`_tokenize_prompts`), generation with one prefill per prompt (`_generate_single_turn`), log-probabilities with
-one forward per prompt (`_get_per_token_logps_and_entropies`), and two wrappers that carry the videos along and
-keep a prompt's completions together (`_generate_and_score_completions`, `_compute_loss`). Mended is going on from a
-checkpoint: its weights (`_load_from_checkpoint`), and no step beyond the last (`_run_epoch`). Watched are the gradient
-norm (`_get_grad_norm`) and saves (`_save_checkpoint`): what is not finite is neither applied nor saved.
+TRL keeps the loss, the sampler, logging and checkpoints. Overridden are
 
-Each prompt has its own forward and its own backward, so `per_device_train_batch_size` does not change how many
-activations are held, and no backward pass runs through two forwards. DeepSpeed's ZeRO-3 needs the latter: with
-reentrant gradient checkpointing, which TRL forces for LoRA, a parameter's gradient hook fires once per forward, and
-within one backward the second gradient replaces the first instead of being added to it.
+- reading a prompt (`_tokenize_prompts`), generation with one prefill per prompt (`_generate_single_turn`), and
+  log-probabilities with one forward per prompt (`_get_per_token_logps_and_entropies`);
+- two wrappers that keep the completions of a prompt together with its video (`_generate_and_score_completions`,
+  `_compute_loss`);
+- resuming: the weights of a checkpoint (`_load_from_checkpoint`), and no step after the last (`_run_epoch`);
+- checks that the gradient norm (`_get_grad_norm`) and saved weights (`_save_checkpoint`) are finite.
+
+Each prompt has its own forward and backward. So `per_device_train_batch_size` does not change how many activations are
+in memory, and no backward pass runs through two forwards. ZeRO-3 requires the latter: with reentrant gradient
+checkpointing, which TRL forces for LoRA, the gradient hook of a parameter runs once per forward, and within one
+backward the second gradient replaces the first instead of being added to it.
 """
 
 import contextlib
@@ -31,20 +33,17 @@ from rarft.models.qwen2_5_vl.logprobs import (
     shared_prefix_logps,
 )
 from rarft.models.qwen2_5_vl.prefetch import PromptPrefetcher
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs, prompt_text, video_path
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs, video_path
 from rarft.models.qwen2_5_vl.rollout import generate, vision_token_ids
 from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
 from rarft.models.qwen2_5_vl.vision_features import enable_cached_features, encode_video, is_frozen
 from rarft.models.qwen2_5_vl.vllm_rollout import generate_with_vllm
-from rarft.rewards.columns import completion_text
-from rarft.training.config import TrainingConfig
-from rarft.training.console import completions_block
 from rarft.training.divergence import StepGuard, check_weights
 from rarft.training.skipped_videos import SkippedVideos
-from rarft.training.stopwatch import Stopwatch
+from rarft.training.trainer_logging import LoggingGRPOTrainer
 from rarft.video.reader import VideoError
 
-# The private methods of trl 1.16 that are overridden, and the parameters that we rely on.
+# Private methods of trl 1.16 that are overridden, and the parameters that the overrides use.
 OVERRIDDEN_METHODS = {
     "_tokenize_prompts": {"prompts"},
     "_generate_single_turn": {"prompt_ids", "images", "multimodal_fields", "num_generations"},
@@ -60,74 +59,50 @@ OVERRIDDEN_METHODS = {
     "_get_grad_norm": {"model", "grad_norm"},
 }
 
-# Files of weights are no larger, so that every store and every loader takes them.
-MAX_SHARD = "5GB"
-
-# Names under which the guide knows what TRL logs (decision D11).
-METRIC_ALIASES = {"completions/mean_length": "completion_length", "entropy": "generation_entropy"}
-
-# Metrics that TRL computes as means over the tokens of a micro-batch.
-_TOKEN_MEANS = (
-    "kl",
-    "entropy",
-    "clip_ratio/low_mean",
-    "clip_ratio/high_mean",
-    "clip_ratio/region_mean",
-    "cispo_clip_ratio",
-)
+MAX_SHARD = "5GB"  # of a weight file, which every store and loader accepts
 
 
 def check_trl_compat() -> None:
-    """Make sure that TRL still has the methods that this trainer overrides.
+    """Check that TRL has the methods that this trainer overrides.
 
     Raises:
-        RuntimeError: it does not; the message names the method and the version that fits.
+        RuntimeError: A method or a parameter is missing.
     """
-    for name, wanted in OVERRIDDEN_METHODS.items():
+    for name, required in OVERRIDDEN_METHODS.items():
         method = getattr(GRPOTrainer, name, None)
-        missing = wanted - (inspect.signature(method).parameters.keys() if method else set())
+        missing = required - (inspect.signature(method).parameters.keys() if method else set())
         if missing:
             raise RuntimeError(
-                f"trl's GRPOTrainer.{name} lacks {', '.join(sorted(missing))}: this trainer fits trl 1.16; "
+                f"trl's GRPOTrainer.{name} lacks {', '.join(sorted(missing))}: this trainer requires trl 1.16; "
                 "install the pinned version"
             )
 
 
-class VideoGRPOTrainer(GRPOTrainer):
-    """GRPO in which each prompt's video is read once, and the prompt encoded once, for all of its completions."""
+class VideoGRPOTrainer(LoggingGRPOTrainer):
+    """GRPO that reads the video of a prompt once, and encodes the prompt once, for all of its completions."""
 
-    args: TrainingConfig
-
-    def __init__(self, *, prompt_reader: PromptPrefetcher, guard: StepGuard, **arguments: Any) -> None:
+    def __init__(self, *, prefetcher: PromptPrefetcher, guard: StepGuard, **arguments: Any) -> None:
         """
         Args:
-            prompt_reader: reads conversations into model inputs, ahead of time where it can.
-            guard: checks each step's loss and gradient norm.
-            arguments: of `trl.GRPOTrainer`.
+            prefetcher: Encodes conversations as model inputs, in advance if they are known.
+            guard: Checks the loss and gradient norm of each step.
+            arguments: Arguments of `trl.GRPOTrainer`.
         """
         check_trl_compat()
-        self._prompt_reader, self._guard = prompt_reader, guard
-        self._stopwatch = Stopwatch()
-        self._laps = 0
-        # Prompts of the rows in flight, one per group; set by whichever seam hands rows on.
+        self._prefetcher, self._guard = prefetcher, guard
+        # Prompts of the current rows, one per group; set by whichever override passes rows to TRL.
         self._groups: list[PromptInputs] = []
         args = arguments["args"]
-        # It would replace a loss that is not finite in what the guard sees, and costs a transfer per micro-batch.
+        # The filter would hide a non-finite loss from the guard, and costs a transfer per micro-batch.
         args.logging_nan_inf_filter = False
         self._skipped_videos = SkippedVideos(args.max_skipped_videos)
-        self._always_log_completions = args.log_completions
-        if args.log_completions_steps and not args.log_completions:
-            args.log_completions = True  # so that TRL makes the tables' folder
-            args.num_completions_to_print = 0  # our own block is printed
         super().__init__(**arguments)
         if not args.use_peft:  # adapters are small, and saved by other code
             save = self.model.save_pretrained
             self.model.save_pretrained = functools.partial(save, max_shard_size=MAX_SHARD)
         tokens = max(self.num_generations, self.num_generations_eval) * self.max_completion_length
         self._keeps_logits = fits_logits_budget(tokens, self.model.config.text_config.vocab_size)
-        self.reward_funcs: list[Any] = [self._timed("reward", reward) for reward in self.reward_funcs]
-        self.accelerator.backward = self._timed("backward", self.accelerator.backward)
-        # With vLLM the vision tower's features are the engine's own, and no pass here comes before the loss.
+        # vLLM computes the vision features itself, so no forward before the loss has them.
         self._reuses_vision = is_frozen(self.model) and not self.use_vllm
         models = [self.model, *([self.accelerator.unwrap_model(self.ref_model)] if self.ref_model is not None else [])]
         for model in models:
@@ -137,37 +112,25 @@ class VideoGRPOTrainer(GRPOTrainer):
             if self._reuses_vision:
                 enable_cached_features(model)
 
-    def _timed(self, part: str, function: Any) -> Any:
-        @functools.wraps(function)
-        def timed(*arguments: Any, **options: Any) -> Any:
-            with self._stopwatch.part(part):
-                return function(*arguments, **options)
-
-        return timed
-
-    @property
-    def _group_size(self) -> int:
-        return self.num_generations if self.model.training else self.num_generations_eval
-
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         G = self._group_size
         device = self.accelerator.device
         self._skipped_videos.groups = []
         with self._stopwatch.part("decode"):
             self._groups = [self._read(index, prompt).to(device) for index, prompt in enumerate(prompts[::G])]
-        self._skipped_videos.agree(self.accelerator.is_main_process)
+        self._skipped_videos.synchronize(self.accelerator.is_main_process)
         return [group.input_ids_L.tolist() for group in self._groups for _ in range(G)], None, {}
 
     def _read(self, index: int, messages: Any) -> PromptInputs:
-        """The group's prompt; where its video cannot be read, a grey one that nothing will be learnt from.
+        """Return the prompt of a group. If its video cannot be read, a blank clip with zero loss replaces it.
 
-        So every rank goes on with as many forwards, of the same kind, as the others.
+        So every rank computes the same number of forwards.
         """
         try:
-            return self._prompt_reader.get(messages)
+            return self._prefetcher.get(messages)
         except VideoError as error:
             self._skipped_videos.add(index, video_path(messages), str(error))
-            return self._prompt_reader.encoder.placeholder_inputs(messages)
+            return self._prefetcher.encoder.placeholder_inputs(messages)
 
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **_: Any
@@ -191,7 +154,7 @@ class VideoGRPOTrainer(GRPOTrainer):
             if self._reuses_vision:
                 with self.accelerator.autocast():
                     self._groups = [encode_video(model, prompt) for prompt in self._groups]
-            # As many prompts at a time as `--per_device_train_batch_size` says: their caches are held together.
+            # The caches of `--per_device_train_batch_size` prompts are in memory at a time.
             for start in range(0, len(self._groups), self.args.prompts_per_device):
                 prompts = self._groups[start : start + self.args.prompts_per_device]
                 completions += generate(model, prompts, num_generations, self.generation_config)
@@ -213,7 +176,7 @@ class VideoGRPOTrainer(GRPOTrainer):
             min_p=args.min_p or 0.0,
             repetition_penalty=args.repetition_penalty,
             max_tokens=args.max_completion_length,
-            logprobs=0,  # of the sampled tokens alone
+            logprobs=0,  # only of the sampled tokens
             logit_bias=dict.fromkeys(vision_token_ids(config), -100.0),
         )
         return generate_with_vllm(self.vllm_generation.llm, self._groups, config.video_token_id, sampling)
@@ -252,10 +215,10 @@ class VideoGRPOTrainer(GRPOTrainer):
         return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
 
     def _check_groups(self, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int) -> None:
-        """Make sure that each group's rows are of the prompt that it will be scored on.
+        """Check that the rows of each group begin with the prompt that they are scored on.
 
         Raises:
-            RuntimeError: a row was parted from its video.
+            RuntimeError: A row belongs to another prompt.
         """
         G = input_ids.shape[0] // len(self._groups)
         lengths = attention_mask[:, :-logits_to_keep].sum(1)
@@ -263,17 +226,15 @@ class VideoGRPOTrainer(GRPOTrainer):
             P = prompt.input_ids_L.numel()
             rows = input_ids[index * G : (index + 1) * G, : input_ids.shape[1] - logits_to_keep][:, -P:]
             if not (lengths[index * G : (index + 1) * G] == P).all() or not (rows == prompt.input_ids_L).all():
-                raise RuntimeError(f"group {index} of the batch was parted from its prompt")
+                raise RuntimeError(f"group {index} does not match its prompt")
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
-        self._logs_as_text()
-        self._print_completions(inputs)
         B, G = output["prompt_ids"].shape[0], self._group_size
         for index in self._skipped_videos.groups:
             for name in ("completion_mask", "advantages"):
                 output[name][index * G : (index + 1) * G] = 0
-        # As (groups, G, ...), so that TRL's shuffling and splitting move whole groups with their video.
+        # Shape (groups, G, ...), so that TRL shuffles and splits groups together with their videos.
         grouped = {
             name: value.view(B // G, G, *value.shape[1:])
             if isinstance(value, Tensor) and value.ndim and value.shape[0] == B
@@ -282,55 +243,23 @@ class VideoGRPOTrainer(GRPOTrainer):
         }
         return grouped | {"video_prompts": list(self._groups)}
 
-    def _logs_as_text(self) -> None:
-        """Turn the conversations that TRL keeps for its table into text, which every tracker takes."""
-        for column, as_text in (("prompt", prompt_text), ("completion", completion_text)):
-            rows = self._logs[column]
-            for index, row in enumerate(rows):
-                rows[index] = as_text(row)
-
-    @property
-    def _shows_completions(self) -> bool:
-        every = self.args.log_completions_steps
-        return every > 0 and self.state.global_step % every == 0
-
-    def _print_completions(self, inputs: list[dict[str, Any]]) -> None:
-        """Print the first group with its rewards, every `log_completions_steps` of training, on the main process."""
-        if not (self.model.training and self._shows_completions and self.accelerator.is_main_process):
-            return
-        G = self._group_size
-
-        def first(values: Any) -> list[Any]:
-            return list(values)[-len(self._logs["completion"]) :][:G]
-
-        block = completions_block(
-            inputs[0]["query"],
-            inputs[0]["task_type"],
-            first(self._logs["completion"]),
-            {name: first(values) for name, values in self._logs["rewards"].items()},
-            {name: first(values) for name, values in self._logs["extra"].items()},
-        )
-        step = self.state.global_step + 1
-        print(f"step {step}: the completions of one of its queries, and what each was given", flush=True)
-        print(block, flush=True)
-
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """The loss of a micro-batch of prompts, summed prompt by prompt.
+        """Return the loss of a micro-batch, summed over its prompts.
 
-        In training the backward pass of each prompt but the last runs here, before the next prompt's forward; the
-        last one's is left to the caller. The gradients are those of one backward over all of them.
+        In training the backward of each prompt but the last runs here, before the forward of the next prompt. The
+        caller runs the last one. The gradients equal those of one backward over all prompts.
 
         Args:
-            model: the wrapped policy.
-            inputs: tensors (prompts, G, ...), and the prompts themselves.
+            model: Wrapped policy.
+            inputs: Tensors of shape (prompts, G, ...), and the prompts.
 
         Returns:
-            The scaled loss, a scalar; only the last prompt's part of it has a graph.
+            The scaled loss, shape (). Only the part of the last prompt has a graph.
         """
         prompts = inputs["video_prompts"]
         tokens_P = inputs["completion_mask"].sum((1, 2))
-        # TRL normalizes `bnpo` by the tokens of the micro-batch; each of the others is a mean over completions, or a
-        # sum over `num_items_in_batch`, of which each prompt gets its part.
+        # TRL normalizes `bnpo` by the tokens of the micro-batch. The other losses are means over completions, or sums
+        # over `num_items_in_batch`, of which each prompt gets its part.
         weights_P = (
             tokens_P / tokens_P.sum().clamp(min=1)
             if self.loss_type == "bnpo"
@@ -345,42 +274,33 @@ class VideoGRPOTrainer(GRPOTrainer):
                 if name != "video_prompts"
             }
             rows["num_items_in_batch"] = inputs["num_items_in_batch"] / len(prompts)
-            backward_here = self.model.training and index < len(prompts) - 1
-            with self._accumulating(model) if backward_here else contextlib.nullcontext():
+            runs_backward = self.model.training and index < len(prompts) - 1
+            with self._accumulating(model) if runs_backward else contextlib.nullcontext():
                 loss = weights_P[index] * super()._compute_loss(model, rows)
-                if backward_here:
-                    # The loss is scaled for accumulation already; DeepSpeed must not scale it again.
+                if runs_backward:
+                    # The loss is scaled for accumulation already. DeepSpeed must not scale it again.
                     self.accelerator.backward(loss, **({"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}))
                     loss = loss.detach()
             total = total + loss
-        self._merge_metrics(tokens_P)
+        self._merge_token_means(tokens_P)
         return total
 
     @contextlib.contextmanager
     def _accumulating(self, model: Any) -> Iterator[None]:
-        """Add to the gradients: the optimizer does not step, and DDP does not synchronize them."""
-        synchronizes = self.accelerator.sync_gradients
+        """Accumulate gradients: the optimizer does not step, and DDP does not synchronize them."""
+        sync_gradients = self.accelerator.sync_gradients
         self.accelerator.sync_gradients = False
         try:
             # DeepSpeed honors `sync_gradients`; its own `no_sync` does not support ZeRO.
             with contextlib.nullcontext() if self.is_deepspeed_enabled else self.accelerator.no_sync(model):
                 yield
         finally:
-            self.accelerator.sync_gradients = synchronizes
-
-    def _merge_metrics(self, tokens_P: Tensor) -> None:
-        """Replace the prompts' token means in TRL's metrics with those of the micro-batch on all ranks."""
-        metrics = self._metrics["train" if self.model.training else "eval"]
-        tokens_P = self.accelerator.reduce(tokens_P, reduction="sum")
-        shares_P = tokens_P.cpu() / tokens_P.sum().clamp(min=1).item()
-        for name in _TOKEN_MEANS:
-            if name in metrics:
-                values_P = torch.tensor(metrics[name][-len(shares_P) :])
-                metrics[name][-len(shares_P) :] = [(shares_P * values_P).sum().item()]
+            self.accelerator.sync_gradients = sync_gradients
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self._guard.check(self.state.global_step + 1, self._tr_loss, norm)  # the losses since the last log entry
+        # `_tr_loss` is the sum of the losses since the last log entry.
+        self._guard.check(self.state.global_step + 1, self._tr_loss, norm)
         return norm
 
     def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
@@ -388,10 +308,10 @@ class VideoGRPOTrainer(GRPOTrainer):
         super()._save_checkpoint(*arguments, **options)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Load the weights that training goes on from, where DeepSpeed does not.
+        """Load the weights that training resumes from, if DeepSpeed does not load them.
 
-        transformers looks a checkpoint's names up as they are, without the renaming of `from_pretrained`; for
-        Qwen2.5-VL it finds none of them, warns, and goes on with the weights that it has.
+        transformers does not rename the weights of a checkpoint, as `from_pretrained` does. For Qwen2.5-VL it would
+        find none of them, warn, and continue with the weights in memory.
         """
         model = self.model if model is None else model
         if self.is_deepspeed_enabled or self.args.use_peft:
@@ -401,32 +321,14 @@ class VideoGRPOTrainer(GRPOTrainer):
         model.load_state_dict(saved.state_dict())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, adding the guide's names beside TRL's."""
-        metrics = self._metrics["train" if self.model.training else "eval"]
-        if metrics and self.model.training:
-            self._log_times(metrics)
-            metrics["videos/skipped"] = [len(self._skipped_videos)]
-        for name in list(metrics):
-            if name.startswith("rewards/") and name.endswith("/mean"):
-                metrics[name.removesuffix("/mean")] = list(metrics[name])
-            elif name in METRIC_ALIASES:
-                metrics[METRIC_ALIASES[name]] = list(metrics[name])
-        # TRL's table of completions: a parquet file, and where the tracker takes tables, one there.
-        due = bool(metrics) and self.model.training and self._shows_completions
-        self.log_completions = self._always_log_completions or due
+        """Log, with the number of skipped videos."""
+        if self._mode_metrics and self.model.training:
+            self._mode_metrics["videos/skipped"] = [len(self._skipped_videos)]
         super().log(logs, start_time)
 
     def _run_epoch(self, *arguments: Any, **options: Any) -> None:
-        """One epoch; none where the checkpoint that the run went on from was its last, which is not looked at else."""
-        self._stopwatch.lap()
-        self._laps = self.state.global_step
+        """Run an epoch, unless the checkpoint that the run resumes from was its last, which transformers ignores."""
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
         super()._run_epoch(*arguments, **options)
-
-    def _log_times(self, metrics: dict[str, list[float]]) -> None:
-        steps = self.state.global_step - self._laps
-        self._laps = self.state.global_step
-        for name, seconds in self._stopwatch.lap().items():
-            metrics[f"time/{name}"] = [seconds / max(1, steps)]

@@ -5,6 +5,7 @@ again.
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -26,7 +27,6 @@ from rarft.video.reader import VideoError
 
 _VERSION = 3  # of the frames: increase it when their choice, decoding or resizing changes
 _SUFFIX = ".frames"
-_CHUNK = 2**22  # bytes
 # A process scans the folder after it has written this fraction of the bound, since other processes write to it too.
 _SCAN_FRACTION = 0.01
 _STALE_S = 3600.0  # age of a temporary file that a killed process left
@@ -41,14 +41,11 @@ def _content_hash(path: str) -> str:
             return f"{path} {object_version(path)}"
         except ObjectNotFoundError as error:
             raise VideoError(str(error)) from error
-    digest = xxhash.xxh3_128()
     try:
         with Path(path).open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+            return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
     except OSError as error:
-        raise VideoError(f"{path}: cannot be read: {error.strerror}") from error
-    return digest.hexdigest()
+        raise VideoError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 class FrameCache:

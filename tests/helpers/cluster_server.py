@@ -24,10 +24,10 @@ class Cluster:
         self.jobs, self.pods, self.events, self.logs = {}, [], [], {}
         self.quotas, self.nodes = [], []
         self.calls = []  # (verb, resource) of every request
-        self.faults = []  # statuses of the next responses; "cut" closes the connection
+        self.errors = []  # statuses of the next responses; "cut" closes the connection
         self.cut_watches = 0
         self.version, self.changes = 0, []  # pods: (version, kind, pod)
-        self.denied = set()  # (verb, resource)
+        self.forbidden = set()  # (verb, resource)
         self.create_takes = 0.0  # seconds
         self.created = 0
         self.lock = threading.RLock()
@@ -52,18 +52,18 @@ class Cluster:
             def reject(self, status, message):
                 self.respond({"kind": "Status", "status": "Failure", "code": status, "message": message}, status)
 
-            def injects_fault(self, verb, resource):
+            def injects_error(self, verb, resource):
                 with outer.lock:
                     outer.calls.append((verb, resource))
-                    fault = outer.faults.pop(0) if outer.faults else None
-                if fault == "cut":
+                    error = outer.errors.pop(0) if outer.errors else None
+                if error == "cut":
                     self.close_connection = True
                     self.connection.close()
                     return True
-                if fault:
-                    self.reject(fault, "the API server is being upgraded")
+                if error:
+                    self.reject(error, "the API server is being upgraded")
                     return True
-                if (verb, resource) in outer.denied:
+                if (verb, resource) in outer.forbidden:
                     self.reject(403, f'{resource} is forbidden: User "rarft" cannot {verb} resource "{resource}"')
                     return True
                 return False
@@ -76,15 +76,15 @@ class Cluster:
                 elif found := PODS.fullmatch(url.path):
                     self.get_pods(found[2], query)
                 elif QUOTAS.fullmatch(url.path):
-                    if not self.injects_fault("list", "resourcequotas"):
+                    if not self.injects_error("list", "resourcequotas"):
                         self.respond({"kind": "ResourceQuotaList", "metadata": {}, "items": outer.quotas})
                 elif url.path == "/api/v1/nodes":
-                    if not self.injects_fault("list", "nodes"):
+                    if not self.injects_error("list", "nodes"):
                         self.respond({"kind": "NodeList", "metadata": {}, "items": outer.nodes})
                 elif url.path.endswith("/localqueues/gpus"):
                     self.respond({"status": {"pendingWorkloads": 3, "admittedWorkloads": 1}})
                 elif EVENTS.fullmatch(url.path):
-                    if not self.injects_fault("list", "events"):
+                    if not self.injects_error("list", "events"):
                         assert query["fieldSelector"] == "type=Warning"
                         self.respond({"kind": "EventList", "metadata": {}, "items": outer.events})
                 else:
@@ -92,21 +92,21 @@ class Cluster:
 
             def get_jobs(self, name, query):
                 if name is None:
-                    if not self.injects_fault("list", "pytorchjobs"):
+                    if not self.injects_error("list", "pytorchjobs"):
                         self.respond({"kind": "PyTorchJobList", "metadata": {}, "items": list(outer.jobs.values())})
-                elif not self.injects_fault("get", "pytorchjobs"):
+                elif not self.injects_error("get", "pytorchjobs"):
                     job = outer.jobs.get(name)
                     self.respond(job) if job else self.reject(404, f'pytorchjobs.kubeflow.org "{name}" not found')
 
             def get_pods(self, log_pod, query):
                 if log_pod is not None:
-                    if not self.injects_fault("get", "pods/log"):
+                    if not self.injects_error("get", "pods/log"):
                         assert query["container"] == "pytorch"
                         self.respond(outer.logs.get(log_pod, ""))
                 elif query.get("watch"):
-                    if not self.injects_fault("watch", "pods"):
+                    if not self.injects_error("watch", "pods"):
                         self.watch(float(query["timeoutSeconds"]), int(query.get("resourceVersion") or 0))
-                elif not self.injects_fault("list", "pods"):
+                elif not self.injects_error("list", "pods"):
                     key, _, value = query["labelSelector"].partition("=")
                     items = [pod for pod in outer.pods if pod["metadata"]["labels"].get(key) == value]
                     version = {"resourceVersion": str(outer.version)}
@@ -141,10 +141,10 @@ class Cluster:
                     resource = "/".join(
                         part for part in (attributes["resource"], attributes.get("subresource")) if part
                     )
-                    allowed = (attributes["verb"], resource) not in outer.denied
+                    allowed = (attributes["verb"], resource) not in outer.forbidden
                     self.respond({**body, "status": {"allowed": allowed}}, 201)
                     return
-                if self.injects_fault("create", "pytorchjobs"):
+                if self.injects_error("create", "pytorchjobs"):
                     return
                 assert parse_qs(url.query).get("fieldValidation") == ["Strict"]
                 name = body["metadata"]["name"]
@@ -161,7 +161,7 @@ class Cluster:
 
             def do_PATCH(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if self.injects_fault("patch", "pytorchjobs"):
+                if self.injects_error("patch", "pytorchjobs"):
                     return
                 name = JOBS.fullmatch(urlsplit(self.path).path)[2]
                 with outer.changed:
@@ -172,7 +172,7 @@ class Cluster:
             def do_DELETE(self):
                 length = int(self.headers.get("Content-Length") or 0)
                 self.rfile.read(length)
-                if self.injects_fault("delete", "pytorchjobs"):
+                if self.injects_error("delete", "pytorchjobs"):
                     return
                 name = JOBS.fullmatch(urlsplit(self.path).path)[2]
                 with outer.changed:

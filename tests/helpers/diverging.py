@@ -1,4 +1,4 @@
-"""`rarft` whose training breaks at one step: `python diverging.py KIND STEP RANK ARGUMENT...`."""
+"""`rarft` with a NaN in training at one step: `python diverging.py KIND STEP RANK ARGUMENT...`."""
 
 import math
 import sys
@@ -12,16 +12,16 @@ KINDS = ("loss", "gradient", "weights")
 
 
 def _spoil(trainer):
-    """Put a NaN into the last weight that this process holds."""
+    """Set one of this process's weights to NaN."""
     parameter = list(trainer.model.parameters())[-1]
     getattr(parameter, "ds_tensor", parameter.data).view(-1)[0] = math.nan
 
 
 def inject(kind, at, rank=0, set_attribute=setattr):
-    """Let the loss, the gradient or the weights become NaN at step `at`, on one rank.
+    """Make the loss, the gradient or the weights NaN at step `at`, on one rank.
 
-    Of accumulated micro-batches only the first is broken. A NaN loss has a finite gradient, and a NaN gradient a
-    finite loss. Weights become NaN after the step's own loss and gradient were computed.
+    Only the first of accumulated micro-batches is affected. A NaN loss has a finite gradient, and a NaN gradient a
+    finite loss. Weights become NaN after the loss and the gradient of the step were computed.
     """
     compute_loss, get_grad_norm = VideoGRPOTrainer._compute_loss, VideoGRPOTrainer._get_grad_norm
     broken = []

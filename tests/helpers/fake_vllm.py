@@ -1,4 +1,4 @@
-"""An engine with the interface of vLLM's, which completes greedily with transformers."""
+"""An engine with vLLM's interface that generates greedily with transformers."""
 
 from types import SimpleNamespace
 
@@ -11,11 +11,11 @@ from rarft.models.qwen2_5_vl.rollout import generate
 
 
 class SamplingParams(SimpleNamespace):
-    """Takes what vLLM's takes and keeps it."""
+    """Accepts the arguments of vLLM's class, as attributes."""
 
 
 class FakeEngine:
-    """Lays requests out with the checkpoint's own processor, as vLLM does, and completes them greedily."""
+    """Tokenizes requests with the checkpoint's processor, as vLLM does, and completes them greedily."""
 
     def __init__(self, model, processor):
         self.model, self.processor = model, processor
@@ -29,14 +29,14 @@ class FakeEngine:
         tokenizer, config = self.processor.tokenizer, self.model.config
         text = tokenizer.decode(request["prompt_token_ids"])
         frames = torch.from_numpy(request["multi_modal_data"]["video"]).permute(0, 3, 1, 2)
-        laid_out = self.processor(text=[text], videos=[frames], return_tensors="pt", **request["mm_processor_kwargs"])
-        ids = laid_out["input_ids"][0]
-        T, H, W = laid_out["video_grid_thw"][0].tolist()
+        inputs = self.processor(text=[text], videos=[frames], return_tensors="pt", **request["mm_processor_kwargs"])
+        ids = inputs["input_ids"][0]
+        T, H, W = inputs["video_grid_thw"][0].tolist()
         positions = prompt_positions(
-            ids, config.video_token_id, [(T, H // 2, W // 2)], [float(laid_out["second_per_grid_ts"][0])],
+            ids, config.video_token_id, [(T, H // 2, W // 2)], [float(inputs["second_per_grid_ts"][0])],
             config.vision_config.tokens_per_second,
         )  # fmt: skip
-        prompt = PromptInputs(ids, positions, laid_out["pixel_values_videos"], laid_out["video_grid_thw"])
+        prompt = PromptInputs(ids, positions, inputs["pixel_values_videos"], inputs["video_grid_thw"])
         greedy = GenerationConfig(
             max_new_tokens=sampling.max_tokens, do_sample=False, eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,

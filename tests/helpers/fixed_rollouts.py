@@ -1,4 +1,4 @@
-"""`rarft` with rollouts that depend on the prompt alone, so that runs on different numbers of ranks compare."""
+"""`rarft` with rollouts that depend only on the prompt, to compare runs on different numbers of ranks."""
 
 import sys
 
@@ -9,7 +9,7 @@ from rarft.training import trainer
 
 
 def fixed_rollouts(model, prompts, num_generations, generation_config):
-    """Random tokens and lengths, drawn from a generator that the prompt's own tokens seed."""
+    """Return random tokens of random lengths, from a generator that is seeded by the prompt's tokens."""
     completions = []
     for prompt in prompts:
         generator = torch.Generator().manual_seed(int(prompt.input_ids_L.sum()))

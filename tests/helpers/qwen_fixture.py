@@ -1,8 +1,8 @@
-"""A checkpoint with the structure of Qwen2.5-VL-7B-Instruct: small, with random weights, made when a test wants it.
+"""A small checkpoint with the structure of Qwen2.5-VL-7B-Instruct and random weights.
 
 As published: chat template, special token ids, vocabulary of 152,064, untied head, head size 128, M-RoPE sections,
-grouped key/value heads, window attention with a full-attention block every eighth, processor and generation settings.
-Reduced: depth, widths, and the tokenizer's merges.
+grouped key/value heads, window attention with full attention in every eighth block, processor and generation settings.
+Reduced: depth, widths, and merges of the tokenizer.
 """
 
 import json
@@ -35,7 +35,7 @@ VISION = {
 
 
 def save_checkpoint(out: Path) -> Path:
-    """Write the checkpoint as a Hugging Face folder; the same weights each time."""
+    """Write the checkpoint as a Hugging Face folder, always with the same weights."""
     shutil.copytree(PUBLISHED, out)
     (out / "chat_template.jinja").write_text(chat_template(), encoding="utf-8")
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))

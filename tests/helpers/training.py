@@ -1,4 +1,4 @@
-"""Training runs of the tiny model, and what their checkpoints contain."""
+"""Training runs of the tiny model, and the content of their checkpoints."""
 
 import json
 
@@ -24,7 +24,7 @@ def optimizer(path):
     return torch.load(path / "optimizer.pt", weights_only=True)["state"]
 
 
-def same_state(left, right):
+def assert_same_state(left, right):
     assert weights(left).keys() == weights(right).keys()
     assert all(torch.equal(tensor, weights(right)[name]) for name, tensor in weights(left).items())
     before, after = optimizer(left), optimizer(right)

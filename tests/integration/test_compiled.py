@@ -1,4 +1,4 @@
-"""What the pipeline compiles to: current, taken by Kubeflow's own parsers, and what a cluster is told of each step."""
+"""The compiled pipeline: up to date, valid for Kubeflow's parsers, with the settings of each step for a cluster."""
 
 import re
 
@@ -27,7 +27,7 @@ STEPS = WITHOUT_ACCELERATOR | WITH_ACCELERATORS
 
 @pytest.fixture(scope="module", params=PROFILES)
 def compiled(request, tmp_path_factory):
-    """Each profile's name, pipeline and platform."""
+    """Name, pipeline and platform of each profile."""
     path = tmp_path_factory.mktemp("compiled") / "rarft.yaml"
     compile_pipeline(str(path), request.param)
     return request.param, *yaml.safe_load_all(path.read_text())
@@ -35,7 +35,7 @@ def compiled(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def committed():
-    """Pipeline and platform as they stand in the repository."""
+    """Pipeline and platform in the repository."""
     return tuple(yaml.safe_load_all((ROOT / "pipelines" / "rarft.yaml").read_text()))
 
 
@@ -51,13 +51,13 @@ def containers(pipeline):
     }
 
 
-def test_the_compiled_pipeline_is_current(tmp_path):
+def test_compiled_file_is_current(tmp_path):
     compile_pipeline(str(tmp_path / "rarft.yaml"))
     compiled = (tmp_path / "rarft.yaml").read_text()
-    assert compiled == (ROOT / "pipelines" / "rarft.yaml").read_text(), "run `make pipeline`"
+    assert compiled == (ROOT / "pipelines" / "rarft.yaml").read_text(), "run `make generate`"
 
 
-def test_kubeflows_parsers_take_every_profile_and_know_every_field(compiled):
+def test_compiled_profiles_are_valid(compiled):
     _, pipeline, platform = compiled
     spec = json_format.ParseDict(pipeline, PipelineSpec())
     assert len(spec.root.dag.tasks) == len(STEPS)
@@ -66,7 +66,7 @@ def test_kubeflows_parsers_take_every_profile_and_know_every_field(compiled):
         json_format.ParseDict(settings, KubernetesExecutorConfig())
 
 
-def test_what_a_step_takes_from_the_runs_parameters_is_handed_to_it(compiled):
+def test_placeholders_refer_to_parameters(compiled):
     _, pipeline, platform = compiled
     inputs = set(pipeline["root"]["inputDefinitions"]["parameters"])
     for name, container in containers(pipeline).items():
@@ -78,7 +78,7 @@ def test_what_a_step_takes_from_the_runs_parameters_is_handed_to_it(compiled):
         assert set(re.findall(r"'componentInputParameter': '(\w+)'", str(executors(platform)[name]))) <= inputs
 
 
-def test_the_steps_hand_on_what_they_make(committed):
+def test_task_dependencies(committed):
     tasks = committed[0]["root"]["dag"]["tasks"]
     assert {name: set(task.get("dependentTasks", [])) for name, task in tasks.items()} == {
         "fingerprint": set(),
@@ -88,13 +88,13 @@ def test_the_steps_hand_on_what_they_make(committed):
         "evaluate": {"fingerprint", "validate", "train"},
         "promote": {"train", "evaluate"},
     }
-    # Evaluation is cached by what the data and the checkpoint are, not by where they lie.
-    evaluates = tasks["evaluate"]["inputs"]["parameters"]
-    for name, producer in {"content": "fingerprint", "checkpoint_content": "train"}.items():
-        assert evaluates[name]["taskOutputParameter"] == {"outputParameterKey": "content", "producerTask": producer}
+    # Evaluation is cached by the content of data and checkpoints, not by their paths.
+    inputs = tasks["evaluate"]["inputs"]["parameters"]
+    for name, producer in {"cache_key": "fingerprint", "checkpoint_cache_key": "train"}.items():
+        assert inputs[name]["taskOutputParameter"] == {"outputParameterKey": "cache_key", "producerTask": producer}
 
 
-def test_what_is_cached_and_what_is_tried_again(committed):
+def test_caching_and_retries(committed):
     tasks = committed[0]["root"]["dag"]["tasks"]
     assert {name for name in STEPS if tasks[name]["cachingOptions"].get("enableCache")} == {
         "validate",
@@ -117,7 +117,7 @@ def test_what_is_cached_and_what_is_tried_again(committed):
         ("promote", "steps_image", "cpu", "memory"),
     ],
 )
-def test_image_and_resources_are_the_runs_to_choose(committed, step, image, cpu, memory):
+def test_image_and_resources_are_parameters(committed, step, image, cpu, memory):
     container = containers(committed[0])[step]
     placeholder = "{{{{$.inputs.parameters['pipelinechannel--{}']}}}}".format
     assert container["image"] == placeholder(image)
@@ -130,7 +130,7 @@ def test_image_and_resources_are_the_runs_to_choose(committed, step, image, cpu,
     assert container["resources"] == expected
 
 
-def test_the_cluster_is_told_of_nodes_time_memory_and_secrets(compiled):
+def test_secrets_time_limits_nodes_and_volumes(compiled):
     profile, _, platform = compiled
     for name, settings in executors(platform).items():
         secrets = {
@@ -146,28 +146,28 @@ def test_the_cluster_is_told_of_nodes_time_memory_and_secrets(compiled):
         training = dict.fromkeys(("train", "launch-pytorchjob"), chosen.training_hours)
         hours = {**training, "evaluate": chosen.evaluation_hours}.get(name, chosen.step_hours)
         assert int(settings["activeDeadlineSeconds"]) == hours * 3600
-        on_chosen_nodes = {"nodeSelector", "nodeAffinity", "tolerations", "emptyDirMounts"} & settings.keys()
-        assert len(on_chosen_nodes) == (4 if name in WITH_ACCELERATORS else 0)
+        node_settings = {"nodeSelector", "nodeAffinity", "tolerations", "emptyDirMounts"} & settings.keys()
+        assert len(node_settings) == (4 if name in WITH_ACCELERATORS else 0)
         if name in WITH_ACCELERATORS:
             (shared_memory,) = settings["emptyDirMounts"]
             assert (shared_memory["mountPath"], shared_memory["medium"]) == ("/dev/shm", "Memory")
             assert shared_memory["sizeLimit"] == chosen.shared_memory
         mounts = [mount["mountPath"] for mount in settings.get("pvcMount", [])]
-        assert mounts == (["/data"] if profile == "claim" else [])
+        assert mounts == (["/data"] if profile == "pvc" else [])
 
 
-def test_over_several_machines_training_is_a_job_named_after_the_run(tmp_path):
+def test_pytorchjob_profile_launches_job(tmp_path):
     compile_pipeline(str(tmp_path / "rarft.yaml"), "pytorchjob")
     pipeline, _ = yaml.safe_load_all((tmp_path / "rarft.yaml").read_text())
     task = pipeline["root"]["dag"]["tasks"]["launch-pytorchjob"]
     assert task["inputs"]["parameters"]["job"]["runtimeValue"]["constant"] == "rarft-{{$.pipeline_job_uuid}}"
-    assert "retryPolicy" not in task  # else what a person cancelled would be started again
+    assert "retryPolicy" not in task  # a retry would restart a job that a user cancelled
     assert "accelerator" not in containers(pipeline)["launch-pytorchjob"]["resources"]
     producer = pipeline["root"]["dag"]["tasks"]["evaluate"]["inputs"]["parameters"]["checkpoint"]
     assert producer["taskOutputParameter"]["producerTask"] == "launch-pytorchjob"
 
 
-def test_an_unknown_profile_is_an_error(tmp_path):
+def test_compile_rejects_unknown_profile(tmp_path):
     with pytest.raises(InputError, match=f"no such profile; use one of .*{DEFAULT_PROFILE}"):
         compile_pipeline(str(tmp_path / "x.yaml"), "gigantic")
     assert list(tmp_path.iterdir()) == []
@@ -178,14 +178,14 @@ def test_an_unknown_profile_is_an_error(tmp_path):
     [fingerprint, validate, embed, train, launch_pytorchjob, evaluate, promote],
     ids=lambda each: each.name,
 )
-def test_a_components_page_names_all_that_goes_in_and_out(component):
+def test_component_page_lists_inputs_and_outputs(component):
     page = (ROOT / "components" / component.name.replace("-", "_") / "README.md").read_text()
     spec = component.component_spec
     names = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     assert names == [*spec.inputs, *spec.outputs]
 
 
-def test_the_page_names_all_parameters_of_a_run_and_no_other(committed):
+def test_kubeflow_page_lists_parameters(committed):
     page = (ROOT / "docs" / "kubeflow.md").read_text()
     table = page.split("## Parameters of a run")[1].split("\n## ")[0]
     named = {name for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}

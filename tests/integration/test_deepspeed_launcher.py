@@ -1,4 +1,4 @@
-"""DeepSpeed's launcher: the order of its arguments, runs through it, and ranks that end with it."""
+"""DeepSpeed's launcher: its arguments, training by it, and ranks that end with it."""
 
 import json
 import os
@@ -35,9 +35,9 @@ def test_leading_local_rank_without_a_launcher(main, monkeypatch):
     assert (code, error.count("unrecognized arguments: --local_rank=1")) == (2, 1)
 
 
-def _lives(process):
+def _is_alive(process):
     try:
-        return process.status() != psutil.STATUS_ZOMBIE  # which waits for a parent that is gone
+        return process.status() != psutil.STATUS_ZOMBIE  # of a parent that has ended
     except psutil.NoSuchProcess:
         return False
 
@@ -47,7 +47,7 @@ def _lives(process):
     ("variable", "survives"), [("TORCHELASTIC_RUN_ID", False), ("CROSS_SIZE", False), ("OTHER", True)]
 )
 def test_rank_ends_with_killed_launcher(tmp_path, variable, survives):
-    """A process that a launcher started ends with it; one that a person's shell started does not."""
+    """A process that a launcher started ends with it; one that a shell started does not."""
     rank = (
         "import os, pathlib, time\n"
         "from rarft.distributed.launch import exit_with_parent\n"
@@ -67,18 +67,18 @@ def test_rank_ends_with_killed_launcher(tmp_path, variable, survives):
     started = psutil.Process(int((tmp_path / "pid").read_text()))
     launcher.send_signal(signal.SIGKILL)
     launcher.wait()
-    ends = time.monotonic() + (1 if survives else 30)
-    while (lives := _lives(started)) and time.monotonic() < ends:
+    deadline = time.monotonic() + (1 if survives else 30)
+    while (alive := _is_alive(started)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    if lives:
+    if alive:
         started.kill()
-    assert lives == survives
+    assert alive == survives
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("hosts", [["localhost slots=2"], ["first slots=1", "second slots=1"]], ids=["one", "two"])
 def test_training_by_hostfile(validated, tmp_path, hosts):
-    """Two ranks of one machine, and two machines of one rank, each started without ssh as docs/training.md shows."""
+    """Two ranks of one machine, and two machines of one rank, started without ssh as in docs/training.md."""
     (tmp_path / "hostfile").write_text("\n".join(hosts) + "\n")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     port = str(free_port())
@@ -92,9 +92,9 @@ def test_training_by_hostfile(validated, tmp_path, hosts):
         )
         for rank in range(len(hosts))
     ]  # fmt: skip
-    said = "".join(node.communicate()[0] for node in nodes)
-    assert [node.returncode for node in nodes] == [0] * len(hosts), said[-6000:]
-    assert said.count("checkpoint: checkpoints/rarft/checkpoint-final") == 1
+    output = "".join(node.communicate()[0] for node in nodes)
+    assert [node.returncode for node in nodes] == [0] * len(hosts), output[-6000:]
+    assert output.count("checkpoint: checkpoints/rarft/checkpoint-final") == 1
     log = (tmp_path / "checkpoints" / "rarft" / "training.jsonl").read_text().splitlines()
     scored = [entry for entry in map(json.loads, log) if "reward" in entry]
     assert [entry["step"] for entry in scored] == [1, 2]

@@ -1,4 +1,4 @@
-"""The commands of docs/training.md and docs/evaluation.md: run as they stand there; where they need GPUs, parsed."""
+"""Commands of docs/training.md and docs/evaluation.md: run in their order, or only parsed if they need GPUs."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import pytest
 
 from helpers.forkserver import ForkServer
 from helpers.paths import ROOT
-from rarft.training.config import parse
+from rarft.training.settings_parser import parse_settings
 
 TEXT = "".join((ROOT / "docs" / name).read_text() for name in ("training.md", "evaluation.md"))
 BLOCKS = re.findall(r"^```bash( gpu)?\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
@@ -20,7 +20,7 @@ PARSED = [line for gpu, block in BLOCKS if gpu for line in block.strip().splitli
 
 
 @pytest.mark.long
-def test_every_command_that_needs_no_gpu_works_in_its_order(tmp_path):
+def test_commands_run(tmp_path):
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     environment = {
         **os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONWARNINGS": "ignore",
@@ -31,13 +31,13 @@ def test_every_command_that_needs_no_gpu_works_in_its_order(tmp_path):
     for line in RUN:
         program, *arguments = shlex.split(line)
         if program == "rarft":
-            code, said = commands.run(arguments)
+            code, output = commands.run(arguments)
         else:
             done = subprocess.run(
                 [program, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
             )
-            code, said = done.returncode, done.stdout + done.stderr
-        assert code == 0, f"{line}\n{said[-2000:]}"
+            code, output = done.returncode, done.stdout + done.stderr
+        assert code == 0, f"{line}\n{output[-2000:]}"
     commands.close()
     for name in ("rarft", "lora", "frozen", "own", "cached", "two"):
         assert (tmp_path / "checkpoints" / name / "checkpoint-final" / "rarft.json").exists()
@@ -45,7 +45,7 @@ def test_every_command_that_needs_no_gpu_works_in_its_order(tmp_path):
 
 
 @pytest.mark.parametrize("line", PARSED)
-def test_every_flag_of_a_command_for_gpus_is_one(line, monkeypatch):
+def test_gpu_commands_parse(line, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")
     _, flags = line.split(" train ", 1)
-    parse([*shlex.split(flags), "--local_rank=0"])  # which DeepSpeed's launcher adds
+    parse_settings([*shlex.split(flags), "--local_rank=0"])  # added by DeepSpeed's launcher

@@ -69,7 +69,7 @@ def test_doctor_cluster(main, cluster):
 
 
 def test_doctor_missing_permissions_and_quota(main, cluster):
-    cluster.denied = {("create", "pytorchjobs"), ("get", "pods/log")}
+    cluster.forbidden = {("create", "pytorchjobs"), ("get", "pods/log")}
     full = {"requests.nvidia.com/gpu": "16"}
     cluster.quotas = [{"metadata": {"name": "q"}, "status": {"hard": full, "used": full}}]
     code, output, errors = main("doctor", "--cluster")
@@ -86,7 +86,7 @@ def test_doctor_missing_queue(main, cluster):
 
 
 def test_doctor_forbidden_check_is_skipped(main, cluster):
-    cluster.denied = {("list", "resourcequotas"), ("list", "nodes")}
+    cluster.forbidden = {("list", "resourcequotas"), ("list", "nodes")}
     code, output, errors = main("doctor", "--cluster", "--image", "i")
     assert code == 0, errors
     assert re.search(r"quota +skipped +get quotas: .*cannot list", output)

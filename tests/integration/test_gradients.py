@@ -9,8 +9,9 @@ from trl import GRPOTrainer
 from helpers.fixed_rollouts import fixed_rollouts
 from helpers.training import train
 from rarft.training import trainer as trainer_module
-from rarft.training.config import _LOSS_TYPES
-from rarft.training.trainer import _TOKEN_MEANS, VideoGRPOTrainer
+from rarft.training.config import LOSS_TYPES
+from rarft.training.trainer import VideoGRPOTrainer
+from rarft.training.trainer_logging import TOKEN_MEANS
 
 BREVITY = """
 def brevity(completions, **columns):
@@ -19,7 +20,7 @@ def brevity(completions, **columns):
 
 
 def one_backward(trainer, model, inputs):
-    """TRL's loss of all prompts together."""
+    """Return TRL's loss over all prompts."""
     trainer._groups = inputs["video_prompts"]
     rows = {
         name: value.flatten(0, 1) if isinstance(value, torch.Tensor) and value.ndim > 1 else value
@@ -30,27 +31,27 @@ def one_backward(trainer, model, inputs):
 
 
 def measure(trainer, compute_loss, model, inputs):
-    """Loss, gradient and metrics of one micro-batch; the trainer and its gradients are left as they were."""
+    """Return loss, gradient and metrics of one micro-batch, and restore the trainer and its gradients."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    held = [parameter.grad for parameter in parameters]
+    saved = [parameter.grad for parameter in parameters]
     metrics, trainer._metrics["train"] = trainer._metrics["train"], defaultdict(list)
     model.zero_grad()
     loss = compute_loss(trainer, model, inputs)
     loss.backward()
     gradient = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
     logged, trainer._metrics["train"] = trainer._metrics["train"], metrics
-    for parameter, grad in zip(parameters, held, strict=True):
+    for parameter, grad in zip(parameters, saved, strict=True):
         parameter.grad = grad
-    return loss.item(), gradient, {name: logged[name] for name in _TOKEN_MEANS if name in logged}
+    return loss.item(), gradient, {name: logged[name] for name in TOKEN_MEANS if name in logged}
 
 
 def test_one_backward_per_prompt_equals_one_for_all(validated, tmp_path, monkeypatch):
-    """Loss, gradient and logged token means of every loss type, at a policy that is not the one that sampled."""
+    """Compare loss, gradient and token means of every loss type, with a policy that differs from the sampling one."""
     ratios, norms = set(), defaultdict(set)
     original = VideoGRPOTrainer._compute_loss
 
     def compared(trainer, model, inputs):
-        for loss_type in _LOSS_TYPES if trainer.state.global_step else ():
+        for loss_type in LOSS_TYPES if trainer.state.global_step else ():
             trainer.loss_type = loss_type
             loss, gradient, metrics = measure(trainer, original, model, inputs)
             expected_loss, expected, expected_metrics = measure(trainer, one_backward, model, inputs)
@@ -77,7 +78,7 @@ def test_one_backward_per_prompt_equals_one_for_all(validated, tmp_path, monkeyp
 
 
 def test_entropy_bonus_reaches_the_gradient(validated, tmp_path):
-    """Where all rewards are equal and there is no KL penalty, the bonus is the whole gradient."""
+    """With equal rewards and no KL penalty, the gradient is that of the bonus."""
     own = tmp_path / "own.py"
     own.write_text("def equal(completions, **columns):\n    return [1.0] * len(completions)\n")
     flags = ("--max_steps", "1", "--beta", "0", "--reward_funcs", f"{own}:equal")

@@ -15,7 +15,7 @@ from rarft.cluster.job_config import Job
 from rarft.cluster.pytorchjob import pytorchjob
 from rarft.storage import s3
 
-SETTINGS = {"image": "i", "nodes": 2, "gpus": 8, "queue": "", "priority_class": ""}
+JOB = {"name": "run-1", "image": "i", "nodes": 2, "gpus": 8, "queue": "", "priority_class": ""}
 FINAL = "checkpoints/seven/checkpoint-final"
 
 
@@ -41,7 +41,7 @@ def start(cluster, validated, out="s3://runs/a"):
 
     threading.Thread(target=succeeds, daemon=True).start()
     training = "preset: 8xA100-80\nexp_name: seven\n"
-    return run(str(validated), str(validated), "", training, out, "v1", "run-1", SETTINGS)
+    return run(str(validated), str(validated), "", training, out, "v1", JOB)
 
 
 def test_launch_uploads_runs_and_returns_checkpoint(cluster, validated):
@@ -54,7 +54,7 @@ def test_launch_uploads_runs_and_returns_checkpoint(cluster, validated):
     (container,) = cluster.jobs["run-1"]["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
     flags = dict(argument.split("=", 1) for argument in container["args"])
     assert flags["--train_data_path"] == "s3://runs/a/inputs/run-1/train_data_path"
-    assert (flags["--out"], flags["--scratch"], flags["--data_version"]) == ("s3://runs/a", "/scratch", "v1")
+    assert (flags["--out"], flags["--work_dir"], flags["--data_version"]) == ("s3://runs/a", "/scratch", "v1")
     assert (flags["--preset"], flags["--resume_from_checkpoint"]) == ("8xA100-80", "auto")
 
 
@@ -68,7 +68,7 @@ def test_launch_adopts_job_without_upload(cluster, validated):
 
 def test_launch_rejects_local_output(cluster, validated, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
-        run(str(validated), "", "", "preset: tiny", str(tmp_path), "v1", "run-1", SETTINGS)
+        run(str(validated), "", "", "preset: tiny", str(tmp_path), "v1", JOB)
     assert ended.value.code == 2
     assert "the nodes share no disk; give an s3:// URI" in capsys.readouterr().err
     assert json.dumps(cluster.jobs) == "{}"
@@ -77,5 +77,5 @@ def test_launch_rejects_local_output(cluster, validated, tmp_path, capsys):
 def test_launch_job_equals_rendered_manifest(cluster, validated):
     start(cluster, validated)
     started = cluster.jobs["run-1"]["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
-    rendered = pytorchjob(Job(name="run-1", arguments=started["containers"][0]["args"], **SETTINGS))
+    rendered = pytorchjob(Job(arguments=started["containers"][0]["args"], **JOB))
     assert started == rendered["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]

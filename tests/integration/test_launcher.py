@@ -237,13 +237,13 @@ def test_launcher_reports_deleted_job(cluster):
 
 
 def test_launcher_retries_transient_errors(cluster, caplog):
-    cluster.faults = [503, "cut", 429, 500]
+    cluster.errors = [503, "cut", 429, 500]
     cluster.cut_watches = 2
 
-    def more_faults():
-        cluster.faults = [500, "cut", 502]
+    def more_errors():
+        cluster.errors = [500, "cut", 502]
 
-    run_scenario(cluster, more_faults, lambda: cluster.set("first", "Running"), more_faults, succeeds(cluster))
+    run_scenario(cluster, more_errors, lambda: cluster.set("first", "Running"), more_errors, succeeds(cluster))
     assert any("503 the API server is being upgraded; retrying" in line for line in caplog.messages)
     assert caplog.messages[-1] == "job first: Succeeded"
     assert cluster.created == 1
@@ -257,14 +257,14 @@ PERMISSIONS = [
 
 @pytest.mark.parametrize(("verb", "resource"), PERMISSIONS)
 def test_launcher_missing_permission_leaves_no_job(cluster, verb, resource):
-    cluster.denied = {(verb, resource)}
+    cluster.forbidden = {(verb, resource)}
     with pytest.raises(InputError, match=f'cannot {verb} resource "{resource}"; grant it with'):
         run_scenario(cluster)
     assert cluster.jobs == {}
 
 
 def test_launcher_unreadable_log_keeps_cause(cluster, caplog):
-    cluster.denied = {("get", "pods/log")}
+    cluster.forbidden = {("get", "pods/log")}
     with pytest.raises(ChildFailedError, match=r"job first failed: .*exit code 137 \(OOMKilled\)$"):
         run_scenario(
             cluster,
@@ -326,7 +326,7 @@ launcher.run()
 def test_launcher_sigterm_leaves_no_job(cluster, seed):
     moment = random.Random(seed)
     cluster.create_takes = moment.choice([0.0, 0.2])
-    cluster.faults = moment.choice([[], [503], ["cut"]])
+    cluster.errors = moment.choice([[], [503], ["cut"]])
     command = [sys.executable, "-c", SCRIPT, cluster.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout.readline() == "ready\n"

@@ -24,7 +24,7 @@ from rarft.cluster.pod_spec import COMMAND, RENDEZVOUS_PORT
 from rarft.cluster.pytorchjob import pytorchjob
 from rarft.cluster.trainjob import training_runtime, trainjob
 from rarft.errors import InputError
-from rarft.training.config import parse
+from rarft.training.settings_parser import parse_settings
 
 FULL = replace(
     EXAMPLE, nodes=4, queue="gpus", priority_class="high", pvc_name="rarft-data", node_selector={"pool": "a100"},
@@ -151,8 +151,8 @@ def test_trainjob_refers_to_runtime():
 
 def test_example_flags_are_valid(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")
-    flags = parse([part for argument in EXAMPLE.arguments for part in argument.split("=", 1)])
-    assert (flags["resume_from_checkpoint"], flags["scratch"]) == ("auto", "/scratch")
+    flags = parse_settings([part for argument in EXAMPLE.arguments for part in argument.split("=", 1)])
+    assert (flags["resume_from_checkpoint"], flags["work_dir"]) == ("auto", "/scratch")
 
 
 @pytest.mark.parametrize(
@@ -172,9 +172,9 @@ def test_job_rejects_invalid_values(settings, message):
 def test_k8s_files_are_current():
     rendered = manifests()
     files = {str(path.relative_to(ROOT / "k8s")) for path in (ROOT / "k8s").rglob("*.yaml")}
-    assert files == set(rendered), "run `make manifests`"
+    assert files == set(rendered), "run `make generate`"
     for name, documents in rendered.items():
-        assert (ROOT / "k8s" / name).read_text() == render(documents), "run `make manifests`"
+        assert (ROOT / "k8s" / name).read_text() == render(documents), "run `make generate`"
 
 
 def test_kustomization_resources_exist():

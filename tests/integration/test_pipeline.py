@@ -1,4 +1,4 @@
-"""Runs of the real pipeline definition by Kubeflow's local runner."""
+"""Runs of the pipeline by Kubeflow's local runner."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from rarft.checkpoint.locate import CHECKPOINT_JSON
 from rarft.embeddings.encoder import default_encoder
 from rarft.embeddings.store import ReferenceStore
 from rarft.evaluation.report import METRICS_JSON
-from rarft.storage.location import LocalFolder
+from rarft.storage.location import LocalFolder, S3Folder
 from rarft.storage.manifest import verify_folder
 from rarft.storage.sync import download_folder
 
@@ -30,13 +30,13 @@ QUICK = ["--", "--max_steps", "2", "--per_device_train_batch_size", "2", "--num_
 
 @pytest.fixture
 def store(tmp_path):
-    """Buckets `riq` and `runs` of a real server."""
+    """Buckets `riq` and `runs` of an S3 server."""
     with buckets("rclone", tmp_path / "objects", "riq", "runs"):
         yield boto3.client("s3")
 
 
 def page_lines(kind):
-    """Commands of docs/kubeflow.md, of the blocks marked so."""
+    """Return the commands in the blocks of docs/kubeflow.md with a marker."""
     blocks = re.findall(rf"^```bash {kind}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     return [line for block in blocks for line in block.strip().splitlines()]
 
@@ -46,46 +46,45 @@ def content(store, key):
 
 
 @pytest.mark.long
-def test_a_run_in_a_store_that_failed_is_gone_on_with(cli, store, tmp_path):
+def test_run_in_store_resumes_after_failure(cli, store, tmp_path):
     cli("make-dataset", "--out", "s3://riq/sample", "--train", "8", "--eval", "4", "--seed", "3")
     for line in page_lines("commands"):
         done = cli(*shlex.split(line)[1:])
         assert done.returncode == 0, f"{line}\n{done.stderr}"
-    store.put_object(Bucket="runs", Key="notes/plan.txt", Body=b"of somebody else")
+    store.put_object(Bucket="runs", Key="notes/plan.txt", Body=b"unrelated")
     command = shlex.split(page_lines("here")[1])[1:]
     arguments = [*command, "--work-dir", tmp_path / "scratch", "-p", "gates=ra_iou.mean>=base"]
-    arguments += ["-p", "also_evaluate=tiny-truthful"]
+    arguments += ["-p", "compare=tiny-truthful"]
     failed = cli(*arguments, "-p", "final_uri=s3://runs/notes", *QUICK)
     assert failed.returncode == 2, failed.stdout
     last = failed.stderr.strip().splitlines()[-1]
     assert last.startswith("rarft run: promote: --to s3://runs/notes: ")
     assert "Traceback" not in failed.stderr
     for number, step in enumerate(("fingerprint", "validate", "embed", "train", "evaluate", "promote"), 1):
-        assert f"[{number}/6] {step}\n" in failed.stdout
+        assert f"[{number}/6] {step}\n" in failed.stderr
     assert b"Got executor_input" in content(store, "one/run.log")
 
     done = cli(*arguments, "-p", "final_uri=s3://runs/shipped", *QUICK)
     assert done.returncode == 0, done.stderr + done.stdout
-    again = [
-        line.split(":")[0] for line in done.stdout.splitlines() if "nothing that it depends on has changed" in line
-    ]
+    again = [line.split(":")[0] for line in done.stderr.splitlines() if "unchanged, reusing the cached result" in line]
     assert again == ["[2/6] validate", "[3/6] embed", "[5/6] evaluate"]
-    assert "rarft is done already" in done.stdout
+    assert "already finished" in done.stderr
     metrics = json.loads(content(store, f"one/evaluation/{METRICS_JSON}"))
     assert (metrics["in_sample"], metrics["passed"], metrics["samples"]) == (False, True, 8)
-    assert metrics["third"]["checkpoint"] == "tiny-truthful"
-    assert metrics["third"]["relevance"]["irrelevant"]["f1"] > metrics["base"]["relevance"]["irrelevant"]["f1"] == 0
+    other = metrics["others"]["tiny-truthful"]
+    assert other["checkpoint"] == "tiny-truthful"
+    assert other["relevance"]["irrelevant"]["f1"] > metrics["base"]["relevance"]["irrelevant"]["f1"] == 0
     predictions = content(store, "one/evaluation/predictions.jsonl").splitlines()
     assert all("s3://riq/sample/videos/eval_" in json.loads(line)["sample"]["video"] for line in predictions)
     assert json.loads(content(store, "one/validation/report.json"))["counts"]["accepted"] == 16
     verify_promoted(tmp_path / "shipped")
     done_mark = json.loads(content(store, "one/checkpoints/rarft/DONE"))
-    assert re.fullmatch("'[0-9a-f]{64}'", done_mark["data_version"])  # another video, and it is another run
-    assert content(store, "notes/plan.txt") == b"of somebody else"
+    assert re.fullmatch("'[0-9a-f]{64}'", done_mark["data_version"])  # the fingerprint of the videos
+    assert content(store, "notes/plan.txt") == b"unrelated"
 
 
 def verify_promoted(folder):
-    download_folder("s3://runs/shipped", folder, CHECKPOINT_JSON, "shipped")
+    download_folder(S3Folder("s3://runs/shipped"), folder, CHECKPOINT_JSON)
     assert (
         verify_folder(folder, CHECKPOINT_JSON)["promoted_from"] == "s3://runs/one/checkpoints/rarft/checkpoint-final"
     )
@@ -93,9 +92,9 @@ def verify_promoted(folder):
 
 
 @pytest.mark.long
-def test_a_run_without_evaluation_data_is_labelled_in_sample(cli, sample_set, tmp_path):
+def test_run_without_eval_data_is_in_sample(cli, sample_set, tmp_path):
     items = json.loads((sample_set / "train.json").read_text())[:2]
-    # An annotation from elsewhere whose video is not here, as in a real file.
+    # An annotation whose video does not exist, as in real files.
     items.append({**items[0], "video": "/data/somebody/ABCDE.mp4"})
     (tmp_path / "train.json").write_text(json.dumps(items))
     (tmp_path / "videos").symlink_to(sample_set / "videos")
@@ -107,8 +106,8 @@ def test_a_run_without_evaluation_data_is_labelled_in_sample(cli, sample_set, tm
     assert all("(in-sample)" in line for line in table)
     assert json.loads((out / "evaluation" / METRICS_JSON).read_text())["in_sample"] is True
     assert "In-sample" in (out / "evaluation" / "report.html").read_text()
-    assert "2 quarantined: video not found" in done.stdout
-    assert "training settings are the preset `tiny`" in done.stdout
+    assert done.stderr.count("2 quarantined: video not found") == 1
+    assert "using the preset `tiny`" in done.stderr
     assert (out / "checkpoints" / "rarft" / "checkpoint-final" / "model.safetensors").exists()
     (embeddings,) = out.glob("pipeline/*/embed/embeddings")
     ReferenceStore.load(LocalFolder(embeddings), default_encoder())
@@ -120,47 +119,47 @@ def test_a_run_without_evaluation_data_is_labelled_in_sample(cli, sample_set, tm
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        ('[{"video": "a.mp4", "GR', "is no complete JSON list"),
-        ('[{"video": "a.mp4"}]', "every query was quarantined"),
-        ('[{"video": "a.mp4", "GRPO": [{"q": "a", "r": false, "a": "b"}]}]', "videos were looked for under"),
+        ('[{"video": "a.mp4", "GR', "truncated or invalid JSON list"),
+        ('[{"video": "a.mp4"}]', "all queries are quarantined"),
+        ('[{"video": "a.mp4", "GRPO": [{"q": "a", "r": false, "a": "b"}]}]', "no videos under"),
     ],
 )
-def test_a_failing_step_ends_the_run_with_its_one_line_cause(cli, tmp_path, sample_set, content, cause):
+def test_run_reports_cause_of_failed_step(cli, tmp_path, sample_set, content, cause):
     (tmp_path / "bad.json").write_text(content)
     done = cli("run", "--annotations", tmp_path / "bad.json", "--video-root", sample_set, "--out", tmp_path / "out")
     assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
+    line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("rarft run: validate: ")
     assert cause in line
-    assert "Traceback" not in done.stdout
-    assert "finished with status" not in done.stdout
+    assert "Traceback" not in done.stderr
+    assert "finished with status" not in done.stderr
     assert not (tmp_path / "out" / "evaluation").exists()
 
 
-def test_a_run_told_to_stop_ends_with_all_that_it_started(sample_set, tmp_path):
+def test_run_sigterm_stops_all_processes(sample_set, tmp_path):
     arguments = ["--annotations", sample_set / "train.json", "--out", tmp_path / "out", "--", "--max_steps", "500"]
     command = [sys.executable, "-m", "rarft.cli", "run", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while "[4/6] train" not in process.stdout.readline():
+        while "[4/6] train" not in process.stderr.readline():
             assert process.poll() is None
         while not (steps := psutil.Process(process.pid).children(recursive=True)):
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=90)
     assert process.returncode == 143
-    assert errors.strip().splitlines()[-1] == "rarft run: stopped; the same command goes on from what was done"
+    assert errors.strip().splitlines()[-1].endswith("WARNING: stopped; rerun the same command to resume")
     assert "Traceback" not in errors
     assert not [step for step in steps if step.is_running()]
 
 
-def test_bad_training_flags_are_told_before_the_first_step(cli, sample_set, tmp_path):
+def test_run_rejects_bad_training_flags(cli, sample_set, tmp_path):
     done = cli("run", "--annotations", sample_set / "train.json", "--out", tmp_path / "out", "--", "--nonsense", "3")
     assert done.returncode == 2
     assert "unrecognized arguments: --nonsense" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_the_console_shows_steps_and_their_lines_and_the_log_everything():
+def test_console_filter():
     console, log = io.StringIO(), io.StringIO()
     output = (
         "12:00:00.000 - INFO - Running pipeline: 'rarft'\n"
@@ -180,7 +179,6 @@ def test_the_console_shows_steps_and_their_lines_and_the_log_everything():
     for start in range(0, len(output), 7):
         stream.write(output[start : start + 7])
     assert console.getvalue() == (
-        "[1/4] train\nstep 1 of 2\n{not a dump}\nit broke\n"
-        "[2/4] evaluate: nothing that it depends on has changed since it was done\n"
+        "[1/4] train\nstep 1 of 2\n{not a dump}\nit broke\n[2/4] evaluate: unchanged, reusing the cached result\n"
     )
     assert log.getvalue() == output

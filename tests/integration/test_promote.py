@@ -9,6 +9,7 @@ from helpers.s3_servers import KEYS, serving
 from rarft import steps
 from rarft.checkpoint.locate import CHECKPOINT_JSON
 from rarft.errors import CheckFailedError, InputError
+from rarft.storage.location import S3Folder
 from rarft.storage.manifest import verify_folder
 from rarft.storage.sync import download_folder
 
@@ -91,5 +92,5 @@ def test_promote_into_a_store(evaluation, tmp_path, monkeypatch):
         boto3.session.Session().client("s3").create_bucket(Bucket="models")
         steps.promote("tiny", evaluation(True), "s3://models/final")
         steps.promote("tiny-truthful", evaluation(True, "tiny-truthful"), "s3://models/final")
-        download_folder("s3://models/final", tmp_path / "got", CHECKPOINT_JSON, "it")
+        download_folder(S3Folder("s3://models/final"), tmp_path / "got", CHECKPOINT_JSON)
     assert verify_folder(tmp_path / "got", CHECKPOINT_JSON)["promoted_from"] == "tiny-truthful"

@@ -1,4 +1,4 @@
-"""The whole chain on a checkpoint with Qwen2.5-VL-7B's own template, token ids and structure."""
+"""Prompts, training and the pipeline on a checkpoint with the template, token IDs and structure of Qwen2.5-VL-7B."""
 
 import json
 import logging
@@ -19,12 +19,12 @@ from rarft.models.qwen2_5_vl.load import load_processor
 from rarft.models.qwen2_5_vl.prompt_check import check_prompts
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
 from rarft.prompts import PROMPTS, fill_prompt
-from rarft.training.data import dataset
+from rarft.training.data import make_dataset
 from rarft.video.decode import FrameSampling
 
 REWARD = """
 def varied(completion_ids, **columns):
-    return [sum(ids) % 100 / 100 for ids in completion_ids]  # texts are mostly empty: the tokenizer is trimmed
+    return [sum(ids) % 100 / 100 for ids in completion_ids]  # most texts are empty, because the tokenizer is reduced
 """
 
 
@@ -46,7 +46,7 @@ def samples(validated):
 
 @pytest.fixture(scope="session")
 def flags(checkpoint, validated, tmp_path_factory):
-    """Flags of a short run on the first two queries."""
+    """Return the flags of a short run on the first two queries."""
     folder = tmp_path_factory.mktemp("short")
     lines = (validated / "riq.jsonl").read_text().splitlines(keepends=True)
     (folder / "riq.jsonl").write_text("".join(lines[:2]))
@@ -71,10 +71,10 @@ def weights(checkpoint):
 
 
 @pytest.mark.parametrize("name", sorted(PROMPTS))
-def test_a_prompt_has_the_query_once_and_one_video(encoder, samples, name):
+def test_prompt_has_query_once_and_one_video(encoder, samples, name):
     """Rows pass through Arrow, which fills the keys of the other parts with None."""
-    rows = dataset(samples[:2], PROMPTS[name])
-    assert "video" in rows[0]["prompt"][0]["content"][1]  # or the text part would not be the trap that it is
+    rows = make_dataset(samples[:2], PROMPTS[name])
+    assert "video" in rows[0]["prompt"][0]["content"][1]  # Arrow has added the key to the text part
     text = encoder.render(rows[0]["prompt"])
     assert text.startswith("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n")
     assert text.endswith("<|im_end|>\n<|im_start|>assistant\n")
@@ -86,8 +86,8 @@ def test_a_prompt_has_the_query_once_and_one_video(encoder, samples, name):
     assert (prompt.input_ids_L == 151656).sum() == T * H * W // 4
 
 
-def test_positions_of_text_before_and_after_the_video(encoder, samples):
-    prompt = encoder.encode(dataset(samples[:1], PROMPTS["rarft-text-first"])[0]["prompt"])
+def test_positions_of_text_around_video(encoder, samples):
+    prompt = encoder.encode(make_dataset(samples[:1], PROMPTS["rarft-text-first"])[0]["prompt"])
     is_video = prompt.input_ids_L == 151656
     start = int(is_video.nonzero()[0])
     T, H, W = prompt.grid_thw_13[0].tolist()
@@ -101,7 +101,7 @@ def test_positions_of_text_before_and_after_the_video(encoder, samples):
     assert after.equal((int(video.max()) + 1 + torch.arange(after.shape[1])).expand(3, -1))
 
 
-def test_a_template_that_drops_the_query_is_refused(encoder, samples, monkeypatch):
+def test_chat_template_that_drops_query(encoder, samples, monkeypatch):
     official = encoder.processor.chat_template
     monkeypatch.setattr(encoder.processor, "chat_template", official.replace("{{ content['text'] }}", ""))
     with pytest.raises(InputError, match="--model x: its chat template renders the query 0 times instead of 1"):
@@ -112,7 +112,7 @@ def test_a_template_that_drops_the_query_is_refused(encoder, samples, monkeypatc
         check_prompts(samples, encoder, PROMPTS["rarft"], "--model x")
 
 
-def test_a_template_of_ones_own_may_repeat_the_query(encoder, samples, caplog):
+def test_prompt_template_that_repeats_query(encoder, samples, caplog):
     def warnings():
         return [record.getMessage() for record in caplog.records if record.name.startswith("rarft")]
 
@@ -121,10 +121,10 @@ def test_a_template_of_ones_own_may_repeat_the_query(encoder, samples, caplog):
         assert warnings() == []
         check_prompts(samples, encoder, "{query}\n{video}\n{query}", "--model x")
     assert len(warnings()) == 1
-    assert "has {query} 2 times" in warnings()[0]
+    assert "contains {query} 2 times" in warnings()[0]
 
 
-def test_the_text_of_a_query_is_never_a_placeholder():
+def test_placeholders_in_query_are_not_filled():
     assert fill_prompt("{query} in {video} of {duration} s", "{video} {duration}", 3.0) == (
         "{video} {duration} in ", " of 3.00 s",
     )  # fmt: skip
@@ -135,22 +135,22 @@ def test_the_text_of_a_query_is_never_a_placeholder():
 
 @pytest.mark.parametrize("name", ["rarft", "rarft-text-first"])
 def test_inspect_prompt_shows_query_and_video(main, checkpoint, samples, validated, name):
-    wanted = samples[3]
+    sample = samples[3]
     code, out, _ = main(
         "inspect-prompt", "--model_name_or_path", checkpoint, "--train_data_path", validated, "--prompt_type", name,
-        "--id", wanted.id, "--video_fps", "1", "--video_min_frame_pixels", "3136",
+        "--id", sample.id, "--video_fps", "1", "--video_min_frame_pixels", "3136",
     )  # fmt: skip
     assert code == 0
     head, _, prompt = out.partition("prompt:\n")
-    assert prompt.count(wanted.query) == 1
-    frames = int(wanted.duration) // 2 * 2
+    assert prompt.count(sample.query) == 1
+    frames = int(sample.duration) // 2 * 2
     assert f"<|vision_start|><|video_pad|> x {frames // 2 * 4}<|vision_end|>" in prompt
-    assert f"{wanted.id}, {wanted.task_type}" in head
+    assert f"{sample.id}, {sample.task_type}" in head
     assert f"{frames}, 56 x 56 pixels" in head
     assert "0.00, " in head
 
 
-def test_inspect_prompt_names_an_unknown_id(main, checkpoint, validated):
+def test_inspect_prompt_with_unknown_id(main, checkpoint, validated):
     code, _, error = main(
         "inspect-prompt", "--model_name_or_path", checkpoint, "--train_data_path", validated, "--id", "nope"
     )
@@ -158,28 +158,28 @@ def test_inspect_prompt_names_an_unknown_id(main, checkpoint, validated):
     assert error.startswith("rarft inspect-prompt: --id nope: no such query")
 
 
-def test_it_trains(flags, checkpoint, tmp_path):
+def test_training(flags, checkpoint, tmp_path):
     run, entries = train(flags, tmp_path, "--max_steps", "1")
     assert all(entry["grad_norm"] > 0 for entry in entries if "reward" in entry)
     after, before = weights(run / "checkpoint-final"), weights(checkpoint)
-    moved = {name for name, tensor in after.items() if not tensor.equal(before[name])}
-    assert {"lm_head", "language_model", "visual"} <= {part for name in moved for part in name.split(".")}
+    changed = {name for name, tensor in after.items() if not tensor.equal(before[name])}
+    assert {"lm_head", "language_model", "visual"} <= {part for name in changed for part in name.split(".")}
 
 
 @pytest.mark.long
-def test_it_evaluates_on_the_way_and_resumes(flags, checkpoint, tmp_path, main):
+def test_evaluation_during_training_and_resume(flags, checkpoint, tmp_path, main):
     saving = ("--save_strategy", "steps", "--save_steps", "1")
     data = flags[flags.index("--train_data_path") + 1]
     evaluating = ("--eval_strategy", "steps", "--eval_steps", "1", "--eval_data_path", data)
     run, entries = train(flags, tmp_path, "--max_steps", "2", *saving, *evaluating)
     assert [entry["step"] for entry in entries if "eval_reward" in entry] == [1, 2]
     after = weights(run / "checkpoint-final")
-    # The same two steps, cut after the first.
-    cut = tmp_path / "cut" / "checkpoints" / "rarft"
-    cut.mkdir(parents=True)
-    shutil.copytree(run / "checkpoint-1", cut / "checkpoint-1")
+    # The same two steps, interrupted after the first.
+    resumed_run = tmp_path / "resumed" / "checkpoints" / "rarft"
+    resumed_run.mkdir(parents=True)
+    shutil.copytree(run / "checkpoint-1", resumed_run / "checkpoint-1")
     resuming = ("--resume_from_checkpoint", "auto")
-    resumed, _ = train(flags, tmp_path / "cut", "--max_steps", "2", *saving, *evaluating, *resuming)
+    resumed, _ = train(flags, tmp_path / "resumed", "--max_steps", "2", *saving, *evaluating, *resuming)
     again = weights(resumed / "checkpoint-final")
     assert all(tensor.equal(again[name]) for name, tensor in after.items())
     code, out, error = main(
@@ -195,15 +195,15 @@ def test_lora_trains_and_is_merged(flags, checkpoint, tmp_path):
     run, entries = train(flags, tmp_path, "--max_steps", "2", "--use_peft", "true")
     assert all(entry["grad_norm"] > 0 for entry in entries if "reward" in entry)
     after, before = weights(run / "checkpoint-final"), weights(checkpoint)
-    moved = {name for name, tensor in after.items() if not tensor.equal(before[name])}
+    changed = {name for name, tensor in after.items() if not tensor.equal(before[name])}
     projections = {
         f"model.language_model.layers.{layer}.self_attn.{p}_proj.weight" for layer in (0, 1) for p in "qkvo"
     }
-    assert moved == projections
+    assert changed == projections
 
 
 @pytest.mark.long
-def test_two_ranks_under_zero3_train(flags, tmp_path):
+def test_training_on_two_ranks_under_zero3(flags, tmp_path):
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29561",
         "-m", "rarft.cli", "train", *flags, "--deepspeed", "zero3", "--max_steps", "2", "--out", str(tmp_path),
@@ -217,7 +217,7 @@ def test_two_ranks_under_zero3_train(flags, tmp_path):
 
 
 @pytest.mark.long
-def test_the_pipeline_runs_on_it(flags, tmp_path, cli):
+def test_pipeline(flags, tmp_path, cli):
     steps.make_dataset(str(tmp_path / "sample"), {"train": 1, "eval": 1}, seed=5)
     own = [flag for flag in flags if flag != flags[3]]
     own.remove("--train_data_path")

@@ -1,4 +1,4 @@
-"""A step in several processes: the result of the first, and the cause of a failure in one line."""
+"""A step in several processes: its result, and the cause of a failure in one line."""
 
 import signal
 import subprocess
@@ -13,21 +13,21 @@ from rarft.distributed.torchrun import run_step
 from rarft.errors import ChildFailedError, InputError
 
 
-def test_several_processes_give_what_one_does(sample_set):
+def test_result_of_several_processes(sample_set):
     arguments = {"annotations": str(sample_set / "train.json")}
     alone = steps.fingerprint(**arguments)
     assert run_step("fingerprint", arguments, processes=1) == alone
-    assert run_step("fingerprint", arguments, processes=2) == list(alone)  # as JSON says it
+    assert run_step("fingerprint", arguments, processes=2) == list(alone)  # JSON has no tuples
 
 
-def test_what_the_user_must_mend_is_told_at_once_and_not_tried_again(tmp_path):
-    began = time.monotonic()
+def test_input_error_is_not_retried(tmp_path):
+    start = time.monotonic()
     with pytest.raises(InputError, match="no such file"):
         run_step("fingerprint", {"annotations": str(tmp_path / "missing.json")}, processes=2, restarts=50)
-    assert time.monotonic() - began < 60  # fifty restarts take minutes
+    assert time.monotonic() - start < 60  # fifty restarts take minutes
 
 
-def test_a_failure_is_told_by_its_line(tmp_path):
+def test_cause_of_failure(tmp_path):
     (tmp_path / "riq.jsonl").write_text("")
     with pytest.raises(ChildFailedError, match=r"embed: TypeError: .*unexpected keyword"):
         run_step("embed", {"data": str(tmp_path), "out": str(tmp_path), "nonsense": 1}, processes=2)
@@ -35,9 +35,9 @@ def test_a_failure_is_told_by_its_line(tmp_path):
 
 TRAINING = """
 import sys
-from rarft.errors import reported
+from rarft.errors import report_errors
 from rarft.distributed.torchrun import run_step
-with reported("train"):
+with report_errors("train"):
     inputs = {"train_data_path": sys.argv[1], "max_steps": sys.argv[3], "deepspeed": "zero3", "save_steps": "2"}
     trained = run_step("train_from_yaml", {"training": "preset: tiny", "inputs": inputs, "out": sys.argv[2]}, 2, 3)
 print(trained["checkpoint"], trained["base"])
@@ -46,7 +46,7 @@ print(trained["checkpoint"], trained["base"])
 
 @pytest.fixture
 def training(validated, tmp_path):
-    """Start training on two ranks; waits for its first step."""
+    """Start training on two ranks, and wait for its first step."""
     log, curves = tmp_path / "log", tmp_path / "checkpoints" / "rarft" / "training.jsonl"
 
     def start(max_steps):
@@ -62,16 +62,16 @@ def training(validated, tmp_path):
 
 
 @pytest.mark.long
-def test_training_told_to_stop_saves_and_says_so(training, tmp_path):
+def test_training_stops_on_sigterm(training, tmp_path):
     process, log = training(500)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == 75, log.read_text()
-    assert log.read_text().rstrip().endswith("stopped as told")
+    assert log.read_text().rstrip().endswith("stopped on SIGTERM")
     assert list((tmp_path / "checkpoints" / "rarft").glob("checkpoint-*/checkpoint.json"))
 
 
 @pytest.mark.long
-def test_training_that_lost_a_rank_starts_again_and_ends(training, tmp_path):
+def test_training_restarts_after_lost_rank(training, tmp_path):
     process, log = training(6)
     children = psutil.Process(process.pid).children(recursive=True)
     next(child for child in children if child.environ().get("RANK") == "1").kill()

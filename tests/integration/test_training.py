@@ -1,4 +1,4 @@
-"""Short real training runs of the tiny model, and the mistakes that are told before one."""
+"""Short training runs of the tiny model, and errors that are detected before training."""
 
 import json
 import time
@@ -17,8 +17,9 @@ from rarft.models.qwen2_5_vl.load import load_model
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.prompts import load_prompt_template
 from rarft.training import trainer as trainer_module
-from rarft.training.config import build, parse
-from rarft.training.data import pad_to_batch, row, stratified_shuffle
+from rarft.training.config import build_config
+from rarft.training.data import make_row, pad_to_batch, stratified_shuffle
+from rarft.training.settings_parser import parse_settings
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def trained(validated, tmp_path_factory):
     return train(validated, tmp_path_factory.mktemp("trained"), "--max_steps", "3")
 
 
-def test_the_checkpoint_reloads_through_the_auto_classes_and_was_trained(trained, tiny, validated):
+def test_final_checkpoint_loads_and_differs(trained, tiny, validated):
     checkpoint, _ = trained
     AutoProcessor.from_pretrained(checkpoint)
     model = AutoModelForImageTextToText.from_pretrained(checkpoint)
@@ -34,13 +35,13 @@ def test_the_checkpoint_reloads_through_the_auto_classes_and_was_trained(trained
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert any("visual" in name for name in changed)
     assert any("language_model" in name for name in changed)
-    reading = PromptConfig.load(str(checkpoint))
-    assert reading == PromptConfig.load("tiny")
+    prompt_config = PromptConfig.load(str(checkpoint))
+    assert prompt_config == PromptConfig.load("tiny")
     samples = read_samples(str(validated))[:3]
-    assert len(Predictor(str(checkpoint), reading).predict(samples)) == 3
+    assert len(Predictor(str(checkpoint), prompt_config).predict(samples)) == 3
 
 
-def test_metrics_carry_the_guides_names(trained):
+def test_metrics_have_names_of_guide(trained):
     _, entries = trained
     logged = [entry for entry in entries if "reward" in entry]
     assert [entry["step"] for entry in logged] == [1, 2, 3]
@@ -52,7 +53,7 @@ def test_metrics_carry_the_guides_names(trained):
         assert entry["generation_entropy"] == entry["entropy"] > 0
 
 
-def test_shared_and_per_completion_forwards_train_alike(trained, validated, tmp_path):
+def test_prompt_sharing_does_not_change_training(trained, validated, tmp_path):
     shared, entries = trained
     plain, plain_entries = train(validated, tmp_path, "--max_steps", "3", "--prompt_sharing", "off")
     for name in ("loss", "grad_norm", "kl", "reward"):
@@ -64,7 +65,7 @@ def test_shared_and_per_completion_forwards_train_alike(trained, validated, tmp_
         torch.testing.assert_close(tensor, theirs[name], atol=2e-4, rtol=0)
 
 
-def test_several_steps_of_a_generation_keep_their_videos(validated, tmp_path):
+def test_several_steps_per_generation(validated, tmp_path):
     flags = ("--max_steps", "2", "--gradient_accumulation_steps", "2", "--steps_per_generation", "4")
     _, entries = train(validated, tmp_path, *flags, "--fix_vit", "true")
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "checkpoints" / "rarft" / "checkpoint-final")
@@ -74,23 +75,23 @@ def test_several_steps_of_a_generation_keep_their_videos(validated, tmp_path):
     assert sum("reward" in entry for entry in entries) >= 1
 
 
-def test_each_group_is_scored_on_its_own_video(validated, tmp_path):
-    """Before the first update the policy is the reference: a KL above zero would mean another video's tokens."""
+def test_group_is_scored_on_its_own_video(validated, tmp_path):
+    """Before the first update the policy is the reference. A KL above zero would mean that a video was mixed up."""
     flags = ("--max_steps", "2", "--gradient_accumulation_steps", "2", "--steps_per_generation", "4")
     _, entries = train(validated, tmp_path, *flags, "--learning_rate", "0")
     assert [entry["kl"] for entry in entries if "kl" in entry] == pytest.approx([0, 0], abs=1e-6)
 
 
-def test_rows_that_were_parted_from_their_prompt_are_an_error(validated, tmp_path, monkeypatch):
+def test_rows_of_another_prompt(validated, tmp_path, monkeypatch):
     def shuffled(batch):
         return {**batch, "video_prompts": batch["video_prompts"][::-1]}
 
     monkeypatch.setattr("trl.trainer.grpo_trainer.shuffle_sequence_dict", shuffled)
-    with pytest.raises(RuntimeError, match="parted from its prompt"):
+    with pytest.raises(RuntimeError, match="does not match its prompt"):
         train(validated, tmp_path, "--max_steps", "1")
 
 
-def test_a_reward_of_ones_own_and_weights_work_from_the_command_line(validated, tmp_path):
+def test_custom_reward_and_weights(validated, tmp_path):
     own = str(ROOT / "docs" / "examples" / "my_rewards.py")
     flags = ("--reward_funcs", "format", f"{own}:brevity", "explain_correction_contrastive")
     more = ("--reward_weights", "1", "0.5", "0", "--correction_baseline", "query")
@@ -102,12 +103,12 @@ def test_a_reward_of_ones_own_and_weights_work_from_the_command_line(validated, 
     assert "explain_correction_contrastive/explain" in entry
 
 
-def test_the_block_of_completions_is_printed_now_and_then(validated, tmp_path, capfd):
+def test_completions_are_logged(validated, tmp_path, caplog):
     train(validated, tmp_path, "--max_steps", "3", "--log_completions_steps", "2")
-    blocks = capfd.readouterr().out.split("Query: ")[1:]
+    blocks = [record.message for record in caplog.records if "\nQuery: " in record.message]
     assert len(blocks) == 2
     for block in blocks:
-        lines = block.splitlines()
+        lines = block.splitlines()[1:]
         assert lines[1].startswith("Task Type: ")
         assert lines[2] == "Generated Completions (4):"
         assert [line[:6] for line in lines[3:7]] == ["  [1] ", "  [2] ", "  [3] ", "  [4] "]
@@ -120,22 +121,21 @@ def test_the_block_of_completions_is_printed_now_and_then(validated, tmp_path, c
             assert total == pytest.approx(score + (extra or 0.0), abs=0.011)
 
 
-def test_wandb_runs_offline_without_credentials_and_gets_a_table_of_completions(
-    validated, tmp_path, capfd, monkeypatch
-):
+def test_wandb_offline_without_credentials(validated, tmp_path, caplog, monkeypatch):
+    """The run is offline, and has a table of completions."""
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DIR", "WANDB_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.netrc
     flags = ("--max_steps", "2", "--report_to", "auto", "--log_completions_steps", "2")
     checkpoint, _ = train(validated, tmp_path, *flags)
-    assert capfd.readouterr().out.count("no credentials for W&B, so it runs offline") == 1
+    assert caplog.text.count("no W&B credentials, so its run is offline") == 1
     (run,) = (checkpoint.parent / "wandb").glob("offline-run-*")
     (table,) = (run / "files" / "media" / "table").glob("completions_*.table.json")
     content = json.loads(table.read_text())
     assert {"step", "prompt", "completion", "format_reward", "refuse_iou/iou", "advantage"} <= set(content["columns"])
     assert len(content["data"]) == 8
     file = next(run.glob("*.wandb"))
-    for _ in range(100):  # W&B's service writes it after the run has ended
+    for _ in range(100):  # W&B writes it after the run has ended
         if b"time_r1" in (records := file.read_bytes()):
             break
         time.sleep(0.1)
@@ -148,7 +148,7 @@ def test_bfloat16_trains(validated, tmp_path):
     assert any("reward" in entry for entry in entries)
 
 
-def test_checkpoints_on_the_way_know_how_to_read_and_evaluation_during_training_is_logged(validated, tmp_path):
+def test_checkpoint_and_evaluation_during_training(validated, tmp_path):
     flags = ("--save_strategy", "steps", "--save_steps", "1", "--eval_strategy", "steps", "--eval_steps", "1")
     final, entries = train(validated, tmp_path, "--max_steps", "1", *flags, "--eval_data_path", str(validated))
     assert PromptConfig.load(str(final.parent / "checkpoint-1")) == PromptConfig.load("tiny")
@@ -156,7 +156,7 @@ def test_checkpoints_on_the_way_know_how_to_read_and_evaluation_during_training_
     assert 0 <= evaluated["eval_rewards/format_reward"] <= 1
 
 
-def test_greedy_does_not_take_over_a_checkpoints_own_sampling(validated, tmp_path):
+def test_greedy_ignores_sampling_of_checkpoint(validated, tmp_path):
     samples = read_samples(str(validated))[:4]
     expected = Predictor("tiny", PromptConfig.load("tiny")).predict(samples)
     model = load_model("tiny", torch.float32)
@@ -166,16 +166,16 @@ def test_greedy_does_not_take_over_a_checkpoints_own_sampling(validated, tmp_pat
     assert Predictor(str(tmp_path), PromptConfig.load("tiny")).predict(samples) == expected
 
 
-def test_a_crop_is_told_in_the_prompt(validated):
+def test_crop_is_in_prompt(validated):
     sample = read_samples(str(validated))[0]
     cropped = msgspec.structs.replace(sample, crop=(2.0, 6.0))
     template = load_prompt_template("rarft")
-    text = row(cropped, template)["prompt"][0]["content"][1]["text"]
+    text = make_row(cropped, template)["prompt"][0]["content"][1]["text"]
     assert "You see its part from 2.00 to 6.00 seconds." in text
-    assert "its part" not in row(sample, template)["prompt"][0]["content"][1]["text"]
+    assert "its part" not in make_row(sample, template)["prompt"][0]["content"][1]["text"]
 
 
-def test_every_stretch_of_the_order_has_its_share_of_each_task(validated):
+def test_stratified_shuffle(validated):
     samples = read_samples(str(validated))
     order = stratified_shuffle(samples, seed=0)
     assert sorted(sample.id for sample in order) == sorted(sample.id for sample in samples)
@@ -185,38 +185,38 @@ def test_every_stretch_of_the_order_has_its_share_of_each_task(validated):
     assert [sample.id for sample in stratified_shuffle(samples, 1)] != [sample.id for sample in order]
 
 
-def test_no_sample_is_left_out_of_the_last_batch(validated):
+def test_pad_to_batch(validated):
     samples = read_samples(str(validated))[:5]
     assert [sample.id for sample in pad_to_batch(samples, 4)] == [sample.id for sample in samples + samples[:3]]
     assert len(pad_to_batch(samples[:1], 4)) == 4
     assert pad_to_batch(samples[:4], 4) == samples[:4]
 
 
-def test_fewer_samples_than_a_batch_are_trained_on(validated, tmp_path):
+def test_fewer_samples_than_a_batch(validated, tmp_path):
     few = tmp_path / "riq.jsonl"
     few.write_text("".join((validated / "riq.jsonl").read_text().splitlines(keepends=True)[:3]))
     _, entries = train(few, tmp_path, "--max_steps", "1", "--per_device_train_batch_size", "4")
     assert [entry["step"] for entry in entries if "reward" in entry] == [1]
 
 
-def test_settings_come_from_preset_then_file_then_command_line(tmp_path):
+def test_settings_of_preset_file_and_command_line(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text("beta: 0.5\nlearning_rate: 3.0e-4\nreward_funcs: [format, refuse_iou]\n")
-    settings = parse(["--preset", "tiny", "--config", str(file), "--learning_rate", "1e-5"])
+    settings = parse_settings(["--preset", "tiny", "--config", str(file), "--learning_rate", "1e-5"])
     assert (settings["learning_rate"], settings["beta"], settings["num_generations"]) == (1e-5, 0.5, 8)
     assert settings["reward_funcs"] == ["format", "refuse_iou"]
 
 
 def test_batch_size_counts_prompts(tmp_path):
-    config = build(parse(["--preset", "tiny", "--per_device_train_batch_size", "3"]), tmp_path)
+    config = build_config(parse_settings(["--preset", "tiny", "--per_device_train_batch_size", "3"]), tmp_path)
     assert (config.prompts_per_device, config.per_device_train_batch_size) == (3, 24)
-    assert build(parse(["--preset", "tiny", "--use_grpo", "false"]), tmp_path).loss_type == "bnpo"
+    assert build_config(parse_settings(["--preset", "tiny", "--use_grpo", "false"]), tmp_path).loss_type == "bnpo"
 
 
-def test_a_changed_seam_is_told_at_start_up(monkeypatch):
+def test_trl_compatibility_check(monkeypatch):
     trainer_module.check_trl_compat()
     monkeypatch.setattr(trainer_module.GRPOTrainer, "_generate_single_turn", lambda self, prompt_ids: None)
-    with pytest.raises(RuntimeError, match=r"_generate_single_turn lacks .* fits trl 1\.16"):
+    with pytest.raises(RuntimeError, match=r"_generate_single_turn lacks .* requires trl 1\.16"):
         trainer_module.check_trl_compat()
 
 
@@ -226,7 +226,7 @@ def test_a_changed_seam_is_told_at_start_up(monkeypatch):
         (["--no_such_flag", "1"], "unrecognized arguments: --no_such_flag"),
         (["--learning_rate", "fast"], "--learning_rate"),
         (["--preset", "nope"], "--preset: invalid choice: 'nope' (choose from '4xA100-80'"),
-        (["--preset", "tiny"], "--train_data_path is missing"),
+        (["--preset", "tiny"], "--train_data_path: is missing"),
         (["--preset", "tiny", "--train_data_path", "DATA", "--reward_funcs", "nope"], "no such reward"),
         (["--preset", "tiny", "--train_data_path", "DATA", "--prompt_type", "nope"], "no such template"),
         (["--preset", "tiny", "--train_data_path", "DATA", "--max_prompt_length", "3"], "--max_prompt_length 3"),
@@ -253,7 +253,7 @@ def test_a_changed_seam_is_told_at_start_up(monkeypatch):
         ),
     ],
 )
-def test_mistakes_are_told_in_one_line_before_training(main, validated, tmp_path, flags, message):
+def test_error_is_one_line_before_training(main, validated, tmp_path, flags, message):
     code, _, error = main("train", *[str(validated) if flag == "DATA" else flag for flag in flags])
     assert code == 2
     last = error.strip().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""What can be switched on for a training run, each shown at work on the tiny model."""
+"""Options of a training run, each tested on the tiny model."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText
 
 from helpers.training import train
 from rarft.models.qwen2_5_vl import prompt_encoder
-from rarft.training import train as train_module
+from rarft.training import prepare as prepare_module
 from rarft.training import trainer as trainer_module
 from rarft.training.data import TrainingDataset
 
@@ -21,16 +21,15 @@ def losses(entries):
 
 
 def changed(checkpoint, tiny):
-    """Names of the weights that training moved."""
+    """Return the names of the weights that training changed."""
     before = tiny[0].state_dict()
     after = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).state_dict()
     assert after.keys() == before.keys()
     return {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
 
 
-def test_fix_vit_trains_the_merger_and_not_the_blocks_and_reads_each_video_once(
-    validated, tmp_path, tiny, monkeypatch
-):
+def test_fix_vit_trains_only_the_merger(validated, tmp_path, tiny, monkeypatch):
+    """Each video is encoded once."""
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLVisionBlock
 
     passes = []
@@ -42,12 +41,12 @@ def test_fix_vit_trains_the_merger_and_not_the_blocks_and_reads_each_video_once(
     moved = {name for name in changed(checkpoint, tiny) if "visual" in name}
     assert moved
     assert all("visual.merger" in name for name in moved)
-    # Two blocks, two prompts a step, two steps: once each, for rollout, reference and policy together.
+    # Two blocks, two prompts per step, two steps: one forward for rollout, reference and policy.
     assert len(passes) == 2 * 2 * 2
     assert len(losses(entries)) == 2
 
 
-def test_fix_vit_trains_alike_with_and_without_prompt_sharing(validated, tmp_path):
+def test_fix_vit_with_and_without_prompt_sharing(validated, tmp_path):
     runs = {}
     for sharing in ("on", "off"):
         (tmp_path / sharing).mkdir()
@@ -58,8 +57,8 @@ def test_fix_vit_trains_alike_with_and_without_prompt_sharing(validated, tmp_pat
 
 
 @pytest.mark.parametrize("merge", ["true", "false"])
-def test_lora_trains_the_language_model_alone(validated, tmp_path, tiny, merge, monkeypatch):
-    monkeypatch.setattr("trl.trainer.grpo_trainer.create_model_from_path", None)  # no reference copy is loaded
+def test_lora_trains_only_the_language_model(validated, tmp_path, tiny, merge, monkeypatch):
+    monkeypatch.setattr("trl.trainer.grpo_trainer.create_model_from_path", None)  # no reference model is loaded
     flags = ("--use_peft", "true", "--lora_r", "4", "--merge_lora", merge, "--learning_rate", "1e-2")
     checkpoint, entries = train(validated, tmp_path, "--max_steps", "2", *flags)
     assert all(entry["kl"] >= 0 for entry in entries if "reward" in entry)  # the base model, adapters off
@@ -73,15 +72,15 @@ def test_lora_trains_the_language_model_alone(validated, tmp_path, tiny, merge, 
         assert (adapters["r"], adapters["lora_alpha"]) == (4, 16)
 
 
-def test_lora_rate_warning(validated, tmp_path, capfd):
+def test_lora_rate_warning(validated, tmp_path, caplog):
     flags = ("--use_peft", "true", "--max_steps", "1", "--learning_rate")
     for rate, count in (("5e-7", 1), ("1e-5", 0)):
         (tmp_path / rate).mkdir()
         train(validated, tmp_path / rate, *flags, rate)
-        assert capfd.readouterr().out.count(f"--learning_rate {rate.replace('-', '-0')} with --use_peft") == count
+        assert caplog.text.count(f"--learning_rate {rate.replace('-', '-0')} with --use_peft") == count
 
 
-def test_lora_trains_alike_with_and_without_prompt_sharing_and_checkpointing(validated, tmp_path):
+def test_lora_with_prompt_sharing_and_checkpointing(validated, tmp_path):
     flags = ("--max_steps", "2", "--use_peft", "true", "--lora_r", "4", "--learning_rate", "1e-2")
     runs = []
     for number, more in enumerate(([], ["--prompt_sharing", "off"], ["--gradient_checkpointing", "true"])):
@@ -92,7 +91,7 @@ def test_lora_trains_alike_with_and_without_prompt_sharing_and_checkpointing(val
     assert abs(runs[0][1]) > 1e-6
 
 
-def test_each_epoch_draws_the_rows_laid_out_for_it(validated, tmp_path, monkeypatch):
+def test_each_epoch_draws_its_rows(validated, tmp_path, monkeypatch):
     drawn = []
     original = TrainingDataset._draw
     monkeypatch.setattr(
@@ -104,10 +103,11 @@ def test_each_epoch_draws_the_rows_laid_out_for_it(validated, tmp_path, monkeypa
     assert seen == {0: set(range(rows)), 1: set(range(rows))}
 
 
-def test_a_video_that_fails_is_named_counted_and_teaches_nothing(data_with_broken_video, tmp_path, capfd, tiny):
+def test_unreadable_video_is_skipped(data_with_broken_video, tmp_path, caplog, tiny):
+    """It is logged and counted, and has zero loss."""
     data, broken = data_with_broken_video
     _, entries = train(data, tmp_path, "--num_train_epochs", "1")
-    assert capfd.readouterr().out.count("training: video skipped: ") == 1
+    assert caplog.text.count("video skipped: ") == 1
     assert [entry["videos/skipped"] for entry in entries if "reward" in entry][-1] == 1
     alone = tmp_path / "alone"
     alone.mkdir()
@@ -118,7 +118,7 @@ def test_a_video_that_fails_is_named_counted_and_teaches_nothing(data_with_broke
     assert changed(checkpoint, tiny) == set()
 
 
-def test_more_failing_videos_than_allowed_end_the_run(main, data_with_broken_video, tmp_path):
+def test_too_many_unreadable_videos(main, data_with_broken_video, tmp_path):
     data, broken = data_with_broken_video
     flags = ("--preset", "tiny", "--per_device_train_batch_size", "4", "--max_skipped_videos", "0")
     code, _, error = main("train", *flags, "--train_data_path", str(data))
@@ -127,7 +127,7 @@ def test_more_failing_videos_than_allowed_end_the_run(main, data_with_broken_vid
     assert broken in error.splitlines()[-1]
 
 
-def test_the_curves_are_drawn_with_the_time_of_each_part(validated, tmp_path):
+def test_training_curves(validated, tmp_path):
     checkpoint, entries = train(
         validated, tmp_path, "--max_steps", "2", "--eval_strategy", "steps", "--eval_steps", "2",
         "--eval_data_path", str(validated), "--per_device_eval_batch_size", "4",
@@ -145,19 +145,19 @@ def test_the_curves_are_drawn_with_the_time_of_each_part(validated, tmp_path):
     assert "href=" not in page
 
 
-def test_a_frame_cache_is_filled_by_training_and_ahead_of_it(validated, tmp_path, main):
+def test_frame_cache(validated, tmp_path, main):
     flags = ("--preset", "tiny", "--train_data_path", str(validated), "--frame_cache", str(tmp_path / "frames"))
     code, out, _ = main("cache-videos", *flags)
     assert code == 0
     assert "8 videos: 8 decoded" in out
     code, out, _ = main("cache-videos", *flags)
     assert "8 videos: 0 decoded" in out
-    held = {path: path.stat().st_ino for path in (tmp_path / "frames").rglob("*.frames")}
+    inodes = {path: path.stat().st_ino for path in (tmp_path / "frames").rglob("*.frames")}
     train(validated, tmp_path, "--max_steps", "2", "--frame_cache", str(tmp_path / "frames"))
-    assert {path: path.stat().st_ino for path in (tmp_path / "frames").rglob("*.frames")} == held
+    assert {path: path.stat().st_ino for path in (tmp_path / "frames").rglob("*.frames")} == inodes
 
 
-def test_rows_announce_their_prompts_before_they_are_wanted(validated, tmp_path, monkeypatch):
+def test_prompts_are_prefetched(validated, tmp_path, monkeypatch):
     import threading
 
     threads = []
@@ -182,24 +182,24 @@ def undo_determinism(monkeypatch):
     torch.backends.cudnn.deterministic = False
 
 
-def test_full_determinism_holds_in_rollout_and_loss(validated, tmp_path, monkeypatch, undo_determinism):
-    """It is on before a model is loaded, stays on, and changes no bit on a CPU."""
+def test_full_determinism_in_rollout_and_loss(validated, tmp_path, monkeypatch, undo_determinism):
+    """It is enabled before a model is loaded, remains so, and gives bitwise identical results on a CPU."""
     seen = {}
 
-    def watch(place, name):
-        original = getattr(place, name)
+    def watch(owner, name):
+        original = getattr(owner, name)
 
         def watched(*arguments, **options):
             seen[name] = (torch.are_deterministic_algorithms_enabled(), os.environ["CUBLAS_WORKSPACE_CONFIG"])
             return original(*arguments, **options)
 
-        monkeypatch.setattr(place, name, watched)
+        monkeypatch.setattr(owner, name, watched)
 
-    for place, name in (
-        (train_module, "_load_references"), (trainer_module, "generate"),
+    for owner, name in (
+        (prepare_module, "_load_references"), (trainer_module, "generate"),
         (trainer_module.VideoGRPOTrainer, "_compute_loss"), (torch.optim.AdamW, "step"),
     ):  # fmt: skip
-        watch(place, name)
+        watch(owner, name)
     runs = {}
     for flag in ("false", "true"):
         runs[flag] = train(validated, tmp_path / flag, "--max_steps", "2", "--full_determinism", flag)

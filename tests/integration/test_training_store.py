@@ -1,4 +1,4 @@
-"""Training into an object store: killed, its disk wiped, gone on with; machines that share no disk."""
+"""Training into an object store: resuming after a kill and on an empty disk, and machines that share no disk."""
 
 import json
 import os
@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 from helpers.s3_servers import buckets, free_port
 from helpers.training import FLAGS, train
 from rarft import steps
-from rarft.checkpoint.local import verified
+from rarft.checkpoint.local import verify_checkpoint
 from rarft.checkpoint.locate import CHECKPOINT_JSON
 from rarft.errors import InputError
 from rarft.storage import s3
+from rarft.storage.location import S3Folder
 from rarft.storage.sync import download_folder
 
 SAVING = ("--save_strategy", "steps", "--save_steps", "2", "--max_steps", "6", "--resume_from_checkpoint", "auto")
@@ -27,18 +28,18 @@ RUN = "s3://runs/first/checkpoints/rarft"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A bucket `runs` of a real server."""
+    """Serve a bucket `runs`."""
     with buckets("moto", tmp_path_factory.mktemp("objects"), "runs"):
         yield
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(validated, tmp_path_factory):
-    return train(validated, tmp_path_factory.mktemp("whole"), *SAVING)[0].parent
+    return train(validated, tmp_path_factory.mktemp("uninterrupted"), *SAVING)[0].parent
 
 
 def start(folder, data, *flags):
-    """`rarft train` into the store, from an empty folder."""
+    """Start `rarft train` in an empty folder."""
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "rarft.cli", "train", *FLAGS, "--train_data_path", str(data), *SAVING, *flags]
     with (folder / "log").open("ab") as log:
@@ -51,7 +52,7 @@ def wait_for(process, condition):
             return
         assert process.poll() is None
         time.sleep(0.1)
-    raise AssertionError("it did not come to that")
+    raise AssertionError("timeout")
 
 
 def same_tensors(left, right):
@@ -61,10 +62,10 @@ def same_tensors(left, right):
 
 @pytest.fixture(scope="module")
 def killed_and_wiped(store, validated, tmp_path_factory):
-    """A run killed after its first checkpoint had reached the store, its disk wiped, and ended on another."""
+    """Kill a run once its first checkpoint is in the store, wipe its disk, and finish the run."""
     folder = tmp_path_factory.mktemp("killed") / "disk"
     process = start(folder, validated, "--out", "s3://runs/first")
-    wait_for(process, lambda: f"checkpoint-2/{CHECKPOINT_JSON}" in s3.sizes(RUN, "run"))
+    wait_for(process, lambda: f"checkpoint-2/{CHECKPOINT_JSON}" in s3.sizes(RUN))
     process.send_signal(signal.SIGKILL)
     process.wait()
     shutil.rmtree(folder)
@@ -73,14 +74,12 @@ def killed_and_wiped(store, validated, tmp_path_factory):
     return folder
 
 
-def test_a_run_whose_disk_was_wiped_goes_on_from_the_store_and_ends_with_the_same_bits(
-    killed_and_wiped, uninterrupted, tmp_path
-):
+def test_resume_from_store_is_bit_exact(killed_and_wiped, uninterrupted, tmp_path):
     log = (killed_and_wiped / "log").read_text()
-    assert f"going on from {RUN}/checkpoint-" in log
+    assert f"resuming from {RUN}/checkpoint-" in log
     assert f"checkpoint: {RUN}/checkpoint-final" in log
     for name in ("checkpoint-6", "checkpoint-final"):
-        download_folder(f"{RUN}/{name}", tmp_path / name, CHECKPOINT_JSON, "run")
+        download_folder(S3Folder(f"{RUN}/{name}"), tmp_path / name, CHECKPOINT_JSON)
         same_tensors(
             load_file(tmp_path / name / "model.safetensors"), load_file(uninterrupted / name / "model.safetensors")
         )
@@ -89,40 +88,40 @@ def test_a_run_whose_disk_was_wiped_goes_on_from_the_store_and_ends_with_the_sam
         for path in (uninterrupted, tmp_path)
     )
     assert all(torch.equal(before[key][moment], after[key][moment]) for key in before for moment in before[key])
-    entries = map(json.loads, s3.read(f"{RUN}/training.jsonl", "run").decode().splitlines())
+    entries = map(json.loads, s3.read(f"{RUN}/training.jsonl").decode().splitlines())
     assert [entry["step"] for entry in entries if "reward" in entry] == [1, 2, 3, 4, 5, 6]
-    assert {"DONE", "training.html"} <= s3.sizes(RUN, "run").keys()
+    assert {"DONE", "training.html"} <= s3.sizes(RUN).keys()
 
 
-def test_a_run_that_is_done_in_the_store_is_not_done_again(killed_and_wiped, validated, tmp_path):
-    process = start(tmp_path / "elsewhere", validated, "--out", "s3://runs/first")
+def test_finished_run_in_store_is_not_repeated(killed_and_wiped, validated, tmp_path):
+    process = start(tmp_path / "other", validated, "--out", "s3://runs/first")
     assert process.wait() == 0
-    assert "is done already" in (tmp_path / "elsewhere" / "log").read_text()
+    assert "is already finished" in (tmp_path / "other" / "log").read_text()
 
 
-def test_a_checkpoint_of_the_store_is_evaluated_and_trained_from(killed_and_wiped, validated, tmp_path):
+def test_checkpoint_in_store_is_evaluated_and_trained(killed_and_wiped, validated, tmp_path):
     metrics = steps.evaluate(f"{RUN}/checkpoint-final", str(validated), "s3://runs/evaluation")
-    assert json.loads(s3.read("s3://runs/evaluation/metrics.json", "run")) == metrics
+    assert json.loads(s3.read("s3://runs/evaluation/metrics.json")) == metrics
     flags = ("--max_steps", "1", "--model_name_or_path", f"{RUN}/checkpoint-final")
-    final, _ = train(validated, tmp_path, *flags, "--scratch", str(tmp_path), "--learning_rate", "0")
+    final, _ = train(validated, tmp_path, *flags, "--work_dir", str(tmp_path), "--learning_rate", "0")
     same_tensors(
         load_file(final / "model.safetensors"),
         load_file(next((tmp_path / ".models").glob("*/model.safetensors"))),
     )
-    with pytest.raises(InputError, match=r"is no checkpoint \(no config\.json there\); check the URI"):
-        train(validated, tmp_path, "--model_name_or_path", "s3://runs/nothing", "--scratch", str(tmp_path))
-    s3.write("s3://runs/other/checkpoint-2/config.json", b"{}", "run")
+    with pytest.raises(InputError, match=r"not a checkpoint \(no config\.json\); check the URI"):
+        train(validated, tmp_path, "--model_name_or_path", "s3://runs/nothing", "--work_dir", str(tmp_path))
+    s3.write("s3://runs/other/checkpoint-2/config.json", b"{}")
     with pytest.raises(InputError, match=r"checkpoint\.json is missing"):
         steps.evaluate("s3://runs/other/checkpoint-2", str(validated), str(tmp_path / "out"))
 
 
-def test_a_run_into_another_store_does_not_go_on_from_what_lies_here(killed_and_wiped, validated):
+def test_local_checkpoints_of_another_store(killed_and_wiped, validated):
     process = start(killed_and_wiped, validated, "--out", "s3://runs/second")
     assert process.wait() == 2
     assert "of a run with --out s3://runs/first" in (killed_and_wiped / "log").read_text().splitlines()[-1]
 
 
-def test_another_runs_checkpoint_by_its_uri_is_refused_and_changes_nothing(killed_and_wiped, validated, tmp_path):
+def test_resume_from_uri(killed_and_wiped, validated, tmp_path):
     flags = ("--resume_from_checkpoint", f"{RUN}/checkpoint-4", "--seed", "7")
     with pytest.raises(InputError, match="another --seed: 42, now 7"):
         train(validated, tmp_path, *SAVING, *flags)
@@ -131,46 +130,43 @@ def test_another_runs_checkpoint_by_its_uri_is_refused_and_changes_nothing(kille
         train(validated, tmp_path, *SAVING, "--resume_from_checkpoint", f"{RUN}/checkpoint-final")
     final, entries = train(validated, tmp_path, *SAVING, "--resume_from_checkpoint", f"{RUN}/checkpoint-4")
     assert [entry["step"] for entry in entries if "reward" in entry] == [5, 6]
-    assert verified(final.parent / "checkpoint-6")["step"] == 6
+    assert verify_checkpoint(final.parent / "checkpoint-6")["step"] == 6
 
 
-def test_what_cannot_be_written_to_is_told_before_training(store, validated, tmp_path, monkeypatch):
+def test_unwritable_output_is_detected_before_training(store, validated, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="--out s3://no-such-bucket/x: cannot be written"):
-        train(validated, tmp_path, "--out", "s3://no-such-bucket/x", "--scratch", str(tmp_path))
+        train(validated, tmp_path, "--out", "s3://no-such-bucket/x", "--work_dir", str(tmp_path))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"--out .*file/checkpoints/rarft: cannot be written"):
         train(validated, tmp_path, "--out", str(tmp_path / "file"))
 
 
-def test_a_damaged_checkpoint_of_the_store_is_set_aside_and_the_one_before_taken(
-    killed_and_wiped, validated, tmp_path
-):
-    s3.write(f"{RUN}/checkpoint-6/model.safetensors", b"torn", "run")
-    s3.delete(f"{RUN}/DONE", "run")
+def test_corrupt_checkpoint_in_store_is_excluded(killed_and_wiped, validated, tmp_path):
+    s3.write(f"{RUN}/checkpoint-6/model.safetensors", b"torn")
+    s3.delete(f"{RUN}/DONE")
     folder = tmp_path / "disk"
     process = start(folder, validated, "--out", "s3://runs/first")
     assert process.wait() == 0, (folder / "log").read_text()[-3000:]
     log = (folder / "log").read_text()
-    assert "checkpoint-6 is not complete (model.safetensors has 4 bytes" in log
-    assert f"going on from {RUN}/checkpoint-4" in log
-    download_folder(f"{RUN}/checkpoint-6", tmp_path / "six", CHECKPOINT_JSON, "run")  # made anew
+    assert "checkpoint-6 is corrupt (model.safetensors has 4 bytes" in log
+    assert f"resuming from {RUN}/checkpoint-4" in log
+    download_folder(S3Folder(f"{RUN}/checkpoint-6"), tmp_path / "six", CHECKPOINT_JSON)  # saved again
 
 
-def test_rewind_marks_later_checkpoints_of_the_store_as_superseded(killed_and_wiped, validated, tmp_path):
-    s3.delete(f"{RUN}/DONE", "run")
+def test_rewind_supersedes_later_checkpoints_in_store(killed_and_wiped, validated, tmp_path):
+    s3.delete(f"{RUN}/DONE")
     flags = ("--resume_from_checkpoint", f"{RUN}/checkpoint-4", "--max_steps", "4")
     process = start(tmp_path / "disk", validated, "--out", "s3://runs/first", *flags)
     assert process.wait() == 0, (tmp_path / "disk" / "log").read_text()[-3000:]
-    held = s3.sizes(f"{RUN}/checkpoint-6", "run")
-    assert CHECKPOINT_JSON not in held
-    said = json.loads(s3.read(f"{RUN}/checkpoint-6/superseded-{CHECKPOINT_JSON}", "run"))
-    assert said["reason"] == "the run was resumed from checkpoint-4"
-    assert json.loads(s3.read(f"{RUN}/good.json", "run")) == {"step": 4}
+    assert CHECKPOINT_JSON not in s3.sizes(f"{RUN}/checkpoint-6")
+    excluded = json.loads(s3.read(f"{RUN}/checkpoint-6/superseded-{CHECKPOINT_JSON}"))
+    assert excluded["reason"] == "the run was resumed from checkpoint-4"
+    assert json.loads(s3.read(f"{RUN}/good.json")) == {"step": 4}
 
 
 @pytest.mark.long
-def test_machines_that_share_no_disk_keep_their_checkpoints_in_the_store(store, validated, tmp_path):
-    """Two launchers with folders of their own, on loopback; killed, wiped, and gone on with."""
+def test_machines_that_share_no_disk(store, validated, tmp_path):
+    """Two launchers with separate folders, on loopback, are killed, and resume in empty folders."""
     port = free_port()
 
     def machines(number):
@@ -193,18 +189,18 @@ def test_machines_that_share_no_disk_keep_their_checkpoints_in_the_store(store, 
     run = "s3://runs/nodes/checkpoints/rarft"
     processes = machines(0)
     try:
-        wait_for(processes[0], lambda: f"checkpoint-2/{CHECKPOINT_JSON}" in s3.sizes(run, "run"))
+        wait_for(processes[0], lambda: f"checkpoint-2/{CHECKPOINT_JSON}" in s3.sizes(run))
     finally:
         for process in processes:
-            process.kill()  # its worker, in a session of its own, dies with it
+            process.kill()  # its worker, in another session, ends with it
             process.wait()
     processes = machines(1)
     codes = [process.wait() for process in processes]
     assert codes == [0, 0], (tmp_path / "1-0" / "log").read_text()[-3000:]
-    assert f"going on from {run}/checkpoint-" in (tmp_path / "1-0" / "log").read_text()
-    download_folder(f"{run}/checkpoint-6", tmp_path / "last", CHECKPOINT_JSON, "run")
-    held = {path.name for path in (tmp_path / "last").rglob("*")}
-    assert {"rng_state_0.pth", "rng_state_1.pth"} <= held
-    assert sum("optim_states" in name for name in held) == 2
-    assert not any(name.startswith(".part-") for name in s3.sizes(f"{run}/checkpoint-6", "run"))
+    assert f"resuming from {run}/checkpoint-" in (tmp_path / "1-0" / "log").read_text()
+    download_folder(S3Folder(f"{run}/checkpoint-6"), tmp_path / "last", CHECKPOINT_JSON)
+    names = {path.name for path in (tmp_path / "last").rglob("*")}
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= names
+    assert sum("optim_states" in name for name in names) == 2
+    assert not any(name.startswith(".part-") for name in s3.sizes(f"{run}/checkpoint-6"))
     assert not list((tmp_path / "1-1" / "checkpoints" / "rarft").glob("checkpoint-6"))

@@ -1,4 +1,4 @@
-"""Rollouts by vLLM, against an engine that speaks its protocol: vLLM itself needs a GPU."""
+"""Rollouts by vLLM, with a protocol fake, because vLLM needs a GPU."""
 
 import sys
 from importlib.machinery import ModuleSpec
@@ -27,7 +27,7 @@ def prompts(encoder, sample_set):
     return [encoder.encode(video_prompt("", "Find: a red ring slides", str(video))) for video in videos]
 
 
-def test_the_engine_reads_what_training_reads(tiny, prompts):
+def test_engine_and_training_read_the_same_prompt(tiny, prompts):
     model, processor = tiny
     engine = FakeEngine(model, processor)
     sampling = SamplingParams(n=2, max_tokens=12)
@@ -42,7 +42,7 @@ def test_the_engine_reads_what_training_reads(tiny, prompts):
     assert placeholders == [1, 1]
 
 
-def test_a_prompt_that_the_engine_lays_out_otherwise_is_an_error(tiny, prompts):
+def test_engine_with_different_tokenization(tiny, prompts):
     model, processor = tiny
     engine = FakeEngine(model, processor)
     original = engine.generate
@@ -57,15 +57,15 @@ def test_a_prompt_that_the_engine_lays_out_otherwise_is_an_error(tiny, prompts):
         generate_with_vllm(engine, prompts, model.config.video_token_id, SamplingParams(n=1, max_tokens=2))
 
 
-def test_frames_must_have_been_kept(tiny, sample_set):
+def test_prompt_without_frames(tiny, sample_set):
     model, processor = tiny
     encoder = PromptEncoder(processor, model.config, PromptConfig.load("tiny").sampling)
     video = next((sample_set / "videos").glob("train_*.mp4"))
-    with pytest.raises(ValueError, match="must keep them"):
+    with pytest.raises(ValueError, match="keep_frames=True"):
         engine_prompt(encoder.encode(video_prompt("", "x", str(video))), model.config.video_token_id)
 
 
-def test_a_training_run_takes_its_completions_from_the_engine(validated, tmp_path, tiny, monkeypatch):
+def test_training_with_engine(validated, tmp_path, tiny, monkeypatch):
     from trl.trainer import grpo_trainer
 
     from rarft.training import preflight
@@ -88,12 +88,12 @@ def test_a_training_run_takes_its_completions_from_the_engine(validated, tmp_pat
     assert preflight.importlib.util.find_spec("vllm")
     _, entries = train(validated, tmp_path, "--max_steps", "2", "--use_vllm", "true")
     assert len(synced) == 2
-    assert len(engines[0].requests) == 4  # two prompts a step, not two times four
+    assert len(engines[0].requests) == 4  # two prompts per step, not two times four
     assert len([entry for entry in entries if "reward" in entry]) == 2
 
 
 @pytest.mark.parametrize("flags", [["--vllm_mode", "server"], ["--vllm_tensor_parallel_size", "2"]])
-def test_what_the_seam_does_not_do_is_told(main, validated, monkeypatch, flags):
+def test_unsupported_vllm_settings(main, validated, monkeypatch, flags):
     vllm = ModuleType("vllm")
     vllm.__spec__ = ModuleSpec("vllm", None)
     monkeypatch.setitem(sys.modules, "vllm", vllm)
@@ -101,4 +101,4 @@ def test_what_the_seam_does_not_do_is_told(main, validated, monkeypatch, flags):
         "train", "--preset", "tiny", "--train_data_path", str(validated), "--use_vllm", "true", *flags
     )
     assert code == 2
-    assert "works colocated, one engine a GPU" in error
+    assert "supports only colocated mode with one engine per GPU" in error

@@ -1,4 +1,4 @@
-"""Real ranks under ZeRO-3 on a CPU, through the command line."""
+"""Several ranks under ZeRO-3 on a CPU, by the command line."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from helpers.fixed_rollouts import fixed_rollouts
 from helpers.paths import HELPERS, ROOT
 from helpers.training import FLAGS, train
 from rarft import steps
-from rarft.checkpoint.local import verified
+from rarft.checkpoint.local import verify_checkpoint
 from rarft.training import trainer as trainer_module
 
 BREVITY = """
@@ -26,7 +26,7 @@ def brevity(completions, **columns):
 
 
 def launch(folder, program, ranks, port, *flags):
-    """`rarft train` on so many ranks; returns the run's folder and its log entries."""
+    """Run `rarft train` on several ranks; return the run's folder and its log entries."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--master_port", str(port),
         *program, "train", "--preset", "tiny", "--deepspeed", "scripts/configs/zero3.json",
@@ -42,7 +42,7 @@ def launch(folder, program, ranks, port, *flags):
 
 @pytest.fixture(scope="module")
 def trained(data_with_broken_video, tmp_path_factory):
-    """Two steps on two ranks, each followed by an evaluation; one video cannot be read: the run and its log."""
+    """Train for two steps on two ranks, each followed by an evaluation, with one unreadable video."""
     data = str(data_with_broken_video[0])
     folder = tmp_path_factory.mktemp("zero3")
     steps.embed(data, str(folder / "embeddings"))
@@ -55,7 +55,7 @@ def trained(data_with_broken_video, tmp_path_factory):
     )  # fmt: skip
 
 
-def test_two_ranks_score_completions_with_the_real_encoder(trained):
+def test_rewards_on_two_ranks(trained):
     _, entries = trained
     scored = [entry for entry in entries if "reward" in entry]
     assert [entry["step"] for entry in scored] == [1, 2]
@@ -63,16 +63,16 @@ def test_two_ranks_score_completions_with_the_real_encoder(trained):
         terms = [entry[f"rewards/{name}_reward"] for name in ("format", "refuse_iou", "explain_correction")]
         assert entry["reward"] == pytest.approx(sum(terms), abs=1e-3)
         assert 0 <= entry["explain_correction/refusal_score"] <= 1
-    # Some correction was compared with its references, by the encoder that ZeRO-3 must not have partitioned.
+    # A correction was compared with its references by the encoder, which ZeRO-3 must not partition.
     assert any(-1 <= entry.get("explain_correction/best_similarity", -2) <= 1 for entry in scored)
 
 
-def test_a_video_that_one_rank_cannot_read_is_skipped_by_both(trained):
+def test_video_that_one_rank_cannot_read(trained):
     _, entries = trained
     assert [entry["videos/skipped"] for entry in entries if "reward" in entry][-1] == 1
 
 
-def test_two_ranks_evaluate_during_training(trained):
+def test_evaluation_on_two_ranks(trained):
     _, entries = trained
     evaluated = [entry for entry in entries if "eval_reward" in entry]
     assert [entry["step"] for entry in evaluated] == [1, 2]
@@ -81,7 +81,7 @@ def test_two_ranks_evaluate_during_training(trained):
         assert entry["eval_reward"] == pytest.approx(sum(terms), abs=1e-3)
 
 
-def test_the_gathered_checkpoint_reloads_and_was_trained(trained, tiny):
+def test_gathered_checkpoint_loads_and_differs(trained, tiny):
     run, _ = trained
     model = AutoModelForImageTextToText.from_pretrained(run / "checkpoint-final")
     before = tiny[0].state_dict()
@@ -91,8 +91,8 @@ def test_the_gathered_checkpoint_reloads_and_was_trained(trained, tiny):
     assert any(not tensor.float().equal(before[name]) for name, tensor in model.state_dict().items())
 
 
-def fixed(folder, data, ranks, port, *flags):
-    """A run whose completions are given, so that runs on other numbers of ranks can be compared."""
+def train_fixed(folder, data, ranks, port, *flags):
+    """Train with given completions, so that runs on different numbers of ranks can be compared."""
     folder.mkdir(exist_ok=True)
     (folder / "own.py").write_text(BREVITY)
     program = [str(HELPERS / "fixed_rollouts.py")]
@@ -103,14 +103,14 @@ def fixed(folder, data, ranks, port, *flags):
     )  # fmt: skip
 
 
-def figures(entries, name):
+def values_by_step(entries, name):
     return {entry["step"]: entry[name] for entry in entries if "reward" in entry}
 
 
-def same_figures(entries, expected, steps):
+def assert_same_metrics(entries, expected, steps):
     for name in ("loss", "kl", "grad_norm", "reward"):
-        wanted = {step: figures(expected, name)[step] for step in steps}
-        assert figures(entries, name) == pytest.approx(wanted, abs=1e-4, rel=1e-4)
+        wanted = {step: values_by_step(expected, name)[step] for step in steps}
+        assert values_by_step(entries, name) == pytest.approx(wanted, abs=1e-4, rel=1e-4)
 
 
 SAVING = ("--save_strategy", "steps", "--save_steps", "2", "--resume_from_checkpoint", "auto")
@@ -118,44 +118,44 @@ SAVING = ("--save_strategy", "steps", "--save_steps", "2", "--resume_from_checkp
 
 @pytest.fixture(scope="module")
 def on_two_ranks(validated, tmp_path_factory):
-    """Six steps, with checkpoints: the run and its log."""
-    return fixed(tmp_path_factory.mktemp("two"), validated, 2, 29545, "--max_steps", "6", *SAVING)
+    """Train for six steps on two ranks, with checkpoints; return the run's folder and its log entries."""
+    return train_fixed(tmp_path_factory.mktemp("two"), validated, 2, 29545, "--max_steps", "6", *SAVING)
 
 
-def test_losses_on_two_ranks_equal_those_on_one(on_two_ranks, validated, tmp_path):
-    _, one = fixed(tmp_path / "one", validated, 1, 29543, "--max_steps", "3")
-    assert any(abs(loss) > 1e-3 for loss in figures(one, "loss").values())
-    same_figures(one, on_two_ranks[1], [1, 2, 3])
+def test_losses_on_two_ranks(on_two_ranks, validated, tmp_path):
+    _, one = train_fixed(tmp_path / "one", validated, 1, 29543, "--max_steps", "3")
+    assert any(abs(loss) > 1e-3 for loss in values_by_step(one, "loss").values())
+    assert_same_metrics(one, on_two_ranks[1], [1, 2, 3])
 
 
 @pytest.mark.long
-def test_with_the_fused_head_they_do_too(validated, tmp_path):
-    # For completions so long that their logits would not be kept.
+def test_losses_on_two_ranks_with_fused_head(validated, tmp_path):
+    """The fused head is used if completions are too long to keep their logits."""
     flags = ("--max_completion_length", "200000", "--fix_vit", "true", "--max_steps", "2")
-    _, one = fixed(tmp_path / "one", validated, 1, 29547, *flags)
-    _, two = fixed(tmp_path / "two", validated, 2, 29549, *flags)
-    same_figures(one, two, [1, 2])
+    _, one = train_fixed(tmp_path / "one", validated, 1, 29547, *flags)
+    _, two = train_fixed(tmp_path / "two", validated, 2, 29549, *flags)
+    assert_same_metrics(one, two, [1, 2])
 
 
 @pytest.mark.long
-def test_two_ranks_then_one_then_two_train_as_two_do(on_two_ranks, validated, tmp_path):
+def test_resume_on_other_numbers_of_ranks(on_two_ranks, validated, tmp_path):
     run = tmp_path / "checkpoints" / "rarft"
     shutil.copytree(on_two_ranks[0] / "checkpoint-2", run / "checkpoint-2")
     shutil.copy(on_two_ranks[0] / "training.jsonl", run)
-    fixed(tmp_path, validated, 1, 29551, "--max_steps", "4", *SAVING)
-    verified(run / "checkpoint-4")
-    _, entries = fixed(tmp_path, validated, 2, 29553, "--max_steps", "6", *SAVING)
+    train_fixed(tmp_path, validated, 1, 29551, "--max_steps", "4", *SAVING)
+    verify_checkpoint(run / "checkpoint-4")
+    _, entries = train_fixed(tmp_path, validated, 2, 29553, "--max_steps", "6", *SAVING)
     assert len(list((run / "checkpoint-6").glob("global_step*/*optim_states.pt"))) == 2
     seeds = list(map(int, (tmp_path / "seeds").read_text().split()))
     assert sorted(seeds) == [42 + 2, 42 + 2, *[42 + 8] * 2, *[42 + 9] * 2]  # by step and rank
-    same_figures(entries, on_two_ranks[1], [1, 2, 3, 4, 5, 6])
+    assert_same_metrics(entries, on_two_ranks[1], [1, 2, 3, 4, 5, 6])
 
 
 @pytest.mark.long
-def test_a_run_killed_three_times_ends_with_the_same_bits():
-    kills = ROOT / "benchmarks" / "fault_injection.py"
+def test_run_killed_three_times_is_bit_exact():
+    script = ROOT / "benchmarks" / "fault_injection.py"
     done = subprocess.run(
-        [sys.executable, str(kills), "--kills", "3", "--steps", "4", "--ranks", "1"],
+        [sys.executable, str(script), "--kills", "3", "--steps", "4", "--ranks", "1"],
         capture_output=True,
         text=True,
         check=False,
@@ -164,11 +164,11 @@ def test_a_run_killed_three_times_ends_with_the_same_bits():
     assert " 0 differ" in done.stdout
 
 
-# Kills its own rank, once, while the third step is computed.
-DIES = """
+# A reward that kills its own rank, once, during the third step.
+KILLING_REWARD = """
 import os, pathlib
 calls = []
-def dies(completions, **columns):
+def kill(completions, **columns):
     calls.append(1)
     once = pathlib.Path("died")
     if os.environ["RANK"] == "1" and len(calls) == 3 and not once.exists():
@@ -179,27 +179,27 @@ def dies(completions, **columns):
 
 
 @pytest.mark.long
-def test_torchrun_starts_a_run_again_that_lost_a_rank(validated, tmp_path):
-    (tmp_path / "own.py").write_text(DIES)
+def test_torchrun_restarts_after_lost_rank(validated, tmp_path):
+    (tmp_path / "own.py").write_text(KILLING_REWARD)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--max_restarts", "1",
         "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "-m", "rarft.cli", "train", "--preset", "tiny",
         "--deepspeed", "zero3", "--num_generations", "4", "--per_device_train_batch_size", "1",
-        "--train_data_path", str(validated), "--max_steps", "4", "--reward_funcs", "own.py:dies", *SAVING,
+        "--train_data_path", str(validated), "--max_steps", "4", "--reward_funcs", "own.py:kill", *SAVING,
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "died").exists()
-    assert "going on from checkpoints/rarft/checkpoint-2" in done.stdout
-    verified(tmp_path / "checkpoints" / "rarft" / "checkpoint-4")
+    assert "resuming from checkpoints/rarft/checkpoint-2" in done.stderr
+    verify_checkpoint(tmp_path / "checkpoints" / "rarft" / "checkpoint-4")
 
 
 LORA = ("--use_peft", "true", "--gradient_checkpointing", "true", "--learning_rate", "1e-3")
 
 
 def test_lora_gradients_of_several_prompts(validated, tmp_path, monkeypatch):
-    """ZeRO-3 with reentrant checkpointing adds the gradients of a rank's prompts, as a process without it does."""
+    """ZeRO-3 with reentrant checkpointing sums the gradients of several prompts, as a process without it does."""
     (tmp_path / "own.py").write_text(BREVITY)
     flags = (*LORA, "--max_steps", "1", "--reward_funcs", "own.py:brevity", "--merge_lora", "false")
     command = [
@@ -229,9 +229,9 @@ def test_lora_gradients_of_several_prompts(validated, tmp_path, monkeypatch):
     ],
 )
 def test_gradients_on_two_ranks(validated, tmp_path, flags):
-    """They equal those of one process without DeepSpeed."""
-    _, one = fixed(tmp_path / "one", validated, 1, 29557, *flags, "--deepspeed", "none", "--max_steps", "3")
-    _, two = fixed(tmp_path / "two", validated, 2, 29559, *flags, "--max_steps", "3")
+    """They equal the gradients of one process without DeepSpeed."""
+    _, one = train_fixed(tmp_path / "one", validated, 1, 29557, *flags, "--deepspeed", "none", "--max_steps", "3")
+    _, two = train_fixed(tmp_path / "two", validated, 2, 29559, *flags, "--max_steps", "3")
     norms = [
         {entry["step"]: entry["grad_norm"] for entry in entries if "grad_norm" in entry} for entries in (one, two)
     ]
@@ -241,12 +241,12 @@ def test_gradients_on_two_ranks(validated, tmp_path, flags):
 
 @pytest.mark.long
 def test_lora_resumes(validated, tmp_path):
-    """A run that resumes from a checkpoint of adapters ends with the merged weights of one that was not stopped."""
+    """Resuming from adapters gives the merged weights of an uninterrupted run."""
     flags = (*LORA, "--max_steps", "4", *SAVING)
-    whole, _ = fixed(tmp_path / "whole", validated, 2, 29561, *flags)
-    assert (whole / "checkpoint-2" / "adapter_model.safetensors").exists()
-    shutil.copytree(whole / "checkpoint-2", tmp_path / "cut" / "checkpoints" / "rarft" / "checkpoint-2")
-    cut, _ = fixed(tmp_path / "cut", validated, 2, 29563, *flags)
-    verified(cut / "checkpoint-4")
-    weights = [(run / "checkpoint-final" / "model.safetensors").read_bytes() for run in (whole, cut)]
+    uninterrupted, _ = train_fixed(tmp_path / "uninterrupted", validated, 2, 29561, *flags)
+    assert (uninterrupted / "checkpoint-2" / "adapter_model.safetensors").exists()
+    shutil.copytree(uninterrupted / "checkpoint-2", tmp_path / "resumed" / "checkpoints" / "rarft" / "checkpoint-2")
+    resumed, _ = train_fixed(tmp_path / "resumed", validated, 2, 29563, *flags)
+    verify_checkpoint(resumed / "checkpoint-4")
+    weights = [(run / "checkpoint-final" / "model.safetensors").read_bytes() for run in (uninterrupted, resumed)]
     assert weights[0] == weights[1]

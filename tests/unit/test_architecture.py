@@ -1,22 +1,33 @@
-"""The house: a room imports only rooms below it, and the library knows nothing of the layers above it."""
+"""Layers: a package imports only packages of lower layers, and Kubeflow stays outside of the library."""
 
 import ast
+
+import pytest
 
 from helpers.paths import ROOT
 
 PACKAGE = ROOT / "rarft"
 
-# From the top down; `cli` alone may reach up to `pipelines`.
+# From the top down. Packages and modules of one layer do not import each other.
 LAYERS = [
-    "cli", "arguments", "processes", "steps", "cluster", "grpo", "evaluation", "rewards", "references", "cold_start",
-    "qwen",
-    "samples", "riq", "video", "html", "progress", "remembered", "mirror", "manifest", "fingerprint", "storage",
-    "objects", "response", "segments", "errors",
-]  # fmt: skip
+    {"cli"},
+    {"steps"},
+    {"cluster"},
+    {"training", "evaluation", "synthetic"},
+    {"models", "rewards"},
+    {"annotations", "checkpoint"},
+    {"embeddings", "distributed", "reporting", "video"},
+    {"completion", "prompts", "storage"},
+    {"errors"},
+    {"logs", "progress", "segments"},
+]
+LAYER_OF = {name: height for height, layer in enumerate(LAYERS) for name in layer}
+# The library as components, pipelines and the command line see it. Constants are contracts and may come from anywhere.
+PUBLIC = {"rarft.steps", "rarft.errors", "rarft.logs", "rarft.storage.location", "rarft.__version__"}
 
 
 def imports(path):
-    """Dotted names that a file imports, and the aliases of `from x import y` as x.y."""
+    """Yield the dotted names that a file imports; `from x import y` counts as x.y."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -24,25 +35,51 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def layer_of(path):
+def package_of(path):
+    """Return the package or module directly below `rarft` that a file belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def test_every_room_has_its_height():
-    rooms = {layer_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
-    assert rooms == set(LAYERS)
+def test_every_package_has_a_layer():
+    assert {package_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"} == set(LAYER_OF)
 
 
 def test_imports_point_downward():
+    """This excludes import cycles between packages, too."""
     upward = []
     for path in PACKAGE.rglob("*.py"):
-        room = layer_of(path)
-        if room == "__init__":
+        package = package_of(path)
+        if package == "__init__":
             continue
         for name in imports(path):
-            parts = name.split(".")
-            reaches_out = parts[0] in {"components", "pipelines", "kfp"} and room != "cli"
-            is_ours = parts[0] == "rarft" and parts[1] in LAYERS
-            if reaches_out or (is_ours and LAYERS.index(parts[1]) < LAYERS.index(room)):
-                upward.append(f"{path.name}: {name}")
+            top, _, rest = name.partition(".")
+            imported = rest.partition(".")[0]
+            if (top == "rarft" and imported in LAYER_OF and imported != package) and (
+                LAYER_OF[imported] <= LAYER_OF[package]
+            ):
+                upward.append(f"{path.relative_to(ROOT)}: {name}")
+            if top in {"components", "pipelines", "kfp"} and package != "cli":
+                upward.append(f"{path.relative_to(ROOT)}: {name}")
     assert upward == []
+
+
+def test_components_do_not_import_pipelines():
+    upward = [
+        path.name for path in (ROOT / "components").rglob("*.py") for name in imports(path) if "pipelines" in name
+    ]
+    assert upward == []
+
+
+@pytest.mark.parametrize("folder", ["rarft/cli", "components", "pipelines"])
+def test_upper_layers_use_the_public_api(folder):
+    """They import steps, errors, logging, locations and constants from the library, and nothing else."""
+    internal = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in (ROOT / folder).rglob("*.py")
+        for name in imports(path)
+        if name.startswith("rarft.")
+        and not name.startswith("rarft.cli.")
+        and not any(name == public or name.startswith(f"{public}.") for public in PUBLIC)
+        and not name.rpartition(".")[2].isupper()
+    ]
+    assert internal == []

@@ -99,20 +99,20 @@ def test_encoder_folder(data, tmp_path):
     assert fingerprints(data, encoder=str(encoder))[0] != before
 
 
-def test_extra_checkpoint(data, tmp_path):
-    extra = tmp_path / "extra"
+def test_candidate_to_compare_with(data, tmp_path):
+    other = tmp_path / "other"
 
     def run_component(name):
         return run(str(data / "train.json"), "", "", "", "", name, "", str(tmp_path / "out"), "")
 
     with pytest.raises(SystemExit):
-        run_component(str(extra))
-    extra.mkdir()
-    (extra / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
-    before = run_component(str(extra))
+        run_component(str(other))
+    other.mkdir()
+    (other / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    before = run_component(str(other))
     assert before[:2] == run_component("")[:2]  # neither validation nor training depends on it
-    (extra / "model.safetensors").write_text("weights")
-    assert run_component(str(extra))[2] != before[2] != run_component("tiny")[2]
+    (other / "model.safetensors").write_text("weights")
+    assert run_component(str(other))[2] != before[2] != run_component("tiny")[2]
 
 
 def test_missing_annotations(tmp_path):

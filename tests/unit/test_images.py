@@ -1,4 +1,4 @@
-"""What can be checked of images and the compose file without an engine; `docker/ci/run.sh` runs them on one."""
+"""Dockerfiles, locks and the compose file, without a Docker engine; `docker/ci/run.sh` builds and runs them."""
 
 import re
 import tomllib
@@ -21,31 +21,31 @@ def pins(lock):
 
 
 def requirements(*extras):
-    """What the package needs with these extras, those that they name included."""
-    needed = [Requirement(text) for text in PROJECT["dependencies"]]
+    """Return the package's requirements with these extras, including the extras that they refer to."""
+    found = [Requirement(text) for text in PROJECT["dependencies"]]
     for extra in extras:
         for requirement in map(Requirement, PROJECT["optional-dependencies"][extra]):
-            needed += requirements(*requirement.extras) if requirement.name == "rarft" else [requirement]
-    return needed
+            found += requirements(*requirement.extras) if requirement.name == "rarft" else [requirement]
+    return found
 
 
 @pytest.mark.parametrize(
     ("lock", "extra"), [("validate", "pipeline"), ("steps", "all"), ("train", "all"), ("vllm", "vllm")]
 )
-def test_a_lock_pins_all_that_the_package_needs_to_what_it_takes(lock, extra):
+def test_lock_satisfies_requirements(lock, extra):
     pinned = pins(lock)
     for requirement in requirements(extra):
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
 
 
-def test_the_image_that_validates_has_no_torch_and_the_others_the_same_one():
+def test_torch_versions_of_locks():
     assert not {"torch", "transformers", "sentence-transformers"} & pins("validate").keys()
     assert pins("steps")["torch"] == pins("train")["torch"]
     assert not [name for name in pins("steps") if name.startswith("nvidia")]
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_an_image_copies_what_is_there_and_builds_on_any_base_and_engine(path):
+def test_dockerfile_copies_and_bases(path):
     text = path.read_text()
     assert text.count("ARG BASE_IMAGE=") == 1
     assert "# syntax=" not in text
@@ -56,7 +56,7 @@ def test_an_image_copies_what_is_there_and_builds_on_any_base_and_engine(path):
             for source in line.split()[1:-1]:
                 source = source.replace("${LOCK}", "train")
                 assert (ROOT / source).exists(), source
-                assert any(f"!{source}".startswith(kept) for kept in ignored if kept.startswith("!")), source
+                assert any(f"!{source}".startswith(pattern) for pattern in ignored if pattern.startswith("!")), source
     stages = text.split("\nFROM ")[1:]
     final = [stage for stage in stages if "CMD" in stage]
     assert final
@@ -66,7 +66,7 @@ def test_an_image_copies_what_is_there_and_builds_on_any_base_and_engine(path):
         assert int(user) > 0
 
 
-def test_the_compose_file_names_the_images_that_the_pipeline_does():
+def test_compose_images_match_pipeline():
     services = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]
     images = {name: re.sub(r"\$\{\w+:-(.+)\}", r"\1", service["image"]) for name, service in services.items()}
     assert images["local"] == images["steps"] == STEPS_IMAGE

@@ -39,7 +39,7 @@ PHASES = (
         wrong_correction_rate=2 / 3,
     ),
 )
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("rarft.synthetic.pretrain")  # also when run by -m
 
 
 def save(model: Any, processor: Any, folder: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from helpers.annotation_cases import CASES
 from helpers.paths import ROOT
 from helpers.riq_items import ANSWERABLE, REFUSABLE, item, query
-from rarft.annotations.findings import CHECK_OF_CODE, REPAIRS, catalogue_page
+from rarft.annotations.findings import CHECKS_BY_CODE, REPAIRS, catalog_page
 from rarft.annotations.validate import ValidationSettings, validate
 from rarft.storage.location import LocalFolder
 
@@ -98,15 +98,15 @@ def test_repairs_can_be_turned_off(validate_items, repair):
     assert [finding["code"] for finding in report["findings"]] == [code]
 
 
-def test_catalogue_page_is_current():
+def test_catalog_page_is_current():
     page = ROOT / "docs" / "checks.md"
-    assert page.read_text() == catalogue_page(), "run `python -m rarft.annotations.findings > docs/checks.md`"
+    assert page.read_text() == catalog_page(), "run `python -m rarft.annotations.findings > docs/checks.md`"
 
 
 def test_every_check_is_tested():
     """Checks that need a file or videos have their own tests, the others a case."""
     in_cases = {code for _, _, codes in CASES.values() for code in codes}
-    assert {check.name for check in CHECK_OF_CODE.values() if check.code not in in_cases} == {
+    assert {check.name for check in CHECKS_BY_CODE.values() if check.code not in in_cases} == {
         "malformed-line",
         "invalid-item",
         "duplicate",

@@ -45,14 +45,14 @@ def test_prompt_config_round_trip(tmp_path):
 
 def test_check_checkpoint_errors(tmp_path):
     with pytest.raises(InputError, match=r"no readable config\.json"):
-        check_checkpoint(str(tmp_path), "--checkpoint")
+        check_checkpoint(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(InputError, match="is a llama model"):
-        check_checkpoint(str(tmp_path), "--checkpoint")
+        check_checkpoint(str(tmp_path))
     (tmp_path / "checkpoint-final").mkdir()
     (tmp_path / "config.json").unlink()
     with pytest.raises(InputError, match=r"did you mean .*/checkpoint-final\?"):
-        check_checkpoint(str(tmp_path), "--checkpoint")
+        check_checkpoint(str(tmp_path))
     with pytest.raises(InputError, match="no such checkpoint"):
-        check_checkpoint(str(tmp_path / "none"), "--checkpoint")
-    check_checkpoint("Qwen/Qwen2.5-VL-7B-Instruct", "--checkpoint")
+        check_checkpoint(str(tmp_path / "none"))
+    check_checkpoint("Qwen/Qwen2.5-VL-7B-Instruct")

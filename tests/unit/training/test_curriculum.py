@@ -1,4 +1,4 @@
-"""Which queries an epoch asks, and in which order."""
+"""The queries that an epoch asks, and their order."""
 
 from collections import Counter
 from itertools import pairwise
@@ -8,14 +8,14 @@ import pytest
 
 from rarft.annotations.schema import read_samples
 from rarft.training.curriculum import Curriculum
-from rarft.training.data import TrainingDataset, draw, pools_of
+from rarft.training.data import TrainingDataset, draw, make_pools
 
 LEVELS = ("easy", "medium", "hard")
 
 
 @pytest.fixture(scope="module")
 def make_item(validated):
-    """Make the samples of one item from the queries of each task type; a refusable query is its own difficulty."""
+    """Make the samples of one item from its queries; the text of a refusable query is also its difficulty."""
     template = {sample.task_type: sample for sample in read_samples(str(validated))}
 
     def make(item, answerable=("true",), refusable=LEVELS):
@@ -40,12 +40,12 @@ def samples(make_item):
     return [sample for item in range(3) for sample in make_item(item)]
 
 
-def never(pairs):
-    raise AssertionError("labels exist, nothing is to be compared")
+def no_similarities(pairs):
+    raise AssertionError("difficulty labels exist, so nothing must be compared")
 
 
-def drawn(samples, epoch=0, seed=0, queries_per_item="pair", refusable_pool=None, curriculum=None, prompts=1):
-    pools = pools_of(samples, queries_per_item, refusable_pool)
+def draw_epoch(samples, epoch=0, seed=0, queries_per_item="pair", refusable_pool=None, curriculum=None, prompts=1):
+    pools = make_pools(samples, queries_per_item, refusable_pool)
     rows = TrainingDataset(pools, "{query}", seed, prompts, Curriculum(pools, curriculum) if curriculum else None)
     rows.epoch = epoch
     return rows.samples()
@@ -62,8 +62,8 @@ def chi_square(counts):
 
 def test_pair_asks_one_query_of_each_type(samples):
     for epoch in range(5):
-        asked = Counter((sample.source.item, sample.task_type) for sample in drawn(samples, epoch))
-        assert asked == {(item, kind): 1 for item in range(3) for kind in ("answerable", "refusable")}
+        queries = Counter((sample.source.item, sample.task_type) for sample in draw_epoch(samples, epoch))
+        assert queries == {(item, kind): 1 for item in range(3) for kind in ("answerable", "refusable")}
 
 
 def test_pair_of_incomplete_items(make_item):
@@ -71,29 +71,29 @@ def test_pair_of_incomplete_items(make_item):
     samples = [*make_item(0, answerable=()), *make_item(1, refusable=()), *make_item(2, answerable=("a", "b"))]
     seen = set()
     for epoch in range(50):
-        asked = drawn(samples, epoch)
-        kinds = sorted((sample.source.item, sample.task_type) for sample in asked)
+        queries = draw_epoch(samples, epoch)
+        kinds = sorted((sample.source.item, sample.task_type) for sample in queries)
         assert kinds == [(0, "refusable"), (1, "answerable"), (2, "answerable"), (2, "refusable")]
-        seen |= {sample.id for sample in asked}
+        seen |= {sample.id for sample in queries}
     assert seen == {sample.id for sample in samples}
 
 
 def test_all_asks_every_query_once(samples):
     for epoch in range(3):
-        asked = drawn(samples, epoch, queries_per_item="all")
-        assert sorted(sample.id for sample in asked) == sorted(sample.id for sample in samples)
+        queries = draw_epoch(samples, epoch, queries_per_item="all")
+        assert sorted(sample.id for sample in queries) == sorted(sample.id for sample in samples)
 
 
 def test_pair_equals_all_for_items_of_two_queries(validated):
-    """The synthetic items have one query of each type, so this setting does not change what is trained on them."""
+    """Synthetic items have one query of each type, so the setting makes no difference."""
     samples = read_samples(str(validated))
     for epoch in range(3):
-        assert drawn(samples, epoch) == drawn(samples, epoch, queries_per_item="all")
+        assert draw_epoch(samples, epoch) == draw_epoch(samples, epoch, queries_per_item="all")
 
 
 def test_draw_is_uniform_and_independent(samples):
-    """Chi-square at the 0.1 % level, over epochs, seeds, pairs of items and pairs of consecutive epochs."""
-    pools = [pool for pool in pools_of(samples, "pair", None) if pool[0].task_type == "refusable"]
+    """Chi-square test at the 0.1 % level, over epochs, seeds, pairs of items and pairs of consecutive epochs."""
+    pools = [pool for pool in make_pools(samples, "pair", None) if pool[0].task_type == "refusable"]
     epochs = [[draw(pool, 0, epoch).query for pool in pools] for epoch in range(3000)]
     seeds = [draw(pools[0], seed, 0).query for seed in range(3000)]
     for queries in (*zip(*epochs, strict=True), seeds):
@@ -104,62 +104,64 @@ def test_draw_is_uniform_and_independent(samples):
 
 
 def test_draw_is_independent_of_other_items(samples, make_item):
-    def of_first_item(data, epoch):
-        return sorted(sample.id for sample in drawn(data, epoch) if sample.source.item == 0)
+    def draw_first_item(data, epoch):
+        return sorted(sample.id for sample in draw_epoch(data, epoch) if sample.source.item == 0)
 
     for epoch in range(20):
-        expected = of_first_item(samples, epoch)
-        assert of_first_item(samples[:4], epoch) == expected
-        assert of_first_item([*make_item(9), *reversed(samples)], epoch) == expected
+        expected = draw_first_item(samples, epoch)
+        assert draw_first_item(samples[:4], epoch) == expected
+        assert draw_first_item([*make_item(9), *reversed(samples)], epoch) == expected
 
 
-def test_rows_are_the_same_after_a_resume_and_for_any_number_of_ranks(samples):
-    rows = TrainingDataset(pools_of(samples, "pair", None), "{query}", 0, 1)
+def test_rows_do_not_depend_on_resume_or_ranks(samples):
+    rows = TrainingDataset(make_pools(samples, "pair", None), "{query}", 0, 1)
     for epoch in range(6):
         rows.epoch = epoch
         uninterrupted = rows.samples()
         for prompts in (1, 2, 5, 16):
-            assert drawn(samples, epoch, prompts=prompts)[: len(uninterrupted)] == uninterrupted
-    assert drawn(samples, 5, seed=1) != uninterrupted
+            assert draw_epoch(samples, epoch, prompts=prompts)[: len(uninterrupted)] == uninterrupted
+    assert draw_epoch(samples, 5, seed=1) != uninterrupted
 
 
-def test_each_epoch_has_its_own_order(samples):
-    first, second = (drawn(samples, epoch, queries_per_item="all") for epoch in (0, 1))
+def test_order_differs_by_epoch(samples):
+    first, second = (draw_epoch(samples, epoch, queries_per_item="all") for epoch in (0, 1))
     assert first != second
 
 
-def test_refusable_pool_takes_the_first_queries_of_an_item(make_item):
+def test_refusable_pool_is_first_queries(make_item):
     samples = make_item(0, refusable=("a", "b", "c", "d", "e"))
     for data in (samples, samples[::-1]):
-        asked = {sample.query for epoch in range(50) for sample in refusable(drawn(data, epoch, refusable_pool=3))}
-        assert asked == {"a", "b", "c"}
-    assert {sample.query for epoch in range(50) for sample in refusable(drawn(samples, epoch))} == set("abcde")
+        queries = {
+            sample.query for epoch in range(50) for sample in refusable(draw_epoch(data, epoch, refusable_pool=3))
+        }
+        assert queries == {"a", "b", "c"}
+    assert {sample.query for epoch in range(50) for sample in refusable(draw_epoch(samples, epoch))} == set("abcde")
 
 
-def test_all_samples_are_those_that_may_be_drawn(make_item):
-    """What the prompt lengths are checked for."""
+def test_all_samples(make_item):
+    """They are the samples that some epoch draws, whose prompt lengths are checked."""
     samples = make_item(0, answerable=("x", "y"), refusable=("a", "b", "c", "d"))
-    rows = TrainingDataset(pools_of(samples, "pair", 3), "{query}", 0, 1)
-    asked = set()
+    rows = TrainingDataset(make_pools(samples, "pair", 3), "{query}", 0, 1)
+    queries = set()
     for epoch in range(100):
         rows.epoch = epoch
-        asked |= {sample.id for sample in rows.samples()}
-    assert asked == {sample.id for sample in rows.all_samples}
+        queries |= {sample.id for sample in rows.samples()}
+    assert queries == {sample.id for sample in rows.all_samples}
 
 
 @pytest.mark.parametrize(
     ("epoch", "levels"), [(0, {"easy"}), (1, {"easy", "medium"}), (2, set(LEVELS)), (3, set(LEVELS))]
 )
 def test_curriculum_levels(samples, epoch, levels):
-    asked = [sample for seed in range(20) for sample in drawn(samples, epoch, seed, curriculum=never)]
-    assert {sample.difficulty for sample in refusable(asked)} == levels
-    assert Counter(sample.task_type for sample in asked) == {"answerable": 20 * 3, "refusable": 20 * 3}
+    queries = [sample for seed in range(20) for sample in draw_epoch(samples, epoch, seed, curriculum=no_similarities)]
+    assert {sample.difficulty for sample in refusable(queries)} == levels
+    assert Counter(sample.task_type for sample in queries) == {"answerable": 20 * 3, "refusable": 20 * 3}
 
 
 def test_curriculum_only_filters(samples):
-    """Once it admits every query, it draws what is drawn without it."""
+    """Once it admits every query, the same queries are drawn as without it."""
     for epoch in range(2, 10):
-        assert drawn(samples, epoch, curriculum=never) == drawn(samples, epoch)
+        assert draw_epoch(samples, epoch, curriculum=no_similarities) == draw_epoch(samples, epoch)
 
 
 def test_curriculum_without_labels(samples):
@@ -167,28 +169,34 @@ def test_curriculum_without_labels(samples):
     cosine = {"easy": 0.2, "medium": 0.5, "hard": 0.9}
     bare = [msgspec.structs.replace(sample, difficulty=None) for sample in samples]
     for seed in range(20):
-        asked = drawn(bare, 0, seed, curriculum=lambda pairs: [[cosine[query]] for query, _ in pairs])
-        assert {sample.query for sample in refusable(asked)} == {"easy"}
+        queries = draw_epoch(bare, 0, seed, curriculum=lambda pairs: [[cosine[query]] for query, _ in pairs])
+        assert {sample.query for sample in refusable(queries)} == {"easy"}
 
 
 def test_curriculum_without_easy_queries(make_item):
     samples = make_item(0, refusable=("hard", "medium"))
-    asked = {sample.query for seed in range(20) for sample in refusable(drawn(samples, 0, seed, curriculum=never))}
-    assert asked == {"medium"}
+    queries = {
+        sample.query
+        for seed in range(20)
+        for sample in refusable(draw_epoch(samples, 0, seed, curriculum=no_similarities))
+    }
+    assert queries == {"medium"}
 
 
 def test_curriculum_and_refusable_pool(make_item):
     """The curriculum sees the first queries only."""
     samples = make_item(0, refusable=("hard", "medium", "easy"))
     for epoch, expected in ((0, {"medium"}), (2, {"medium", "hard"})):
-        asked = [drawn(samples, epoch, seed, refusable_pool=2, curriculum=never) for seed in range(20)]
-        assert {sample.query for each in asked for sample in refusable(each)} == expected
+        queries = [
+            draw_epoch(samples, epoch, seed, refusable_pool=2, curriculum=no_similarities) for seed in range(20)
+        ]
+        assert {sample.query for each in queries for sample in refusable(each)} == expected
 
 
 def test_summary(samples):
-    rows = TrainingDataset(pools_of(samples, "pair", None), "{query}", 0, 4)
-    assert rows.summary() == ("3 items, 6 rows per epoch, 50% refusable; 2 more rows, repeated to fill the last batch")
-    rows = TrainingDataset(pools_of(samples, "all", None), "{query}", 0, 4)
+    rows = TrainingDataset(make_pools(samples, "pair", None), "{query}", 0, 4)
+    assert rows.summary() == ("3 items, 6 rows per epoch, 50% refusable; 2 rows repeated to fill the last batch")
+    rows = TrainingDataset(make_pools(samples, "all", None), "{query}", 0, 4)
     assert rows.summary() == "3 items, 12 rows per epoch, 75% refusable"
 
 

@@ -1,11 +1,13 @@
-"""Every flag of the training guide, as it stands there, and the presets for its table of machines."""
+"""Every flag of the training guide, verbatim, and the presets for its table of machines."""
 
 import pytest
 import yaml
 
 from rarft.errors import InputError
-from rarft.training.config import build, frame_sampling, parse, preset, preset_names
-from rarft.training.deepspeed_config import check_saves_whole_weights, deepspeed_file, packaged_deepspeed
+from rarft.training.config import build_config, frame_sampling
+from rarft.training.deepspeed_config import check_gathers_weights, deepspeed_file, packaged_deepspeed
+from rarft.training.presets import load_preset, preset_names
+from rarft.training.settings_parser import parse_settings
 from rarft.video.decode import FrameSampling
 
 # Flag lines of the guide, verbatim.
@@ -50,7 +52,7 @@ LINES = """
 --train_data_path ./dataset/annotations/hi_vtg_train.json
 """.strip().splitlines()
 
-# What the guide calls the default of its core parameters.
+# Defaults of the guide's core parameters.
 DEFAULTS = {
     "model_name_or_path": "Qwen/Qwen2.5-VL-7B-Instruct", "prompt_type": "rarft", "num_generations": 4,
     "temperature": 1.0, "beta": 0.05, "use_grpo": True, "learning_rate": 5e-7, "num_train_epochs": 1,
@@ -63,10 +65,10 @@ DEFAULTS = {
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_flag_line_is_taken_verbatim_and_as_yaml(line, tmp_path):
+def test_guide_flag_on_command_line_and_in_yaml(line, tmp_path):
     flag, *values = line.split()
     name = {"evaluation_strategy": "eval_strategy"}.get(flag.removeprefix("--"), flag.removeprefix("--"))
-    parsed = parse(line.split())
+    parsed = parse_settings(line.split())
     expected = yaml.safe_load(values[0])
     got = parsed[name]
     if isinstance(got, list):
@@ -76,11 +78,11 @@ def test_a_flag_line_is_taken_verbatim_and_as_yaml(line, tmp_path):
     else:
         assert float(got) == float(values[0]) if isinstance(got, int | float) else got == values[0]
     (tmp_path / "own.yaml").write_text(f"{flag.removeprefix('--')}: {values if len(values) > 1 else values[0]}\n")
-    assert parse(["--config", str(tmp_path / "own.yaml")]) == parsed
+    assert parse_settings(["--config", str(tmp_path / "own.yaml")]) == parsed
 
 
-def test_defaults_are_the_guides():
-    parsed = parse([])
+def test_guide_defaults():
+    parsed = parse_settings([])
     assert {name: parsed[name] for name in DEFAULTS} == DEFAULTS
 
 
@@ -95,11 +97,11 @@ def test_defaults_are_the_guides():
 )
 def test_presets(monkeypatch, name, world_size, expected):
     monkeypatch.setenv("WORLD_SIZE", str(world_size))
-    parsed = parse(["--preset", name])
+    parsed = parse_settings(["--preset", name])
     assert {key: parsed[key] for key in expected} == expected
 
 
-# The published training: what its script passes, then what its code and its TRL release have as defaults.
+# The published training: flags of its script, then defaults of its code and of its TRL release.
 PAPER = {
     "model_name_or_path": "Boshenxx/Time-R1-7B", "deepspeed": "zero3_offload", "max_prompt_length": 8192,
     "max_completion_length": 200, "num_generations": 8, "per_device_train_batch_size": 1,
@@ -114,49 +116,49 @@ PAPER = {
 }  # fmt: skip
 
 
-def test_preset_paper_reproduces_the_published_training(monkeypatch, tmp_path):
+def test_preset_paper(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "8")
-    parsed = parse(["--preset", "paper"])
+    parsed = parse_settings(["--preset", "paper"])
     assert {name: parsed[name] for name in PAPER} == PAPER
     assert frame_sampling(parsed) == FrameSampling(2.0, 3584 * 28 * 28, 16 * 28 * 28)
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with pytest.raises(InputError, match="paper: is for machines of 8 GPUs"):
-        parse(["--preset", "paper"])
-    config = build({**parsed, "deepspeed": "none", "bf16": False, "report_to": ["none"]}, tmp_path)
+    with pytest.raises(InputError, match="paper: is for machines with 8 GPUs"):
+        parse_settings(["--preset", "paper"])
+    config = build_config({**parsed, "deepspeed": "none", "bf16": False, "report_to": ["none"]}, tmp_path)
     assert (config.loss_type, config.prompts_per_device) == ("bnpo", 1)
 
 
-def test_a_preset_for_other_machines_is_told(monkeypatch):
+def test_preset_for_other_machines(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with pytest.raises(InputError, match=r"8xA100-80: is for machines of 8 GPUs.*1 process.*--nproc_per_node 8"):
-        preset("8xA100-80")
+    with pytest.raises(InputError, match=r"8xA100-80: is for machines with 8 GPUs.*1 process.*--nproc_per_node 8"):
+        load_preset("8xA100-80")
 
 
-def test_every_preset_makes_a_configuration(monkeypatch, tmp_path):
+def test_every_preset_is_valid(monkeypatch, tmp_path):
     for name in preset_names():
         monkeypatch.setenv("WORLD_SIZE", "8")
-        settings = parse(["--preset", name, "--deepspeed", "none", "--bf16", "false", "--report_to", "none"])
+        settings = parse_settings(["--preset", name, "--deepspeed", "none", "--bf16", "false", "--report_to", "none"])
         monkeypatch.setenv("WORLD_SIZE", "1")
-        assert build(settings, tmp_path).prompts_per_device == settings["per_device_train_batch_size"]
+        assert build_config(settings, tmp_path).prompts_per_device == settings["per_device_train_batch_size"]
 
 
-def test_a_configuration_that_saves_the_weights_in_parts_is_refused(tmp_path):
+def test_deepspeed_configuration_that_saves_partitions(tmp_path):
     for name in packaged_deepspeed():
-        check_saves_whole_weights(deepspeed_file(name))
+        check_gathers_weights(deepspeed_file(name))
     own = tmp_path / "own.json"
     own.write_text('{"zero_optimization": {"stage": 3}}')
     with pytest.raises(InputError, match="stage3_gather_16bit_weights_on_model_save: true"):
-        check_saves_whole_weights(str(own))
+        check_gathers_weights(str(own))
     own.write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
-        check_saves_whole_weights(str(own))
+        check_gathers_weights(str(own))
 
 
-def test_deepspeed_files_go_by_name_or_path(tmp_path):
+def test_deepspeed_file_by_name_or_path(tmp_path):
     assert deepspeed_file("none") is None
     assert deepspeed_file("scripts/configs/zero3_offload.json") == deepspeed_file("zero3_offload")
     own = tmp_path / "zero2.json"
     own.write_text("{}")
     assert deepspeed_file(str(own)) == str(own)
-    with pytest.raises(InputError, match="no such file; give its path, one of zero2, zero3, zero3_offload, or none"):
+    with pytest.raises(InputError, match="no such file; pass a path, one of zero2, zero3, zero3_offload, or none"):
         deepspeed_file("scripts/configs/zero4.json")

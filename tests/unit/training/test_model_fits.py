@@ -1,4 +1,4 @@
-"""A model whose weights are more than a GPU holds is refused before anything is loaded (decision D26)."""
+"""The check that a model's weights fit into the memory of a GPU (decision D26)."""
 
 import functools
 import json
@@ -10,9 +10,9 @@ import torch
 from rarft.errors import InputError
 from rarft.models.qwen2_5_vl.load import count_parameters
 from rarft.training import preflight
-from rarft.training.config import parse
+from rarft.training.settings_parser import parse_settings
 
-# As published: hidden size, layers, heads, key/value heads, intermediate size, vocabulary; the vision tower's
+# Published models: hidden size, layers, heads, key/value heads, intermediate size, vocabulary; the vision tower's
 # intermediate size.
 SHAPES = {
     "3B": (2048, 36, 16, 2, 11008, 151936, 3420),
@@ -24,7 +24,7 @@ SHAPES = {
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Folders with nothing but the `config.json` of the published models, by size."""
+    """Folders with only the `config.json` of the published models, by size."""
     folders = {}
     for size, (hidden, layers, heads, kv_heads, intermediate, vocabulary, vision_intermediate) in SHAPES.items():
         folders[size] = tmp_path_factory.mktemp(size)
@@ -49,9 +49,9 @@ def counted():
 
 @pytest.fixture
 def gpu(monkeypatch, counted):
-    """Pretend to have GPUs of so many bytes; this process is the second one's."""
+    """Simulate two GPUs with this many bytes; this process uses the second one."""
 
-    def has(total_memory):
+    def simulate(total_memory):
         monkeypatch.setenv("LOCAL_RANK", "1")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: total_memory > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -59,10 +59,10 @@ def gpu(monkeypatch, counted):
         monkeypatch.setattr(torch.cuda, "get_device_properties", properties.__getitem__)
         monkeypatch.setattr(preflight, "count_parameters", counted)
 
-    return has
+    return simulate
 
 
-def test_counts_are_those_of_the_published_models(models, counted):
+def test_parameter_counts_of_published_models(models, counted):
     assert {size: counted(str(folder)) for size, folder in models.items()} == preflight.PUBLISHED
 
 
@@ -71,9 +71,9 @@ SLOW = "--ds3_gather_for_generation false"
 
 
 @pytest.mark.parametrize(
-    ("size", "memory", "flags", "refusal"),
+    ("size", "memory", "flags", "message"),
     [
-        ("72B", A100_80, [], f"all 146.8 GB of weights while it generates, and this GPU has 85.0 GB; use "
+        ("72B", A100_80, [], f"all 146.8 GB of weights on each GPU, and this GPU has 85.0 GB; use "
                              f"Qwen2.5-VL-32B (66.9 GB), or {SLOW}, which is slow"),
         ("72B", A100_80, ["--deepspeed", "zero3"], f"146.8 GB of weights ... 85.0 GB ... , or {SLOW}, which"),
         ("72B", A100_80, SLOW.split(), None),
@@ -93,20 +93,20 @@ SLOW = "--ds3_gather_for_generation false"
         ("7B", 4_000_000_000, ["--deepspeed", "zero2", *SLOW.split()], f"16.6 GB ... 4.0 GB; use {SLOW} with"),
     ],
 )  # fmt: skip
-def test_weights_against_memory(models, gpu, size, memory, flags, refusal):
+def test_weights_and_memory(models, gpu, size, memory, flags, message):
     gpu(memory)
-    settings = parse(["--model_name_or_path", str(models[size]), *flags])
-    if refusal is None:
+    settings = parse_settings(["--model_name_or_path", str(models[size]), *flags])
+    if message is None:
         preflight.check_model_fits(settings)
         return
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(InputError) as error:
         preflight.check_model_fits(settings)
-    parts = refusal.split(" ... ")
-    assert str(refused.value).startswith(f"--model_name_or_path {models[size]}: ")
-    assert [part for part in parts if part not in str(refused.value)] == []
+    parts = message.split(" ... ")
+    assert str(error.value).startswith(f"--model_name_or_path {models[size]}: ")
+    assert [part for part in parts if part not in str(error.value)] == []
 
 
-def test_training_is_refused_before_the_data_is_read(main, models, gpu):
+def test_model_is_checked_before_data(main, models, gpu):
     gpu(A100_80)
     code, _, error = main("train", "--train_data_path", "missing", "--model_name_or_path", models["72B"])
     assert code == 2
@@ -114,8 +114,8 @@ def test_training_is_refused_before_the_data_is_read(main, models, gpu):
     assert "146.8 GB" in line
 
 
-def test_model_in_a_store_is_counted_by_its_configuration(tmp_path, models, monkeypatch):
-    """Nothing but `config.json` is downloaded."""
+def test_parameter_count_of_model_in_store(tmp_path, models, monkeypatch):
+    """Only `config.json` is downloaded."""
     boto3 = pytest.importorskip("boto3")
     from helpers.s3_servers import buckets
 
@@ -125,7 +125,7 @@ def test_model_in_a_store_is_counted_by_its_configuration(tmp_path, models, monk
         assert count_parameters("s3://models/seven") == preflight.PUBLISHED["7B"]
 
 
-def test_hub_name_without_a_configuration(gpu):
+def test_hub_name_without_configuration(gpu):
     gpu(A100_80)
     with pytest.raises(InputError, match="--model_name_or_path nobody/nothing: cannot load the configuration"):
-        preflight.check_model_fits(parse(["--model_name_or_path", "nobody/nothing"]))
+        preflight.check_model_fits(parse_settings(["--model_name_or_path", "nobody/nothing"]))

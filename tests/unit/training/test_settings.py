@@ -1,16 +1,17 @@
-"""Settings as YAML and as JSON on the command line: each kind of value, from where it is typed to TrainingConfig."""
+"""Settings in YAML and on the command line: each kind of value, from where it is typed to TrainingConfig."""
 
 import json
 
 import pytest
 import yaml
 
-from pipelines.checks import check
-from pipelines.local import LocalRun, _training
+from pipelines.preflight import check
+from pipelines.training_flags import training_yaml
 from rarft import steps
 from rarft.cluster import train as cluster_train
 from rarft.errors import InputError
-from rarft.training.config import build, parse, yaml_arguments
+from rarft.training.config import build_config
+from rarft.training.settings_parser import parse_settings, yaml_to_arguments
 
 # YAML, the same on the command line, and the attributes of TrainingConfig.
 VALUES = [
@@ -62,28 +63,28 @@ TINY = ["--preset", "tiny"]
 
 
 def attributes(settings, names, tmp_path):
-    config = build(settings, tmp_path)
+    config = build_config(settings, tmp_path)
     return {name: getattr(config, name) for name in names}
 
 
 @pytest.mark.parametrize(("text", "flags", "expected"), VALUES)
 def test_yaml_and_command_line_agree(tmp_path, text, flags, expected):
     (tmp_path / "own.yaml").write_text(text, encoding="utf-8")
-    settings = parse([*TINY, "--config", str(tmp_path / "own.yaml")])
-    assert settings == parse([*TINY, *flags])
+    settings = parse_settings([*TINY, "--config", str(tmp_path / "own.yaml")])
+    assert settings == parse_settings([*TINY, *flags])
     assert attributes(settings, expected, tmp_path) == expected
 
 
 @pytest.mark.parametrize(("text", "flags", "expected"), VALUES)
 def test_pipeline_carries_every_value(tmp_path, monkeypatch, text, flags, expected):
-    """`-p training=`, `rarft run -- FLAGS`, the training step, and the arguments of a job on a cluster."""
-    given = []
-    monkeypatch.setattr(steps, "train", lambda arguments: given.append(arguments) or "checkpoint")
-    monkeypatch.setattr(steps, "_trained", lambda checkpoint, settings: {})
+    """`-p training=`, `rarft run -- FLAGS`, the training step, and the arguments of a cluster job agree."""
+    calls = []
+    monkeypatch.setattr(steps, "train", lambda arguments: calls.append(arguments) or "checkpoint")
+    monkeypatch.setattr(steps, "_training_outputs", lambda checkpoint, settings: {})
 
-    class Started:
+    class FakeLauncher:
         def __init__(self, _api, _namespace, manifest):
-            given.append(
+            calls.append(
                 manifest["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["args"]
             )
 
@@ -93,18 +94,18 @@ def test_pipeline_carries_every_value(tmp_path, monkeypatch, text, flags, expect
         def run(self):
             pass
 
-    monkeypatch.setattr(cluster_train, "Launcher", Started)
+    monkeypatch.setattr(cluster_train, "Launcher", FakeLauncher)
     monkeypatch.setattr(cluster_train, "connect", lambda: None)
     monkeypatch.setattr(cluster_train, "current_namespace", lambda: "lab")
-    by_run = _training(LocalRun("a", "o", preset="tiny", training_flags=flags), None)
+    by_run = training_yaml("tiny", flags, None)
     for training in (f"preset: tiny\n{text}", by_run):
         check({"training": training})
         inputs = {"train_data_path": "s3://runs/data", "encoder": None}
         steps.train_from_yaml(training, inputs, "s3://runs/a")
         steps.train_on_cluster(training, inputs, "s3://runs/a", {"name": "one", "image": "i", "gpus": 0})
-    assert len(given) == 4
-    for arguments in given:
-        settings = parse(json.loads(json.dumps(arguments)))
+    assert len(calls) == 4
+    for arguments in calls:
+        settings = parse_settings(json.loads(json.dumps(arguments)))
         assert (settings["train_data_path"], settings["resume_from_checkpoint"]) == ("s3://runs/data", "auto")
         assert attributes(settings, expected, tmp_path) == expected
 
@@ -136,33 +137,33 @@ MISTAKES = [
 @pytest.mark.parametrize(("text", "message"), MISTAKES)
 def test_mistake_names_source_and_setting(tmp_path, text, message):
     (tmp_path / "own.yaml").write_text(text)
-    with pytest.raises(InputError) as hash_file:
-        parse(["--config", str(tmp_path / "own.yaml")])
-    with pytest.raises(InputError) as of_pipeline:
+    with pytest.raises(InputError) as file_error:
+        parse_settings(["--config", str(tmp_path / "own.yaml")])
+    with pytest.raises(InputError) as pipeline_error:
         check({"training": text})
-    assert str(hash_file.value).startswith(f"--config {tmp_path}/own.yaml: {message}")
-    assert str(of_pipeline.value).startswith(f"-p training: {message}")
+    assert str(file_error.value).startswith(f"--config {tmp_path}/own.yaml: {message}")
+    assert str(pipeline_error.value).startswith(f"-p training: {message}")
 
 
 def test_mistake_in_json_flag():
     with pytest.raises(InputError, match=r"^--generation_kwargs: must be a mapping in JSON, .* not \{top_k: 5\};"):
-        parse(["--generation_kwargs", "{top_k: 5}"])
+        parse_settings(["--generation_kwargs", "{top_k: 5}"])
 
 
-def test_command_line_wins_over_file_and_file_over_preset(tmp_path):
+def test_precedence_of_settings(tmp_path):
     (tmp_path / "own.yaml").write_text("preset: tiny\nbeta: 0.3\nmax_completion_length: 32\n")
-    settings = parse(["--config", str(tmp_path / "own.yaml"), "--beta", "0.4"])
+    settings = parse_settings(["--config", str(tmp_path / "own.yaml"), "--beta", "0.4"])
     assert (settings["beta"], settings["max_completion_length"], settings["num_generations"]) == (0.4, 32, 8)
 
 
-def test_file_of_settings_names_no_other(tmp_path):
+def test_settings_file_that_names_another(tmp_path):
     (tmp_path / "own.yaml").write_text("config: other.yaml\n")
-    with pytest.raises(InputError, match=r"own\.yaml: config: a file of settings cannot name another"):
-        parse(["--config", str(tmp_path / "own.yaml")])
+    with pytest.raises(InputError, match=r"own\.yaml: config: a settings file cannot name another one"):
+        parse_settings(["--config", str(tmp_path / "own.yaml")])
 
 
-def test_arguments_are_text_of_one_form():
+def test_yaml_to_arguments():
     text = yaml.safe_dump({"generation_kwargs": {"top_k": 5}, "reward_funcs": ["format"], "exp_name": "--odd"})
-    assert sorted(yaml_arguments(text, "training")) == [
+    assert sorted(yaml_to_arguments(text, "training")) == [
         "--exp_name=--odd", '--generation_kwargs={"top_k": 5}', "--reward_funcs", "format"
     ]  # fmt: skip

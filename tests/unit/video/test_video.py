@@ -9,7 +9,8 @@ from qwen_vl_utils import vision_process
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.synthetic.dataset import FPS, SIZE
 from rarft.synthetic.pretrain.scenes import PROMPT_CONFIG
-from rarft.training.config import frame_sampling, parse
+from rarft.training.config import frame_sampling
+from rarft.training.settings_parser import parse_settings
 from rarft.video.decode import MAX_FRAME_PIXELS, FrameSampling, frame_size, read_frames
 from rarft.video.reader import VideoError, probe
 
@@ -83,7 +84,7 @@ def test_frame_size_of_strips(height, width):
 
 def test_tiny_clips_keep_their_size():
     """Training, the packaged checkpoints and pretraining read the synthetic clips without resizing."""
-    sampling = frame_sampling(parse(["--preset", "tiny"]))
+    sampling = frame_sampling(parse_settings(["--preset", "tiny"]))
     for seconds in range(8, 17):
         assert frame_size(SIZE, SIZE, 2 * seconds, sampling) == (SIZE, SIZE)
     assert sampling == PROMPT_CONFIG.sampling == SAMPLING
@@ -100,7 +101,7 @@ def test_tiny_clips_keep_their_size():
     ],
 )
 def test_pixel_budget_flags(flags, total):
-    assert frame_sampling(parse(flags)) == FrameSampling(2.0, total, 12_544)
+    assert frame_sampling(parse_settings(flags)) == FrameSampling(2.0, total, 12_544)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +109,8 @@ def test_pixel_budget_flags(flags, total):
     [
         (["--max_pixels", "57343"], "--max_pixels 57343: gives a video 12543 pixels, fewer than"),
         (["--video_total_pixels", "12543"], "--video_total_pixels 12543: gives a video 12543 pixels, fewer than"),
-        (["--video_min_frame_pixels", "783"], "--video_min_frame_pixels 783: must be from 784 to 602112"),
-        (["--video_min_frame_pixels", "602113"], "--video_min_frame_pixels 602113: must be from"),
+        (["--video_min_frame_pixels", "783"], "--video_min_frame_pixels 783: must be between 784 and 602112"),
+        (["--video_min_frame_pixels", "602113"], "--video_min_frame_pixels 602113: must be between"),
         (["--video_fps", "0"], "--video_fps 0.0: must be"),
         (["--video_fps", "nan"], "--video_fps nan: must be"),
     ],

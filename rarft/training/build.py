@@ -1,0 +1,152 @@
+"""Construction of the trainer: data set, prompts, model and callbacks."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import AutoConfig, PrinterCallback, TrainerCallback
+
+from rarft.checkpoint.locate import checkpoint_path
+from rarft.checkpoint.uploader import CheckpointUploader
+from rarft.errors import InputError, input_name
+from rarft.models.qwen2_5_vl.load import load_processor
+from rarft.models.qwen2_5_vl.prefetch import PromptPrefetcher
+from rarft.models.qwen2_5_vl.prompt_check import check_prompts
+from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
+from rarft.models.qwen2_5_vl.rollout import vision_token_ids
+from rarft.training.callbacks.checkpoint import CheckpointCallback
+from rarft.training.callbacks.jsonl_log import JsonlLogCallback
+from rarft.training.callbacks.preemption import PreemptionCallback
+from rarft.training.callbacks.progress import ProgressCallback
+from rarft.training.config import TrainingConfig
+from rarft.training.curriculum import Curriculum
+from rarft.training.data import SetEpochCallback, TrainingDataset, make_dataset, make_pools
+from rarft.training.divergence import StepGuard
+from rarft.training.model import load_policy, lora_config
+from rarft.training.preflight import check_prompt_lengths
+from rarft.training.prepare import PreparedRun
+from rarft.training.trainer import VideoGRPOTrainer
+from rarft.video.cache import FrameCache
+from rarft.video.decode import read_frames
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """The start of a run.
+
+    Attributes:
+        checkpoint: Checkpoint to resume from; None to start from scratch.
+        is_shared: Whether all machines see the run's local folder.
+        callbacks: Callbacks that resuming needs.
+        uploader: Uploads checkpoints to an object store; None without a store, and on most processes.
+    """
+
+    checkpoint: Path | None
+    is_shared: bool
+    callbacks: list[TrainerCallback]
+    uploader: CheckpointUploader | None
+
+
+@dataclass(frozen=True)
+class TrainingSession:
+    """A trainer, and those of its callbacks that are used after training."""
+
+    trainer: VideoGRPOTrainer
+    prompt_config: PromptConfig
+    checkpoints: CheckpointCallback
+    preemption: PreemptionCallback
+    log: JsonlLogCallback
+
+
+def build_session(run: PreparedRun, start: ResumePoint) -> TrainingSession:
+    """Load the model and build the trainer.
+
+    Raises:
+        InputError: A prompt is too long, the model cannot be loaded, or settings contradict each other.
+    """
+    args, sampling = run.args, run.args.sampling
+    prompt_config = PromptConfig(
+        run.template, sampling.fps, sampling.total_pixels, sampling.min_frame_pixels, args.max_completion_length
+    )
+    rows = _make_rows(run)
+    guard = StepGuard(args.fp16)
+    checkpoints = CheckpointCallback(
+        prompt_config, run.resume_key, args.save_total_limit, start.checkpoint, start.is_shared, start.uploader, guard
+    )
+    args.save_total_limit, args.resume_from_checkpoint = None, None  # transformers would count incomplete ones
+    preemption = PreemptionCallback()
+    log = JsonlLogCallback(run.paths.local, run.name)
+    callbacks = [*start.callbacks, ProgressCallback(), log, SetEpochCallback(rows), preemption, checkpoints]
+    trainer = _build_trainer(run, rows, prompt_config, callbacks, guard)
+    return TrainingSession(trainer, prompt_config, checkpoints, preemption, log)
+
+
+def _make_rows(run: PreparedRun) -> TrainingDataset:
+    args = run.args
+    pools = make_pools(run.samples, args.queries_per_item, args.refusable_pool)
+    curriculum = Curriculum(pools, run.references.similarities) if args.curriculum else None
+    rows = TrainingDataset(pools, run.template, args.seed, args.prompts_per_generation, curriculum)
+    if PartialState().is_main_process:
+        logger.info(rows.summary())
+    return rows
+
+
+def _make_prefetcher(args: TrainingConfig, processor: Any, model_config: Any) -> PromptPrefetcher:
+    read = read_frames
+    if args.frame_cache:
+        read = FrameCache(Path(args.frame_cache), args.frame_cache_gb * 1e9).read
+    encoder = PromptEncoder(processor, model_config, args.sampling, read, keep_frames=args.use_vllm)
+    # This rank's prompts of the steps that are drawn together, and those of the next.
+    batches = max(args.steps_per_generation, args.gradient_accumulation_steps)
+    return PromptPrefetcher(encoder, args.decode_workers, 2 * args.prompts_per_device * (batches + 1))
+
+
+def _set_trainer_arguments(args: TrainingConfig, model_config: Any) -> None:
+    args.generation_kwargs = {**(args.generation_kwargs or {}), "suppress_tokens": vision_token_ids(model_config)}
+    args.shuffle_dataset = False  # rows are in the order in which they are trained on
+    args.disable_tqdm = True
+    if args.ddp_find_unused_parameters is None and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        args.ddp_find_unused_parameters = False  # DDP cannot find them under reentrant checkpointing
+
+
+def _build_trainer(
+    run: PreparedRun,
+    rows: TrainingDataset,
+    prompt_config: PromptConfig,
+    callbacks: list[TrainerCallback],
+    guard: StepGuard,
+) -> VideoGRPOTrainer:
+    args, prompt = run.args, prompt_config.prompt
+    with input_name("--model_name_or_path"):
+        processor = load_processor(args.model_name_or_path)
+        model_config = AutoConfig.from_pretrained(checkpoint_path(args.model_name_or_path))
+        prefetcher = _make_prefetcher(args, processor, model_config)
+        check_prompts(rows.all_samples, prefetcher.encoder, prompt, args.model_name_or_path)
+    samples = [*rows.all_samples, *run.eval_samples]
+    check_prompt_lengths(samples, prefetcher.encoder, prompt, args.max_prompt_length)
+    with input_name("--model_name_or_path"):
+        model = load_policy(args)
+    rows.on_draw = prefetcher.prefetch
+    _set_trainer_arguments(args, model_config)
+    try:
+        trainer = VideoGRPOTrainer(
+            prefetcher=prefetcher,
+            guard=guard,
+            model=model,
+            reward_funcs=run.rewards,
+            args=args,
+            train_dataset=rows.dataset(),
+            eval_dataset=make_dataset(run.eval_samples, prompt) if run.eval_samples else None,
+            processing_class=processor,
+            peft_config=lora_config(args),
+            callbacks=callbacks,
+        )
+    except ValueError as error:  # settings that contradict each other, which only trl detects
+        raise InputError(" ".join(str(error).split())) from error
+    trainer.remove_callback(PrinterCallback)  # it prints the log entries
+    return trainer

@@ -1,0 +1,1 @@
+"""Callbacks of the trainer: progress, log and curves, checkpoints, preemption."""
