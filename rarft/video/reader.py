@@ -147,7 +147,7 @@ def probe(path: str) -> VideoInfo:
     Raises:
         VideoError: The video cannot be read.
     """
-    with VideoReader(path) as video:
+    with VideoReader(path, keeps_packets=False) as video:
         return video.info
 
 
@@ -159,15 +159,16 @@ class VideoReader:
         timeline: Presentation times of its frames.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, keeps_packets: bool = True) -> None:
         """
         Args:
             path: Path or URI of the video.
+            keeps_packets: Whether to keep packets in memory for `frames`, if they are small.
 
         Raises:
             VideoError: The file does not exist, is not a video, has no frames, or has no usable times.
         """
-        self._path = path
+        self._path, self._keeps_packets = path, keeps_packets
         self._resources = ExitStack()
         try:
             with self._decoding_errors("not a readable video"):
@@ -234,11 +235,13 @@ class VideoReader:
     def _scan(self) -> tuple[_Packets, av.VideoFrame]:
         """Return the packets' timestamps, and the first frame that is decoded."""
         rows: list[tuple[float, float, float, bool, bool]] = []
-        kept: list[av.Packet] | None = []
+        kept: list[av.Packet] | None = [] if self._keeps_packets else None
         kept_bytes, first = 0, None
         for packet in self._stream.container.demux(self._stream):
-            if first is None:
-                first = next(iter(_decode(self._decoder, packet, is_strict=False)), None)
+            # A frame with an error depends on a part that was cut off, as long as an intact one follows.
+            if first is None or first.is_corrupt:
+                frames = _decode(self._decoder, packet, is_strict=False)
+                first = next((frame for frame in frames if not frame.is_corrupt), first or next(iter(frames), None))
             if not packet.size:
                 continue
             kept_bytes += packet.size

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def write(
     size: tuple[int, int] = (HEIGHT, WIDTH),
     store: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels,
     setup: Callable[[av.VideoStream], None] = lambda stream: None,
+    change: Callable[[list[av.Packet]], list[av.Packet]] = lambda packets: packets,
 ) -> None:
     """Encode pictures of presentation times.
 
@@ -102,6 +104,7 @@ def write(
         size: Height and width of the pictures.
         store: Function that turns an upright picture into the one that the file stores.
         setup: Function that changes the stream before it is opened.
+        change: Function that changes the encoded packets.
     """
     state = state or (lambda tick: round((tick - ticks[0]) * time_base * 1000))
     with av.open(str(path), "w", format=muxer, options=container or {}) as output:
@@ -111,11 +114,12 @@ def write(
         stream.codec_context.time_base = stream.time_base = time_base
         stream.codec_context.thread_count = 1
         setup(stream)
+        packets: list[av.Packet] = []
         for tick in ticks:
             frame = av.VideoFrame.from_ndarray(store(picture(state(tick), *size)), "rgb24")
             frame.pts, frame.time_base = tick, time_base
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode())
+            packets += stream.encode(frame)
+        output.mux(change(packets + stream.encode()))
 
 
 _RATE = 25
@@ -191,6 +195,21 @@ def _wide_pixels(stream: av.VideoStream) -> None:
     stream.codec_context.sample_aspect_ratio = Fraction(2)
 
 
+def _add_hidden_frames(packets: list[av.Packet]) -> list[av.Packet]:
+    """Add a VP8 frame that is not presented before each key frame, as encoders do for reference."""
+    changed = packets[:1]
+    for previous, packet in pairwise(packets):
+        if packet.is_keyframe:
+            content = bytearray(bytes(previous))
+            content[0] &= 0b1110_1111  # the bit that shows the frame
+            hidden = av.Packet(bytes(content))
+            hidden.stream, hidden.time_base = packet.stream, packet.time_base
+            hidden.pts = hidden.dts = packet.pts - 1
+            changed.append(hidden)
+        changed.append(packet)
+    return changed
+
+
 def _steady(count: int = _FRAMES) -> list[int]:
     return list(range(count))
 
@@ -230,14 +249,19 @@ _FORMS: dict[str, tuple[str, list[int], dict[str, Any]]] = {
     "ogv": (".ogv", _steady(), {"codec": "libvpx", "options": _VPX}),
     "hidden-frames": (
         ".webm",
-        _steady(),
-        {"codec": "libvpx", "options": {**_VPX, "deadline": "good", "auto-alt-ref": "1", "lag-in-frames": "16"}},
+        [40 * tick for tick in _steady()],
+        {"codec": "libvpx", "options": _VPX, "time_base": Fraction(1, 1000), "change": _add_hidden_frames},
     ),
     "alpha": (".mov", _steady(), {"codec": "qtrle", "pix_fmt": "argb"}),
     "alpha-webm": (".webm", _steady(), {"codec": "libvpx-vp9", "options": _VPX, "pix_fmt": "yuva420p"}),
     "avi": (".avi", _steady(), {"codec": "mpeg4", "options": {"b": "2000000", "g": "12"}}),
     "avi-b-frames": (".avi", _steady(), {"options": _H264}),
     "long-gop": (".mp4", _steady(200), {"options": {**_H264, "g": "1000", "keyint_min": "1000", "sc_threshold": "0"}}),
+    "hevc": (
+        ".mp4",
+        _steady(),
+        {"codec": "libx265", "options": {"preset": "ultrafast", "x265-params": "log-level=none:keyint=12:bframes=3"}},
+    ),
     "open-gop": (".mkv", _steady(160), {"options": {**_H264, "x264-params": "open-gop=1:keyint=12:scenecut=0"}}),
     "two-frames": (".mp4", _steady(2), {"options": _H264}),
     "wmv": (".wmv", _steady(), {"codec": "wmv2", "options": {"b": "2000000"}}),
