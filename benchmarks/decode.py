@@ -5,8 +5,9 @@ frames at most 250 frames apart. Each is read in these ways, with the default sa
 
 - rarft: `rarft.video.read_frames`;
 - linear: each frame is decoded from the start on one thread;
-- torchcodec, decord: qwen-vl-utils with this reader, if it is installed. The files have a constant frame rate, so that
-  their frames have the right times.
+- torchcodec, decord: the readers of qwen-vl-utils, those that are installed. The files have a constant frame rate, so
+  that their frames have the right times. They are read in chunks: qwen-vl-utils keeps all frames in their full size,
+  19 GB of the last file.
 
 In each round, each way runs once, in its own process. The table has the medians of wall and CPU seconds.
 """
@@ -14,7 +15,6 @@ In each round, each way runs once, in its own process. The table has the medians
 import argparse
 import importlib.util
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -26,7 +26,10 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from qwen_vl_utils.vision_process import smart_nframes
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
 
 from rarft.video.decode import FrameSampling, frame_size, read_frames
 
@@ -38,6 +41,8 @@ FILES = {
 }
 FPS = 30
 SAMPLING = FrameSampling()
+THREADS = 8  # qwen-vl-utils' choice for torchcodec
+CHUNK = 32  # frames
 
 
 def make_video(path: Path, height: int, width: int, seconds: int, repeats: int) -> None:
@@ -67,40 +72,58 @@ def make_video(path: Path, height: int, width: int, seconds: int, repeats: int) 
                 output.mux(again)
 
 
+def choose(total: int, height: int, width: int) -> tuple[list[int], list[int]]:
+    """Return the indices of the sampled frames and their size, as qwen-vl-utils computes them."""
+    count = smart_nframes({"fps": SAMPLING.fps}, total, FPS)
+    indices: list[int] = torch.linspace(0, total - 1, count).round().long().tolist()
+    return indices, list(frame_size(height, width, count, SAMPLING))
+
+
+def scale(frames_TCHW: Tensor, size: list[int]) -> Tensor:
+    """Resize frames as `read_frames` and qwen-vl-utils do."""
+    return resize(frames_TCHW, size, InterpolationMode.BICUBIC, antialias=True)
+
+
 def read_linearly(path: str) -> Tensor:
     """Decode each frame, and convert and resize the sampled ones."""
-    from qwen_vl_utils.vision_process import smart_nframes
-    from torchvision.transforms.v2 import InterpolationMode
-    from torchvision.transforms.v2.functional import resize
-
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
-        count = smart_nframes({"fps": SAMPLING.fps}, stream.frames, FPS)
-        indices = torch.linspace(0, stream.frames - 1, count).round().long().tolist()
-        size = list(frame_size(stream.height, stream.width, count, SAMPLING))
+        indices, size = choose(stream.frames, stream.height, stream.width)
         wanted, frames = set(indices), []
         for index, frame in enumerate(container.decode(stream)):
             if index in wanted:
-                pixels_CHW = torch.from_numpy(frame.to_ndarray(format="rgb24", threads=1)).permute(2, 0, 1)
-                frames.append(resize(pixels_CHW, size, InterpolationMode.BICUBIC, antialias=True))
+                pixels_HWC = torch.from_numpy(frame.to_ndarray(format="rgb24", threads=1))
+                frames.append(scale(pixels_HWC.permute(2, 0, 1), size))
     return torch.stack(frames)
 
 
-def read_with_qwen_vl_utils(path: str) -> Tensor:
-    """Read frames with the reader that the environment variable FORCE_QWENVL_VIDEO_READER names."""
-    from qwen_vl_utils.vision_process import fetch_video
+def read_with_torchcodec(path: str) -> Tensor:
+    """Read the sampled frames with torchcodec."""
+    from torchcodec.decoders import VideoDecoder
 
-    budget = {"total_pixels": SAMPLING.total_pixels, "min_pixels": SAMPLING.min_frame_pixels}
-    frames: Tensor = fetch_video({"video": path, "fps": SAMPLING.fps, **budget})
-    return frames.round().to(torch.uint8)
+    decoder = VideoDecoder(path, num_ffmpeg_threads=THREADS)
+    indices, size = choose(decoder.metadata.num_frames, decoder.metadata.height, decoder.metadata.width)
+    chunks = (indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK))
+    return torch.cat([scale(decoder.get_frames_at(chunk).data, size) for chunk in chunks])
+
+
+def read_with_decord(path: str) -> Tensor:
+    """Read the sampled frames with decord."""
+    import decord
+
+    decoder = decord.VideoReader(path)
+    indices, size = choose(len(decoder), *decoder[0].shape[:2])
+    chunks = (indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK))
+    frames = (torch.from_numpy(decoder.get_batch(chunk).asnumpy()).permute(0, 3, 1, 2) for chunk in chunks)
+    return torch.cat([scale(frames_TCHW, size) for frames_TCHW in frames])
 
 
 WAYS: dict[str, Callable[[str], Tensor]] = {
     "rarft": lambda path: read_frames(path, SAMPLING).pixels_TCHW,
     "linear": read_linearly,
-    "torchcodec": read_with_qwen_vl_utils,
-    "decord": read_with_qwen_vl_utils,
+    "torchcodec": read_with_torchcodec,
+    "decord": read_with_decord,
 }
 
 
@@ -120,8 +143,7 @@ def compare(path: Path, ways: list[str], rounds: int) -> Iterator[str]:
         for way in ways:
             saved = path.with_name(f"{way}.npy")
             command = [sys.executable, __file__, "--measure", way, str(path), str(saved)]
-            variables = {**os.environ, "FORCE_QWENVL_VIDEO_READER": way}
-            output = subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             results[way].append(json.loads(output.splitlines()[-1]))
     expected_TCHW = np.load(path.with_name("rarft.npy")).astype(np.float32)
     for way in ways:
@@ -135,6 +157,7 @@ def main() -> None:
     """Run all ways on all files, or one in this process."""
     parser = argparse.ArgumentParser(description="Time to read a video's sampled frames.")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--files", nargs="*", default=list(FILES), choices=list(FILES), help="Files to read.")
     parser.add_argument("--measure", nargs=3, metavar=("WAY", "PATH", "SAVED"), help="Used by the benchmark itself.")
     options = parser.parse_args()
     if options.measure:
@@ -145,9 +168,9 @@ def main() -> None:
     print("|---|---|" + "---|" * len(ways))
     with tempfile.TemporaryDirectory() as folder:
         make_video(Path(folder) / "small.mp4", 120, 160, 2, 1)
-        for name, shape in FILES.items():
+        for name in options.files:
             path = Path(folder) / "video.mp4"
-            make_video(path, *shape)
+            make_video(path, *FILES[name])
             print(
                 f"| {name} | {path.stat().st_size / 1e6:.0f} MB | "
                 + " | ".join(compare(path, ways, options.rounds))
