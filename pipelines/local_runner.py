@@ -120,19 +120,21 @@ def _stopping(work: Path) -> Iterator[None]:
         SystemExit: Code 143 after SIGTERM, 130 after Ctrl-C.
     """
 
-    def on_sigterm(*_: Any) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
+    def stop(number: int, _frame: Any) -> None:
+        for each in previous:
+            signal.signal(each, signal.SIG_IGN)
+        _stop_steps(work)  # before an exception, on which the local runner waits for the step to end by itself
+        raise SystemExit(128 + number)
 
-    previous = signal.signal(signal.SIGTERM, on_sigterm)
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as stop:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        _stop_steps(work)
+    except SystemExit:
         logger.warning("stopped; rerun the same command to resume")
-        raise SystemExit(stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT) from None
+        raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _stop_steps(work: Path) -> None:

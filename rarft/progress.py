@@ -44,6 +44,9 @@ def progress(items: Iterable[T], description: str, total: int | None = None, uni
         if (now := time.monotonic()) - logged > _LOG_INTERVAL_S:
             logged = now
             of = f" of {total}" if total is not None else ""
-            logger.info("%s: %d%s%s, %.1f/s", description, done, of, unit, done / (now - start))
+            if done != total:  # the last line follows
+                rate = done / (now - start)
+                speed = f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
+                logger.info("%s: %d%s%s, %s", description, done, of, unit, speed)
     if done:
         logger.info("%s: %d%s in %.1f s", description, done, unit, time.monotonic() - start)

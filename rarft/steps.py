@@ -89,7 +89,7 @@ def validate(
     Returns:
         The report without its findings, which are in report.json.
     """
-    from rarft.annotations.file_index import video_hashes
+    from rarft.annotations.annotation_index import video_hashes
     from rarft.annotations.findings import REPAIRS
     from rarft.annotations.reader import read_items
     from rarft.annotations.validate import ValidationSettings
@@ -241,7 +241,7 @@ def _validate_split(annotations: str, out: str, video_root: str | None, max_quar
     logger.info("%s: %s", annotations, format_validation(report))
     counts: dict[str, int] = report["counts"]
     if not counts["accepted"] + counts["repaired"]:
-        reasons = ", ".join(f"{number} {name.replace('-', ' ')}" for name, number in report["reasons"].items())
+        reasons = ", ".join(f"{number} {name}" for name, number in report["reasons"].items())
         root = video_root or parse_location(annotations).parent
         hint = f"no videos under {root}: pass the video root; " if "video-not-found" in report["reasons"] else ""
         raise InputError(f"{annotations}: all queries are quarantined ({reasons}); {hint}see {out}/{REPORT_HTML}")
@@ -636,8 +636,8 @@ def promote_if_passed(checkpoint: str, evaluation: str, destination: str, passed
         The destination; empty if the checkpoint was not promoted.
     """
     if not destination or not passed:
-        reason = "it did not pass its gates" if destination else "no release location"
-        logger.info("%s: not promoted: %s", checkpoint, reason)
+        reason = "the checkpoint did not pass its gates" if destination else "no release location is set"
+        logger.info("promotion skipped: %s", reason)
         return ""
     logger.info("%s: copying to %s", checkpoint, destination)
     return promote(checkpoint, evaluation, destination)

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
+from rarft.annotations.annotation_index import hash64
 from rarft.annotations.context import FindingList, ValidationContext, has_error
 from rarft.annotations.encoding import compact_json, escape_invalid_unicode, has_only_finite_numbers, is_unicode
-from rarft.annotations.file_index import hash64
 from rarft.annotations.findings import Finding
 from rarft.annotations.item_checks import QUARANTINE_KEYS, ItemFacts, check_item_facts
 from rarft.annotations.parsing import DIFFICULTY_KEYS, base_name, extract_tag, parse_boolean, truncate_repr

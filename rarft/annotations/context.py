@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from rarft.annotations.file_index import AnnotationIndex
+from rarft.annotations.annotation_index import AnnotationIndex
 from rarft.annotations.findings import CATALOG, REPAIRS, Finding
 from rarft.annotations.videos import VideoIndex
 

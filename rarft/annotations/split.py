@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from rarft.annotations.file_index import hash64
+from rarft.annotations.annotation_index import hash64
 from rarft.annotations.parsing import base_name
 from rarft.annotations.schema import Sample
 from rarft.storage.hashing import hash_text

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from rarft.annotations.annotation_index import AnnotationIndex
 from rarft.annotations.check_file import check_all, write_results
 from rarft.annotations.context import ValidationContext
 from rarft.annotations.counts import ValidationCounts
-from rarft.annotations.file_index import AnnotationIndex
 from rarft.annotations.findings import CATALOG, REPAIRS
 from rarft.annotations.reader import read_items
 from rarft.annotations.report import render_report

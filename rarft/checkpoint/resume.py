@@ -1,4 +1,4 @@
-"""The checkpoint that a run resumes from, and the marker of a finished run."""
+"""Choose the checkpoint to resume from, and mark finished runs."""
 
 import json
 import logging
@@ -40,7 +40,7 @@ AUTO, NONE = "auto", "none"
 
 
 def is_finished(run: Location, fingerprint: dict[str, Any]) -> bool:
-    """Check whether a run with this fingerprint, of `run_identity.run_fingerprint`, has finished in a folder."""
+    """Check whether the folder contains a finished run with this fingerprint (`run_identity.run_fingerprint`)."""
     try:
         return bool(json.loads(run.read(DONE)) == fingerprint and run.exists(f"{FINAL}/{CHECKPOINT_JSON}"))
     except (ObjectNotFoundError, ValueError):
@@ -48,7 +48,7 @@ def is_finished(run: Location, fingerprint: dict[str, Any]) -> bool:
 
 
 def mark_finished(run: Path, fingerprint: dict[str, Any]) -> None:
-    """Write the marker of a finished run, its last file."""
+    """Mark a run as finished; this is the last file written."""
     with write_atomically(run / DONE) as temporary:
         temporary.write_text(json.dumps(fingerprint, indent=1) + "\n", encoding="utf-8")
 
@@ -85,7 +85,7 @@ class ResumeResolver:
         checkpoint, source = run_on_main(self._prepare)
         if not self._is_shared and is_local_main_process():
             is_main = PartialState().is_main_process
-            for other in list_checkpoints(self._run):  # a part of a checkpoint, or one of an earlier start
+            for other in list_checkpoints(self._run):  # a partial checkpoint, or one left by an earlier start
                 if other != checkpoint or not is_main:
                     shutil.rmtree(other)
             if source is not None and not is_main:
@@ -94,18 +94,20 @@ class ResumeResolver:
         return checkpoint
 
     def _prepare(self) -> tuple[Path | None, S3Folder | None]:
-        """Return the local checkpoint and where it was downloaded from, after preparing the folder to resume."""
-        checkpoint, source = self._choose()
+        """Return the local checkpoint and where it was downloaded from, after preparing the run's folder."""
+        checkpoint, source = self._find_checkpoint()
         if checkpoint is None:
             self._warn_if_finished()
         else:
-            step = self._check(checkpoint, source)
+            manifest = read_manifest(checkpoint, CHECKPOINT_JSON)
+            self._check_settings(source or checkpoint, manifest)
+            step = int(manifest["step"])
             if self._requested != AUTO:
                 if self._store:
                     self._download_run_files(self._store)
                 self._exclude_later(checkpoint, step)
             if good_step(self._run) > step:
-                mark_good(self._run, step)  # later ones will be saved again
+                mark_good(self._run, step)  # later checkpoints will be saved again
             logger.info("resuming from %s", source or checkpoint)
         for name in (DONE,) if checkpoint else (DONE, GOOD):
             (self._run / name).unlink(missing_ok=True)
@@ -113,25 +115,20 @@ class ResumeResolver:
                 self._store.delete(name)
         return checkpoint, source
 
-    def _choose(self) -> tuple[Path | None, S3Folder | None]:
+    def _find_checkpoint(self) -> tuple[Path | None, S3Folder | None]:
         if self._requested is None:
-            self._refuse_earlier_run()
+            self._reject_existing_checkpoints()
             return None, None
-        return self._newest() if self._requested == AUTO else self._named(self._requested)
-
-    def _check(self, checkpoint: Path, source: S3Folder | None) -> int:
-        """Check that the run may resume from a checkpoint; return its step."""
-        manifest = read_manifest(checkpoint, CHECKPOINT_JSON)
-        self._check_settings(source or checkpoint, manifest)
-        return int(manifest["step"])
+        return self._find_newest() if self._requested == AUTO else self._find_requested(self._requested)
 
     def _check_settings(self, checkpoint: S3Folder | Path, manifest: dict[str, Any]) -> None:
         if difference := self._find_difference(manifest["settings"]):
             raise InputError(
-                f"{checkpoint}: was saved with another {difference}; use the same value, or another --exp_name"
+                f"{checkpoint}: was saved with a different setting ({difference}); use the same value, or another "
+                "--exp_name"
             )
 
-    def _newest(self) -> tuple[Path | None, S3Folder | None]:
+    def _find_newest(self) -> tuple[Path | None, S3Folder | None]:
         local = find_newest(self._run) if self._is_shared else None
         if self._store is None:
             return local, None
@@ -144,32 +141,34 @@ class ResumeResolver:
     def _download_run_files(self, store: S3Folder) -> None:
         """Download the log, unless a local one exists, and the step up to which checkpoints are good."""
         files, local = store.sizes(), LocalFolder(self._run)
-        local.delete(GOOD)  # of an earlier start on this machine
+        local.delete(GOOD)  # left by an earlier start on this machine
         for name in (TRAINING_JSONL, GOOD):
             if name in files and not local.exists(name):
                 local.write(name, store.read(name))
 
-    def _named(self, requested: str) -> tuple[Path, S3Folder | None]:
+    def _find_requested(self, requested: str) -> tuple[Path, S3Folder | None]:
         location = parse_location(requested)
         try:
             if isinstance(location, S3Folder):
-                return self._fetch_named(location), location
+                return self._download_requested(location), location
             verify_checkpoint(location.path)
         except CorruptFolderError as error:
-            raise InputError(f"{requested}: {error}; use another one, or auto for the newest valid one") from error
+            raise InputError(f"{requested}: {error}; choose another one, or auto for the newest valid") from error
         return location.path, None
 
-    def _fetch_named(self, checkpoint: S3Folder) -> Path:
-        """Download a checkpoint, after checks that leave the run's folder unchanged if they fail."""
+    def _download_requested(self, checkpoint: S3Folder) -> Path:
+        """Check a checkpoint, then download it. A failed check leaves the run's folder unchanged."""
         content = remote.read_manifest(checkpoint)
         self._check_settings(checkpoint, parse_manifest(content, CHECKPOINT_JSON))
         path = self._run / checkpoint.name
         if is_complete(path) and (path / CHECKPOINT_JSON).read_bytes() != content:
-            raise InputError(f"{checkpoint}: {path} is another checkpoint; use another --exp_name or --work_dir")
+            raise InputError(
+                f"{checkpoint}: {path} already contains a different checkpoint; use another --exp_name or --work_dir"
+            )
         return remote.fetch(checkpoint, self._run)
 
     def _exclude_later(self, checkpoint: Path, step: int) -> None:
-        """Exclude the run's checkpoints after the one that it resumes from."""
+        """Exclude the run's checkpoints that are later than the one resumed from."""
         reason = f"the run was resumed from {checkpoint.name}"
         for later in list_checkpoints(self._run):
             if parse_step(later.name) > step:
@@ -178,18 +177,15 @@ class ResumeResolver:
         if self._store:
             remote.exclude_later(self._store, step, SUPERSEDED, reason)
 
-    def _refuse_earlier_run(self) -> None:
-        found = [path.name for path in list_checkpoints(self._run)]
+    def _reject_existing_checkpoints(self) -> None:
+        steps = [parse_step(path.name) for path in list_checkpoints(self._run)]
         run: Location = LocalFolder(self._run)
-        if not found and self._store:
-            found, run = (
-                [remote.checkpoint_at(self._store, step).name for step in remote.list_steps(self._store)],
-                self._store,
-            )
-        if found:
+        if not steps and self._store:
+            steps, run = remote.list_steps(self._store), self._store
+        if steps:
             raise InputError(
-                f"{run}: contains {found[0]} of an earlier run; resume it by --resume_from_checkpoint auto, or use "
-                "another --exp_name"
+                f"{run}: contains checkpoint-{steps[0]} of an earlier run; resume it with --resume_from_checkpoint "
+                "auto, or use another --exp_name"
             )
 
     def _warn_if_finished(self) -> None:

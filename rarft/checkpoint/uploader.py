@@ -1,6 +1,6 @@
-"""Upload of checkpoints to an object store while training continues, one after the other.
+"""Upload checkpoints to an object store, one at a time, while training continues.
 
-One checkpoint is uploaded while another may wait. A third one makes training wait, which is logged, so disk use and
+One checkpoint is uploaded while another may wait. If a third is ready, training waits and logs it, so disk use and
 lost work are bounded. Failed uploads are retried at the end of the run, which fails if they fail again.
 """
 
@@ -186,7 +186,7 @@ class CheckpointUploader:
         self._upload_run_files()
 
     def close_on_exit(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Close, as the exit of a `with` statement. After an error, only commit_upload uploads that have begun."""
+        """Close, as the exit of a `with` statement. After an error, only finish uploads that have begun."""
         if kind is None:
             self.close()
         elif self._thread.is_alive():

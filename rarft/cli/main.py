@@ -20,7 +20,7 @@ from rarft.logs import setup_logging
 
 
 def quiet_libraries() -> None:
-    """Silence third-party libraries on the console, except where the environment says otherwise."""
+    """Silence third-party libraries on the console; variables that are set take precedence."""
     for name, value in {
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "error",
@@ -55,7 +55,7 @@ def _run_command(arguments: list[str]) -> None:
     parser = Parser(
         prog="rarft",
         description="Refusal-aware reinforcement fine-tuning of Qwen2.5-VL for video temporal grounding.",
-        epilog=EPILOG,
+        epilog=f"Every command takes --quiet and --verbose. {EPILOG}",
     )
     parser.add_argument("--version", action="version", version=f"rarft {__version__}")
     commands = Commands(parser)

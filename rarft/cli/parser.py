@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from rarft.errors import EXIT_BAD_INPUT, suggest_flag
 
-EPILOG = "Exit codes: 0 success, 1 the work failed, 2 bad usage or bad input."
+EPILOG = "Exit codes: 0 success, 1 the work or a requested check failed, 2 bad usage or bad input."
 LOG_LEVELS = {"--quiet": "WARNING", "--verbose": "DEBUG"}
 
 

@@ -9,7 +9,7 @@ logger = logging.getLogger(__name__)
 
 
 def _run(options: argparse.Namespace) -> None:
-    logger.info("checking options")
+    logger.info("checking settings")
     from pipelines.local import LocalRun, run
 
     run(

@@ -7,7 +7,7 @@ from typing import Any
 from kubernetes import client
 from urllib3.exceptions import HTTPError
 
-from rarft.cluster import status
+from rarft.cluster import job_status
 from rarft.cluster.client import permission_error
 from rarft.cluster.job_client import JobClient
 from rarft.cluster.pod_spec import CONTAINER
@@ -30,7 +30,7 @@ class JobMonitor:
             jobs: Client for the job.
             suspended_by_queue: Whether the job is suspended until Kueue admits it.
         """
-        self.failures: list[status.ContainerTermination] = []  # of the job's pods, including deleted ones
+        self.failures: list[job_status.ContainerTermination] = []  # of the job's pods, including deleted ones
         self._jobs, self._suspended_by_queue = jobs, suspended_by_queue
         self._lines: dict[str, str] = {}  # last logged line per subject
         self._logged_at = time.monotonic()
@@ -88,15 +88,15 @@ class JobMonitor:
 
     def failure(self, job: dict[str, Any]) -> Exception:
         """Return the error to raise for a failed job; it names the container that failed first."""
-        first = status.root_cause(self.failures)
+        first = job_status.root_cause(self.failures)
         if first is None:
-            return ChildFailedError(f"job {self._jobs.name} failed: {status.job_message(job) or 'no details'}")
+            return ChildFailedError(f"job {self._jobs.name} failed: {job_status.job_message(job) or 'no details'}")
         text = f"job {self._jobs.name} failed: {first}"
         return InputError(text) if first.is_bad_input else ChildFailedError(text)
 
     def _note_failures(self, pod: Any) -> None:
         """Log new failures of a pod's container at once, because the operator deletes failed pods."""
-        for failure in status.terminations(pod, CONTAINER):
+        for failure in job_status.terminations(pod, CONTAINER):
             key = (pod.metadata.uid, failure.finished_at)
             if key in self._known:
                 continue
@@ -108,19 +108,19 @@ class JobMonitor:
                 logger.info("%s | %s", failure.pod, line)
             logger.warning("pod %s", failure)
 
-    def _log_tail(self, failure: status.ContainerTermination) -> list[str]:
+    def _log_tail(self, failure: job_status.ContainerTermination) -> list[str]:
         """Return the last lines of a container's log, without torchrun's report, which can be long."""
         lines = self._jobs.log_lines(failure.pod, previous=failure.restarted)
         reports = [index for index, line in enumerate(lines) if "torch.distributed.elastic" in line]
         return (lines[: reports[0]] if reports and reports[0] else lines)[-_LOG_LINES:]
 
     def _log_changes(self, job: dict[str, Any], pods: list[Any]) -> None:
-        state = status.job_state(job)
+        state = job_status.job_state(job)
         if state == "Queued" and not self._suspended_by_queue:
             state = "Resumed"  # the operator has not updated the status yet
-        detail = "" if state == "Queued" else status.job_message(job)
+        detail = "" if state == "Queued" else job_status.job_message(job)
         lines = {f"job {self._jobs.name}": f"{state}{f': {detail}' if detail else ''}"}
-        lines |= {f"pod {name}": line for name, line in status.pod_summaries(pods).items()}
+        lines |= {f"pod {name}": line for name, line in job_status.pod_summaries(pods).items()}
         remind = state not in ("Running", "Succeeded") and time.monotonic() - self._logged_at > _REMINDER_INTERVAL_S
         for subject, line in lines.items():
             unchanged = self._lines.get(subject) == line
@@ -131,7 +131,7 @@ class JobMonitor:
 
     def _log_events(self, pods: list[Any]) -> None:
         names = [self._jobs.name, *(pod.metadata.name for pod in pods)]
-        for line in status.event_summaries(self._jobs.warnings(), names):
+        for line in job_status.event_summaries(self._jobs.warnings(), names):
             if line not in self._events:
                 self._events.add(line)
                 logger.warning("event: %s", line)

@@ -15,7 +15,7 @@ from typing import Any
 from kubernetes import client
 from urllib3.exceptions import HTTPError
 
-from rarft.cluster import status
+from rarft.cluster import job_status
 from rarft.cluster.job_client import JobClient
 from rarft.cluster.job_monitor import JobMonitor
 from rarft.errors import ChildFailedError, InputError
@@ -77,7 +77,7 @@ class Launcher:
     def exists(self) -> bool:
         """Check whether the job was started before and has not failed."""
         job = self._jobs.get()
-        return job is not None and status.job_state(job) != "Failed"
+        return job is not None and job_status.job_state(job) != "Failed"
 
     def _start(self) -> None:
         """Create the job, or adopt the one that exists.
@@ -89,7 +89,7 @@ class Launcher:
             existing = self._jobs.get()
             if existing is None:
                 continue  # deleted since
-            state = status.job_state(existing)
+            state = job_status.job_state(existing)
             if "deletionTimestamp" in existing["metadata"] or state == "Failed":
                 reason = "failed" if state == "Failed" else "is being deleted"
                 logger.info("job %s: previous job %s; recreating it", self._name, reason)
@@ -142,7 +142,7 @@ class Launcher:
                 self._owns_job = False
                 raise ChildFailedError(f"job {self._name}: deleted while running; rerun to resume")
             self._monitor.observe(job)
-            state = status.job_state(job)
+            state = job_status.job_state(job)
             if state == "Succeeded":
                 return
             if state == "Failed":

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from rarft import __version__
 from rarft.cluster.job_config import Job
 from rarft.cluster.pod_spec import JOB_LABEL, LABEL
 from rarft.cluster.pytorchjob import GROUP, PLURAL, pytorchjob
@@ -15,7 +16,7 @@ from rarft.cluster.trainjob import training_runtime, trainjob
 LAUNCHER = "rarft-launcher"
 EXAMPLE = Job(
     name="rarft",
-    image="ghcr.io/rarft/rarft-train:0.1.0",
+    image=f"ghcr.io/rarft/rarft-train:{__version__}",
     arguments=(
         "--preset=8xA100-80",
         "--train_data_path=s3://rarft/validated",

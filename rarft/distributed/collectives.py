@@ -103,11 +103,11 @@ def wait_until_visible(folder: Path, files: dict[str, int]) -> None:
         files: Size in bytes by relative name.
 
     Raises:
-        RuntimeError: A file is missing or shorter after two minutes.
+        RuntimeError: A file is missing or has a different size after two minutes.
     """
     deadline = time.monotonic() + _FILES_TIMEOUT_S
-    while missing := files.items() - file_sizes(folder).items():
+    while pending := files.items() - file_sizes(folder).items():
         if time.monotonic() > deadline:
-            name, size = min(missing)
+            name, size = min(pending)
             raise RuntimeError(f"{folder / name}: this machine does not see the {size} bytes that another one wrote")
         time.sleep(0.5)

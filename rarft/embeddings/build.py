@@ -51,7 +51,7 @@ def build_store(texts: Iterable[str], location: Location, encoder: SentenceEncod
     missing = sorted((text for key, text in by_key.items() if key not in store), key=lambda text: (len(text), text))
     saved = time.monotonic()
     batches = [missing[start : start + _BATCH_SIZE] for start in range(0, len(missing), _BATCH_SIZE)]
-    for batch in progress(batches, "encoding", unit=f" x {_BATCH_SIZE} texts"):
+    for batch in progress(batches, f"encoding {len(missing)} texts", unit=" batches"):
         store.add(batch)
         if time.monotonic() - saved > _SAVE_INTERVAL_S:
             store.save(partial)
@@ -59,5 +59,5 @@ def build_store(texts: Iterable[str], location: Location, encoder: SentenceEncod
     if missing or not location.exists(INDEX):
         store.save(location)
     partial.remove()
-    logger.info("%d distinct reference queries by %s, %d newly encoded", len(store), encoder.name, len(missing))
+    logger.info("%d distinct reference queries, %d newly encoded with %s", len(store), len(missing), encoder.name)
     return store, len(missing)

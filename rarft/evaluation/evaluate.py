@@ -225,7 +225,7 @@ def _generate(
         (sample.id, sample.video, sample.query, sample.duration, sample.crop, _file_version(sample.video))
         for sample in queries
     ]
-    content = checkpoint_fingerprint(candidate.source, "")
+    content = checkpoint_fingerprint(candidate.source)
     resume_key = [candidate.source, content, asdict(prompt_config), inputs, options.backend, options.batch_size]
     work = SharedWork(out.child(_UNFINISHED), resume_key)
     batches = in_batches(queries, options.batch_size)

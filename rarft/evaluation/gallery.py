@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rarft.completion import format_segment
-from rarft.evaluation.sample_stats import ScoredPrediction
+from rarft.evaluation.scored_predictions import ScoredPrediction
 from rarft.segments import Segment, is_valid
 from rarft.video.reader import VideoError
 from rarft.video.thumbnails import thumbnails

@@ -74,7 +74,8 @@ class TransformersBackend:
     def generate(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
         """Return the token ids of one completion per prompt, all in one batch."""
         ready = [self._with_features(video, prompt) for video, prompt in prompts]
-        return generate(self._model, ready, 1, self._generation)
+        completions: list[list[int]] = generate(self._model, ready, 1, self._generation)
+        return completions
 
 
 class VllmBackend:

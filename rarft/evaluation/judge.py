@@ -18,7 +18,7 @@ import msgspec
 from rarft.annotations.schema import CATEGORIES
 from rarft.errors import InputError, input_name
 from rarft.evaluation.predictions import Prediction
-from rarft.evaluation.sample_stats import ScoredPrediction
+from rarft.evaluation.scored_predictions import ScoredPrediction
 from rarft.progress import progress
 from rarft.storage.hashing import hash_text
 from rarft.storage.sqlite_cache import SqliteCache, user_cache

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarft.evaluation.predictions import Prediction
-from rarft.evaluation.sample_stats import THRESHOLDS, Column, ScoredPrediction, columns
+from rarft.evaluation.scored_predictions import THRESHOLDS, Column, ScoredPrediction, columns
 
 # Sums of columns: scalars, or one value per resample of a bootstrap.
 Sums = Mapping[str, NDArray[np.float64]]
@@ -88,7 +88,7 @@ def _macro_f1(labels: Tree, counts: Mapping[str, Sequence[Any]]) -> Any:
 
 
 def metrics_from(sums: Sums) -> Tree:
-    """Return every metric from the sums of `sample_stats.columns`, in the shape of the sums; NaN if unknown."""
+    """Return every metric from the sums of `scored_predictions.columns`, in the shape of the sums; NaN if unknown."""
     rewards = sorted(name for name in sums if name.startswith("rewards/") and not name.endswith("/n"))
     means = {name.removeprefix("rewards/"): _mean(sums, name) for name in rewards}
     return {
@@ -159,7 +159,7 @@ class PredictionTable:
     Attributes:
         predictions: The predictions.
         scored: The predictions compared with their truth.
-        columns: Columns of `sample_stats.columns`.
+        columns: Columns of `scored_predictions.columns`.
         groups: (grouping, group) -> mask of the samples in the group.
     """
 

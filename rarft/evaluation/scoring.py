@@ -7,7 +7,7 @@ import msgspec
 
 from rarft.embeddings.store import ReferenceStore
 from rarft.evaluation.predictions import Prediction
-from rarft.evaluation.sample_stats import ScoredPrediction
+from rarft.evaluation.scored_predictions import ScoredPrediction
 from rarft.rewards.columns import BEST_SIMILARITY, DEFAULT_REWARDS, RewardFunction, apply_reward
 from rarft.rewards.registry import resolve_rewards
 

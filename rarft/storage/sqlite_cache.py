@@ -1,4 +1,4 @@
-"""Cache of texts by key in an SQLite file, shared by runs."""
+"""Text cache in an SQLite file, keyed by string and shared by runs."""
 
 import os
 import sqlite3

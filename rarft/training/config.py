@@ -45,7 +45,7 @@ class TrainingConfig(GRPOConfig):
 
     model_name_or_path: str = field(
         default="Qwen/Qwen2.5-VL-7B-Instruct",
-        metadata={"help": "Base model: a Hub name, a folder, an s3:// URI, or `tiny`, the packaged model."},
+        metadata={"help": "Base model: a Hub name, a folder, an s3:// URI, or `tiny` for the packaged test model."},
     )
     train_data_path: str | None = field(
         default=None, metadata={"help": "Validated training data: riq.jsonl, or the folder that contains it."}
@@ -55,7 +55,7 @@ class TrainingConfig(GRPOConfig):
     )
     data_version: str | None = field(
         default=None,
-        metadata={"help": "Text that changes when the videos do. A run resumes only with the same text."},
+        metadata={"help": "Version of the videos; change it when they change. A run resumes only if it is unchanged."},
     )
     exp_name: str | None = field(
         default=None,
@@ -69,25 +69,29 @@ class TrainingConfig(GRPOConfig):
         metadata={"help": "Folder or s3://BUCKET/PREFIX that contains checkpoints/EXP_NAME."},
     )
     work_dir: str = field(
-        default=".", metadata={"help": "With --out s3://...: local folder for checkpoints before their upload."}
+        default=".",
+        metadata={"help": "With --out s3://...: local folder that holds checkpoints until they are uploaded."},
     )
     prompt_type: str = field(
         default="rarft", metadata={"help": "Prompt template: rarft, rarft-text-first, brief, or a text file."}
     )
     reward_funcs: list[str] = field(
         default_factory=lambda: list(DEFAULT_REWARDS),
-        metadata={"help": "Rewards to sum."},
+        metadata={
+            "help": "Rewards to sum: format, refuse_iou, explain_correction, explain_correction_contrastive, "
+            "or file.py:function."
+        },
     )
     correction_baseline: str = field(
         default="none",
         metadata={
-            "help": "query: a correction is rewarded only for what it adds to an echo of the query.",
+            "help": "query: reward a correction only for its gain over repeating the query; none: no baseline.",
             "choices": ["none", "query"],
         },
     )
     encoder: str = field(
         default=DEFAULT_ENCODER,
-        metadata={"help": "Sentence encoder of the correction reward: a name or a folder."},
+        metadata={"help": "Sentence encoder for the correction reward: a SentenceTransformer name or folder."},
     )
     embeddings: str | None = field(
         default=None,
@@ -96,95 +100,104 @@ class TrainingConfig(GRPOConfig):
     max_pixels: int = field(
         default=_DEFAULT_MAX_PIXELS,
         metadata={
-            "help": "Video resolution: the pixel budget of a video is "
+            "help": "Scale of the pixel budget of a video, which is "
             f"{FrameSampling.total_pixels} * max_pixels / {_DEFAULT_MAX_PIXELS}."
         },
     )
     video_total_pixels: int | None = field(
         default=None,
-        metadata={"help": "Pixel budget of a video; overrides --max_pixels. 784 pixels per visual token."},
+        metadata={"help": "Pixel budget of a video; overrides --max_pixels. 784 pixels cost one video token."},
     )
     video_min_frame_pixels: int = field(
         default=FrameSampling.min_frame_pixels,
-        metadata={"help": "Minimum size of a frame in pixels; takes precedence over the budget of the video."},
+        metadata={"help": "Minimum frame size in pixels; overrides the budget of the video."},
     )
-    video_fps: float = field(default=FrameSampling.fps, metadata={"help": "Frames read per second of video."})
+    video_fps: float = field(default=FrameSampling.fps, metadata={"help": "Frames sampled per second of video."})
     max_prompt_length: int = field(
-        default=2048, metadata={"help": "Maximum number of text tokens of a prompt; a longer one is an error."}
+        default=2048, metadata={"help": "Maximum number of text tokens of a prompt; longer prompts are an error."}
     )
-    fix_vit: bool = field(default=False, metadata={"help": "Freeze the vision tower and train only its merger."})
-    use_grpo: bool = field(default=True, metadata={"help": "GRPO loss; false: clipped token-mean loss (bnpo)."})
+    fix_vit: bool = field(
+        default=False, metadata={"help": "Freeze the vision tower except its merger; the language model still trains."}
+    )
+    use_grpo: bool = field(
+        default=True, metadata={"help": "Use the GRPO loss; false selects the clipped token-mean loss (bnpo)."}
+    )
     attn_implementation: str | None = field(
         default=None,
         metadata={
-            "help": "Attention of the vision tower, and with --prompt_sharing off of the whole model. "
+            "help": "Attention implementation of the vision tower; with --prompt_sharing off, of the whole model. "
             "Packed rows always use torch's fused kernels.",
             "choices": ["flash_attention_2", "sdpa", "eager"],
         },
     )
     use_peft: bool = field(default=False, metadata={"help": "Train LoRA adapters instead of the model's weights."})
     lora_r: int = field(default=64, metadata={"help": "Rank of the adapters."})
-    lora_alpha: int = field(default=16, metadata={"help": "Scale of the adapters, divided by their rank."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapters."})
+    lora_alpha: int = field(default=16, metadata={"help": "Adapter outputs are scaled by lora_alpha / lora_r."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the inputs of the adapters."})
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"],
-        metadata={"help": "Names of language model layers, or one regular expression over all layers of the model."},
+        metadata={"help": "Language model layers to adapt, or one regular expression matched against all layers."},
     )
     merge_lora: bool = field(
-        default=True, metadata={"help": "Save the merged model in checkpoint-final; false: only the adapters."}
+        default=True, metadata={"help": "Merge the adapters into checkpoint-final; false saves only the adapters."}
     )
     queries_per_item: str = field(
         default="pair",
         metadata={
-            "help": "pair: one answerable and one refusable query per item and epoch, drawn again in each epoch; "
+            "help": "pair: one answerable and one refusable query per item, redrawn every epoch; "
             "all: every query in every epoch.",
             "choices": ["pair", "all"],
         },
     )
     refusable_pool: int | None = field(
         default=None,
-        metadata={"help": "Draw the refusable query from the first N of an item. Default: all of them."},
+        metadata={"help": "Draw the refusable query from the first N of an item; null: from all."},
     )
     curriculum: bool = field(
         default=False,
-        metadata={"help": "Draw easy refusable queries in the first epoch, also medium ones in the second, then all."},
+        metadata={"help": "Draw only easy refusable queries in epoch 1, easy and medium ones in epoch 2, then all."},
     )
     decode_workers: int = field(
-        default=2, metadata={"help": "Threads per rank that prefetch videos; 0: no prefetching."}
+        default=2, metadata={"help": "Threads per rank that prefetch videos; 0 disables prefetching."}
     )
-    frame_cache: str | None = field(default=None, metadata={"help": "Folder that caches decoded frames."})
+    frame_cache: str | None = field(default=None, metadata={"help": "Cache folder for decoded frames."})
     frame_cache_gb: float = field(default=50.0, metadata={"help": "Maximum size of the frame cache in GB."})
     max_skipped_videos: int = field(
-        default=10, metadata={"help": "Maximum number of unreadable videos that are skipped; one more is an error."}
+        default=10, metadata={"help": "Number of unreadable videos to skip; the run fails if more cannot be read."}
     )
     log_completions_steps: int = field(
-        default=10, metadata={"help": "Steps between two logged groups of completions with their rewards; 0: none."}
+        default=10, metadata={"help": "Log one prompt's completions and rewards every N steps; 0 disables this."}
     )
     prompt_sharing: str = field(
         default="on",
         metadata={
-            "help": "on: one packed forward per prompt; off: one row per completion.",
+            "help": "on: one packed forward pass per prompt; off: one row per completion.",
             "choices": ["on", "off"],
         },
+    )
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "auto for the newest valid checkpoint, a path or URI, or none."}
     )
     # Fields of TRL and transformers with the guide's defaults.
     learning_rate: float = field(default=5e-7, metadata={"help": "Learning rate of AdamW."})
     num_generations: int | None = field(default=4, metadata={"help": "Completions per prompt (G)."})
     beta: float = field(default=0.05, metadata={"help": "Weight of the KL divergence from the base model."})
     num_train_epochs: float = field(default=1.0, metadata={"help": "Number of epochs."})
-    per_device_train_batch_size: int = field(default=1, metadata={"help": "Prompts per device and step."})
+    per_device_train_batch_size: int = field(
+        default=1, metadata={"help": "Prompts per device and step (not completions)."}
+    )
     per_device_eval_batch_size: int = field(default=1, metadata={"help": "Prompts per device in evaluation."})
     bf16: bool | None = field(default=True, metadata={"help": "Compute in bfloat16."})
-    loss_type: str = field(default="grpo", metadata={"help": "Loss; --use_grpo false sets it to bnpo."})
+    loss_type: str = field(default="grpo", metadata={"help": "Loss type; --use_grpo false forces bnpo."})
     deepspeed: str | None = field(
         default="zero3_offload",
         metadata={"help": "DeepSpeed configuration: zero2, zero3, zero3_offload, a JSON file, or none."},
     )
     report_to: list[str] = field(
         default_factory=lambda: ["auto"],
-        metadata={"help": "Trackers, such as wandb or tensorboard; auto: W&B if it is installed; or none."},
+        metadata={"help": "Trackers such as wandb; auto uses W&B if it is installed; none disables tracking."},
     )
-    logging_steps: float = field(default=1, metadata={"help": "Steps between two log entries."})
+    logging_steps: float = field(default=1, metadata={"help": "Log metrics every N steps."})
 
     def __post_init__(self) -> None:
         for name, minimum in _MINIMUMS.items():

@@ -142,12 +142,12 @@ class TrainingDataset:
         return self._drawn[1]
 
     def summary(self) -> str:
-        """Return a line with the numbers of items and rows."""
+        """Return a line with the numbers of items and prompts."""
         items, rows = len({item_key(sample) for sample in self.all_samples}), len(self._pools)
         refusable = sum(pool[0].task_type == "refusable" for pool in self._pools) / rows
-        line = f"{items} items, {rows} rows per epoch, {refusable:.0%} refusable"
+        line = f"{items} items, {rows} prompts per epoch, {refusable:.0%} refusable"
         if repeated := len(self.samples()) - rows:
-            line += f"; {repeated} rows repeated to fill the last batch"
+            line += f"; {repeated} prompts repeated to fill the last batch"
         return line
 
     def _draw(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:

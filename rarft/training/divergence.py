@@ -76,8 +76,8 @@ def _local_values(parameter: Tensor) -> Tensor:
         return parameter.detach()
     if partition.status.name != "AVAILABLE":  # swapped out to a disk
         return parameter.detach().new_empty(0)
-    start = torch.distributed.get_rank(parameter.ds_process_group) * partition.ds_numel  # type: ignore[attr-defined]
-    return partition.detach().flatten()[: max(0, parameter.ds_numel - start)]  # type: ignore[attr-defined]
+    start = torch.distributed.get_rank(parameter.ds_process_group) * partition.ds_numel
+    return partition.detach().flatten()[: max(0, parameter.ds_numel - start)]
 
 
 def _is_finite(values: Tensor) -> bool:

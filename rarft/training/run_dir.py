@@ -8,7 +8,6 @@ from typing import Any
 
 from rarft.checkpoint.local import CHECKPOINT_JSON, DONE, FINAL, list_checkpoints, remove_temp_files
 from rarft.checkpoint.resume import is_finished
-from rarft.distributed.collectives import run_on_main
 from rarft.errors import InputError, input_name
 from rarft.reporting.training_log import TRAINING_HTML, TRAINING_JSONL
 from rarft.storage.files import LOCK, lock_folder
@@ -82,16 +81,13 @@ class RunPaths:
             )
 
     def lock(self, stack: contextlib.ExitStack) -> None:
-        """Lock the local folder until the stack is closed, and remove temporary files. To be called by all processes.
+        """Lock the local folder until the stack is closed, and remove temporary files.
 
         A folder without checkpoints is removed if the run ends with an `InputError`.
 
         Raises:
-            InputError: Another process trains into the folder. It is raised on every process.
+            InputError: Another process trains into the folder.
         """
-        run_on_main(self._lock, stack)
-
-    def _lock(self, stack: contextlib.ExitStack) -> None:
         stack.push(functools.partial(_remove_empty_run_dir, self))
         with input_name("--exp_name"):
             stack.enter_context(lock_folder(self.local))
@@ -112,11 +108,7 @@ def _remove_empty_run_dir(paths: RunPaths, kind: type[BaseException] | None, *_:
 
 
 def is_run_finished(paths: RunPaths, fingerprint: dict[str, Any]) -> bool:
-    """Check whether this very run has finished, and complete its upload. To be called by all processes."""
-    return run_on_main(_is_run_finished, paths, fingerprint)
-
-
-def _is_run_finished(paths: RunPaths, fingerprint: dict[str, Any]) -> bool:
+    """Check whether a run with this fingerprint has finished, and complete its upload."""
     if is_finished(paths.location, fingerprint):
         return True
     if paths.store is None or not is_finished(LocalFolder(paths.local), fingerprint):

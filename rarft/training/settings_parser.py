@@ -27,6 +27,12 @@ from rarft.training.presets import NULL, load_preset, preset_names, read_yaml
 # Names that the guide uses and transformers has dropped.
 _RENAMED = {"--evaluation_strategy": "--eval_strategy"}
 _SWITCHES = {"on": "true", "off": "false"}  # booleans in YAML
+# Inherited settings that `--help` lists with ours.
+_COMMON_INHERITED = {
+    "temperature", "max_completion_length", "gradient_accumulation_steps", "max_steps", "reward_weights",
+    "save_strategy", "save_steps", "save_total_limit", "eval_strategy", "eval_steps", "gradient_checkpointing", "seed",
+    "use_cpu",
+}  # fmt: skip
 # Settings that take the path of a JSON file or a mapping.
 _FILES = {"accelerator_config", "fsdp_config"}
 
@@ -79,18 +85,21 @@ def _get_parser() -> argparse.ArgumentParser:
     usage = "rarft train [--preset NAME] [--config FILE] [--FLAG VALUE ...]"
     result = _Parser(
         TrainingConfig, prog="rarft train", usage=usage, allow_abbrev=False,
-        epilog="A flag that takes a mapping reads JSON: --gradient_checkpointing_kwargs '{\"use_reentrant\": false}'.",
+        description="Train Qwen2.5-VL with GRPO on validated data. Flags override --config, which overrides --preset.",
+        epilog="Flags that take a mapping expect JSON: --gradient_checkpointing_kwargs '{\"use_reentrant\": false}'.",
     )  # fmt: skip
     types = _field_types()
     for action in result._actions:
         if action.type is not None:
             action.type = _make_converter(action.dest, types[action.dest], action.type)
+        if action.option_strings[0].startswith("--no_"):
+            action.help = f"Same as --{action.dest} false."
     # Help lists these fields before the hundreds that are inherited.
-    own = result.add_argument_group("settings of this trainer")
-    own.add_argument("--preset", choices=preset_names(), help="Packaged settings to start from.")
-    own.add_argument("--config", help="YAML file of settings; the command line overrides it.")
+    own = result.add_argument_group("rarft settings")
+    own.add_argument("--preset", choices=preset_names(), help="Built-in preset to start from.")
+    own.add_argument("--config", help="YAML file with settings; command-line flags override it.")
     for action in list(result._optionals._group_actions):
-        if action.dest in TrainingConfig.__annotations__:
+        if action.dest in TrainingConfig.__annotations__ or action.dest in _COMMON_INHERITED:
             result._optionals._group_actions.remove(action)
             own._group_actions.append(action)
     result._optionals.title = "settings of TRL and transformers"

@@ -1,4 +1,4 @@
-"""A training run: prepare, resume, build, fit, finalize."""
+"""Run training: prepare, resume, build, fit, finalize."""
 
 import contextlib
 import functools
@@ -9,7 +9,7 @@ from accelerate import PartialState
 from rarft.checkpoint.local import is_complete, list_checkpoints
 from rarft.checkpoint.resume import AUTO, NONE, ResumeResolver, mark_finished
 from rarft.checkpoint.uploader import CheckpointUploader, UploadTask
-from rarft.distributed.collectives import is_local_main_process, is_shared_folder
+from rarft.distributed.collectives import is_local_main_process, is_shared_folder, run_on_main
 from rarft.errors import EXIT_PREEMPTED, DivergedError, InputError, input_name
 from rarft.training.build import ResumePoint, TrainingSession, build_session
 from rarft.training.divergence import check_weights, exclude_diverged
@@ -33,32 +33,34 @@ def train(arguments: list[str]) -> str:
         Path or URI of the final checkpoint, a Hugging Face folder with its processor.
 
     Raises:
-        InputError: Settings, data or model are invalid. Most checks precede the loading of the model.
+        InputError: Settings, data or model are invalid. Most checks run before the model is loaded.
         RuntimeError: Training failed, or checkpoints could not be uploaded.
         DivergedError: A loss, a gradient norm or a weight was not finite. The good checkpoints remain.
-        SystemExit: With code 75, after SIGTERM and a complete checkpoint.
+        SystemExit: With code 75, if SIGTERM stopped training after a checkpoint was saved.
     """
     run = prepare_run(arguments)
     with contextlib.ExitStack() as stack:
-        run.paths.lock(stack)
-        if run.resume_from == AUTO and is_run_finished(run.paths, run.fingerprint):
+        run_on_main(run.paths.lock, stack)
+        if run.resume_from == AUTO and run_on_main(is_run_finished, run.paths, run.fingerprint):
             _log_on_main(f"{run.name} is already finished; use a new --exp_name to retrain")
             return run.paths.final
-        start = resume(run)
-        if start.uploader:
-            stack.push(start.uploader.close_on_exit)
-        session = build_session(run, start)
+        resume_point = prepare_resume(run)
+        if resume_point.uploader:
+            stack.push(resume_point.uploader.close_on_exit)
+        session = build_session(run, resume_point)
         if "wandb" in run.args.report_to and PartialState().is_main_process:
             stack.enter_context(wandb_run(run.paths.local, run.args.run_name or run.name))
-        fit(run, start, session)
+        fit(run, resume_point, session)
         if not session.preemption.stopped:
-            finalize(run, start, session)
+            finalize(run, resume_point, session)
     if session.preemption.stopped:
         _log_on_main(f"stopped at step {session.trainer.state.global_step} on SIGTERM; rerun to resume")
-        session.trainer.accelerator.wait_for_everyone()  # a launcher kills the others once one has ended
+        session.trainer.accelerator.wait_for_everyone()  # a launcher kills the remaining ranks once one exits
         raise SystemExit(EXIT_PREEMPTED)
     if run.references.misses:
-        _log_on_main(f"{run.references.misses} reference queries had no precomputed embedding and were encoded")
+        _log_on_main(
+            f"{run.references.misses} reference queries had no precomputed embedding and were encoded during training"
+        )
     return run.paths.final
 
 
@@ -67,11 +69,12 @@ def _log_on_main(message: str) -> None:
         logger.info(message)
 
 
-def resume(run: PreparedRun) -> ResumePoint:
-    """Find the checkpoint that the run resumes from, and start the upload of checkpoints.
+def prepare_resume(run: PreparedRun) -> ResumePoint:
+    """Choose the checkpoint to resume from, and start the uploader.
 
     Raises:
-        InputError: The run cannot resume, or machines do not share its folder. It is raised on every process.
+        InputError: The run cannot resume, or the machines do not share its folder and --out is not an
+            `s3://` URI. Raised on every process.
     """
     paths, requested = run.paths, run.resume_from
     is_shared = is_shared_folder(paths.local)
@@ -79,58 +82,58 @@ def resume(run: PreparedRun) -> ResumePoint:
         raise InputError(
             f"--out {paths.out}: the machines do not share this folder; use a shared one, or s3://BUCKET/PREFIX"
         )
-    differs = functools.partial(find_difference, run.resume_key)
+    find_setting_difference = functools.partial(find_difference, run.resume_key)
     with input_name("--out" if requested in (None, AUTO, NONE) else "--resume_from_checkpoint"):
-        checkpoint = ResumeResolver(requested, paths.local, paths.store, is_shared, differs).resolve()
+        checkpoint = ResumeResolver(requested, paths.local, paths.store, is_shared, find_setting_difference).resolve()
     callbacks = reshard_if_needed(run.args, checkpoint, is_shared) if checkpoint else []
     return ResumePoint(checkpoint, is_shared, callbacks, _start_uploader(paths, is_shared, run.args.save_total_limit))
 
 
 def _start_uploader(paths: RunPaths, is_shared: bool, max_checkpoints: int | None) -> CheckpointUploader | None:
-    """Start the upload of checkpoints, beginning with those that a killed run has left.
+    """Start the upload of checkpoints, starting with those left by a killed run.
 
     Only one process per folder uploads.
     """
-    uploads_here = PartialState().is_main_process if is_shared else is_local_main_process()
-    if paths.store is None or not uploads_here:
+    should_upload = PartialState().is_main_process if is_shared else is_local_main_process()
+    if paths.store is None or not should_upload:
         return None
     uploader = CheckpointUploader(paths.store, paths.local, max_checkpoints)
-    for checkpoint in reversed(list_checkpoints(paths.local)) if is_shared else ():
-        if is_complete(checkpoint):
+    if is_shared:
+        for checkpoint in filter(is_complete, reversed(list_checkpoints(paths.local))):
             uploader.submit(UploadTask(checkpoint))
     return uploader
 
 
-def fit(run: PreparedRun, start: ResumePoint, session: TrainingSession) -> None:
-    """Train until the last step, or until a boundary after SIGTERM.
+def fit(run: PreparedRun, resume_point: ResumePoint, session: TrainingSession) -> None:
+    """Train until the last step, or until the first save boundary after SIGTERM.
 
     Raises:
         DivergedError: A loss, a gradient norm or a weight was not finite.
     """
     trainer = session.trainer
     try:
-        trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
+        trainer.train(resume_from_checkpoint=str(resume_point.checkpoint) if resume_point.checkpoint else None)
         if not session.preemption.stopped:
             check_weights(trainer.model, trainer.state.global_step)
     except DivergedError as error:
         session.log.on_train_end(run.args, trainer.state, trainer.control)  # curves up to the last finite step
-        advice = exclude_diverged(run.paths.local, run.paths.store, start.is_shared, start.uploader)
+        advice = exclude_diverged(run.paths.local, run.paths.store, resume_point.is_shared, resume_point.uploader)
         raise DivergedError(f"{error}; lower --learning_rate or check the data, then {advice}") from error
     finally:
         session.preemption.close()
 
 
-def finalize(run: PreparedRun, start: ResumePoint, session: TrainingSession) -> None:
+def finalize(run: PreparedRun, resume_point: ResumePoint, session: TrainingSession) -> None:
     """Save the final checkpoint, complete the uploads, and mark the run as finished.
 
     Raises:
         RuntimeError: A checkpoint cannot be uploaded.
     """
     paths = run.paths
-    session.checkpoints.confirm(paths.local)  # no later step will: the weights were finite
+    session.checkpoints.confirm(paths.local)  # no later step will confirm it; fit() checked its weights
     save_final(session.trainer, session.prompt_config, run.resume_key, paths.local)
-    if start.uploader:
-        start.uploader.close()
+    if resume_point.uploader:
+        resume_point.uploader.close()
     if PartialState().is_main_process:
         mark_finished(paths.local, run.fingerprint)
         if paths.store:

@@ -187,6 +187,6 @@ def test_component_page_lists_inputs_and_outputs(component):
 
 def test_kubeflow_page_lists_parameters(committed):
     page = (ROOT / "docs" / "kubeflow.md").read_text()
-    table = page.split("## Parameters of a run")[1].split("\n## ")[0]
+    table = page.split("## Parameters\n")[1].split("\n## ")[0]
     named = {name for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
     assert named == set(committed[0]["root"]["inputDefinitions"]["parameters"])

@@ -39,7 +39,7 @@ def tree(validated, tmp_path_factory):
             print(json.dumps({"id": row["id"], "completion": completion}), file=file)
     queries = [
         {"q": "A DOG RUNS", "a": "<answer>1.00 to 2.00</answer>", "r": True},
-        {"q": "a cat runs", "a": "<answer>No cat is there.</answer>", "r": False},
+        {"q": "a cat runs", "a": "<answer>There is a dog, not a cat.</answer>", "r": False},
     ]
     item = {"video": "a.mp4", "query_text": "A DOG RUNS", "timestamp": [1, 2], "duration": 9.0, "GRPO": queries}
     (folder / "annotations.json").write_text(json.dumps([item]))

@@ -32,7 +32,7 @@ def test_leading_local_rank_is_dropped(main, monkeypatch, first):
 def test_leading_local_rank_without_a_launcher(main, monkeypatch):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     code, _, error = main("--local_rank=1", "validate", "missing.json", "--out", "o")
-    assert (code, error.count("unrecognized arguments: --local_rank=1")) == (2, 1)
+    assert (code, error.count("unrecognized arguments: --local-rank=1")) == (2, 1)
 
 
 def _is_alive(process):

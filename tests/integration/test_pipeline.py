@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 
 import boto3
 import psutil
@@ -52,7 +51,7 @@ def test_run_in_store_resumes_after_failure(cli, store, tmp_path):
         done = cli(*shlex.split(line)[1:])
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     store.put_object(Bucket="runs", Key="notes/plan.txt", Body=b"unrelated")
-    command = shlex.split(page_lines("here")[1])[1:]
+    command = shlex.split(page_lines("local")[1])[1:]
     arguments = [*command, "--work-dir", tmp_path / "scratch", "-p", "gates=ra_iou.mean>=base"]
     arguments += ["-p", "compare=tiny-truthful"]
     failed = cli(*arguments, "-p", "final_uri=s3://runs/notes", *QUICK)
@@ -99,14 +98,14 @@ def test_run_without_eval_data_is_in_sample(cli, sample_set, tmp_path):
     (tmp_path / "train.json").write_text(json.dumps(items))
     (tmp_path / "videos").symlink_to(sample_set / "videos")
     out = tmp_path / "out" / "mine"
-    done = cli(*shlex.split(page_lines("here")[0])[1:], *QUICK, cwd=tmp_path)
+    done = cli(*shlex.split(page_lines("local")[0])[1:], *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
     table = [line for line in done.stdout.splitlines() if "RA-IoU" in line or "Refusal" in line]
     assert table
     assert all("(in-sample)" in line for line in table)
     assert json.loads((out / "evaluation" / METRICS_JSON).read_text())["in_sample"] is True
     assert "In-sample" in (out / "evaluation" / "report.html").read_text()
-    assert done.stderr.count("2 quarantined: video not found") == 1
+    assert done.stderr.count("2 quarantined: video-not-found") == 1
     assert "using the preset `tiny`" in done.stderr
     assert (out / "checkpoints" / "rarft" / "checkpoint-final" / "model.safetensors").exists()
     (embeddings,) = out.glob("pipeline/*/embed/embeddings")
@@ -140,10 +139,10 @@ def test_run_sigterm_stops_all_processes(sample_set, tmp_path):
     arguments = ["--annotations", sample_set / "train.json", "--out", tmp_path / "out", "--", "--max_steps", "500"]
     command = [sys.executable, "-m", "rarft.cli", "run", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while "[4/6] train" not in process.stderr.readline():
+        while " training: " not in process.stderr.readline():
             assert process.poll() is None
-        while not (steps := psutil.Process(process.pid).children(recursive=True)):
-            time.sleep(0.1)
+        steps = psutil.Process(process.pid).children(recursive=True)
+        assert steps
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=90)
     assert process.returncode == 143

@@ -8,7 +8,7 @@ import torch
 
 from rarft.completion import parse_completion
 from rarft.models.qwen2_5_vl.load import load_model, load_processor
-from rarft.models.qwen2_5_vl.padding import IGNORE_INDEX
+from rarft.models.qwen2_5_vl.per_completion import IGNORE_INDEX
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
 from rarft.synthetic import dataset
 from rarft.synthetic.pretrain.evaluate import evaluate_model

@@ -104,12 +104,12 @@ def test_positions_of_text_around_video(encoder, samples):
 def test_chat_template_that_drops_query(encoder, samples, monkeypatch):
     official = encoder.processor.chat_template
     monkeypatch.setattr(encoder.processor, "chat_template", official.replace("{{ content['text'] }}", ""))
-    with pytest.raises(InputError, match="--model x: its chat template renders the query 0 times instead of 1"):
-        check_prompts(samples, encoder, PROMPTS["rarft"], "--model x")
+    with pytest.raises(InputError, match=r"^x: its chat template renders the query 0 times instead of 1"):
+        check_prompts(samples, encoder, PROMPTS["rarft"], "x")
     video = "<|vision_start|><|video_pad|><|vision_end|>"
     monkeypatch.setattr(encoder.processor, "chat_template", official.replace(video, video * 2))
-    with pytest.raises(InputError, match="--model x: its chat template renders 2 videos"):
-        check_prompts(samples, encoder, PROMPTS["rarft"], "--model x")
+    with pytest.raises(InputError, match=r"^x: its chat template renders 2 videos"):
+        check_prompts(samples, encoder, PROMPTS["rarft"], "x")
 
 
 def test_prompt_template_that_repeats_query(encoder, samples, caplog):
@@ -117,9 +117,9 @@ def test_prompt_template_that_repeats_query(encoder, samples, caplog):
         return [record.getMessage() for record in caplog.records if record.name.startswith("rarft")]
 
     with caplog.at_level(logging.WARNING):
-        check_prompts(samples, encoder, PROMPTS["rarft"], "--model x")
+        check_prompts(samples, encoder, PROMPTS["rarft"], "x")
         assert warnings() == []
-        check_prompts(samples, encoder, "{query}\n{video}\n{query}", "--model x")
+        check_prompts(samples, encoder, "{query}\n{video}\n{query}", "x")
     assert len(warnings()) == 1
     assert "contains {query} 2 times" in warnings()[0]
 

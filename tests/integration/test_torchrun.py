@@ -33,6 +33,32 @@ def test_cause_of_failure(tmp_path):
         run_step("embed", {"data": str(tmp_path), "out": str(tmp_path), "nonsense": 1}, processes=2)
 
 
+RUN_ON_MAIN = """
+from accelerate import PartialState
+from rarft.distributed.collectives import run_on_main
+from rarft.errors import InputError, input_name
+
+def fail():
+    with input_name("--out"):
+        raise InputError("a: cannot be written")
+
+rank = PartialState(cpu=True).process_index
+result = run_on_main(lambda: rank + 7)
+try:
+    run_on_main(fail)
+except InputError as error:
+    print(rank, result, error, flush=True)
+"""
+
+
+def test_run_on_main(tmp_path):
+    """Every process gets the result of the main process, or its error."""
+    (tmp_path / "program.py").write_text(RUN_ON_MAIN)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert sorted(done.stdout.splitlines()) == ["0 7 --out a: cannot be written", "1 7 --out a: cannot be written"]
+
+
 TRAINING = """
 import sys
 from rarft.errors import report_errors

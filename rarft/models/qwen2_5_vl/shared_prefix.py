@@ -20,7 +20,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from rarft.models.qwen2_5_vl.padding import IGNORE_INDEX, continued_positions
+from rarft.models.qwen2_5_vl.per_completion import IGNORE_INDEX, continued_positions
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
 from rarft.models.qwen2_5_vl.rollout import unwrap_model
 

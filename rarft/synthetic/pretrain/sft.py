@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, IterableDataset
 
-from rarft.models.qwen2_5_vl.padding import IGNORE_INDEX, per_completion_batch
+from rarft.models.qwen2_5_vl.per_completion import IGNORE_INDEX, per_completion_batch
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, PromptInputs
 from rarft.synthetic import dataset
 from rarft.synthetic.pretrain.phases import Phase

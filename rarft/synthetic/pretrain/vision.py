@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.utils.data import DataLoader, IterableDataset
 
-from rarft.models.qwen2_5_vl.padding import IGNORE_INDEX
+from rarft.models.qwen2_5_vl.per_completion import IGNORE_INDEX
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
 from rarft.synthetic import dataset
 from rarft.synthetic.pretrain.scenes import build_scene_inputs, frame_times

@@ -1,10 +1,10 @@
-"""Preemption: SIGTERM requests a checkpoint at the next boundary, and the end of training.
+"""When to save and when to stop: saves wait for the next boundary, and SIGTERM saves and stops there.
 
 A boundary is a step after which all sampled completions have been used. TRL keeps completions in memory only, so a run
 that resumed from another step would sample different ones, and end with different weights.
 
-A launcher also sends SIGTERM when another rank has died. Then this rank waits for the dead one and reaches no
-boundary. A thread ends it, long before the launcher's timeout for a rank that saves a checkpoint.
+A launcher also sends SIGTERM when another rank has died. This rank then hangs in a collective and never reaches a
+boundary, so a watchdog thread exits the process, long before the launcher's timeout for a rank that saves.
 """
 
 import logging

@@ -36,4 +36,4 @@ class ProgressCallback(TrainerCallback):
         remaining = elapsed / max(1, state.global_step - self._first_step) * (state.max_steps - state.global_step)
         metrics = ", ".join(f"{name} {logs[key]:.3g}" for key, name in _METRICS.items() if logs.get(key) is not None)
         step = f"step {state.global_step}/{state.max_steps}"
-        logger.info("%s, %s, %.0f s, %.0f s to go", step, metrics, elapsed, remaining)
+        logger.info("%s, %s, %.0f s elapsed, %.0f s left", step, metrics, elapsed, remaining)

@@ -12,7 +12,7 @@ from helpers.annotation_cases import CASES
 from helpers.paths import ROOT
 from helpers.riq_items import ANSWERABLE, REFUSABLE, item, query, read_lines
 from rarft import steps
-from rarft.annotations.file_index import video_hashes
+from rarft.annotations.annotation_index import video_hashes
 from rarft.annotations.schema import read_samples
 from rarft.annotations.validate import ValidationSettings, validate
 from rarft.errors import InputError

@@ -4,7 +4,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rarft.checkpoint.locate import check_checkpoint
 from rarft.errors import InputError
-from rarft.models.qwen2_5_vl.padding import per_completion_batch
+from rarft.models.qwen2_5_vl.per_completion import per_completion_batch
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.synthetic import tiny_model
 

@@ -195,9 +195,9 @@ def test_curriculum_and_refusable_pool(make_item):
 
 def test_summary(samples):
     rows = TrainingDataset(make_pools(samples, "pair", None), "{query}", 0, 4)
-    assert rows.summary() == ("3 items, 6 rows per epoch, 50% refusable; 2 rows repeated to fill the last batch")
+    assert rows.summary() == ("3 items, 6 prompts per epoch, 50% refusable; 2 prompts repeated to fill the last batch")
     rows = TrainingDataset(make_pools(samples, "all", None), "{query}", 0, 4)
-    assert rows.summary() == "3 items, 12 rows per epoch, 75% refusable"
+    assert rows.summary() == "3 items, 12 prompts per epoch, 75% refusable"
 
 
 @pytest.mark.parametrize("flags", [("--curriculum", "true"), ("--refusable_pool", "3")])

@@ -1,7 +1,7 @@
-"""The first pass over a file: an index of what a query's checks need from the other queries, in few bytes per query.
+"""The first pass over a file: a compact index of what the checks of one query need to know about the others.
 
 Texts are stored in a temporary file. Memory holds 64-bit hashes and offsets, at most 60 bytes per query. Texts with
-the same hash count as equal: among a million of them, a collision has a chance of one in forty million.
+the same hash count as equal: for a million texts, the chance of any collision is about 1 in 40 million.
 """
 
 import mmap

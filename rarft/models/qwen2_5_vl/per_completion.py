@@ -1,4 +1,4 @@
-"""Batches of padded rows [prompt | completion], in which nothing is shared."""
+"""Padded batches with one full row [prompt | completion] per completion; nothing is shared."""
 
 from collections.abc import Sequence
 from typing import Any
