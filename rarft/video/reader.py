@@ -8,8 +8,8 @@ containers and saves only reading, not decoding.
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -294,7 +294,7 @@ class VideoReader:
         """Return times in ticks where a packet has no presentation time, or the one of another packet."""
         if self._is_avi and not np.isnan(packets.dts_P).any():
             return np.sort(packets.dts_P[packets.is_presented_P])
-        frames = self._decode_range(*self._restart(1))
+        frames = self._decode_all(1)
         ticks_N = np.array([np.nan if frame.pts is None else frame.pts for frame in frames], np.float64)
         if np.isnan(ticks_N).all() and fps:
             return np.arange(len(ticks_N)) / fps / tick  # a raw stream has no times at all
@@ -334,13 +334,14 @@ class VideoReader:
         passes = [self._decode_in_order] if self._packet_N is None else [self._decode_groups, self._decode_by_time]
         with self._decoding_errors("cannot be decoded"):
             for decode in passes:
-                for number, frame in decode(sorted(pending)):
-                    if number in pending:
-                        pending.remove(number)
-                        pixels_HWC: Any = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                        yield number, self._orientation.upright(pixels_HWC)
-                    if not pending:
-                        return
+                with closing(decode(sorted(pending))) as decoded:
+                    for number, frame in decoded:
+                        if number in pending:
+                            pending.remove(number)
+                            pixels_HWC: Any = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+                            yield number, self._orientation.upright(pixels_HWC)
+                        if not pending:
+                            return
         seconds = self.timeline.times_N[min(pending)]
         raise VideoError(f"{self._path}: the frame at {seconds:.3f} s cannot be decoded; encode the video again")
 
@@ -353,24 +354,26 @@ class VideoReader:
         packets = self._kept or (packet for packet in stream.container.demux(stream) if packet.size)
         return stream.codec_context, iter(packets)
 
-    def _decode_range(self, decoder: Any, packets: Iterator[av.Packet]) -> Iterator[av.VideoFrame]:
-        """Decode packets, and what is left in the decoder. Errors before the first frame are of a cut-off part."""
+    def _decode_all(self, threads: int) -> Generator[av.VideoFrame, None, None]:
+        """Decode all packets. Errors before the first frame are of a part that was cut off."""
+        decoder, packets = self._restart(threads)
         has_frames = False
-        for packet in chain(packets, [None]):
-            for frame in _decode(decoder, packet, has_frames and not (packet and packet.is_corrupt)):
-                has_frames = True
-                yield frame
+        with _emptied(decoder):
+            for packet in chain(packets, [None]):
+                for frame in _decode(decoder, packet, has_frames and not (packet and packet.is_corrupt)):
+                    has_frames = True
+                    yield frame
 
-    def _decode_in_order(self, numbers: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        return enumerate(self._decode_range(*self._restart(self._threads(numbers[-1]))))
+    def _decode_in_order(self, numbers: list[int]) -> Generator[tuple[int, av.VideoFrame], None, None]:
+        with closing(self._decode_all(self._threads(numbers[-1]))) as frames:
+            yield from enumerate(frames)
 
-    def _decode_by_time(self, numbers: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _decode_by_time(self, numbers: list[int]) -> Generator[tuple[int, av.VideoFrame], None, None]:
         by_pts = self._numbers_by_pts(numbers)
-        for frame in self._decode_range(*self._restart(1)):
-            if frame.pts in by_pts:
-                yield by_pts[frame.pts], frame
+        with closing(self._decode_all(1)) as frames:
+            yield from ((by_pts[frame.pts], frame) for frame in frames if frame.pts in by_pts)
 
-    def _decode_groups(self, numbers: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _decode_groups(self, numbers: list[int]) -> Generator[tuple[int, av.VideoFrame], None, None]:
         """Decode the groups of pictures that contain frames, from their key frame to the last of these frames."""
         packet_N: Any = self._packet_N
         wanted = set(packet_N[numbers].tolist())
@@ -379,18 +382,18 @@ class VideoReader:
         decoder, packets = self._restart(self._threads(sum(stop - start for start, stop in ranges)))
         skips_unused = decoder.name in _SKIPS_UNUSED
         position = 0
-        for start, stop in ranges:
-            group = islice(packets, start - position, stop - position)
-            for index, packet in chain(enumerate(group, start), [(stop, None)]):
-                if skips_unused and packet is not None:
-                    decoder.skip_frame = "DEFAULT" if index in wanted else "NONREF"
-                for frame in _decode(decoder, packet, is_strict=False):
-                    # A decoder that starts at a frame that is not a key frame reports an error in it.
-                    if frame.pts in by_pts and not (start and frame.is_corrupt):
-                        yield by_pts[frame.pts], frame
-            decoder.flush_buffers()
-            position = stop
-        decoder.skip_frame = "DEFAULT"
+        with _emptied(decoder):
+            for start, stop in ranges:
+                group = islice(packets, start - position, stop - position)
+                for index, packet in chain(enumerate(group, start), [(stop, None)]):
+                    if skips_unused and packet is not None:
+                        decoder.skip_frame = "DEFAULT" if index in wanted else "NONREF"
+                    for frame in _decode(decoder, packet, is_strict=False):
+                        # A decoder that starts at a frame that is not a key frame reports an error in it.
+                        if frame.pts in by_pts and not (start and frame.is_corrupt):
+                            yield by_pts[frame.pts], frame
+                decoder.flush_buffers()
+                position = stop
 
     def _numbers_by_pts(self, numbers: list[int]) -> dict[int, int]:
         packet_N: Any = self._packet_N
@@ -416,6 +419,20 @@ class VideoReader:
         """Return the number of threads that decode this many frames."""
         pixels = frames * self.info.height * self.info.width
         return int(max(1, min(pixels / _PIXELS_PER_THREAD, os.cpu_count() or 1, _MAX_THREADS)))
+
+
+@contextmanager
+def _emptied(decoder: Any) -> Iterator[None]:
+    """Wait for the threads of a decoder at the end of the block.
+
+    PyAV frees a decoder while it holds Python's lock. A thread that is still decoding, and logs through Python if
+    PyAV's log level is set, would wait for that lock forever.
+    """
+    try:
+        yield
+    finally:
+        _decode(decoder, None, is_strict=False)
+        decoder.skip_frame = "DEFAULT"
 
 
 def _decode(decoder: Any, packet: av.Packet | None, is_strict: bool) -> list[av.VideoFrame]:

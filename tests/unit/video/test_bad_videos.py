@@ -101,7 +101,6 @@ def test_file_without_video(tmp_path):
 
 def test_damaged_files(timed_videos, tmp_path):
     """A file with wrong or missing bytes is read or raises a VideoError that names it; nothing else."""
-    av.logging.set_level(av.logging.PANIC)
     rng = random.Random(0)
     messages = []
     for video in list(timed_videos.values()) * 5:
@@ -137,6 +136,26 @@ def test_ways_of_reading_agree(timed_videos, monkeypatch, name, value):
                 frames = dict(opened.frames(numbers))
         assert frames.keys() == expected.keys()
         assert all(np.array_equal(frames[number], expected[number]) for number in frames), video.kind
+
+
+def test_threads_that_log_do_not_block(timed_videos):
+    """A decoder that is left early may log through Python while it is freed; in another process, since it may hang."""
+    script = """
+import logging, os, sys
+import av
+from rarft.video import reader
+av.logging.set_level(av.logging.DEBUG)
+logging.getLogger("libav").addHandler(logging.NullHandler())
+reader._PIXELS_PER_THREAD, reader.os.cpu_count = 1.0, lambda: 4
+for path in sys.argv[1:]:
+    for number in range(8):
+        with reader.VideoReader(path) as video:
+            assert next(video.frames([number]))[0] == number
+            assert [found for found, _ in video.frames([number])] == [number]
+"""
+    paths = [timed_videos[kind].path for kind in ("b-frames", "hevc", "avi-b-frames", "long-gop")]
+    run = subprocess.run([sys.executable, "-c", script, *paths], timeout=60, capture_output=True, check=False)
+    assert run.returncode == 0, run.stderr.decode()[-2000:]
 
 
 @pytest.mark.parametrize("matrix", [1, 5])  # BT.709, BT.601
