@@ -253,7 +253,7 @@ class VideoReader:
             is_presented = not (packet.is_discard or packet.is_corrupt or self._is_hidden(packet))
             pts, dts = (np.nan if ticks is None else ticks for ticks in (packet.pts, packet.dts))
             rows.append((pts, dts, packet.duration or 0, packet.is_keyframe, is_presented))
-        if first is None:
+        if first is None or not any(is_presented for *_, is_presented in rows):
             raise VideoError(f"{self._path}: contains no frames that can be decoded")
         self._kept = kept
         return _Packets(*(np.array(column) for column in zip(*rows, strict=True))), first
@@ -278,7 +278,7 @@ class VideoReader:
         has_times = first.pts is not None and not (self._is_avi and (pts != packets.dts_P[presented_P]).any())
         if has_times and not np.isnan(pts).any() and len(np.unique(pts)) == len(pts):
             # Frames before the first one that can be decoded depend on a part that was cut off.
-            packet_N = np.flatnonzero(presented_P & (pts_P >= first.pts))
+            packet_N = np.flatnonzero(presented_P & (pts_P >= min(first.pts, pts.max())))
             keys = pts_P[packet_N[packets.is_key_P[packet_N]]]
             if (np.diff(keys) < 0).any():
                 seconds = (keys[:-1][np.diff(keys) < 0][0] - first.pts) * tick

@@ -89,7 +89,7 @@ def keeps_rate(times_N: NDArray[np.float64], fps: float) -> bool:
 
 
 def crop_positions(timeline: Timeline, crop: Segment | None) -> tuple[int, int]:
-    """Return the first and last position on the grid that lie in a crop, as qwen-vl-utils computes them.
+    """Return the first and last position on the grid of a crop, as qwen-vl-utils computes them.
 
     Raises:
         ValueError: The crop contains fewer than two positions.
