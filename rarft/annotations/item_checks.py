@@ -9,7 +9,7 @@ from rarft.annotations.encoding import has_only_finite_numbers
 from rarft.annotations.parsing import item_queries, parse_number, truncate_repr
 from rarft.completion import find_segment
 from rarft.segments import Segment
-from rarft.video.probe import VideoError, VideoInfo
+from rarft.video.reader import VideoError, VideoInfo
 
 # Fields of the format. Others are kept as extra fields.
 _ITEM_KEYS = frozenset(

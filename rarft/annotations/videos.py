@@ -14,10 +14,13 @@ from rarft.storage.hashing import hash_text
 from rarft.storage.location import Location, S3Folder
 from rarft.storage.s3 import is_object_uri, list_objects
 from rarft.storage.sqlite_cache import SqliteCache, user_cache
-from rarft.video.probe import VIDEO_SUFFIXES, VideoError, VideoInfo, probe
+from rarft.video.reader import VIDEO_SUFFIXES, VideoError, VideoInfo, probe
 
 _THREADS = min(16, 4 * (os.cpu_count() or 1))  # probing mostly waits for the disk
 _BATCH = 512  # items whose videos are probed together
+
+
+_PROBE_VERSION = 2  # increase it when `probe` returns other properties
 
 
 class ProbeCache:
@@ -35,12 +38,12 @@ class ProbeCache:
 
     def get(self, key: str) -> VideoInfo | None:
         """Return the properties of a file, or None."""
-        text = self._texts.get(key)
+        text = self._texts.get(f"{_PROBE_VERSION}|{key}")
         return VideoInfo(**json.loads(text)) if text else None
 
     def put(self, infos: dict[str, VideoInfo]) -> None:
         """Store the properties of files."""
-        self._texts.put({key: json.dumps(asdict(info)) for key, info in infos.items()})
+        self._texts.put({f"{_PROBE_VERSION}|{key}": json.dumps(asdict(info)) for key, info in infos.items()})
 
 
 def _common_suffix(one: Sequence[str], other: Sequence[str]) -> int:

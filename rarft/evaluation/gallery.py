@@ -7,7 +7,7 @@ from typing import Any
 from rarft.completion import format_segment
 from rarft.evaluation.scored_predictions import ScoredPrediction
 from rarft.segments import Segment, is_valid
-from rarft.video.probe import VideoError
+from rarft.video.reader import VideoError
 from rarft.video.thumbnails import thumbnails
 
 MAX_EXAMPLES = 25  # per kind

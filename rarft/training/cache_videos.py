@@ -14,7 +14,7 @@ from rarft.training.config import frame_sampling
 from rarft.training.preflight import check_train_data_given
 from rarft.training.settings_parser import parse_settings
 from rarft.video.cache import FrameCache
-from rarft.video.probe import VideoError
+from rarft.video.reader import VideoError
 
 logger = logging.getLogger(__name__)
 
@@ -62,4 +62,6 @@ def cache_videos(arguments: list[str]) -> str:
     for error in errors:
         logger.warning("video skipped: %s", error)
     decoded = len(videos) - cache.hits - len(errors)
-    return f"{len(videos)} videos: {decoded} decoded, {cache.hits} cached before, {len(errors)} unreadable"
+    return f"{len(videos)} videos: {decoded} decoded, {cache.hits} cached before, {len(errors)} unreadable" + (
+        f", {cache.not_stored} not stored, since the folder is full" if cache.not_stored else ""
+    )

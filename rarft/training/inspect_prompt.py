@@ -118,7 +118,7 @@ def _describe(sample: Sample, frames: Frames, prompt: PromptInputs, encoder: Pro
 
 
 def _format_times(frames: Frames) -> str:
-    times = [f"{index / frames.file_fps:.2f}" for index in frames.indices]
+    times = [f"{time:.2f}" for time in frames.timestamps_T.tolist()]
     if len(times) > 3 * _EDGE:
         times[_EDGE:-_EDGE] = ["..."]
     return ", ".join(times)

@@ -41,7 +41,7 @@ from rarft.models.qwen2_5_vl.vllm_rollout import generate_with_vllm
 from rarft.training.divergence import StepGuard, check_weights
 from rarft.training.skipped_videos import SkippedVideos
 from rarft.training.trainer_logging import LoggingGRPOTrainer
-from rarft.video.probe import VideoError
+from rarft.video.reader import VideoError
 
 # Private methods of trl 1.16 that are overridden, and the parameters that the overrides use.
 OVERRIDDEN_METHODS = {

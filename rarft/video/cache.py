@@ -14,6 +14,7 @@ import tempfile
 import time
 from dataclasses import astuple
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -22,9 +23,9 @@ import xxhash
 from rarft.segments import Segment
 from rarft.storage.s3 import ObjectNotFoundError, is_object_uri, object_version
 from rarft.video.decode import Frames, FrameSampling, read_frames
-from rarft.video.probe import VideoError
+from rarft.video.reader import VideoError
 
-_VERSION = 2  # of the pixels: increase it when decoding or resizing changes them
+_VERSION = 3  # of the frames: increase it when their choice, decoding or resizing changes
 _SUFFIX = ".frames"
 # A process scans the folder after it has written this fraction of the bound, since other processes write to it too.
 _SCAN_FRACTION = 0.01
@@ -50,22 +51,30 @@ def _content_hash(path: str) -> str:
 class FrameCache:
     """Cache of decoded frames in a folder.
 
+    A folder that is smaller than the data keeps what it has: each epoch reads every video once, so replacing the
+    least recently used ones would replace each file before it is read again. Only files that nobody has used since
+    this object was created are deleted for new ones.
+
     Attributes:
         hits: Number of videos that were found.
         corrupt: Number of files that were corrupt, deleted and decoded again.
         write_errors: Number of files that could not be written.
+        not_stored: Number of videos that the folder had no space for.
     """
 
     def __init__(self, folder: Path, max_bytes: float) -> None:
         """
         Args:
             folder: Folder of the cache; created if missing.
-            max_bytes: Maximum size. Beyond it, the least recently used files are deleted.
+            max_bytes: Maximum size of the folder.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._max_bytes = folder, max_bytes
-        self._written = max_bytes  # bytes since the last scan; the first write triggers one
-        self.hits = self.corrupt = self.write_errors = 0
+        self._start_ns = time.time_ns()
+        self._free = 0.0  # bytes that may be written before the next scan
+        self._is_full = False
+        self._lock = Lock()
+        self.hits = self.corrupt = self.write_errors = self.not_stored = 0
 
     def read(self, path: str, sampling: FrameSampling, crop: Segment | None = None) -> Frames:
         """Return the frames of a video as `read_frames` does, from the cache if possible.
@@ -107,18 +116,28 @@ class FrameCache:
                 file.unlink()
             return None
         self.hits += 1
-        return Frames(torch.from_numpy(pixels.copy()), header["indices"], header["file_fps"], header["file_frames"])
+        return Frames(
+            torch.from_numpy(pixels.copy()),
+            torch.tensor(header["timestamps"], dtype=torch.float64),
+            header["indices"],
+            header["file_fps"],
+            header["file_frames"],
+        )
 
     def _store(self, file: Path, frames: Frames) -> None:
         header = json.dumps(
             {
                 "shape": list(frames.pixels_TCHW.shape),
+                "timestamps": frames.timestamps_T.tolist(),
                 "indices": frames.indices,
                 "file_fps": frames.file_fps,
                 "file_frames": frames.file_frames,
             }
         ).encode()
         body = struct.pack("<I", len(header)) + header + frames.pixels_TCHW.contiguous().numpy().tobytes()
+        if not self._reserve(len(body)):
+            self.not_stored += 1
+            return
         file.parent.mkdir(exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
         try:
@@ -128,13 +147,28 @@ class FrameCache:
             Path(temporary).replace(file)
         finally:
             Path(temporary).unlink(missing_ok=True)
-        self._written += len(body)
-        if self._written > self._max_bytes * _SCAN_FRACTION:
-            self._written = 0.0
-            self._evict()
 
-    def _evict(self) -> None:
-        """Delete stale temporary files, and the least recently used files until the folder is within its bound."""
+    def _reserve(self, size: int) -> bool:
+        """Return whether a file of this size may be written, after deleting unused files if necessary."""
+        with self._lock:
+            if size > self._free and not self._is_full:
+                space = self._evict(size)
+                # Other processes write too: scan again after a fraction of the bound.
+                self._free = min(space, max(size, self._max_bytes * _SCAN_FRACTION))
+                self._is_full = space < size
+                if self._is_full:
+                    logger.warning(
+                        "%s: full (%.3g GB); the other videos are decoded each time; increase --frame_cache_gb",
+                        self._folder,
+                        self._max_bytes / 1e9,
+                    )
+            if size > self._free:
+                return False
+            self._free -= size
+            return True
+
+    def _evict(self, size: int) -> float:
+        """Delete stale temporary files, and unused files until `size` bytes fit; return the space in bytes."""
         for file in self._folder.rglob("*.tmp"):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - file.stat().st_mtime > _STALE_S:
@@ -144,9 +178,11 @@ class FrameCache:
             with contextlib.suppress(FileNotFoundError):  # deleted by another process
                 status = file.stat()
                 files.append((status.st_mtime_ns, status.st_size, file))
-        total = float(sum(size for _, size, _ in files))
-        for _, size, file in sorted(files):
-            if total <= self._max_bytes:
+        space = self._max_bytes - sum(size for _, size, _ in files)
+        wanted = max(size, self._max_bytes * _SCAN_FRACTION)
+        for used_ns, file_size, file in sorted(files):
+            if space >= wanted or used_ns >= self._start_ns:
                 break
             file.unlink(missing_ok=True)
-            total -= size
+            space += file_size
+        return space

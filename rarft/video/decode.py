@@ -1,21 +1,22 @@
 """Decode frames of a video, sampled and resized as Qwen2.5-VL expects them.
 
 The number and size of frames follow qwen-vl-utils, so that a checkpoint sees the same frames in training as elsewhere.
-PyAV decodes on one thread: several videos are decoded in parallel, and on short clips FFmpeg's threads cost twenty
-times what they gain.
+Files whose frame rate varies, or whose pixels are not square or not upright, are departures: of these, qwen-vl-utils
+gets wrong times, distorted and turned frames.
 """
 
 from dataclasses import dataclass
 
-import av
+import numpy as np
 import torch
-from qwen_vl_utils.vision_process import calculate_video_frame_range, smart_nframes, smart_resize
+from qwen_vl_utils.vision_process import smart_resize
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from rarft.segments import Segment
-from rarft.video.probe import VideoError, open_video, probe
+from rarft.video.reader import VideoError, VideoReader
+from rarft.video.timeline import choose_frames
 
 PATCH = 28  # pixels: 2 x 2 merged patches of 14
 MAX_FRAME_PIXELS = 768 * PATCH * PATCH
@@ -42,13 +43,16 @@ class Frames:
     """Sampled frames of a video.
 
     Attributes:
-        pixels_TCHW: RGB pixels as uint8, T even, H and W multiples of 28.
-        indices: Indices of the frames in the file.
-        file_fps: Frames per second of the file.
-        file_frames: Number of frames of the file, or of its crop.
+        pixels_TCHW: RGB pixels as uint8, upright, T even, H and W multiples of 28.
+        timestamps_T: Presentation times in seconds since the first frame of the file, float64.
+        indices: Positions that were sampled, on a grid of `file_fps` per second. In a file of constant frame rate,
+            they are the indices of the frames.
+        file_fps: Average frames per second of the file.
+        file_frames: Number of positions of the file, or of its crop.
     """
 
     pixels_TCHW: Tensor
+    timestamps_T: Tensor
     indices: list[int]
     file_fps: float
     file_frames: int
@@ -63,8 +67,8 @@ def frame_size(height: int, width: int, frames: int, sampling: FrameSampling) ->
     """Return the height and width that frames are resized to, multiples of 28, as qwen-vl-utils computes them.
 
     Args:
-        height: Height of the file's frames in pixels.
-        width: Width of the file's frames in pixels.
+        height: Height of the file's frames in square pixels.
+        width: Width of the file's frames in square pixels.
         frames: Number of sampled frames.
         sampling: The pixel budget.
 
@@ -89,37 +93,22 @@ def read_frames(path: str, sampling: FrameSampling, crop: Segment | None = None)
         crop: Part of the video in seconds; None for all of it.
 
     Raises:
-        VideoError: The file cannot be opened, has no frames, or ends before a sampled frame.
+        VideoError: The video cannot be read or sampled, or a sampled frame cannot be decoded.
     """
-    with open_video(path) as file:
-        return _read_frames(file, path, sampling, crop)
-
-
-def _read_frames(file: str, path: str, sampling: FrameSampling, crop: Segment | None) -> Frames:
-    info = probe(file, path)
-    window = {} if crop is None else {"video_start": crop[0], "video_end": crop[1]}
-    try:
-        first, last, total = calculate_video_frame_range(window, info.frames, info.fps)
-        count = smart_nframes({"fps": sampling.fps}, total, info.fps)
-        size = list(frame_size(info.height, info.width, count, sampling))
-    except ValueError as error:
-        raise VideoError(f"{path}: cannot be sampled: {error}") from error
-    indices = torch.linspace(first, last, count).round().long().tolist()
-    wanted = set(indices)
-    decoded: dict[int, Tensor] = {}
-    try:
-        with av.open(file, metadata_errors="ignore") as container:
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
-            stream.thread_type = "NONE"
-            for index, frame in enumerate(container.decode(stream)):
-                if index in wanted:
-                    pixels = torch.from_numpy(frame.to_ndarray(format="rgb24", threads=1)).permute(2, 0, 1)
-                    decoded[index] = resize(pixels, size, InterpolationMode.BICUBIC, antialias=True)
-                if index >= indices[-1]:
-                    break
-    except av.error.FFmpegError as error:
-        raise VideoError(f"{path}: cannot be decoded: {error}") from error
-    if missing := wanted - decoded.keys():
-        raise VideoError(f"{path}: its index lists {info.frames} frames, but frame {min(missing)} cannot be decoded")
-    return Frames(torch.stack([decoded[index] for index in indices]), indices, info.fps, total)
+    with VideoReader(path) as video:
+        try:
+            choice = choose_frames(video.timeline, sampling.fps, crop)
+            size = frame_size(video.info.height, video.info.width, len(choice.positions), sampling)
+        except ValueError as error:
+            raise VideoError(f"{path}: cannot be sampled: {error}") from error
+        decoded: dict[int, Tensor] = {}
+        for number, pixels_HWC in video.frames(choice.frames_T):
+            pixels_CHW = torch.from_numpy(np.ascontiguousarray(pixels_HWC)).permute(2, 0, 1)
+            decoded[number] = resize(pixels_CHW, list(size), InterpolationMode.BICUBIC, antialias=True)
+        return Frames(
+            torch.stack([decoded[number] for number in choice.frames_T.tolist()]),
+            torch.from_numpy(video.timeline.times_N[choice.frames_T]),
+            choice.positions,
+            video.timeline.fps,
+            choice.total,
+        )

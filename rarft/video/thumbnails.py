@@ -3,46 +3,32 @@
 import io
 from collections.abc import Sequence
 
-import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-from rarft.video.probe import VideoError, open_video
+from rarft.video.reader import VideoReader
 
 
 def thumbnails(path: str, times: Sequence[float], height: int = 64) -> list[bytes]:
-    """Return JPEG images of the frames at the given times.
+    """Return JPEG images of the frames that are displayed at the given times.
 
     Args:
         path: Path or URI of the video.
-        times: Times in seconds. A time after the end gives the last frame.
+        times: Times in seconds since the first frame. A time after the end gives the last frame.
         height: Height of an image in pixels.
 
     Raises:
         VideoError: The video cannot be read.
     """
-    pending = sorted(set(times))
-    images: dict[float, bytes] = {}
-    try:
-        with open_video(path) as file, av.open(file, metadata_errors="ignore") as container:
-            stream = container.streams.video[0]
-            previous = None
-            for frame in container.decode(stream):
-                while previous is not None and pending and frame.time is not None and frame.time > pending[0]:
-                    images[pending.pop(0)] = _jpeg(previous, height)
-                previous = frame
-                if not pending:
-                    break
-            for time in pending if previous is not None else ():
-                images[time] = _jpeg(previous, height)
-    except (av.error.FFmpegError, OSError, IndexError) as error:
-        raise VideoError(f"{path}: cannot be decoded: {error}") from error
-    if len(images) < len(set(times)):
-        raise VideoError(f"{path}: contains no frames")
-    return [images[time] for time in times]
+    with VideoReader(path) as video:
+        numbers = video.timeline.frames_at(np.array(times, np.float64)).tolist()
+        size = (max(1, round(video.info.width * height / video.info.height)), height)
+        images = {number: _jpeg(pixels_HWC, size) for number, pixels_HWC in video.frames(numbers)}
+    return [images[number] for number in numbers]
 
 
-def _jpeg(frame: av.VideoFrame, height: int) -> bytes:
-    image = frame.to_image()
-    image = image.resize((max(1, round(image.width * height / image.height)), height))
+def _jpeg(pixels_HWC: NDArray[np.uint8], size: tuple[int, int]) -> bytes:
     content = io.BytesIO()
-    image.save(content, "JPEG", quality=60)
+    Image.fromarray(np.ascontiguousarray(pixels_HWC)).resize(size).save(content, "JPEG", quality=60)
     return content.getvalue()

@@ -141,7 +141,7 @@ class PromptEncoder:
     def placeholder_inputs(self, messages: list[Message]) -> PromptInputs:
         """Return the prompt's inputs with one second of gray frames, for a video that cannot be read."""
         gray = torch.full((2, 3, 56, 56), 128, dtype=torch.uint8)
-        return self.build_inputs(messages, Frames(gray, [0, 1], 2.0, 2))
+        return self.build_inputs(messages, Frames(gray, torch.tensor([0.0, 0.5], dtype=torch.float64), [0, 1], 2.0, 2))
 
     def build_inputs(self, messages: list[Message], frames: Frames) -> PromptInputs:
         """Return the tokens, patches and positions of a conversation, given its video's frames."""

@@ -28,9 +28,11 @@ def frame_times(scene: dataset.Scene) -> NDArray[np.float64]:
 
 def build_scene_inputs(encoder: PromptEncoder, scene: dataset.Scene, query: dataset.Scene) -> PromptInputs:
     """Return the inputs of the prompt that asks for `query` in the clip of `scene`."""
+    indices = _indices(scene)
     frames = Frames(
         torch.from_numpy(dataset.render(scene, frame_times(scene))).permute(0, 3, 1, 2),
-        _indices(scene).tolist(),
+        torch.from_numpy(indices / dataset.FPS),
+        indices.tolist(),
         float(dataset.FPS),
         scene.duration * dataset.FPS,
     )

@@ -6,7 +6,7 @@ import numpy as np
 from rarft import steps
 from rarft.annotations.schema import CATEGORIES, read_samples
 from rarft.synthetic import dataset
-from rarft.video.probe import probe
+from rarft.video.reader import probe
 
 
 def test_annotations_are_reproducible(sample_set, tmp_path):

@@ -3,6 +3,7 @@
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
 from rarft.video import cache as cache_module
 from rarft.video.cache import FrameCache
 from rarft.video.decode import FrameSampling, read_frames
-from rarft.video.probe import VideoError
+from rarft.video.reader import VideoError
 
 SAMPLING = FrameSampling(2.0, 200_704, 3136)
 
@@ -26,6 +27,7 @@ def videos(sample_set):
 
 def assert_same(left, right):
     assert torch.equal(left.pixels_TCHW, right.pixels_TCHW)
+    assert torch.equal(left.timestamps_T, right.timestamps_T)
     assert (left.indices, left.file_fps, left.file_frames) == (right.indices, right.file_fps, right.file_frames)
 
 
@@ -67,23 +69,45 @@ def test_corrupt_file_is_replaced(videos, tmp_path, damage):
     assert file.read_bytes() == valid
 
 
-def test_least_recently_used_files_are_deleted(videos, tmp_path):
-    sizes = FrameCache(tmp_path / "measure", 1e9)
+@pytest.fixture
+def half(videos, tmp_path):
+    """Bytes that hold the frames of about half the videos."""
+    cache = FrameCache(tmp_path / "measure", 1e9)
     for video in videos:
-        sizes.read(video, SAMPLING)
-    largest = max(file.stat().st_size for file in (tmp_path / "measure").rglob("*.frames"))
-    bound = 3 * largest
-    cache = FrameCache(tmp_path / "cache", bound)
-    for age, video in enumerate(videos):
         cache.read(video, SAMPLING)
-        for file in (tmp_path / "cache").rglob("*.frames"):
-            if file.stat().st_mtime > 1000:  # just written or read: set its age
-                os.utime(file, (age, age))
-    kept = [file.stat().st_size for file in (tmp_path / "cache").rglob("*.frames")]
-    assert sum(kept) <= bound * 1.05 + largest
-    assert len(kept) < len(videos)
-    cache.read(videos[-1], SAMPLING)
-    assert cache.hits == 1
+    return sum(file.stat().st_size for file in (tmp_path / "measure").rglob("*.frames")) / 2
+
+
+def test_cache_smaller_than_data_hits(videos, half, tmp_path, caplog):
+    """From the second epoch on, in any order, as many videos are found as the folder has space for."""
+    cache = FrameCache(tmp_path / "cache", half)
+    hits = []
+    for order in (videos, videos[::-1], videos):
+        before = cache.hits
+        for video in order:
+            assert_same(cache.read(video, SAMPLING), read_frames(video, SAMPLING))
+        hits.append(cache.hits - before)
+    stored = [file.stat().st_size for file in (tmp_path / "cache").rglob("*.frames")]
+    assert sum(stored) <= half
+    assert hits == [0, len(stored), len(stored)]
+    assert len(stored) >= len(videos) // 2 - 1
+    assert cache.not_stored == 3 * len(videos) - sum(hits) - len(stored)
+    assert caplog.text.count("increase --frame_cache_gb") == 1
+
+
+def test_cache_replaces_files_of_other_runs(videos, half, tmp_path):
+    """Files that this run does not use give way to its own, the least recently used first."""
+    previous = FrameCache(tmp_path / "cache", half)
+    for video in videos:
+        previous.read(video, replace(SAMPLING, fps=1.9))
+    for age, file in enumerate((tmp_path / "cache").rglob("*.frames")):
+        os.utime(file, (age, age))
+    cache = FrameCache(tmp_path / "cache", half)
+    for _ in range(2):
+        for video in videos:
+            cache.read(video, SAMPLING)
+    assert cache.hits >= len(videos) // 2 - 1
+    assert sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*.frames")) <= half
 
 
 def test_concurrent_readers(videos, tmp_path):
