@@ -127,20 +127,20 @@ def test_rotation_keeps_complete_and_used_checkpoints(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("model", "other", "another --model_name_or_path: tiny, now other"),
-        ("data", "def", "another --train_data_path"),
-        ("num_generations", 8, "another --num_generations: 4, now 8"),
-        ("queries_per_item", "all", "another --queries_per_item: pair, now all"),
-        ("refusable_pool", 3, "another --refusable_pool: None, now 3"),
-        ("seed", 1, "another --seed: 42, now 1"),
-        ("fix_vit", True, "another --fix_vit: False, now True"),
-        ("data_version", "b", "another --data_version: a, now b"),
-        ("sampling", [1.0, 2809856, 12544], "another --video_fps or pixel budget"),
+        ("model", "other", "--model_name_or_path: tiny, now other"),
+        ("data", "def", "--train_data_path"),
+        ("num_generations", 8, "--num_generations: 4, now 8"),
+        ("queries_per_item", "all", "--queries_per_item: pair, now all"),
+        ("refusable_pool", 3, "--refusable_pool: None, now 3"),
+        ("seed", 1, "--seed: 42, now 1"),
+        ("fix_vit", True, "--fix_vit: False, now True"),
+        ("data_version", "b", "--data_version: a, now b"),
+        ("sampling", [1.0, 2809856, 12544], "--video_fps or pixel budget"),
     ],
 )
 def test_resume_with_changed_setting(tmp_path, name, value, message):
     checkpoint(tmp_path, 2)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=rf"saved with a different setting \({message}"):
         resolve("auto", tmp_path, {**RESUME_KEY, name: value})
 
 
