@@ -320,6 +320,7 @@ def uninterrupted(validated, tmp_path_factory):
     return (folder / "out" / "predictions.jsonl").read_bytes()
 
 
+@pytest.mark.long
 def test_killed_evaluation_resumes(validated, tmp_path, uninterrupted):
     process = start_evaluation(tmp_path, validated)
     while len(list(tmp_path.glob("out/.unfinished/*/*.json"))) < 3:
@@ -333,6 +334,7 @@ def test_killed_evaluation_resumes(validated, tmp_path, uninterrupted):
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == uninterrupted
 
 
+@pytest.mark.long
 def test_two_processes_share_the_queries(validated, tmp_path, uninterrupted):
     program = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
     launcher = [*program, "--rdzv_endpoint", "localhost:0", "-m", "rarft.cli"]

@@ -135,6 +135,7 @@ def test_run_reports_cause_of_failed_step(cli, tmp_path, sample_set, content, ca
     assert not (tmp_path / "out" / "evaluation").exists()
 
 
+@pytest.mark.long
 def test_run_sigterm_stops_all_processes(sample_set, tmp_path):
     arguments = ["--annotations", sample_set / "train.json", "--out", tmp_path / "out", "--", "--max_steps", "500"]
     command = [sys.executable, "-m", "rarft.cli", "run", *map(str, arguments)]
