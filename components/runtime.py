@@ -1,4 +1,4 @@
-"""What each component does around its step."""
+"""Setup that all components share: logging, one-line errors and exit codes."""
 
 import logging
 from collections.abc import Iterator

@@ -72,7 +72,7 @@ def print_summary(outputs: Mapping[str, Any], out: str, location: Location, star
     folder = out.rstrip("/")
     checkpoint = outputs["checkpoint"].replace(str(location), folder, 1)
     lines = {
-        "quarantined": f"{counts['quarantined']} of {counts['queries']} queries",
+        "quarantined": f"{counts['quarantined']} of {counts['queries']} training queries",
         "validation report": f"{folder}/validation/{REPORT_HTML}",
         "evaluation report": f"{folder}/evaluation/{REPORT_HTML}",
         "training curves": f"{checkpoint.rpartition('/')[0]}/{TRAINING_HTML}",

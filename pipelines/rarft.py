@@ -100,7 +100,7 @@ def build(profile: Profile) -> Any:
             train_cpu: CPUs of training and of evaluation, per node.
             train_memory: Memory of training and of evaluation per node, including shared memory.
             accelerator: Resource name of the GPUs.
-            accelerators: Number of GPUs of training and of evaluation, per node; 0 for none.
+            accelerators: Number of GPUs for training and evaluation, per node; 0 for none.
             processes: Processes of training and of evaluation, per node; 0 for one per GPU.
             nodes: Number of nodes for training; only with the profile `pytorchjob`, as the next two.
             queue: Kueue's local queue for the job; empty for none.

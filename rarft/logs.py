@@ -10,13 +10,18 @@ _PACKAGES = ("rarft", "components", "pipelines", "benchmarks")
 
 
 class _Formatter(logging.Formatter):
-    """Format a record as `HH:MM:SS <package>: <message>`, with the level in front of warnings and errors."""
+    """Format a record as `HH:MM:SS <package>: <message>`, with the level in front of warnings and errors.
+
+    Records of a module that is in no subpackage, such as `rarft.progress`, have no `<package>: `.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         names = record.name.split(".")
-        package = names[1] if names[0] in _PACKAGES and len(names) > 1 else names[0]
+        if names[0] in _PACKAGES:
+            names = names[1:-1]
+        package = f"{names[0]}: " if names else ""
         level = f"{record.levelname}: " if record.levelno >= logging.WARNING else ""
-        return f"{self.formatTime(record, '%H:%M:%S')} {package}: {level}{super().format(record)}"
+        return f"{self.formatTime(record, '%H:%M:%S')} {package}{level}{super().format(record)}"
 
 
 class _ConsoleHandler(logging.StreamHandler[TextIO]):

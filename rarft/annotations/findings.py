@@ -136,7 +136,7 @@ class Finding(msgspec.Struct, frozen=True):
 
     @property
     def is_repair(self) -> bool:
-        """Whether the query was changed."""
+        """Return True if the query was changed."""
         return self.action.startswith("repaired")
 
 

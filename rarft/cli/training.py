@@ -30,6 +30,6 @@ TRAINING_COMMANDS = {"train": _train, "cache-videos": _cache_videos, "inspect-pr
 
 def list_training_commands(commands: Commands) -> None:
     """List the commands in `rarft --help`."""
-    commands.list_only("train", "Train by GRPO; `rarft train --help` lists the flags.")
+    commands.list_only("train", "Train with GRPO; `rarft train --help` lists the flags.")
     commands.list_only("cache-videos", "Decode the videos of a training run into --frame_cache; takes flags of train.")
     commands.list_only("inspect-prompt", "Show the model's input for one query (--id); takes flags of train.")

@@ -64,7 +64,7 @@ class ContainerTermination:
 
     @property
     def is_bad_input(self) -> bool:
-        """Whether only the user can fix the cause."""
+        """Return True if only the user can fix the cause."""
         message = _TERMINATION_MESSAGE.match(self.message)
         return message is not None and int(message["code"]) == EXIT_BAD_INPUT
 

@@ -1,4 +1,4 @@
-"""A step that runs in several processes of this machine, one per GPU, started by torchrun."""
+"""A step that runs in several processes of this machine, one per GPU, started with torchrun."""
 
 import json
 import logging

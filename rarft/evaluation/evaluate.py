@@ -67,7 +67,7 @@ class EvaluationOptions:
         if self.backend not in BACKENDS:
             raise InputError(f"--backend {self.backend}: unknown; choose {' or '.join(BACKENDS)}")
         if (self.judge_url is None) != (self.judge_model is None):
-            raise InputError("judge: the URL and the model go together; pass both")
+            raise InputError("--judge-url, --judge-model: only one is given; pass both")
 
 
 def evaluate(

@@ -43,12 +43,12 @@ class ScoredPrediction:
 
     @property
     def is_true_negative(self) -> bool:
-        """Whether a refusable query is refused."""
+        """Return True if a refusable query is refused."""
         return not self.relevant and not self.predicted_relevant
 
     @property
     def out_of_range(self) -> bool | None:
-        """Whether the segment is reversed or outside the video; None without a segment or a known duration."""
+        """Return True if the segment is reversed or outside the video; None without a segment or a duration."""
         segment, duration = self.completion.segment, self.prediction.sample.duration
         if segment is None or duration is None:
             return None

@@ -61,7 +61,7 @@ class TrainingConfig(GRPOConfig):
         default=None,
         metadata={
             "help": "Name of the run. Checkpoints go to OUT/checkpoints/EXP_NAME. "
-            "Default: the environment variable EXP_NAME, else rarft."
+            "Defaults to the environment variable EXP_NAME, then to rarft."
         },
     )
     out: str = field(

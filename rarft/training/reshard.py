@@ -1,4 +1,4 @@
-"""Resuming with another number of ranks, through DeepSpeed's universal checkpoint.
+"""Resuming with a different number of ranks, through DeepSpeed's universal checkpoint.
 
 A ZeRO checkpoint is partitioned by rank. Its universal form has one file per parameter and moment, from which any
 number of ranks reads its partitions, with bitwise identical values. Only the RNG state is lost: it is seeded from the
@@ -73,7 +73,7 @@ def _convert(checkpoint: Path) -> None:
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{checkpoint}: cannot be converted for another number of ranks: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{checkpoint}: cannot be converted for a different number of ranks: {done.stderr[-2000:]}")
     name = f"{partitions}_universal"
     replace_folder(temporary_folder, checkpoint / name)
     with write_atomically(checkpoint / _LATEST_UNIVERSAL) as temporary:

@@ -59,7 +59,7 @@ class Timeline:
 
     @property
     def is_variable(self) -> bool:
-        """Whether the frame rate varies; a constant rate may differ from the one that the file declares."""
+        """Return True if the frame rate varies; a constant rate may differ from the one that the file declares."""
         times_N = self.times_N
         return not self.is_constant and not keeps_rate(times_N, (len(times_N) - 1) / max(float(times_N[-1]), 1e-9))
 

@@ -2,6 +2,7 @@
 """The vocabulary: standard names in the code, plain English in code, messages and documentation."""
 
 import ast
+import functools
 import io
 import re
 import subprocess
@@ -55,11 +56,13 @@ PHRASES = {
 }
 
 
+@functools.cache
 def tracked(*patterns):
     listed = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
     return [name for name in listed.stdout.split() if (ROOT / name).is_file()]
 
 
+@functools.cache
 def allowed():
     """Pairs of a file and a piece of its text that may stay."""
     lines = (ROOT / "tests" / "unit" / "language_allowed.txt").read_text().splitlines()
@@ -78,16 +81,19 @@ def definitions(tree):
             yield node.asname, node.lineno
 
 
+@functools.cache
 def prose(name):
     """Lines of text in a file with their numbers: comments and strings of Python, everything else whole."""
     text = (ROOT / name).read_text()
     if not name.endswith(".py"):
-        yield from enumerate(text.splitlines(), 1)
-        return
+        return list(enumerate(text.splitlines(), 1))
     kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type in kinds:
-            yield from enumerate(token.string.splitlines(), token.start[0])
+    return [
+        line
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type in kinds
+        for line in enumerate(token.string.splitlines(), token.start[0])
+    ]
 
 
 @pytest.mark.parametrize("folder", ["rarft", "components", "pipelines", "benchmarks", "tests"])
@@ -109,6 +115,18 @@ def test_file_names_are_standard_terms():
         if any(f"/{name}".endswith(f"/{old}") or name.startswith(f"{old}/") for old in FILES)
     ]
     assert set(found) <= FILES_ALLOWED
+
+
+def test_docstrings_start_with_a_term():
+    """R10: a verb for a function, a noun phrase for a module or class."""
+    found = []
+    for name in tracked("*.py"):
+        for node in ast.walk(ast.parse((ROOT / name).read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                docstring = ast.get_docstring(node) or ""
+                if re.match(r"(What|Whether|Where|How|Of|That|Who)\b", docstring):
+                    found.append(f"{name}: {docstring.splitlines()[0]}")
+    assert found == []
 
 
 @pytest.mark.parametrize("rule", PHRASES)
