@@ -31,7 +31,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-from rarft.video.decode import FrameSampling, frame_size, read_frames
+from rarft.video.decode import read_frames
+from rarft.video.sampling import FrameSampling, frame_size
 
 # Name: height, width, seconds of content, and how often it is repeated.
 FILES = {

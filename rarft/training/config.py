@@ -13,7 +13,7 @@ from rarft.errors import InputError
 from rarft.rewards.columns import DEFAULT_REWARDS
 from rarft.training.deepspeed_config import deepspeed_file
 from rarft.training.tracking import resolve_report_to
-from rarft.video.decode import MAX_FRAME_PIXELS, PATCH, FrameSampling
+from rarft.video.sampling import MAX_FRAME_PIXELS, PATCH, FrameSampling
 
 _MINIMUMS = {
     "per_device_train_batch_size": 1,

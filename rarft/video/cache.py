@@ -22,8 +22,9 @@ import xxhash
 
 from rarft.segments import Segment
 from rarft.storage.s3 import ObjectNotFoundError, is_object_uri, object_version
-from rarft.video.decode import Frames, FrameSampling, read_frames
+from rarft.video.decode import Frames, read_frames
 from rarft.video.reader import VideoError
+from rarft.video.sampling import FrameSampling
 
 _VERSION = 3  # of the frames: increase it when their choice, decoding or resizing changes
 _SUFFIX = ".frames"

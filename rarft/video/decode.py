@@ -9,33 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from qwen_vl_utils.vision_process import smart_resize
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from rarft.segments import Segment
 from rarft.video.reader import VideoError, VideoReader
+from rarft.video.sampling import FrameSampling, frame_size
 from rarft.video.timeline import choose_frames
-
-PATCH = 28  # pixels: 2 x 2 merged patches of 14
-MAX_FRAME_PIXELS = 768 * PATCH * PATCH
-
-
-@dataclass(frozen=True)
-class FrameSampling:
-    """Sampling and size of the frames that a model sees. The defaults are those of the published training code.
-
-    Attributes:
-        fps: Frames per second of video.
-        total_pixels: Pixel budget of a whole video. The two frames of a time step count once, so 28 * 28 pixels cost
-            one video token.
-        min_frame_pixels: Smallest size of a frame in pixels. It takes precedence over the budget.
-    """
-
-    fps: float = 2.0
-    total_pixels: int = 3584 * PATCH * PATCH
-    min_frame_pixels: int = 16 * PATCH * PATCH
 
 
 @dataclass(frozen=True)
@@ -61,27 +42,6 @@ class Frames:
     def sample_fps(self) -> float:
         """Sampled frames per second of video."""
         return len(self.indices) / self.file_frames * self.file_fps
-
-
-def frame_size(height: int, width: int, frames: int, sampling: FrameSampling) -> tuple[int, int]:
-    """Return the height and width that frames are resized to, multiples of 28, as qwen-vl-utils computes them.
-
-    Args:
-        height: Height of the file's frames in square pixels.
-        width: Width of the file's frames in square pixels.
-        frames: Number of sampled frames.
-        sampling: The pixel budget.
-
-    Raises:
-        ValueError: The aspect ratio is above 200, or a side would be shorter than 28 pixels.
-    """
-    # Two frames make one time step of the grid, hence the factor 2.
-    budget = min(MAX_FRAME_PIXELS, sampling.total_pixels / frames * 2)
-    largest = max(budget, int(sampling.min_frame_pixels * 1.05))
-    size = smart_resize(height, width, PATCH, sampling.min_frame_pixels, largest)
-    if 0 in size:
-        raise ValueError(f"frames of {width}x{height} have a side below {PATCH} pixels after resizing")
-    return size
 
 
 def read_frames(path: str, sampling: FrameSampling, crop: Segment | None = None) -> Frames:

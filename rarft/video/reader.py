@@ -9,7 +9,7 @@ containers and saves only reading, not decoding.
 import logging
 import os
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from rarft.errors import InputError
 from rarft.storage.location import open_local
 from rarft.storage.s3 import ObjectNotFoundError, is_object_uri
+from rarft.video.sampling import MAX_ASPECT_RATIO
 from rarft.video.timeline import Timeline
 
 VIDEO_SUFFIXES = {
     ".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".m2ts", ".flv", ".wmv", ".3gp", ".gif",
     ".ogv",
 }  # fmt: skip
-MAX_ASPECT_RATIO = 200  # of qwen-vl-utils
 
 # Packets of up to this many bytes are kept in memory between the passes.
 _MAX_KEPT_BYTES = 2**26
@@ -42,13 +42,22 @@ _SKIPS_UNUSED = {"h264", "mpeg1video", "mpeg2video", "mpeg4"}
 # Several videos are decoded in parallel, so a video gets several threads only if it has more pixels than this.
 _PIXELS_PER_THREAD = 2e8
 _MAX_THREADS = 8
-_unreported_hdr = {16: "HDR (PQ)", 18: "HDR (HLG)"}  # by transfer characteristic
+_HDR = {16: "PQ", 18: "HLG"}  # by transfer characteristic
+_reported_hdr: set[str] = set()
 
 logger = logging.getLogger(__name__)
 
 
 class VideoError(InputError):
-    """A video that cannot be used; the message names it and gives the reason."""
+    """A video that cannot be used; the message names it and gives the reason.
+
+    Attributes:
+        kind: `unreadable`, `audio-only` or `frame-size`.
+    """
+
+    def __init__(self, message: str, kind: str = "unreadable") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,10 @@ class VideoInfo:
         is_variable: Whether the frame rate varies.
         rotation: Degrees that the stored frames are rotated clockwise by to be upright, after mirroring.
         start_time: Presentation time of the first frame on the file's clock in seconds.
+        hdr: Transfer characteristic of a video with a high dynamic range, `PQ` or `HLG`; None for others.
+        missing_start: Seconds at the start that cannot be decoded, because the file starts between key frames.
+        missing_end: Seconds at the end that the file declares and does not contain; 0 if it declares no duration.
+        corrupt_packets: Number of packets of which a part is missing.
     """
 
     duration: float
@@ -74,11 +87,18 @@ class VideoInfo:
     is_variable: bool = False
     rotation: int = 0
     start_time: float = 0.0
+    hdr: str | None = None
+    missing_start: float = 0.0
+    missing_end: float = 0.0
+    corrupt_packets: int = 0
 
 
 @dataclass(frozen=True)
 class _Packets:
-    """Timestamps of all packets, in the order of the file."""
+    """Timestamps of all packets with content, in the order of the file."""
+
+    total: int  # with those without content, which repeat a frame
+    corrupt: int
 
     pts_P: NDArray[np.float64]  # NaN where missing
     dts_P: NDArray[np.float64]
@@ -159,16 +179,17 @@ class VideoReader:
         timeline: Presentation times of its frames.
     """
 
-    def __init__(self, path: str, keeps_packets: bool = True) -> None:
+    def __init__(self, path: str, keeps_packets: bool = True, max_threads: int = _MAX_THREADS) -> None:
         """
         Args:
             path: Path or URI of the video.
             keeps_packets: Whether to keep packets in memory for `frames`, if they are small.
+            max_threads: Number of threads that may decode a large video.
 
         Raises:
             VideoError: The file does not exist, is not a video, has no frames, or has no usable times.
         """
-        self._path, self._keeps_packets = path, keeps_packets
+        self._path, self._keeps_packets, self._max_threads = path, keeps_packets, max_threads
         self._resources = ExitStack()
         try:
             with self._decoding_errors("not a readable video"):
@@ -198,26 +219,24 @@ class VideoReader:
         self._decoder = self._stream.codec_context
         packets, first = self._scan()
         self._orientation = _Orientation.of(first)
-        if first.color_trc in _unreported_hdr:
-            logger.warning(
-                "%s: %s video; its frames are not tone mapped (reported once)",
-                self._path,
-                _unreported_hdr.pop(first.color_trc, "HDR"),
-            )
         tick = float(self._stream.time_base or 1.0)
         rate = self._stream.average_rate or self._stream.guessed_rate
         times_N, last_duration, start = self._presentation_times(packets, first, tick, float(rate) if rate else None)
         self.timeline = Timeline.of(times_N, float(rate) if rate else None, last_duration, tick)
         height, width = self._size(first)
         self.info = VideoInfo(
-            self.timeline.duration,
-            self.timeline.fps,
-            len(times_N),
-            height,
-            width,
-            self.timeline.is_variable,
-            self._orientation.rotation,
-            start,
+            duration=self.timeline.duration,
+            fps=self.timeline.fps,
+            frames=len(times_N),
+            height=height,
+            width=width,
+            is_variable=self.timeline.is_variable,
+            rotation=self._orientation.rotation,
+            start_time=start,
+            hdr=_HDR.get(first.color_trc),
+            missing_start=self._missing_start(packets, tick),
+            missing_end=self._missing_end(packets, start),
+            corrupt_packets=packets.corrupt,
         )
 
     def _open_stream(self, threads: int = 1) -> Any:
@@ -225,7 +244,7 @@ class VideoReader:
         container = self._resources.enter_context(av.open(self._file, metadata_errors="ignore"))
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
-            raise VideoError(f"{self._path}: has no video stream")
+            raise VideoError(f"{self._path}: has no video stream", "audio-only")
         if streams[0].codec_context is None:
             raise VideoError(f"{self._path}: has a video stream of an unknown codec")
         streams[0].codec_context.thread_count = threads
@@ -236,12 +255,13 @@ class VideoReader:
         """Return the packets' timestamps, and the first frame that is decoded."""
         rows: list[tuple[float, float, float, bool, bool]] = []
         kept: list[av.Packet] | None = [] if self._keeps_packets else None
-        kept_bytes, first = 0, None
+        kept_bytes, total, corrupt, first = 0, 0, 0, None
         for packet in self._stream.container.demux(self._stream):
             # A frame with an error depends on a part that was cut off, as long as an intact one follows.
             if first is None or first.is_corrupt:
                 frames = _decode(self._decoder, packet, is_strict=False)
                 first = next((frame for frame in frames if not frame.is_corrupt), first or next(iter(frames), None))
+            total += packet.size > 0 or packet.dts is not None  # not the end of the file
             if not packet.size:
                 continue
             kept_bytes += packet.size
@@ -250,13 +270,39 @@ class VideoReader:
                 if kept_bytes > _MAX_KEPT_BYTES:
                     kept = None
             # A corrupt packet is one that the file ends in, or that a part of is missing.
+            corrupt += packet.is_corrupt
             is_presented = not (packet.is_discard or packet.is_corrupt or self._is_hidden(packet))
             pts, dts = (np.nan if ticks is None else ticks for ticks in (packet.pts, packet.dts))
             rows.append((pts, dts, packet.duration or 0, packet.is_keyframe, is_presented))
         if first is None or not any(is_presented for *_, is_presented in rows):
             raise VideoError(f"{self._path}: contains no frames that can be decoded")
         self._kept = kept
-        return _Packets(*(np.array(column) for column in zip(*rows, strict=True))), first
+        return _Packets(total, corrupt, *(np.array(column) for column in zip(*rows, strict=True))), first
+
+    def _missing_start(self, packets: _Packets, tick: float) -> float:
+        """Return the seconds before the first frame that packets are presented in."""
+        if self._packet_N is None:
+            return 0.0
+        return float(packets.pts_P[self._packet_N[0]] - packets.pts_P[packets.is_presented_P].min()) * tick
+
+    def _missing_end(self, packets: _Packets, start: float) -> float:
+        """Return the seconds that the file declares and does not contain.
+
+        Many formats declare none, or only an estimate.
+        """
+        container, metadata = self._stream.container, self._stream.metadata
+        formats = container.format.name.split(",")
+        if "mp4" in formats or self._is_avi:
+            declared_packets = self._stream.frames if self._is_avi else len(self._stream.index_entries)
+            return float(max(0, declared_packets - packets.total) / self.timeline.fps)
+        if not {"matroska", "flv"} & {*formats}:
+            return 0.0
+        end = start + self.timeline.duration
+        if "DURATION" in metadata:
+            hours, minutes, seconds = map(float, metadata["DURATION"].split(":"))
+            return max(0.0, 3600 * hours + 60 * minutes + seconds - end)
+        # The container's duration may be that of another stream.
+        return max(0.0, container.duration / av.time_base - end) if len(container.streams) == 1 else 0.0
 
     def _is_hidden(self, packet: av.Packet) -> bool:
         """Check whether a packet is one of VP8's that are only referred to, and never presented."""
@@ -310,7 +356,8 @@ class VideoReader:
         ratio = float(self._stream.sample_aspect_ratio or 0) or 1.0
         height, width = round(frame.height / min(1.0, ratio)), round(frame.width * max(1.0, ratio))
         if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
-            raise VideoError(f"{self._path}: frames of {width}x{height} exceed the aspect ratio {MAX_ASPECT_RATIO}")
+            problem = f"frames of {width}x{height} exceed the aspect ratio {MAX_ASPECT_RATIO}"
+            raise VideoError(f"{self._path}: {problem}", "frame-size")
         return (width, height) if self._orientation.is_transposed else (height, width)
 
     def frames(self, numbers: Iterable[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -326,24 +373,54 @@ class VideoReader:
         Raises:
             VideoError: A frame cannot be decoded.
         """
-        pending = {int(number) for number in numbers}
-        if not pending:
-            return
+        self._report_hdr()
         reformatter = VideoReformatter()
+        pending = {int(number) for number in numbers}
+        with self._decoding_errors("cannot be decoded"), closing(self._decoded(pending)) as decoded:
+            for number, frame in decoded:
+                pixels_HWC: Any = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+                yield number, self._orientation.upright(pixels_HWC)
+        if pending:
+            seconds = self.timeline.times_N[min(pending)]
+            raise VideoError(f"{self._path}: the frame at {seconds:.3f} s cannot be decoded; encode the video again")
+
+    def check(self, numbers: Iterable[int]) -> tuple[set[int], set[int]]:
+        """Decode frames as `frames` does, without keeping their pixels.
+
+        Args:
+            numbers: Numbers of the frames, from 0 in the order of presentation.
+
+        Returns:
+            The numbers of the frames that cannot be decoded, and of those that are decoded with errors.
+        """
+        pending = {int(number) for number in numbers}
+        damaged: set[int] = set()
+        with suppress(av.error.FFmpegError), closing(self._decoded(pending)) as decoded:
+            for number, frame in decoded:
+                if frame.is_corrupt:
+                    damaged.add(number)
+        return pending, damaged
+
+    def _decoded(self, pending: set[int]) -> Generator[tuple[int, av.VideoFrame], None, None]:
+        """Decode frames, each once, and remove their numbers from `pending`."""
         # The second pass is for files whose key frames do not start a group of pictures.
         passes = [self._decode_in_order] if self._packet_N is None else [self._decode_groups, self._decode_by_time]
-        with self._decoding_errors("cannot be decoded"):
-            for decode in passes:
-                with closing(decode(sorted(pending))) as decoded:
-                    for number, frame in decoded:
-                        if number in pending:
-                            pending.remove(number)
-                            pixels_HWC: Any = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                            yield number, self._orientation.upright(pixels_HWC)
-                        if not pending:
-                            return
-        seconds = self.timeline.times_N[min(pending)]
-        raise VideoError(f"{self._path}: the frame at {seconds:.3f} s cannot be decoded; encode the video again")
+        for decode in passes:
+            if not pending:
+                return
+            with closing(decode(sorted(pending))) as decoded:
+                for number, frame in decoded:
+                    if number in pending:
+                        pending.remove(number)
+                        yield number, frame
+                    if not pending:
+                        return
+
+    def _report_hdr(self) -> None:
+        if self.info.hdr and self.info.hdr not in _reported_hdr:
+            _reported_hdr.add(self.info.hdr)
+            message = "%s: HDR (%s) video; its frames are not tone mapped (reported once)"
+            logger.warning(message, self._path, self.info.hdr)
 
     def _restart(self, threads: int) -> tuple[Any, Iterator[av.Packet]]:
         """Return a decoder, and the packets from the start of the file."""
@@ -418,7 +495,7 @@ class VideoReader:
     def _threads(self, frames: int) -> int:
         """Return the number of threads that decode this many frames."""
         pixels = frames * self.info.height * self.info.width
-        return int(max(1, min(pixels / _PIXELS_PER_THREAD, os.cpu_count() or 1, _MAX_THREADS)))
+        return int(max(1, min(pixels / _PIXELS_PER_THREAD, os.cpu_count() or 1, self._max_threads)))
 
 
 @contextmanager

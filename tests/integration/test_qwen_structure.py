@@ -20,7 +20,7 @@ from rarft.models.qwen2_5_vl.prompt_check import check_prompts
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
 from rarft.prompts import PROMPTS, fill_prompt
 from rarft.training.data import make_dataset
-from rarft.video.decode import FrameSampling
+from rarft.video.sampling import FrameSampling
 
 REWARD = """
 def varied(completion_ids, **columns):

@@ -8,7 +8,7 @@ from pathlib import Path
 from rarft.checkpoint.locate import checkpoint_path
 from rarft.errors import InputError
 from rarft.prompts import PROMPTS
-from rarft.video.decode import FrameSampling
+from rarft.video.sampling import FrameSampling
 
 _FILE = "rarft.json"
 logger = logging.getLogger(__name__)

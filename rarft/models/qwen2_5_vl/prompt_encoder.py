@@ -10,7 +10,8 @@ from torch import Tensor
 
 from rarft.models.qwen2_5_vl.mrope import prompt_positions
 from rarft.segments import Segment
-from rarft.video.decode import Frames, FrameSampling, read_frames
+from rarft.video.decode import Frames, read_frames
+from rarft.video.sampling import FrameSampling
 
 Message = dict[str, Any]
 FrameReader = Callable[[str, FrameSampling, Segment | None], Frames]

@@ -8,7 +8,7 @@ from rarft.training.config import build_config, frame_sampling
 from rarft.training.deepspeed_config import check_gathers_weights, deepspeed_file, packaged_deepspeed
 from rarft.training.presets import load_preset, preset_names
 from rarft.training.settings_parser import parse_settings
-from rarft.video.decode import FrameSampling
+from rarft.video.sampling import FrameSampling
 
 # Flag lines of the guide, verbatim.
 LINES = """

@@ -13,8 +13,8 @@ import pytest
 
 from helpers.timed_videos import picture, stated_time, write
 from rarft.video import probe, read_frames, reader
-from rarft.video.decode import FrameSampling
 from rarft.video.reader import VideoError, VideoReader
+from rarft.video.sampling import FrameSampling
 from rarft.video.thumbnails import thumbnails
 
 SAMPLING = FrameSampling(4.0, 400_000, 56 * 84)
@@ -185,7 +185,7 @@ def test_color_matrix_and_range(tmp_path, matrix, color_range):
 
 
 def test_hdr_is_reported_once(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(reader, "_unreported_hdr", dict(reader._unreported_hdr))
+    monkeypatch.setattr(reader, "_reported_hdr", set())
     path = tmp_path / "hdr.mkv"
 
     def set_pq(stream):

@@ -14,8 +14,9 @@ from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
 from rarft.video import cache as cache_module
 from rarft.video.cache import FrameCache
-from rarft.video.decode import FrameSampling, read_frames
+from rarft.video.decode import read_frames
 from rarft.video.reader import VideoError
+from rarft.video.sampling import FrameSampling
 
 SAMPLING = FrameSampling(2.0, 200_704, 3136)
 

@@ -17,8 +17,8 @@ from helpers.timed_videos import HEIGHT, KINDS, WIDTH, stated_time
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
 from rarft.video import probe, read_frames
 from rarft.video.cache import FrameCache
-from rarft.video.decode import FrameSampling, frame_size
 from rarft.video.reader import VideoError, VideoReader
+from rarft.video.sampling import FrameSampling, frame_size
 from rarft.video.thumbnails import thumbnails
 from rarft.video.timeline import Timeline, choose_frames, even_positions
 

@@ -11,8 +11,9 @@ from rarft.synthetic.dataset import FPS, SIZE
 from rarft.synthetic.pretrain.scenes import PROMPT_CONFIG
 from rarft.training.config import frame_sampling
 from rarft.training.settings_parser import parse_settings
-from rarft.video.decode import MAX_FRAME_PIXELS, FrameSampling, frame_size, read_frames
+from rarft.video.decode import read_frames
 from rarft.video.reader import VideoError, probe
+from rarft.video.sampling import MAX_FRAME_PIXELS, FrameSampling, frame_size
 
 SAMPLING = FrameSampling(total_pixels=64 * 56 * 56, min_frame_pixels=56 * 56)
 
