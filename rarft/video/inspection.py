@@ -8,7 +8,6 @@ from rarft.video.reader import VideoError, VideoInfo, VideoReader
 from rarft.video.sampling import FrameSampling, frame_size
 from rarft.video.timeline import choose_frames
 
-
 _SAMPLING = FrameSampling()  # its pixel budget is the one that most runs use
 
 
