@@ -197,7 +197,7 @@ def read_predictions(path: Path, samples: Sequence[Sample] | None) -> tuple[list
             prediction = _parse_row(row, number, path.name, data)
             if data is not None and prediction.sample.id in seen:
                 raise ValueError("the query is in an earlier row")
-        except (ValueError, msgspec.ValidationError) as error:
+        except ValueError as error:
             problems.append(f"row {number}: {_replace_surrogates(str(error))}")
             continue
         seen.add(prediction.sample.id)

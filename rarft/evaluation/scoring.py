@@ -8,7 +8,8 @@ import msgspec
 from rarft.embeddings.store import ReferenceStore
 from rarft.evaluation.predictions import Prediction
 from rarft.evaluation.scored_predictions import ScoredPrediction
-from rarft.rewards.columns import BEST_SIMILARITY, DEFAULT_REWARDS, RewardFunction, apply_reward
+from rarft.rewards.columns import DEFAULT_REWARDS, RewardFunction, apply_reward
+from rarft.rewards.explain_correction import BEST_SIMILARITY
 from rarft.rewards.registry import resolve_rewards
 
 REWARDS = list(DEFAULT_REWARDS)
