@@ -136,6 +136,7 @@ def _check_query(
         captions=facts.captions,
         source=Source(context.file, item_index, index),
         extra=extra,
+        video_file=facts.video_file,
     )
     if isinstance(name, str):
         _check_against_file(sample, name, facts, context, findings)
@@ -226,6 +227,6 @@ def check_item(raw: Any, index: int, context: ValidationContext) -> tuple[list[F
             continue
         if row is not None:
             checked = {name: getattr(sample, name) for name in ("id", "video", "segment", "duration", "crop")}
-            sample = msgspec.structs.replace(row, **checked)
+            sample = msgspec.structs.replace(row, **checked, video_file=sample.video_file or row.video_file)
         outcomes.append(Outcome(sample, None, list(findings)))
     return list(facts.findings), outcomes

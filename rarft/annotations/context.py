@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from rarft.annotations.annotation_index import AnnotationIndex
 from rarft.annotations.findings import CATALOG, REPAIRS, Finding
-from rarft.annotations.videos import VideoIndex
+from rarft.annotations.videos import VideoInspector
 
 
 @dataclass
@@ -23,7 +23,7 @@ class ValidationContext:
 
     file: str
     tolerance: float
-    videos: VideoIndex | None
+    videos: VideoInspector | None
     index: AnnotationIndex
     repairs: frozenset[str] = frozenset(REPAIRS)
     excluded_videos: frozenset[int] = frozenset()

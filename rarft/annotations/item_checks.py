@@ -6,10 +6,14 @@ from typing import Any
 
 from rarft.annotations.context import FindingList, ValidationContext
 from rarft.annotations.encoding import has_only_finite_numbers
-from rarft.annotations.parsing import item_queries, parse_number, truncate_repr
+from rarft.annotations.parsing import base_name, item_queries, parse_number, truncate_repr
+from rarft.annotations.schema import VideoFile
+from rarft.annotations.videos import VideoInspector
 from rarft.completion import find_segment
 from rarft.segments import Segment
-from rarft.video.reader import VideoError, VideoInfo
+from rarft.video.inspection import Inspection
+from rarft.video.reader import VideoInfo
+from rarft.video.sampling import PATCH
 
 # Fields of the format. Others are kept as extra fields.
 _ITEM_KEYS = frozenset(
@@ -30,6 +34,7 @@ class ItemFacts:
     references: list[str]
     extra: dict[str, Any]
     findings: FindingList
+    video_file: VideoFile | None
 
 
 def _captions(think: Any) -> list[tuple[float, float, str]]:
@@ -45,29 +50,65 @@ def _captions(think: Any) -> list[tuple[float, float, str]]:
 
 def _check_video(
     item: dict[str, Any], context: ValidationContext, findings: FindingList
-) -> tuple[str, VideoInfo | None]:
-    """Return the path of the video's file and its properties; the item's own path if videos are not opened."""
+) -> tuple[str, VideoInfo | None, VideoFile | None]:
+    """Return the video's path, properties and file; only the item's own path if videos are not opened."""
     video = item.get("video")
     if not isinstance(video, str) or not video.strip():
         findings.add("wrong-type", f"video is {truncate_repr(video)}, not a path")
-        return "", None
+        return "", None, None
     if context.videos is None:
-        return video, None
-    paths, by_name = context.videos.find(video)
+        return video, None, None
+    paths, by_name = context.videos.files.find(video)
     if not paths or (by_name and "find-video-by-name" not in context.repairs):
-        findings.add("video-not-found", f"video not found: {truncate_repr(video)}")
-        return video, None
+        findings.add("video-not-found", f"video not found: {truncate_repr(video)}" + _similar(video, context.videos))
+        return video, None, None
     if len(paths) > 1:
         findings.add("video-ambiguous", f"{truncate_repr(video)} may be {' or '.join(paths[:3])}")
-        return video, None
+        return video, None, None
     path = paths[0]
     if by_name:
         findings.add("video-found-by-name", truncate_repr(video), f"noted: using {path}")
-    info = context.videos.probe(path)
-    if isinstance(info, VideoError):
-        findings.add("video-unreadable", truncate_repr(str(info)))
-        return path, None
-    return path, info
+    inspection, file = context.videos.inspect(path, item)
+    _check_inspection(path, inspection, context.tolerance, findings)
+    return path, inspection.info, file
+
+
+def _similar(video: str, videos: VideoInspector) -> str:
+    """Return a hint at files whose name is that of a video, but for its spelling."""
+    names = videos.files.similar(video)
+    if base_name(video) in names:
+        return "; it is a broken link"
+    written = " and ".join(map(truncate_repr, names[:3]))
+    verb, pronoun = ("is", "which is") if len(names) == 1 else ("are", "which are")
+    return f"; there {verb} {written}, {pronoun} written differently" if names else ""
+
+
+def _check_inspection(path: str, inspection: Inspection, tolerance: float, findings: FindingList) -> None:
+    """Add findings about a video's file."""
+    if inspection.kind:
+        findings.add(f"video-{inspection.kind}", truncate_repr(f"{path}: {inspection.problem}"))
+    info = inspection.info
+    if info is None:
+        return
+    start, end, corrupt = info.missing_start, info.missing_end, info.corrupt_packets
+    missing = [f"the first {start:.2f} s"] * (start > tolerance) + [f"the last {end:.2f} s"] * (end > tolerance)
+    if missing:
+        findings.add("video-truncated", f"{' and '.join(missing)} of {start + info.duration + end:.2f} s are missing")
+    elif not inspection.kind and (inspection.damaged or corrupt or start or end):
+        parts = {
+            f"{inspection.damaged} sampled frames with errors": inspection.damaged,
+            f"{corrupt} incomplete packets": corrupt,
+            f"{start + end:.2f} s missing": start + end,
+        }
+        findings.add("video-damaged", ", ".join(part for part, count in parts.items() if count))
+    if info.is_variable:
+        findings.add("video-variable-rate", f"{info.fps:.2f} frames per second on average")
+    if info.rotation:
+        findings.add("video-rotated", f"{info.rotation} degrees")
+    if info.hdr:
+        findings.add("video-hdr", info.hdr)
+    if min(info.height, info.width) < PATCH and not inspection.kind:
+        findings.add("video-small", f"frames of {info.width}x{info.height}")
 
 
 def _check_duration(
@@ -121,7 +162,8 @@ def _check_frames(crop: Segment | None, video: VideoInfo | None, findings: Findi
     if crop is not None:
         first, last = math.ceil(crop[0] * video.fps), min(last, math.floor(crop[1] * video.fps))
     if last - first + 1 < 2:
-        findings.add("video-too-short", f"{max(0, last - first + 1)} frames to show")
+        count = max(0, last - first + 1)
+        findings.add("video-too-short", f"{count} {'frame' if count == 1 else 'frames'} to show")
 
 
 def _references(item: dict[str, Any], context: ValidationContext) -> list[str]:
@@ -144,7 +186,7 @@ def check_item_facts(item: dict[str, Any], index: int, context: ValidationContex
     """
     name = item.get("video")
     findings = FindingList(context, index, name if isinstance(name, str) else None)
-    video, info = _check_video(item, context, findings)
+    video, info, file = _check_video(item, context, findings)
     duration = _check_duration(item, info.duration if info else None, context, findings)
     crop = _check_crop(item, duration, info, findings)
     extra = {key: value for key, value in item.items() if key not in _ITEM_KEYS and key not in QUARANTINE_KEYS}
@@ -152,4 +194,5 @@ def check_item_facts(item: dict[str, Any], index: int, context: ValidationContex
         extra |= {key: item[key] for key in ("video_start", "video_end") if item.get(key) is not None}
     if extra and not has_only_finite_numbers(extra):
         findings.add("non-finite-number", "NaN or Infinity in an extra field", "noted: written as null")
-    return ItemFacts(video, duration, crop, _captions(item.get("think")), _references(item, context), extra, findings)
+    captions, references = _captions(item.get("think")), _references(item, context)
+    return ItemFacts(video, duration, crop, captions, references, extra, findings, file)

@@ -40,6 +40,13 @@ class Source(msgspec.Struct, frozen=True):
     query: int
 
 
+class VideoFile(msgspec.Struct, frozen=True):
+    """Size in bytes of a video's file, and SHA-256 of its content, or the ETag of an object."""
+
+    size: int
+    hash: str
+
+
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """One query. Times are in seconds from the start of the video file.
 
@@ -59,6 +66,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         captions: Timed captions as (start, end, text).
         source: Location in the annotations.
         extra: All other fields of the item and the query, unchanged.
+        video_file: Size and hash of the video's file when it was validated; None if it was not opened.
     """
 
     id: str
@@ -76,6 +84,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     captions: list[tuple[float, float, str]]
     source: Source
     extra: dict[str, Any]
+    video_file: VideoFile | None = None
 
 
 def iterate_samples(path: Path, name: str | None = None) -> Iterator[Sample]:

@@ -19,7 +19,7 @@ from rarft.annotations.reader import read_items
 from rarft.annotations.report import render_report
 from rarft.annotations.schema import RIQ_JSONL
 from rarft.annotations.split import SPLIT_FILES, Splitter, write_split
-from rarft.annotations.videos import VideoIndex
+from rarft.annotations.videos import VideoInspector
 from rarft.progress import progress
 from rarft.storage.location import Location
 
@@ -47,10 +47,12 @@ class ValidationSettings:
     excluded_videos: frozenset[int] = frozenset()
 
 
-def _index_file(path: Path, videos: VideoIndex | None) -> AnnotationIndex:
-    index = AnnotationIndex(videos.resolve if videos else None)
+def _index_file(path: Path, videos: VideoInspector | None) -> AnnotationIndex:
+    index = AnnotationIndex(videos.files.resolve if videos else None)
     for item in progress(read_items(path), f"reading {path.name}", unit=" items"):
         index.add(item)
+        if videos:
+            videos.add(item)
     index.build()
     return index
 
@@ -61,8 +63,6 @@ def _check_file(
     """Run the second pass: write riq.jsonl and quarantine.jsonl into the folder, and each finding as a line."""
     counts = ValidationCounts()
     items = read_items(annotations)
-    if context.videos is not None:
-        items = context.videos.prefetch_probes(items)
     with (folder / RIQ_JSONL).open("wb") as kept, (folder / QUARANTINE_JSONL).open("wb") as quarantine:
         for result in write_results(check_all(items, context), kept, quarantine, findings):
             counts.merge(result.counts)
@@ -89,7 +89,7 @@ def _write_report(path: Path, report: dict[str, Any], findings: BinaryIO) -> Non
 
 
 def validate(
-    annotations: Path, out: Location, videos: VideoIndex | None, settings: ValidationSettings
+    annotations: Path, out: Location, videos: VideoInspector | None, settings: ValidationSettings
 ) -> dict[str, Any]:
     """Validate a file and write riq.jsonl, quarantine.jsonl, report.html and, last, report.json.
 
@@ -107,6 +107,8 @@ def validate(
         InputError: The file cannot be read; then nothing is written.
     """
     index = _index_file(annotations, videos)
+    if videos is not None:
+        videos.inspect_all()
     context = ValidationContext(
         annotations.name, settings.tolerance, videos, index, settings.repairs, settings.excluded_videos
     )

@@ -1,6 +1,7 @@
 """Find the files of videos that annotations name."""
 
 import os
+import stat
 import unicodedata
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -32,35 +33,41 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _files(root: str) -> Iterator[tuple[str, tuple[int, int]]]:
+def _files(root: str) -> Iterator[tuple[str, tuple[int, int] | None]]:
     """Yield the path and identity of each video under a folder, those behind links to folders last.
 
-    Each folder is searched once. Links to a folder that contains the root are not followed.
+    Each folder is searched once, and links to a folder that contains the root are not followed. A link to a file has
+    no identity.
     """
-    parents = {str(parent) for parent in Path(root).parents}
-    linked, seen = deque([root]), set()
+    containing = {str(parent) for parent in Path(root).parents}
+    linked, seen = deque([root]), set[tuple[int, int]]()
     while linked:
-        folders = deque([linked.popleft()])
+        start = linked.popleft()
+        folders = [] if os.path.realpath(start) in containing else [start]
         while folders:
-            folder = folders.popleft()
+            folder = folders.pop()
             try:
-                identity = _identity(os.stat(folder))
+                device, inode = _identity(Path(folder).stat())
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             except OSError:  # not readable, or deleted in the meantime
                 continue
-            if identity in seen or os.path.realpath(folder) in parents:
+            if (device, inode) in seen:
                 continue
-            seen.add(identity)
+            seen.add((device, inode))
+            subfolders = []
             for entry in entries:
-                if entry.is_dir():
-                    (linked if entry.is_symlink() else folders).append(entry.path)
+                if _is_folder(entry):
+                    (linked if entry.is_symlink() else subfolders).append(entry.path)
                 elif _suffix(entry.name):
-                    try:
-                        yield entry.path, (
-                            _identity(entry.stat()) if entry.is_symlink() else (identity[0], entry.inode())
-                        )
-                    except OSError:  # a broken link, which validation reports
-                        yield entry.path, (0, 0)
+                    yield entry.path, None if entry.is_symlink() else (device, entry.inode())
+            folders += reversed(subfolders)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _suffix(name: str) -> str:
@@ -107,10 +114,15 @@ class VideoFiles:
             for path in filter(_suffix, self._objects):
                 self._by_name.setdefault(_base_name(path), []).append(path)
         else:
+            links = []
             for path, identity in _files(str(self._root)):
-                if not os.path.islink(path):
+                if identity:
                     self._first_path.setdefault(identity, path)
+                else:
+                    links.append(path)
                 self._by_name.setdefault(_base_name(path), []).append(path)
+            for path in links:
+                self._existing(path)
         if require_videos and not self._by_name:
             suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
             raise InputError(f"{root}: contains no videos ({suffixes}); use the folder of the videos")
@@ -131,7 +143,7 @@ class VideoFiles:
         """
         if is_object_uri(path):
             return self._objects[path]
-        status = os.stat(path)
+        status = Path(path).stat()
         return f"{status.st_size} {status.st_mtime_ns}"
 
     def find(self, video: str) -> FoundVideo:
@@ -167,18 +179,19 @@ class VideoFiles:
         """Return the path of a file if it exists; of several paths of one file under the root always the same one."""
         if is_object_uri(path):
             return path if path in self._objects else None
-        if not os.path.isfile(path):
+        try:
+            status = Path(path).stat()
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        return self._first_path.setdefault(_identity(os.stat(path)), path)
+        return self._first_path.setdefault(_identity(status), path) if stat.S_ISREG(status.st_mode) else None
 
     def _written_differently(self, name: str) -> list[str]:
         """Return the names of files that differ from a name only in percent-encoding, or in a suffix that it lacks."""
         decoded = unquote(name)
-        return [
-            other
-            for other in self._by_spelling.get(_spelling(name), [])
-            if unquote(other) == decoded or (not _suffix(decoded) and unquote(other).removesuffix(_suffix(other)) == decoded)
-        ]
+        names = self._by_spelling.get(_spelling(name), [])
+        if exact := [other for other in names if unquote(other) == decoded]:
+            return exact
+        return [other for other in names if unquote(other).removesuffix(_suffix(other)) == decoded]
 
     def similar(self, video: str) -> list[str]:
         """Return the names of files that differ from a video's in case, composed characters or suffix."""

@@ -1,200 +1,231 @@
-"""Find the videos of annotations and read their properties, once per file and cached between runs."""
+"""Inspect the videos of annotations, several at a time.
 
+Results are cached by the content of a file as soon as they are known, so that a killed validation resumes. The hash of
+a content is cached by the file's path, size and modification time, so that an unchanged file is not read again.
+"""
+
+import ctypes
 import json
+import logging
+import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from itertools import islice
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from rarft.errors import InputError
-from rarft.storage.hashing import hash_text
-from rarft.storage.location import Location, S3Folder
-from rarft.storage.s3 import is_object_uri, list_objects
+import av
+
+from rarft.annotations.parsing import parse_number
+from rarft.annotations.schema import VideoFile
+from rarft.annotations.video_files import VideoFiles
+from rarft.progress import progress
+from rarft.segments import Segment
+from rarft.storage.hashing import hash_file
+from rarft.storage.s3 import is_object_uri
 from rarft.storage.sqlite_cache import SqliteCache, user_cache
-from rarft.video.reader import VIDEO_SUFFIXES, VideoError, VideoInfo, probe
+from rarft.video.inspection import Inspection, inspect_video
+from rarft.video.reader import VideoInfo
 
-_THREADS = min(16, 4 * (os.cpu_count() or 1))  # probing mostly waits for the disk
-_BATCH = 512  # items whose videos are probed together
+Probe = Literal["none", "header", "decode"]
+
+_VERSION = 1  # increase it when `inspect_video` returns something else
+_PR_SET_PDEATHSIG = 1  # prctl option of Linux
+_Task = tuple[str, str, list[Segment | None]]  # path of a file, its version, crops
+
+logger = logging.getLogger(__name__)
 
 
-_PROBE_VERSION = 2  # increase it when `probe` returns other properties
+def item_crop(item: dict[str, Any]) -> Segment | None:
+    """Return the part of the video that frames of an item or of a row of riq.jsonl are taken from; None for all."""
+    values = item.get("crop") or [item.get("video_start"), item.get("video_end")]
+    if not isinstance(values, list | tuple) or len(values) != 2 or (values[0] is None and values[1] is None):
+        return None
+    start = 0.0 if values[0] is None else parse_number(values[0])
+    end = sys.float_info.max if values[1] is None else parse_number(values[1])
+    return (start, end) if start is not None and end is not None and 0 <= start < end else None
 
 
-class ProbeCache:
-    """Cache of the properties of readable videos, by path and version of the file."""
+class InspectionCache:
+    """Inspections by the content of the file, and hashes of contents by path and version of the file."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path, fps: float | None) -> None:
         """
         Args:
-            path: SQLite file; default: in the user's cache folder.
+            path: SQLite file.
+            fps: Frames per second that are decoded; None if only the header is read.
 
         Raises:
             InputError: The file cannot be opened.
         """
-        self._texts = SqliteCache(path or user_cache("videos.sqlite"))
+        self._texts = SqliteCache(path)
+        # Another version of FFmpeg may decode what this one cannot.
+        decoder = ".".join(map(str, av.library_versions["libavcodec"]))
+        self._settings = f"{_VERSION} {decoder} {fps}"
 
-    def get(self, key: str) -> VideoInfo | None:
-        """Return the properties of a file, or None."""
-        text = self._texts.get(f"{_PROBE_VERSION}|{key}")
-        return VideoInfo(**json.loads(text)) if text else None
+    def content(self, path: str, version: str) -> str | None:
+        """Return the hash of a file's content if it is known; the version is the hash of an object."""
+        return version if is_object_uri(path) else self._texts.get(f"content {path} {version}")
 
-    def put(self, infos: dict[str, VideoInfo]) -> None:
-        """Store the properties of files."""
-        self._texts.put({f"{_PROBE_VERSION}|{key}": json.dumps(asdict(info)) for key, info in infos.items()})
+    def get(self, content: str, crop: Segment | None) -> Inspection | None:
+        """Return the inspection of a content, or None."""
+        text = self._texts.get(self._key(content, crop))
+        if text is None:
+            return None
+        values = json.loads(text)
+        return Inspection(**{**values, "info": VideoInfo(**values["info"]) if values["info"] else None})
 
+    def find(self, path: str, version: str, crop: Segment | None) -> Inspection | None:
+        """Return the inspection of a file, or None."""
+        content = self.content(path, version)
+        return self.get(content, crop) if content else None
 
-def _common_suffix(one: Sequence[str], other: Sequence[str]) -> int:
-    """Return the number of equal parts of two paths, counted from their ends."""
-    pairs = zip(reversed(one), reversed(other), strict=False)
-    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+    def put(self, path: str, version: str, content: str, inspections: dict[Segment | None, Inspection]) -> None:
+        """Store the hash of a file's content and its inspections."""
+        texts = {self._key(content, crop): json.dumps(asdict(one)) for crop, one in inspections.items()}
+        self._texts.put(texts if is_object_uri(path) else {f"content {path} {version}": content, **texts})
 
-
-def _files(root: str) -> Iterator[str]:
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders.sort()
-        yield from (str(Path(folder) / name) for name in sorted(names))
-
-
-def _probe(path: str) -> VideoInfo | VideoError:
-    try:
-        return probe(path)
-    except VideoError as error:
-        return error
-
-
-def _or_error(describe: Callable[[str], str], path: str) -> str:
-    try:
-        return describe(path)
-    except OSError as error:  # a broken link, which validation reports
-        return str(error.strerror)
+    def _key(self, content: str, crop: Segment | None) -> str:
+        return f"inspection {self._settings} {content} {crop}"
 
 
-class VideoIndex:
-    """Videos under a root, found by path or base name, and their properties."""
+class VideoInspector:
+    """Videos of annotations, and what is found in their files.
 
-    def __init__(self, root: Location, require_videos: bool, cache: ProbeCache | None = None) -> None:
+    Attributes:
+        files: Files of the videos.
+    """
+
+    def __init__(self, files: VideoFiles, fps: float | None = None, cache: Path | None = None) -> None:
         """
         Args:
-            root: Folder that relative paths start from and base names are searched in.
-            require_videos: Whether a root without videos is an error.
-            cache: Cache of earlier runs.
+            files: Files of the videos.
+            fps: Frames per second to decode; None to read only the headers.
+            cache: SQLite file; default: in the user's cache folder.
 
         Raises:
-            InputError: The root contains no videos although they are required.
+            InputError: The cache cannot be opened.
         """
-        self._root = root if isinstance(root, S3Folder) else str(root.path.resolve())
-        self._cache = cache
-        self._by_name: dict[str, list[str]] = {}
-        self._probed: dict[str, VideoInfo | VideoError] = {}
-        self._objects: dict[str, str] = {}  # objects under the root: URI -> size and ETag
-        if isinstance(root, S3Folder):
-            objects = sorted(list_objects(root.uri).items())
-            self._objects = {f"{root}/{name}": f"{size} {tag}" for name, (size, tag) in objects}
-        for path in self._objects or _files(str(self._root)):
-            if Path(path).suffix.lower() in VIDEO_SUFFIXES:
-                self._by_name.setdefault(path.rsplit("/", 1)[-1], []).append(path)
-        if require_videos and not self._by_name:
-            suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
-            raise InputError(f"{root}: contains no videos ({suffixes}); use the folder of the videos")
+        self.files = files
+        self._fps, self._cache_path = fps, cache or user_cache("videos.sqlite")
+        self._cache = InspectionCache(self._cache_path, fps)
+        self._crops: dict[str, set[Segment | None]] = {}  # by path
+        self._recent = lru_cache(maxsize=4096)(self._inspect)
 
-    def _is_file(self, path: str) -> bool:
-        return path in self._objects if is_object_uri(path) else Path(path).is_file()
+    def add(self, item: Any) -> None:
+        """Add the video of an item to those that `inspect_all` inspects."""
+        if isinstance(item, dict) and isinstance(video := item.get("video"), str):
+            found = self.files.find(video)
+            if len(found.paths) == 1:
+                self._crops.setdefault(found.paths[0], set()).add(item_crop(item))
 
-    def _key(self, path: str) -> str:
-        """Return the path and version of a file.
+    def inspect_all(self) -> None:
+        """Inspect the videos of all items that are not in the cache, in one process per CPU, and show the progress.
 
         Raises:
-            OSError: The file does not exist.
+            RuntimeError: A process was killed. What the others found is cached.
         """
-        if is_object_uri(path):
-            return f"{path}|{self._objects[path]}"
-        status = Path(path).stat()
-        return f"{path}|{status.st_size}|{status.st_mtime_ns}"
+        tasks = []
+        for path, crops in self._crops.items():
+            version = self._version(path)
+            missing = [crop for crop in crops if self._cache.find(path, version, crop) is None]
+            if missing:
+                tasks.append((path, version, sorted(missing, key=str)))
+        if len(tasks) < len(self._crops):
+            logger.info("%d of %d videos are cached", len(self._crops) - len(tasks), len(self._crops))
+        self._crops.clear()
+        work = "decoding videos" if self._fps else "reading videos"
+        for _ in progress(self._run(tasks), work, len(tasks), unit=" videos"):
+            pass
 
-    def _size(self, path: str) -> str:
-        return self._objects[path].partition(" ")[0] if is_object_uri(path) else str(Path(path).stat().st_size)
+    def _run(self, tasks: list[_Task]) -> Iterator[None]:
+        """Inspect files and store the results; yield after each."""
+        workers = min(_available_cpus(), len(tasks))
+        if workers < 2:
+            work = _Worker(self._cache_path, self._fps)
+            for task in tasks:
+                work(task)
+                yield
+            return
+        # A fork copies locks that other threads hold, and the connections to an object store.
+        is_local = not any(is_object_uri(path) for path, *_ in tasks)
+        method = "fork" if is_local and threading.active_count() == 1 else "spawn"
+        context = multiprocessing.get_context(method)
+        pending: set[Future[None]] = set()
+        with ProcessPoolExecutor(workers, context, _start_worker, (self._cache_path, self._fps)) as pool:
+            try:
+                for task in tasks:
+                    pending.add(pool.submit(_work, task))
+                    while len(pending) > 2 * workers or (task is tasks[-1] and pending):
+                        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                        for future in done:
+                            future.result()
+                            yield
+            except BrokenProcessPool as error:
+                message = "a process that decodes videos was killed; if memory is short, use fewer CPUs; start again"
+                raise RuntimeError(message) from error
 
-    def find(self, video: str) -> tuple[list[str], bool]:
-        """Find the file of a video.
-
-        Returns:
-            The file's path, and whether only its base name matched. No path if there is no such file; several if they
-            have the base name and match the folders of the path equally well.
-        """
-        parts = video.removeprefix("file://").replace("\\", "/").split("/")
+    def _version(self, path: str) -> str:
         try:
-            for candidate in self._candidates(video):
-                if self._is_file(candidate):
-                    return [candidate], False
-        except (OSError, ValueError):  # an impossible name: too long, or with a NUL
-            return [], False
-        same_name = self._by_name.get(parts[-1], [])
-        if len(same_name) < 2:
-            return same_name, True
-        matches = {path: _common_suffix(path.split("/"), parts) for path in same_name}
-        return [path for path in same_name if matches[path] == max(matches.values())], True
+            return self.files.version(path)
+        except OSError:  # deleted in the meantime
+            return ""
 
-    def _candidates(self, video: str) -> list[str]:
-        if is_object_uri(video):
-            return [video]
-        path = video.removeprefix("file://")
-        return [f"{self._root}/{video}" if isinstance(self._root, S3Folder) else str(Path(self._root) / path), path]
+    def inspect(self, path: str, item: dict[str, Any]) -> tuple[Inspection, VideoFile | None]:
+        """Return what is found in the video of an item, and the identity of its file if it can be read."""
+        return self._recent(path, item_crop(item))
 
-    def resolve(self, video: str) -> str:
-        """Return the path of a video's file if there is exactly one, else the name itself."""
-        paths, _ = self.find(video)
-        return paths[0] if len(paths) == 1 else video
+    def _inspect(self, path: str, crop: Segment | None) -> tuple[Inspection, VideoFile | None]:
+        version = self._version(path)
+        inspection = self._cache.find(path, version, crop)
+        if inspection is None:  # not readable, or changed since
+            inspection = _Worker(self._cache_path, self._fps)((path, version, [crop]))[0]
+        content = self._cache.content(path, version)
+        size, _, tag = version.partition(" ")
+        return inspection, VideoFile(int(size), tag if is_object_uri(path) else content) if content else None
 
-    def fingerprint(self) -> str:
-        """Return a text that changes when a video under the root changes, is added or is removed."""
-        return hash_text(*(f"{path} {_or_error(self._key, path)}" for path in self._paths()))
 
-    def size_fingerprint(self) -> str:
-        """Return a text that changes when the name or size of a video changes, wherever the root is."""
-        return hash_text(*sorted(f"{Path(path).name} {_or_error(self._size, path)}" for path in self._paths()))
+def _available_cpus() -> int:
+    """Return the number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    def _paths(self) -> Iterator[str]:
-        return (path for name in sorted(self._by_name) for path in self._by_name[name])
 
-    def probe(self, path: str) -> VideoInfo | VideoError:
-        """Return the properties of a video's file, or the error that makes it unusable."""
-        if path not in self._probed:
-            self._probe_missing([path], map)
-        return self._probed[path]
+class _Worker:
+    """Inspects files, and stores the results in the cache."""
 
-    def _probe_missing(self, paths: Iterable[str], run: Callable[..., Iterable[VideoInfo | VideoError]]) -> None:
-        """Probe the files that are not known yet.
+    def __init__(self, cache: Path, fps: float | None) -> None:
+        self._cache, self._fps = InspectionCache(cache, fps), fps
 
-        Args:
-            paths: Files.
-            run: `map`, or the parallel `map` of an executor.
-        """
-        missing = []
-        for path in paths:
-            if path in self._probed:
-                continue
-            known = self._cache.get(self._key(path)) if self._cache else None
-            if known is None:
-                missing.append(path)
-            else:
-                self._probed[path] = known
-        infos = dict(zip(missing, run(_probe, missing), strict=True))
-        self._probed |= infos
-        if self._cache and infos:
-            self._cache.put({self._key(path): info for path, info in infos.items() if isinstance(info, VideoInfo)})
+    def __call__(self, task: _Task) -> list[Inspection]:
+        path, version, crops = task
+        try:
+            content = self._cache.content(path, version) or hash_file(path)
+        except OSError as error:
+            return [Inspection(None, "unreadable", f"cannot be read ({error.strerror})")] * len(crops)
+        known = {crop: self._cache.get(content, crop) for crop in crops}
+        missing = [crop for crop, inspection in known.items() if inspection is None]
+        found = dict(zip(missing, inspect_video(path, missing, self._fps), strict=True)) if missing else {}
+        self._cache.put(path, version, content, found)
+        return [known[crop] or found[crop] for crop in crops]
 
-    def prefetch_probes(self, items: Iterable[Any]) -> Iterator[Any]:
-        """Yield the items after probing the videos of the next ones in parallel."""
-        iterator = iter(items)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            while batch := list(islice(iterator, _BATCH)):
-                names = {
-                    item["video"] for item in batch if isinstance(item, dict) and isinstance(item.get("video"), str)
-                }
-                paths = {path for name in names for path in self.find(name)[0]}
-                self._probed.clear()  # the previous batch; the cache keeps it
-                self._probe_missing(sorted(paths), pool.map)
-                yield from batch
+
+_worker: _Worker | None = None  # in a worker process
+
+
+def _start_worker(cache: Path, fps: float | None) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # end when the parent is killed
+    _worker = _Worker(cache, fps)
+
+
+def _work(task: _Task) -> None:
+    assert _worker is not None
+    _worker(task)
