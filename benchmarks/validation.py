@@ -79,7 +79,7 @@ def main() -> None:
         for size in parser.parse_args().queries:
             source = Path(folder) / f"{size}.json"
             write_annotations(source, size)
-            flags = [str(source), "--no-probe-videos", "--out", f"{folder}/out"]
+            flags = [str(source), "--probe", "none", "--out", f"{folder}/out"]
             command = [sys.executable, "-m", "rarft.cli", "validate", *flags]
             before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
             peak = 0

@@ -65,7 +65,8 @@ def validate(
     video_root: str | None = None,
     *,
     tolerance: float = 1.0,
-    probe_videos: bool = True,
+    probe: str = "decode",
+    video_fps: float = 2.0,
     video_cache: str | None = None,
     without_repairs: Sequence[str] = (),
     split: float | None = None,
@@ -79,8 +80,9 @@ def validate(
         out: Folder to write to.
         video_root: Folder of the videos; default: the folder of the annotations.
         tolerance: Seconds by which a segment may exceed its video.
-        probe_videos: Whether to open the videos.
-        video_cache: Cache of video metadata; default: in the user's cache folder.
+        probe: What to read of the videos: `decode` for the frames that training samples, `header`, or `none`.
+        video_fps: Frames per second that training samples.
+        video_cache: Cache of what is found in videos; default: in the user's cache folder.
         without_repairs: Names of repairs to skip.
         split: Fraction of the queries to train on; default: no split.
         seed: Random seed for the split.
@@ -94,20 +96,23 @@ def validate(
     from rarft.annotations.reader import read_items
     from rarft.annotations.validate import ValidationSettings
     from rarft.annotations.validate import validate as run
-    from rarft.annotations.videos import ProbeCache, VideoIndex
+    from rarft.annotations.video_files import VideoFiles
+    from rarft.annotations.videos import PROBES, VideoInspector
 
+    if probe not in PROBES:
+        raise InputError(f"--probe {probe}: must be one of {', '.join(PROBES)}")
     if unknown := sorted(set(without_repairs) - REPAIRS.keys()):
         raise InputError(f"--no-repair {unknown[0]}: no such repair; use one of {', '.join(REPAIRS)}")
     videos, excluded = None, frozenset[int]()
     with contextlib.ExitStack() as files:
         with input_name("annotations"):
             source = files.enter_context(open_local(annotations))
-        if probe_videos:
-            with input_name("--video-cache"):
-                cache = ProbeCache(local_path(video_cache) if video_cache else None)
+        if probe != "none":
             with input_name("--video-root"):
-                root = _video_root(annotations, video_root)
-                videos = VideoIndex(root, require_videos=video_root is not None, cache=cache)
+                found = VideoFiles(_video_root(annotations, video_root), require_videos=video_root is not None)
+            with input_name("--video-cache"):
+                cache = local_path(video_cache) if video_cache else None
+                videos = VideoInspector(found, video_fps if probe == "decode" else None, cache)
         if exclude_videos_from:
             with input_name("--exclude-videos-from"), open_local(exclude_videos_from) as other:
                 excluded = video_hashes(read_items(other))
@@ -308,7 +313,7 @@ def fingerprint(
         A text that changes when any input or any code changes, and a text that changes only when the name or size of a
         training video changes.
     """
-    from rarft.annotations.videos import VideoIndex
+    from rarft.annotations.video_files import VideoFiles
     from rarft.storage.hashing import hash_distributions, hash_folder_stats, hash_packages, hash_text
 
     parts = [hash_packages(*packages), hash_distributions()]
@@ -322,7 +327,7 @@ def fingerprint(
             parts += [file, location.parent.version(location.name)]
         with input_name("--video-root"):
             roots.append(_video_root(file, root))
-    indexes = {root: VideoIndex(root, require_videos=False) for root in sorted(set(roots), key=str)}
+    indexes = {root: VideoFiles(root, require_videos=False) for root in sorted(set(roots), key=str)}
     parts += [videos.fingerprint() for videos in indexes.values()]
     if encoder and Path(encoder).is_dir():
         parts.append(hash_folder_stats(encoder))

@@ -96,9 +96,9 @@ def _check_inspection(path: str, inspection: Inspection, tolerance: float, findi
         findings.add("video-truncated", f"{' and '.join(missing)} of {start + info.duration + end:.2f} s are missing")
     elif not inspection.kind and (inspection.damaged or corrupt or start or end):
         parts = {
-            f"{inspection.damaged} sampled frames with errors": inspection.damaged,
-            f"{corrupt} incomplete packets": corrupt,
-            f"{start + end:.2f} s missing": start + end,
+            f"sampled frames with errors: {inspection.damaged}": inspection.damaged,
+            f"incomplete packets: {corrupt}": corrupt,
+            f"missing: {start + end:.2f} s": start + end,
         }
         findings.add("video-damaged", ", ".join(part for part, count in parts.items() if count))
     if info.is_variable:

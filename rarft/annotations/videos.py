@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import av
 
@@ -33,7 +33,7 @@ from rarft.storage.sqlite_cache import SqliteCache, user_cache
 from rarft.video.inspection import Inspection, inspect_video
 from rarft.video.reader import VideoInfo
 
-Probe = Literal["none", "header", "decode"]
+PROBES = ("none", "header", "decode")
 
 _VERSION = 1  # increase it when `inspect_video` returns something else
 _PR_SET_PDEATHSIG = 1  # prctl option of Linux

@@ -3,7 +3,7 @@
 import argparse
 
 from rarft.cli.parser import Commands
-from rarft.cli.types import fraction, non_negative_int, quarantine_limit, seconds
+from rarft.cli.types import fraction, non_negative_int, positive_number, quarantine_limit, seconds
 
 
 def _make_dataset(options: argparse.Namespace) -> None:
@@ -22,7 +22,8 @@ def _validate(options: argparse.Namespace) -> None:
         options.out,
         options.video_root,
         tolerance=options.tolerance,
-        probe_videos=not options.no_probe_videos,
+        probe=options.probe,
+        video_fps=options.video_fps,
         video_cache=options.video_cache,
         without_repairs=options.no_repair,
         split=options.split,
@@ -66,8 +67,23 @@ def _add_validate(commands: Commands) -> None:
         default=1.0,
         help="Seconds by which a segment may exceed its video and be clamped (default: 1.0).",
     )
-    parser.add_argument("--no-probe-videos", action="store_true", help="Do not open the videos.")
-    parser.add_argument("--video-cache", help="Cache of video metadata (default: in the user's cache folder).")
+    parser.add_argument(
+        "--probe",
+        choices=["none", "header", "decode"],
+        default="decode",
+        help="Decode the frames that training samples, read only the headers of the videos, or do not open them "
+        "(default: decode).",
+    )
+    parser.add_argument(
+        "--video-fps",
+        type=positive_number,
+        default=2.0,
+        metavar="N",
+        help="Frames per second that training samples (default: 2).",
+    )
+    parser.add_argument(
+        "--video-cache", help="Cache of what is found in videos (default: in the user's cache folder)."
+    )
     parser.add_argument(
         "--no-repair",
         action="append",

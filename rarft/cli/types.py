@@ -32,6 +32,14 @@ def fraction(text: str) -> float:
     return value
 
 
+def positive_number(text: str) -> float:
+    """Parse a finite number above 0."""
+    value = _number(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return value
+
+
 def seconds(text: str) -> float:
     """Parse a finite number of seconds of at least 0."""
     value = _number(text)

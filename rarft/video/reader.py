@@ -294,7 +294,7 @@ class VideoReader:
         formats = container.format.name.split(",")
         if "mp4" in formats or self._is_avi:
             declared_packets = self._stream.frames if self._is_avi else len(self._stream.index_entries)
-            return float(max(0, declared_packets - packets.total) / self.timeline.fps)
+            return float(max(0, declared_packets - packets.total + packets.corrupt) / self.timeline.fps)
         if not {"matroska", "flv"} & {*formats}:
             return 0.0
         end = start + self.timeline.duration

@@ -72,3 +72,24 @@ CASES = {
         ["RIQ502", "RIQ502"],
     ),
 }
+
+# Files of `helpers.timed_videos`: (outcome of both queries, part of a finding, codes of the findings about the video)
+VIDEO_CASES = {
+    "b-frames": ("A", "", []),
+    "edit-list-delayed": ("A", "", []),
+    "variable": ("A", "8.91 frames per second on average", ["RIQ213"]),
+    "rotate-90": ("A", "90 degrees", ["RIQ214"]),
+    "hdr": ("A", "HLG", ["RIQ215"]),
+    "tiny": ("A", "frames of 32x24", ["RIQ212"]),
+    "strip": ("Q", "frames of 4096x16 exceed the aspect ratio 200", ["RIQ211"]),
+    "narrow": ("Q", "frames of 2400x16 have a side below 28 pixels after resizing", ["RIQ211"]),
+    "single-frame": ("Q", "1 frame to show", ["RIQ205"]),
+    "audio-only": ("Q", "has no video stream", ["RIQ210"]),
+    "web-page": ("Q", "not a readable video", ["RIQ202"]),
+    "hole": ("Q", "sampled frames cannot be decoded, the first at", ["RIQ207"]),
+    "truncated-mp4": ("Q", " s of 8.00 s are missing", ["RIQ208"]),
+    "truncated-mkv": ("Q", " s of 8.00 s are missing", ["RIQ208"]),
+    "truncated-avi": ("Q", " s of 8.00 s are missing", ["RIQ208"]),
+    "between-key-frames": ("Q", "the first 1.60 s of", ["RIQ208"]),
+    "last-frame-incomplete": ("A", "incomplete packets: 1, missing: 0.04 s", ["RIQ209"]),
+}

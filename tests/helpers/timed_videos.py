@@ -293,6 +293,57 @@ def make_videos(folder: Path) -> list[TimedVideo]:
     ]
 
 
+def make_unusual_videos(folder: Path) -> dict[str, Path]:
+    """Write files that validation reports, 8 seconds where they are whole, by kind."""
+    whole = _steady(200)
+    files = {
+        kind: folder / f"{kind}.mp4" for kind in ("hdr", "tiny", "single-frame", "audio-only", "web-page", "hole")
+    }
+    files |= {kind: folder / f"{kind}.mkv" for kind in ("strip", "narrow")}
+    options = {**_H264, "x264-params": "transfer=arib-std-b67"}
+
+    def set_hlg(stream: av.VideoStream) -> None:
+        stream.codec_context.color_trc = 18
+
+    write(files["hdr"], whole, time_base=_TICKS, options=options, pix_fmt="yuv420p10le", setup=set_hlg)
+    write(files["tiny"], whole, time_base=_TICKS, options=_H264, size=(24, 32))
+    write(files["strip"], whole, "ffv1", time_base=_TICKS, size=(16, 4096))
+    write(files["narrow"], _steady(120), "ffv1", 1, time_base=Fraction(1), size=(16, 2400))
+    write(files["single-frame"], [0], time_base=_TICKS, options=_H264)
+    _write_audio(files["audio-only"])
+    files["web-page"].write_text("<!DOCTYPE html><title>Not found</title>")
+    for suffix in ("mp4", "mkv", "avi", "ts"):
+        container = {"movflags": "faststart"} if suffix == "mp4" else {}
+        options = {**_NO_B_FRAMES, "g": "50", "sc_threshold": "0"}
+        write(folder / f"whole.{suffix}", whole, time_base=_TICKS, options=options, container=container)
+    for suffix in ("mp4", "mkv", "avi"):
+        content = (folder / f"whole.{suffix}").read_bytes()
+        files[f"truncated-{suffix}"] = folder / f"truncated.{suffix}"
+        files[f"truncated-{suffix}"].write_bytes(content[: len(content) * 3 // 4])
+    with av.open(str(folder / "whole.mp4")) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    content = bytearray((folder / "whole.mp4").read_bytes())
+    files["last-frame-incomplete"] = folder / "last-frame-incomplete.mp4"
+    files["last-frame-incomplete"].write_bytes(content[:-1])
+    start, end = packets[60].pos, packets[140].pos
+    content[start:end] = bytes(end - start)
+    files["hole"].write_bytes(content)
+    with av.open(str(folder / "whole.ts")) as container:
+        cut = next(packet.pos for index, packet in enumerate(container.demux(video=0)) if index == 10)
+    files["between-key-frames"] = folder / "between-key-frames.ts"
+    files["between-key-frames"].write_bytes((folder / "whole.ts").read_bytes()[cut:])
+    return files
+
+
+def _write_audio(path: Path) -> None:
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("aac", rate=48_000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 48_000
+        for packet in (*stream.encode(frame), *stream.encode()):
+            output.mux(packet)
+
+
 def _edited(folder: Path, kind: str, edits: Sequence[tuple[float, float]], options: dict[str, str]) -> TimedVideo:
     """Write a video that an edit list presents parts of, as a cut without encoding does."""
     path = folder / f"{kind}.mp4"

@@ -30,7 +30,7 @@ def test_validate_from_store(bucket, sample_set, tmp_path):
     report = steps.validate(
         "s3://riq/sets/train.json",
         str(tmp_path / "out"),
-        probe_videos=False,
+        probe="none",
         exclude_videos_from="s3://riq/sets/eval.json",
     )
     assert report["counts"]["accepted"] == 16
@@ -40,7 +40,7 @@ def test_validate_from_store(bucket, sample_set, tmp_path):
 @pytest.mark.parametrize("uri", ["s3://riq/none.json", "s3://no-such-bucket/train.json", "s3://riq"])
 def test_missing_object(bucket, tmp_path, uri):
     with pytest.raises(InputError, match="cannot be read") as raised:
-        steps.validate(uri, str(tmp_path / "out"), probe_videos=False)
+        steps.validate(uri, str(tmp_path / "out"), probe="none")
     assert uri in str(raised.value)
     assert not (tmp_path / "out").exists()
 

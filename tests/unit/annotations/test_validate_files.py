@@ -144,7 +144,7 @@ def test_excluded_videos(validate_items):
 )  # fmt: skip
 def test_quarantine_limit_exit_code(main, tmp_path, flags, code):
     (tmp_path / "in.json").write_text(json.dumps([item(timestamp=[1.0, 99.0])]))
-    found, _, error = main("validate", "in.json", "--no-probe-videos", "--out", "out", *flags)
+    found, _, error = main("validate", "in.json", "--probe", "none", "--out", "out", *flags)
     assert found == code
     assert (tmp_path / "out" / "report.json").exists() == (code != 2)
     if code:
