@@ -139,11 +139,14 @@ def test_small_file_in_one_request(store, long_videos, tmp_path):
 
 def test_cut_connections(store, long_videos):
     uri = upload(long_videos / "end.mp4")
-    expected = read_frames(str(long_videos / "end.mp4"), SAMPLING)
+    expected = read_frames(str(long_videos / "end.mp4"), SAMPLING, (20.0, 23.0))
     store.share = 0.2
-    s3._client.cache_clear()  # the connections that are open are not cut
-    assert same_frames(read_frames(uri, SAMPLING), expected)
-    assert store.cuts
+    for _ in range(100):
+        s3._client.cache_clear()  # a connection that is open is not cut
+        assert same_frames(read_frames(uri, SAMPLING, (20.0, 23.0)), expected)
+        if store.cuts > 2:
+            return
+    raise AssertionError("too few cuts")
 
 
 def test_unreachable_store(store, long_videos, monkeypatch):
