@@ -147,11 +147,6 @@ def lora_rate_warning(settings: dict[str, Any]) -> str | None:
 
 
 def _check_installed(settings: dict[str, Any]) -> None:
-    if settings["attn_implementation"] == "flash_attention_2" and not importlib.util.find_spec("flash_attn"):
-        raise InputError(
-            "--attn_implementation flash_attention_2: flash-attn is not installed; use "
-            "--attn_implementation sdpa; packed rows use torch's fused kernels in any case"
-        )
     if settings["use_vllm"] and not importlib.util.find_spec("vllm"):
         raise InputError("--use_vllm: vllm is not installed; use an image that has it, or remove the flag")
     if settings["use_vllm"] and (

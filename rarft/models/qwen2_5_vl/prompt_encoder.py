@@ -83,6 +83,7 @@ class PromptEncoder:
         sampling: FrameSampling,
         read: FrameReader = read_frames,
         keep_frames: bool = False,
+        patch_dtype: torch.dtype = torch.float32,
     ) -> None:
         """
         Args:
@@ -91,8 +92,9 @@ class PromptEncoder:
             sampling: Frames of a video to read.
             read: Function that reads them, from the file or from a cache.
             keep_frames: Keep the frames next to the patches, for an engine that makes its own patches.
+            patch_dtype: Data type of the patches.
         """
-        self._read, self._keep_frames = read, keep_frames
+        self._read, self._keep_frames, self._patch_dtype = read, keep_frames, patch_dtype
         self._lock = Lock()  # tokenizers are not thread-safe
         self.processor = processor
         self.sampling = sampling
@@ -166,4 +168,5 @@ class PromptEncoder:
             self._tokens_per_second,
         )
         kept = frames if self._keep_frames else None
-        return PromptInputs(input_ids_L, positions_3L, batch["pixel_values_videos"], grid_thw_13, kept)
+        video_ND = batch["pixel_values_videos"].to(self._patch_dtype)
+        return PromptInputs(input_ids_L, positions_3L, video_ND, grid_thw_13, kept)
