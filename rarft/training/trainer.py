@@ -32,7 +32,8 @@ from rarft.models.qwen2_5_vl.logprobs import (
     shared_prefix_logps,
 )
 from rarft.models.qwen2_5_vl.prefetch import PromptPrefetcher
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs, video_path
+from rarft.models.qwen2_5_vl.prompt_encoder import video_path
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 from rarft.models.qwen2_5_vl.rollout import generate, prompts_per_rollout, vision_token_ids
 from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
 from rarft.models.qwen2_5_vl.vision_features import enable_cached_features, encode_video, is_frozen

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rarft.models.qwen2_5_vl.per_completion import IGNORE_INDEX, per_completion_batch
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 from rarft.models.qwen2_5_vl.rollout import unwrap_model
 from rarft.models.qwen2_5_vl.shared_prefix import pack
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 from rarft.models.qwen2_5_vl.shared_cache import ATTENTION, share_prefixes
 
 _CPU_MEMORY = 16 * 2**30

@@ -22,7 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from rarft.models.qwen2_5_vl.per_completion import IGNORE_INDEX, continued_positions
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 from rarft.models.qwen2_5_vl.rollout import unwrap_model
 
 ATTENTION = "rarft_shared_prefix"
