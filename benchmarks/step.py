@@ -34,7 +34,7 @@ from rarft.models.qwen2_5_vl import shared_prefix
 from rarft.models.qwen2_5_vl.logprobs import limit_lm_head_to_completions, per_completion_logps, shared_prefix_logps
 from rarft.models.qwen2_5_vl.mrope import prompt_positions
 from rarft.models.qwen2_5_vl.per_completion import per_completion_batch
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
 from rarft.models.qwen2_5_vl.vision_features import MERGER, enable_cached_features, encode_video
 from rarft.reporting.charts import curves
