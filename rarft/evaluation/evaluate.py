@@ -229,7 +229,7 @@ def _generate(
     work = SharedWork(out.child(_UNFINISHED), resume_key)
     results = work.run(batches, predict, f"evaluating {candidate.name}", is_current)
     found = dict(zip(chain.from_iterable(batches), chain.from_iterable(results), strict=True))
-    rows = [Prediction(sample, *found[index][:2]) for index, sample in enumerate(queries)]
+    rows = [Prediction(sample, found[index][0], skipped=found[index][1]) for index, sample in enumerate(queries)]
     # Those of other processes, and of an evaluation that was resumed.
     skipped_videos.update({row.sample.video: row.skipped for row in rows if row.skipped is not None}, is_logged=False)
     return rows

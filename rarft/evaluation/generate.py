@@ -167,7 +167,9 @@ class Predictor:
         ids = self._backend.generate(prompts) if prompts else []
         completions = iter(self._tokenizer.batch_decode(ids, skip_special_tokens=True))
         return [
-            Prediction(sample, "", prompt) if isinstance(prompt, str) else Prediction(sample, next(completions))
+            Prediction(sample, "", skipped=prompt)
+            if isinstance(prompt, str)
+            else Prediction(sample, next(completions))
             for sample, prompt in zip(samples, encoded, strict=True)
         ]
 

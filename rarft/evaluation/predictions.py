@@ -23,23 +23,23 @@ class Prediction(msgspec.Struct, frozen=True):
     Attributes:
         sample: The query and its ground truth.
         completion: Generated text; empty if the query was skipped.
-        skipped: Why the video could not be read; None if the query was completed.
         rewards: Rewards that training would have given, by name.
         refusal_similarity: Cosine similarity of a refusal's answer and the true one; None if either is missing.
         correction_similarity: Cosine similarity of the correction and the nearest reference query; None if either is
             missing.
         categories: Mismatch categories that the refusal names, as read by the judge; None if not judged.
         consistency: How well the reasoning supports the answer, 0 to 5, as rated by the judge; None if not judged.
+        skipped: Why the video could not be read; None if the query was completed.
     """
 
     sample: Sample
     completion: str
-    skipped: str | None = None
     rewards: dict[str, float] = {}
     refusal_similarity: float | None = None
     correction_similarity: float | None = None
     categories: list[str] | None = None
     consistency: int | None = None
+    skipped: str | None = None
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
@@ -177,7 +177,7 @@ def _parse_row(row: Any, number: int, file: str, data: _SampleIndex | None) -> P
         raise ValueError('needs "sample", "model_output", or "id" with "completion"')
     if sample is None:
         raise ValueError("the query is not in the data")
-    return Prediction(sample, "" if skipped else _replace_surrogates(completion), skipped)
+    return Prediction(sample, "" if skipped else _replace_surrogates(completion), skipped=skipped)
 
 
 def read_predictions(path: Path, samples: Sequence[Sample] | None) -> tuple[list[Prediction], list[str]]:

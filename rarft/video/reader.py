@@ -28,7 +28,7 @@ from rarft.errors import InputError
 from rarft.storage.location import open_local
 from rarft.storage.object_file import ObjectFile
 from rarft.storage.s3 import ObjectNotFoundError, is_object_uri
-from rarft.video.mp4_object import Mp4Object, find_media_data
+from rarft.video.mp4_object import Mp4Object, SparseView, find_media_data
 from rarft.video.timeline import Timeline
 
 VIDEO_SUFFIXES = {
@@ -242,9 +242,11 @@ class VideoReader:
         )
 
     def _open_stream(self, threads: int = 1) -> Any:
-        file, options = self._file, {}
-        if isinstance(file, Mp4Object):
-            file = self._view = file.view()
+        file: str | SparseView
+        if isinstance(self._file, str):
+            file, options = self._file, {}
+        else:
+            file = self._view = self._file.view()
             options = {"fflags": "+noparse"}  # a parser looks into packets
         # Metadata such as titles is not used, and not always valid UTF-8.
         container = self._resources.enter_context(av.open(file, metadata_errors="ignore", options=options))

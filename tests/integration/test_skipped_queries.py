@@ -61,7 +61,7 @@ def test_skipped_queries_count_as_wrong(skipped, complete, tmp_path):
     assert confusion["fp"] >= sum(not relevant[index] for index in queries) > 0
 
 
-def test_comparison_leaves_out_skipped_queries(skipped, complete, tmp_path):
+def test_comparison_leaves_out_skipped_queries(skipped, complete, data_with_broken_video, tmp_path):
     """A query that either candidate skipped is left out, also of finished predictions."""
     out, metrics, queries = skipped
     files = []
@@ -74,7 +74,8 @@ def test_comparison_leaves_out_skipped_queries(skipped, complete, tmp_path):
     (tmp_path / "base.jsonl").write_text("".join(json.dumps(row) + "\n" for row in base))
 
     def compare(predictions, other):
-        return steps.evaluate(None, None, str(tmp_path / "out"), predictions=str(predictions), compare=[str(other)])
+        data = str(data_with_broken_video[0])
+        return steps.evaluate(None, data, str(tmp_path / "out"), predictions=str(predictions), compare=[str(other)])
 
     expected = compare(files[2], tmp_path / "base.jsonl")
     assert metrics["comparison"] == expected["comparison"]

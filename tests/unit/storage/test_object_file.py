@@ -26,7 +26,7 @@ def requests(monkeypatch):
     return ranges
 
 
-def fetched(ranges):
+def total_bytes(ranges):
     return sum(stop - start for start, stop in ranges)
 
 
@@ -50,13 +50,13 @@ def test_sequential_reads_ahead(requests):
         parts.append(part)
         position += len(part)
     assert b"".join(parts) == CONTENT
-    assert fetched(requests) == len(CONTENT)
+    assert total_bytes(requests) == len(CONTENT)
     assert len(requests) < 7
 
 
 def test_limit_of_reading_ahead(requests):
     file = ObjectFile("s3://b/k")
     assert file.read_at(3_000_000, 3_000_100, 3_000_200) == CONTENT[3_000_000:3_000_100]
-    assert fetched(requests) == object_file._BLOCK
+    assert total_bytes(requests) == object_file._BLOCK
     assert file.read_at(3_000_050, 3_000_100) == CONTENT[3_000_050:3_000_100]
     assert len(requests) == 1
