@@ -205,12 +205,14 @@ class S3Folder:
         return s3.object_version(f"{self.uri}/{name}")
 
     def upload(self, files: Sequence[tuple[str, Path]]) -> None:
-        """Upload local files.
+        """Upload local files, the last one after all others, so that it can mark them as complete.
 
         Args:
             files: Name under the prefix and source path of each file.
         """
-        s3.upload([(f"{self.uri}/{name}", path) for name, path in files])
+        pairs = [(f"{self.uri}/{name}", path) for name, path in files]
+        s3.upload(pairs[:-1])
+        s3.upload(pairs[-1:])
 
     @contextmanager
     def download(self, names: Sequence[str]) -> Iterator[Path]:
@@ -235,8 +237,7 @@ class S3Folder:
             files = [(file.name, file) for file in _marker_last(Path(temporary), last)]
             for name in (last, *stale):
                 self.delete(name)
-            self.upload(files[:-1])
-            self.upload(files[-1:])
+            self.upload(files)
 
     def delete(self, name: str) -> None:
         """Delete an object if it exists."""
