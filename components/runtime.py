@@ -1,4 +1,4 @@
-"""What all components share: logging, one-line errors, exit codes, and artifacts."""
+"""Helpers of all components: logging, one-line errors, exit codes, and artifacts."""
 
 import json
 import logging
