@@ -33,7 +33,7 @@ def _score(out: str, **options: Any) -> None:
 
 
 def _add_evaluate(commands: Commands) -> None:
-    parser = commands.add("evaluate", _evaluate, "Evaluate and compare checkpoints, or finished predictions.")
+    parser = commands.add("evaluate", _evaluate, "Evaluate and compare checkpoints or existing predictions.")
     evaluated = parser.add_mutually_exclusive_group(required=True)
     evaluated.add_argument("--checkpoint", help="Checkpoint to evaluate: a folder, Hub name, s3:// URI, or `tiny`.")
     evaluated.add_argument("--predictions", help="predictions.jsonl, or published inference, instead of a checkpoint.")
@@ -66,7 +66,7 @@ def _add_evaluate(commands: Commands) -> None:
     )
     parser.add_argument("--encoder", help="SentenceTransformer name or folder (default: all-MiniLM-L6-v2).")
     parser.add_argument(
-        "--in-sample", action="store_const", const=True, help="Label every figure: trained on these data."
+        "--in-sample", action="store_const", const=True, help="Label all results as measured on training data."
     )
 
 
@@ -80,7 +80,7 @@ def _add_promote(commands: Commands) -> None:
 
 
 def _add_score(commands: Commands) -> None:
-    parser = commands.add("score", _score, "Recompute the rewards of finished completions, term by term.")
+    parser = commands.add("score", _score, "Recompute the rewards of existing completions, term by term.")
     parser.add_argument(
         "predictions", help='JSON Lines with "id" and "completion", or the output of `rarft evaluate`.'
     )
