@@ -25,11 +25,7 @@ RESULTS = {
 
 
 def clear_results(work: Path, out: Location) -> None:
-    """Remove the results of an earlier run, so that they are not mistaken for this run's.
-
-    Raises:
-        InputError: The output folder contains something else under one of the names.
-    """
+    """Remove the results of an earlier run, so that they are not mistaken for this run's."""
     for name, (_, marker) in RESULTS.items():
         if (work / name).exists() and not (work / name).is_symlink():
             raise InputError(f"--out {out}: contains {name}, which is not from a run; choose another folder")
@@ -45,11 +41,8 @@ def publish_results(outputs: Mapping[str, Any], work: Path, out: Location) -> No
         if isinstance(out, LocalFolder):
             (work / name).symlink_to(os.path.relpath(result, work))
             continue
-        files = [path for path in result.rglob("*") if path.is_file()]
-        files.sort(key=lambda path: path.name == marker)
-        pairs = [(path.relative_to(result).as_posix(), path) for path in files]
-        out.child(name).upload(pairs[:-1])
-        out.child(name).upload(pairs[-1:])
+        files = sorted((path for path in result.rglob("*") if path.is_file()), key=lambda path: path.name == marker)
+        out.child(name).upload([(path.relative_to(result).as_posix(), path) for path in files])
 
 
 def upload_log(work: Path, out: Location) -> None:
@@ -64,14 +57,7 @@ def _count_quarantined(folder: Path, name: str) -> str:
 
 
 def print_summary(outputs: Mapping[str, Any], out: str, location: Location, start: float) -> None:
-    """Print the metrics and where everything is.
-
-    Args:
-        outputs: Outputs of the pipeline.
-        out: Output folder as the user wrote it.
-        location: The same folder.
-        start: Monotonic time of the run's start.
-    """
+    """Print the metrics, and where everything is in the output folder, under the name that the user wrote."""
     metrics = json.loads((Path(outputs["results"].path) / METRICS_JSON).read_text(encoding="utf-8"))
     quarantined = [_count_quarantined(Path(outputs["data"].path), "training")]
     if not metrics["in_sample"]:

@@ -81,7 +81,8 @@ def paired(table: PredictionTable, base: PredictionTable, paths: Sequence[str], 
 
     Returns:
         Per path the `difference`, its 95 % `interval`, and the two-sided `p`: the share of resamples, at least
-        2 / (resamples + 1), whose difference does not have the same sign. None where either metric is unknown.
+        2 / (resamples + 1), whose difference does not have the same sign. None where either metric is unknown; the
+        last two are None where it is unknown in every resample.
     """
     pairs = list(zip(table.predictions, base.predictions, strict=True))
     kept = [pair for pair in pairs if pair[0].skipped is None and pair[1].skipped is None]
@@ -95,13 +96,13 @@ def paired(table: PredictionTable, base: PredictionTable, paths: Sequence[str], 
         value, reference = (float(leaf_at(point, path)) for point in points)
         differences = np.subtract(*(leaf_at(one, path) for one in resampled))
         differences = differences[~np.isnan(differences)]
-        if np.isnan(value - reference) or not differences.size:
+        if np.isnan(value - reference):
             compared[path] = None
             continue
         tails = [int((differences <= 0).sum()), int((differences >= 0).sum())]
         compared[path] = {
             "difference": value - reference,
             "interval": _interval(differences),
-            "p": min(1.0, 2 * (min(tails) + 1) / (len(differences) + 1)),
+            "p": min(1.0, 2 * (min(tails) + 1) / (len(differences) + 1)) if differences.size else None,
         }
     return compared
