@@ -60,7 +60,7 @@ def print_summary(outputs: Mapping[str, Any], out: str, location: Location, star
     """Print the metrics, and where everything is in the output folder, under the name that the user wrote."""
     metrics = json.loads((Path(outputs["results"].path) / METRICS_JSON).read_text(encoding="utf-8"))
     quarantined = [_count_quarantined(Path(outputs["data"].path), "training")]
-    if not metrics["in_sample"]:
+    if (Path(outputs["eval_data"].path) / REPORT_JSON).exists():  # not a copy of the training data
         quarantined.append(_count_quarantined(Path(outputs["eval_data"].path), "evaluation"))
     skipped = f"{steps.count_skipped_videos(outputs['checkpoint'])} videos in training"
     folder = out.rstrip("/")

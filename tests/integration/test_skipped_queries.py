@@ -29,18 +29,18 @@ def skipped(data_with_broken_video, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def complete(validated, tmp_path_factory):
+def unbroken(validated, tmp_path_factory):
     """The same evaluation without a broken video."""
-    out = tmp_path_factory.mktemp("complete")
+    out = tmp_path_factory.mktemp("unbroken")
     return out, steps.evaluate("tiny-truthful", str(validated), str(out), **OPTIONS)
 
 
-def test_skipped_queries_count_as_wrong(skipped, complete, tmp_path):
+def test_skipped_queries_count_as_wrong(skipped, unbroken, tmp_path):
     """The metrics are those of empty completions; the other completions are those without the broken video."""
     out, metrics, queries = skipped
     assert (metrics["samples"], metrics["skipped"], metrics["base"]["skipped"]) == (16, len(queries), len(queries))
     for name in ("predictions.jsonl", "base-predictions.jsonl"):
-        rows, expected = read_lines(out / name), read_lines(complete[0] / name)
+        rows, expected = read_lines(out / name), read_lines(unbroken[0] / name)
         assert [index for index, row in enumerate(rows) if row["skipped"] is not None] == queries
         assert all("broken.mp4" in rows[index]["skipped"] and not rows[index]["completion"] for index in queries)
         others = [index for index in range(16) if index not in queries]
@@ -61,12 +61,12 @@ def test_skipped_queries_count_as_wrong(skipped, complete, tmp_path):
     assert confusion["fp"] >= sum(not relevant[index] for index in queries) > 0
 
 
-def test_comparison_leaves_out_skipped_queries(skipped, complete, data_with_broken_video, tmp_path):
+def test_comparison_leaves_out_skipped_queries(skipped, unbroken, data_with_broken_video, tmp_path):
     """A query that either candidate skipped is left out, also of finished predictions."""
     out, metrics, queries = skipped
     files = []
     for name, left_out in (("predictions.jsonl", []), ("base-predictions.jsonl", []), ("predictions.jsonl", queries)):
-        rows = read_lines(complete[0] / name)
+        rows = read_lines(unbroken[0] / name)
         files.append(tmp_path / f"{len(files)}.jsonl")
         kept = [row for index, row in enumerate(rows) if index not in left_out]
         files[-1].write_text("".join(json.dumps(row) + "\n" for row in kept))
@@ -106,13 +106,13 @@ def test_too_many_skipped_videos(main, data_with_broken_video):
     assert error.splitlines()[-1].endswith(f"1 videos could not be read, more than --max-skipped-videos 0: {broken}")
 
 
-def test_resume_retries_a_repaired_video(data_with_broken_video, complete, tmp_path, monkeypatch, caplog):
+def test_resume_retries_a_repaired_video(data_with_broken_video, unbroken, tmp_path, monkeypatch, caplog):
     """A skipped query is not tried again, unless its file changes; then only its batches are."""
     data, broken = data_with_broken_video
     video = tmp_path / "video.mp4"
     video.write_bytes(Path(broken).read_bytes())
     rows = read_lines(data / "riq.jsonl")
-    good = read_lines(complete[0] / "predictions.jsonl")[0]["sample"]["video"]
+    good = read_lines(unbroken[0] / "predictions.jsonl")[0]["sample"]["video"]
     for row in rows:
         row["video"] = str(video) if row["video"] == broken else row["video"]
     (tmp_path / "riq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
