@@ -31,7 +31,8 @@ def test_help_and_validate_import_nothing_heavy(sample_set, tmp_path):
 def test_fingerprint_imports_nothing_heavy(sample_set, tmp_path):
     """The image of this component contains no torch."""
     arguments = [str(sample_set / "train.json"), "", "", "", "", "tiny-truthful", "", str(tmp_path / "out"), ""]
-    assert imported_by(f"from components.fingerprint.run import run; run(*{arguments!r})") == "[]"
+    code = f"from components.fingerprint.component import fingerprint; fingerprint.python_func(*{arguments!r})"
+    assert imported_by(code) == "['kfp']"
     assert (tmp_path / "out").is_dir()
 
 
@@ -40,6 +41,8 @@ def test_help_of_each_command(main, command):
     code, output, _ = main(command, "--help")
     assert code == 0
     assert f"rarft {command}" in output
+    assert "--quiet" in output
+    assert "--verbose" in output
 
 
 @pytest.mark.parametrize(
@@ -112,7 +115,7 @@ def test_validate_takes_both_spellings(main, sample_set, flag):
 
 @pytest.mark.parametrize(
     ("flags", "lines"),
-    [([], {"train: INFO"}), (["--quiet"], set()), (["--verbose"], {"train: INFO", "train: DEBUG"})],
+    [([], {"training: INFO"}), (["--quiet"], set()), (["--verbose"], {"training: INFO", "training: DEBUG"})],
 )
 def test_verbosity(main, monkeypatch, flags, lines):
     """Both kinds of commands: those with their own parser, and those that take flags of training."""
@@ -121,7 +124,7 @@ def test_verbosity(main, monkeypatch, flags, lines):
     from rarft import steps
 
     def log(*_, **__):
-        logger = logging.getLogger("rarft.train")
+        logger = logging.getLogger("rarft.training.train")
         logger.info("INFO")
         logger.debug("DEBUG")
         return ""
