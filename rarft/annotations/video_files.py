@@ -29,15 +29,15 @@ class FoundVideo(NamedTuple):
     by_name: bool
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
+def _file_id(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
 def _files(root: str) -> Iterator[tuple[str, tuple[int, int] | None]]:
-    """Yield the path and identity of each video under a folder, those behind links to folders last.
+    """Yield the path and id of each video under a folder, those behind links to folders last.
 
     Each folder is searched once, and links to a folder that contains the root are not followed. A link to a file has
-    no identity.
+    no file_id.
     """
     containing = {str(parent) for parent in Path(root).parents}
     linked, seen = deque([root]), set[tuple[int, int]]()
@@ -47,7 +47,7 @@ def _files(root: str) -> Iterator[tuple[str, tuple[int, int] | None]]:
         while folders:
             folder = folders.pop()
             try:
-                device, inode = _identity(Path(folder).stat())
+                device, inode = _file_id(Path(folder).stat())
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             except OSError:  # not readable, or deleted in the meantime
                 continue
@@ -106,7 +106,7 @@ class VideoFiles:
         """
         self._root = root if isinstance(root, S3Folder) else str(root.path.resolve())
         self._by_name: dict[str, list[str]] = {}
-        self._first_path: dict[tuple[int, int], str] = {}  # by identity of a local file
+        self._first_path: dict[tuple[int, int], str] = {}  # by device and inode
         self._objects: dict[str, str] = {}  # objects under the root: URI -> size and ETag
         if isinstance(root, S3Folder):
             objects = sorted(list_objects(root.uri).items())
@@ -115,9 +115,9 @@ class VideoFiles:
                 self._by_name.setdefault(_base_name(path), []).append(path)
         else:
             links = []
-            for path, identity in _files(str(self._root)):
-                if identity:
-                    self._first_path.setdefault(identity, path)
+            for path, file_id in _files(str(self._root)):
+                if file_id:
+                    self._first_path.setdefault(file_id, path)
                 else:
                     links.append(path)
                 self._by_name.setdefault(_base_name(path), []).append(path)
@@ -183,7 +183,7 @@ class VideoFiles:
             status = Path(path).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return self._first_path.setdefault(_identity(status), path) if stat.S_ISREG(status.st_mode) else None
+        return self._first_path.setdefault(_file_id(status), path) if stat.S_ISREG(status.st_mode) else None
 
     def _written_differently(self, name: str) -> list[str]:
         """Return the names of files that differ from a name only in percent-encoding, or in a suffix that it lacks."""
