@@ -30,6 +30,7 @@ from rarft.training.model import load_policy, lora_config
 from rarft.training.preflight import check_prompt_lengths
 from rarft.training.prepare import PreparedRun
 from rarft.training.trainer import VideoGRPOTrainer
+from rarft.training.unchanged_videos import UnchangedVideos, recorded_files
 from rarft.video.cache import FrameCache
 from rarft.video.decode import read_frames
 
@@ -97,11 +98,12 @@ def _make_rows(run: PreparedRun) -> TrainingDataset:
     return rows
 
 
-def _make_prefetcher(args: TrainingConfig, processor: Any, model_config: Any) -> PromptPrefetcher:
-    read = read_frames
+def _make_prefetcher(run: PreparedRun, processor: Any, model_config: Any) -> PromptPrefetcher:
+    args, read = run.args, read_frames
     if args.frame_cache:
         read = FrameCache(Path(args.frame_cache), args.frame_cache_gb * 1e9).read
     dtype = torch.bfloat16 if args.bf16 else torch.float32  # half the memory; autocast would convert them anyway
+    read = UnchangedVideos(read, recorded_files([*run.samples, *run.eval_samples]))
     encoder = PromptEncoder(processor, model_config, args.sampling, read, args.use_vllm, dtype)
     # This rank's prompts of the steps that are drawn together, and those of the next.
     batches = max(args.steps_per_generation, args.gradient_accumulation_steps)
@@ -127,7 +129,7 @@ def _build_trainer(
     with input_name("--model_name_or_path"):
         processor = load_processor(args.model_name_or_path)
         model_config = AutoConfig.from_pretrained(checkpoint_path(args.model_name_or_path))
-        prefetcher = _make_prefetcher(args, processor, model_config)
+        prefetcher = _make_prefetcher(run, processor, model_config)
         check_prompts(rows.all_samples, prefetcher.encoder, prompt, args.model_name_or_path)
     samples = [*rows.all_samples, *run.eval_samples]
     check_prompt_lengths(samples, prefetcher.encoder, prompt, args.max_prompt_length)

@@ -8,6 +8,7 @@ from accelerate import PartialState
 from transformers import enable_full_determinism, set_seed
 
 from rarft.annotations.schema import Sample, read_samples
+from rarft.distributed.collectives import run_on_main
 from rarft.embeddings.encoder import SentenceEncoder
 from rarft.embeddings.store import ReferenceStore
 from rarft.errors import input_name
@@ -24,6 +25,7 @@ from rarft.training.preflight import check_settings, experiment_name, lora_rate_
 from rarft.training.run_dir import RunPaths
 from rarft.training.run_identity import resume_key, run_fingerprint
 from rarft.training.settings_parser import parse_settings
+from rarft.training.unchanged_videos import check_sizes, recorded_files
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,8 @@ def prepare_run(arguments: list[str]) -> PreparedRun:
         rewards = resolve_rewards(settings["reward_funcs"], references, settings["correction_baseline"])
     paths = RunPaths.from_settings(settings, name)
     args = _build_args(settings, paths)
+    with input_name("--train_data_path"):
+        run_on_main(check_sizes, recorded_files([*samples, *eval_samples]))
     paths.make()
     set_seed(args.seed)
     if (warning := lora_rate_warning(settings)) and PartialState().is_main_process:
