@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -22,11 +23,7 @@ _RESULT_ENV = "RARFT_RESULT"  # file that rank 0 writes the step's result to
 
 
 def check_accelerators(minimum: int) -> None:
-    """Check that this machine has enough accelerators, so that a step does not run on a CPU by mistake.
-
-    Raises:
-        InputError: It has fewer.
-    """
+    """Raise an `InputError` if this machine has fewer accelerators, so that no step runs on a CPU by mistake."""
     import torch
 
     if minimum > (found := torch.cuda.device_count()):
@@ -43,22 +40,9 @@ def _get_step(name: str) -> Callable[..., Any]:
 def run_step(
     step: str, arguments: dict[str, Any], processes: int = 0, restarts: int = 0, name: str | None = None
 ) -> Any:
-    """Call a function of `rarft.steps`, in this process or in several that torchrun starts.
+    """Call a function of `rarft.steps` in this process, or in several that torchrun starts.
 
-    Args:
-        step: Name of the function.
-        arguments: Its arguments, as JSON types.
-        processes: Number of processes; 0 means one per GPU, and one on a machine without GPUs.
-        restarts: Number of times that torchrun restarts all processes after one fails.
-        name: Name of the step in messages; None means that of the function.
-
-    Returns:
-        The result of the function; with several processes, that of rank 0.
-
-    Raises:
-        InputError: The step raised it in some process.
-        ChildFailedError: A process failed; its one-line cause.
-        SystemExit: With code 75, after SIGTERM, which is passed to all processes.
+    Arguments, result and errors are those of `rarft.steps.run_step`.
     """
     if not processes:
         import torch
@@ -96,7 +80,8 @@ def _torchrun(processes: int, restarts: int, arguments: list[str], environment: 
     try:
         with subprocess.Popen(command, env=environment) as torchrun:
             is_terminated = False
-            while (code := _poll(torchrun)) is None:
+            while (code := torchrun.poll()) is None:
+                time.sleep(0.5)
                 has_bad_input = isinstance(read_failure(Path(environment[TERMINATION_LOG_ENV])), InputError)
                 if (has_bad_input or stop_requested.is_set()) and not is_terminated:
                     torchrun.terminate()
@@ -104,14 +89,6 @@ def _torchrun(processes: int, restarts: int, arguments: list[str], environment: 
             return code, stop_requested.is_set()
     finally:
         signal.signal(signal.SIGTERM, previous_handler)
-
-
-def _poll(process: subprocess.Popen[bytes]) -> int | None:
-    """Return the exit code of a process; None if it still runs after a second."""
-    try:
-        return process.wait(timeout=1)
-    except subprocess.TimeoutExpired:
-        return None
 
 
 def _main() -> None:
