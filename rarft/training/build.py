@@ -1,10 +1,11 @@
 """Construction of the trainer: data set, prompts, model and callbacks."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate.logging import get_logger
+from accelerate import PartialState
 from transformers import AutoConfig, PrinterCallback, TrainerCallback
 
 from rarft.checkpoint.locate import checkpoint_path
@@ -30,7 +31,7 @@ from rarft.training.trainer import VideoGRPOTrainer
 from rarft.video.cache import FrameCache
 from rarft.video.decode import read_frames
 
-logger = get_logger(__name__)  # logs on the main process only
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def build_session(run: PreparedRun, start: ResumePoint) -> TrainingSession:
     pools = make_pools(run.samples, args.queries_per_item, args.refusable_pool)
     curriculum = Curriculum(pools, run.references.similarities) if args.curriculum else None
     rows = TrainingDataset(pools, run.template, args.seed, args.prompts_per_generation, curriculum)
-    logger.info(rows.summary())
+    if PartialState().is_main_process:
+        logger.info(rows.summary())
     guard = StepGuard(args.fp16)
     checkpoints = CheckpointCallback(
         prompt_config, run.resume_key, args.save_total_limit, start.checkpoint, start.is_shared, start.uploader, guard
@@ -85,14 +87,6 @@ def _make_prefetcher(args: TrainingConfig, processor: Any, model_config: Any) ->
     return PromptPrefetcher(encoder, args.decode_workers, 2 * args.prompts_per_device * (batches + 1))
 
 
-def _set_trainer_arguments(args: TrainingConfig, model_config: Any) -> None:
-    args.generation_kwargs = {**(args.generation_kwargs or {}), "suppress_tokens": vision_token_ids(model_config)}
-    args.shuffle_dataset = False  # rows are in the order in which they are trained on
-    args.disable_tqdm = True
-    if args.ddp_find_unused_parameters is None and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
-        args.ddp_find_unused_parameters = False  # DDP cannot find them under reentrant checkpointing
-
-
 def _build_trainer(
     run: PreparedRun, rows: TrainingDataset, callbacks: list[TrainerCallback], guard: StepGuard
 ) -> VideoGRPOTrainer:
@@ -107,7 +101,11 @@ def _build_trainer(
     with input_name("--model_name_or_path"):
         model = load_policy(args)
     rows.on_draw = prefetcher.prefetch
-    _set_trainer_arguments(args, model_config)
+    args.generation_kwargs = {**(args.generation_kwargs or {}), "suppress_tokens": vision_token_ids(model_config)}
+    args.shuffle_dataset = False  # rows are in the order in which they are trained on
+    args.disable_tqdm = True
+    if args.ddp_find_unused_parameters is None and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        args.ddp_find_unused_parameters = False  # DDP cannot find them under reentrant checkpointing
     try:
         trainer = VideoGRPOTrainer(
             prefetcher=prefetcher,

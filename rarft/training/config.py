@@ -186,11 +186,7 @@ class TrainingConfig(GRPOConfig):
 
 
 def frame_sampling(settings: Mapping[str, Any]) -> FrameSampling:
-    """Return the sampling of a video's frames by the settings of `rarft train`.
-
-    Raises:
-        InputError: A setting is out of its range.
-    """
+    """Return the sampling of a video's frames from the settings of `rarft train`."""
     fps, total, min_frame = (settings[f"video_{name}"] for name in ("fps", "total_pixels", "min_frame_pixels"))
     if not 0 < fps < math.inf:
         raise InputError(f"--video_fps {fps}: must be above 0")
@@ -211,11 +207,7 @@ def frame_sampling(settings: Mapping[str, Any]) -> FrameSampling:
 
 
 def build_config(settings: Mapping[str, Any], output_dir: Path) -> TrainingConfig:
-    """Return the configuration with these settings. It may set up DeepSpeed.
-
-    Raises:
-        InputError: A setting is out of its range, or contradicts another one.
-    """
+    """Return the configuration with these settings. It may set up DeepSpeed."""
     try:
         return TrainingConfig(**{**settings, "output_dir": str(output_dir)})
     except (ValueError, TypeError, ImportError) as error:

@@ -30,11 +30,7 @@ def _scalar_text(name: str, node: yaml.Node) -> str:
 
 
 def read_yaml(text: str) -> dict[str, Any]:
-    """Return settings by name: the text of a scalar, a list of texts, or a mapping.
-
-    Raises:
-        InputError: `text` is not a YAML mapping.
-    """
+    """Return settings by name from a YAML mapping: the text of a scalar, a list of texts, or a mapping."""
     loader = _YamlLoader(text)
     try:
         root = loader.get_single_node()

@@ -5,6 +5,7 @@ number of ranks reads its partitions, with bitwise identical values. Only the RN
 seed and the step.
 """
 
+import logging
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,6 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.logging import get_logger
 from transformers import TrainerCallback, set_seed
 
 from rarft.checkpoint.local import CHECKPOINT_JSON
@@ -23,7 +23,7 @@ from rarft.storage.location import LocalFolder
 from rarft.storage.manifest import read_manifest
 from rarft.training.config import TrainingConfig
 
-logger = get_logger(__name__)  # logs on the main process only
+logger = logging.getLogger(__name__)
 
 _LATEST, _LATEST_UNIVERSAL = "latest", "latest_universal"  # files with the name of the folder of partitions
 
@@ -37,9 +37,10 @@ def reshard_if_needed(args: TrainingConfig, checkpoint: Path, is_shared: bool) -
     saved_ranks = int(read_manifest(checkpoint, CHECKPOINT_JSON)["world_size"])
     if saved_ranks == state.num_processes:
         return []
-    logger.warning(
-        "checkpoint saved by %d rank(s) and resumed by %d: RNG state is reset", saved_ranks, state.num_processes
-    )
+    if state.is_main_process:
+        logger.warning(
+            "checkpoint saved by %d rank(s) and resumed by %d: RNG state is reset", saved_ranks, state.num_processes
+        )
     if not args.deepspeed:
         return [ReseedCallback()]
     if state.is_main_process or (state.is_local_main_process and not is_shared):

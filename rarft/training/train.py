@@ -2,9 +2,10 @@
 
 import contextlib
 import functools
+import logging
+from typing import Any
 
 from accelerate import PartialState
-from accelerate.logging import get_logger
 
 from rarft.checkpoint.local import FINAL, is_complete, list_checkpoints
 from rarft.checkpoint.resume import AUTO, NONE, ResumeResolver, mark_finished
@@ -20,7 +21,7 @@ from rarft.training.run_dir import is_run_finished, upload_final
 from rarft.training.run_identity import find_difference
 from rarft.training.tracking import wandb_run
 
-logger = get_logger(__name__)  # logs on the main process only
+logger = logging.getLogger(__name__)
 
 
 def train(arguments: list[str]) -> str:
@@ -40,7 +41,7 @@ def train(arguments: list[str]) -> str:
     with contextlib.ExitStack() as stack:
         run_on_main(stack.enter_context, run.paths.lock())
         if run.resume_from == AUTO and run_on_main(is_run_finished, run.paths, run.fingerprint):
-            logger.info("%s is already finished; use a new --exp_name to retrain", run.name)
+            _log_on_main("%s is already finished; use a new --exp_name to retrain", run.name)
             return final
         resume_point = prepare_resume(run)
         if resume_point.uploader:
@@ -53,12 +54,17 @@ def train(arguments: list[str]) -> str:
         if not session.preemption.stopped:
             finalize(run, resume_point, session)
     if session.preemption.stopped:
-        logger.info("stopped at step %d on SIGTERM; rerun to resume", session.trainer.state.global_step)
+        _log_on_main("stopped at step %d on SIGTERM; rerun to resume", session.trainer.state.global_step)
         session.trainer.accelerator.wait_for_everyone()  # a launcher kills the remaining ranks once one exits
         raise SystemExit(EXIT_PREEMPTED)
     if misses := run.references.misses:
-        logger.info("%d reference queries had no precomputed embedding and were encoded during training", misses)
+        _log_on_main("%d reference queries had no precomputed embedding and were encoded during training", misses)
     return final
+
+
+def _log_on_main(message: str, *values: Any) -> None:
+    if PartialState().is_main_process:
+        logger.info(message, *values)
 
 
 def prepare_resume(run: PreparedRun) -> ResumePoint:

@@ -118,8 +118,7 @@ class LoggingGRPOTrainer(GRPOTrainer):
     @property
     def _mode_metrics(self) -> dict[str, list[float]]:
         """Values since the last log entry, by metric."""
-        metrics: dict[str, list[float]] = self._metrics["train" if self.model.training else "eval"]
-        return metrics
+        return self._metrics["train" if self.model.training else "eval"]
 
     @property
     def _is_completions_step(self) -> bool:
@@ -127,7 +126,7 @@ class LoggingGRPOTrainer(GRPOTrainer):
         return self.model.training and interval > 0 and self.state.global_step % interval == 0
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        output = super()._generate_and_score_completions(inputs)
         # Conversations become text, which every tracker accepts.
         for column, to_text in (("prompt", prompt_text), ("completion", completion_text)):
             rows = self._logs[column]

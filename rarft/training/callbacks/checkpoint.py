@@ -54,16 +54,12 @@ class CheckpointCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Check that the checkpoints fit on the disk."""
         self._unconfirmed = state.global_step or None
-        run_on_main(self._check_disk_space, args, state, model)
-
-    def _check_disk_space(self, args: Any, state: Any, model: Any) -> None:
-        run = Path(args.output_dir)
-        max_new = None
+        run, max_new = Path(args.output_dir), None
         if self.max_checkpoints is not None:
             # The oldest one is removed after the newest is known to be good.
             existing = sum(map(is_complete, list_checkpoints(run)))
             max_new = max(1, self.max_checkpoints + 1 - existing)
-        check_disk_space(run, required_bytes(model, args, state, max_new))
+        run_on_main(check_disk_space, run, required_bytes(model, args, state, max_new))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write the manifest of a checkpoint, and upload it."""
