@@ -16,8 +16,8 @@ NO_CORRECTION = "NIL"
 _NUMBER = r"\d{1,32}(?:\.\d{1,32})?"
 TIMESTAMP = re.compile(rf"(?<!\d)({_NUMBER})\s{{1,16}}to\s{{1,16}}({_NUMBER})")
 
-_TAGS = ("think", "answer", "correction")
-_TAG_MARKS = tuple(mark for tag in _TAGS for mark in (f"<{tag}>", f"</{tag}>"))
+_TAG = re.compile(r"</?(?:think|answer|correction)>")
+_TAGS_IN_ORDER = ["<think>", "</think>", "<answer>", "</answer>", "<correction>", "</correction>"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +62,7 @@ def _extract_tag(text: str, tag: str) -> str | None:
 
 def _is_well_formed(text: str) -> bool:
     """Check that each tag occurs once, in order, with only whitespace outside the blocks (decision D1)."""
-    text = text.strip()
-    if any(text.count(mark) != 1 for mark in _TAG_MARKS):
-        return False
-    starts = [text.index(f"<{tag}>") for tag in _TAGS]
-    ends = [text.index(f"</{tag}>") + len(tag) + 3 for tag in _TAGS]
-    in_order = all(start < end for start, end in zip(starts, ends, strict=True))
-    gaps = [text[: starts[0]], text[ends[0] : starts[1]], text[ends[1] : starts[2]], text[ends[2] :]]
-    return in_order and ends[0] <= starts[1] and ends[1] <= starts[2] and not any(gap.strip() for gap in gaps)
+    return _TAG.findall(text) == _TAGS_IN_ORDER and not any(part.strip() for part in _TAG.split(text)[::2])
 
 
 def parse_completion(text: str) -> Completion:

@@ -4,7 +4,6 @@ A batch that has a result is not processed again. Batches do not depend on the n
 identical for any number.
 """
 
-import contextlib
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ import torch
 from rarft.distributed.launch import rank_and_size
 from rarft.progress import progress
 from rarft.storage.hashing import hash_text
-from rarft.storage.location import LocalFolder, Location
+from rarft.storage.location import Location
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +74,3 @@ class SharedWork:
         results = [list(json.loads(self._folder.read(_file_name(number)))) for number in range(len(batches))]
         _wait_for_all()
         return results
-
-    def delete(self) -> None:
-        """Delete the results, and the folder of several works once it is empty."""
-        if rank_and_size()[0] == 0:
-            self._folder.remove()
-            if isinstance(self._folder, LocalFolder):
-                with contextlib.suppress(OSError):  # it contains other works
-                    self._folder.path.parent.rmdir()

@@ -137,25 +137,20 @@ class ReferenceStore:
     def _vector(self, key: str) -> NDArray[np.float32]:
         return self._added[key] if key in self._added else self._embeddings_ND[self._rows[key]]
 
-    def _embedding(self, text: str) -> NDArray[np.float32]:
-        return self._vector(embedding_key(self._encoder.fingerprint, text))
-
-    def _encode_missing(self, texts: list[str]) -> None:
-        size = len(self)
-        self.add(texts)
-        self.misses += len(self) - size
-
     def similarities(self, pairs: list[tuple[str, list[str]]]) -> list[list[float]]:
         """Return for each (text, references) the cosine similarity to each reference, in [-1, 1], rounded.
 
         Texts are encoded in one batch, references are looked up.
         """
-        self._encode_missing([reference for _, references in pairs for reference in references])
+        size = len(self)
+        self.add([reference for _, references in pairs for reference in references])
+        self.misses += len(self) - size
         distinct = list(dict.fromkeys(text for text, _ in pairs))
         vectors = dict(zip(distinct, self._encoder.encode(distinct), strict=True))
         similarities = []
         for text, references in pairs:
-            cosines = [float(vectors[text] @ self._embedding(reference)) for reference in references]
+            keys = [embedding_key(self._encoder.fingerprint, reference) for reference in references]
+            cosines = [float(vectors[text] @ self._vector(key)) for key in keys]
             similarities.append([round(min(1.0, max(-1.0, cosine)), DECIMALS) for cosine in cosines])
         return similarities
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rarft.evaluation.metrics import GROUPINGS, PredictionTable, Tree, map_tree, metrics_from, value_at
+from rarft.evaluation.metrics import GROUPINGS, PredictionTable, Tree, leaf_at, map_tree, metrics_from
 
 RESAMPLES = 1000
 _CHUNK = 100  # resamples per matrix product
@@ -28,43 +28,29 @@ def _draws(videos: int, seed: int) -> Iterator[NDArray[np.float32]]:
     """Yield how often each video is drawn, for some resamples at a time (B, V)."""
     rng = np.random.default_rng(seed)
     for _ in range(RESAMPLES // _CHUNK):
-        yield np.stack([np.bincount(rng.integers(0, videos, videos), minlength=videos) for _ in range(_CHUNK)]).astype(
-            np.float32
-        )
+        draws = [np.bincount(rng.integers(0, videos, videos), minlength=videos) for _ in range(_CHUNK)]
+        yield np.stack(draws).astype(np.float32)
 
 
-class _GroupSums:
-    """Column sums of a group of samples, per video that has any of them, and per resample."""
-
-    def __init__(self, table: PredictionTable, videos: NDArray[np.int64], mask: NDArray[np.bool_] | None) -> None:
-        rows = videos if mask is None else videos[mask]
-        self._videos, index = np.unique(rows, return_inverse=True)
-        self._names = list(table.columns)
-        sums = [
-            np.bincount(index, weights=column if mask is None else column[mask], minlength=len(self._videos))
-            for column in table.columns.values()
-        ]
-        self._sums_VC = np.stack(sums, axis=1).astype(np.float32)
-        self._resampled: list[NDArray[np.float32]] = []
-
-    def add(self, draws_BV: NDArray[np.float32]) -> None:
-        """Add the sums of some resamples."""
-        self._resampled.append(draws_BV[:, self._videos] @ self._sums_VC)
-
-    def sums(self) -> dict[str, NDArray[np.float64]]:
-        """Return each column's sum in every resample (B,)."""
-        sums_BC = np.concatenate(self._resampled).astype(np.float64)
-        return {name: sums_BC[:, index] for index, name in enumerate(self._names)}
+def _video_sums(
+    table: PredictionTable, videos: NDArray[np.int64], mask: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the videos (V,) that have samples in the mask, and the column sums of those samples per video (V, C)."""
+    present, index = np.unique(videos[mask], return_inverse=True)
+    sums = [np.bincount(index, column[mask], minlength=len(present)) for column in table.columns.values()]
+    return present, np.stack(sums, axis=1).astype(np.float32)
 
 
-def _resample(table: PredictionTable, masks: Sequence[NDArray[np.bool_] | None], seed: int) -> list[Tree]:
+def _resample(table: PredictionTable, masks: Sequence[NDArray[np.bool_]], seed: int) -> list[Tree]:
     """Return the metrics of each group of samples in every resample (B,)."""
     videos = _video_indices(table)
-    groups = [_GroupSums(table, videos, mask) for mask in masks]
+    groups = [_video_sums(table, videos, mask) for mask in masks]
+    resampled: list[list[NDArray[np.float32]]] = [[] for _ in groups]
     for draws_BV in _draws(int(videos.max()) + 1, seed):
-        for group in groups:
-            group.add(draws_BV)
-    return [metrics_from(group.sums()) for group in groups]
+        for (present, sums_VC), chunks in zip(groups, resampled, strict=True):
+            chunks.append(draws_BV[:, present] @ sums_VC)
+    sums = [np.concatenate(chunks).astype(np.float64).T for chunks in resampled]
+    return [metrics_from(dict(zip(table.columns, sums_CB, strict=True))) for sums_CB in sums]
 
 
 def _interval(values: Any) -> list[float] | None:
@@ -82,8 +68,8 @@ def _without_counts(tree: Tree) -> Tree:
 def intervals(table: PredictionTable, seed: int = 0) -> Tree:
     """Return the 95 % interval [low, high] of every metric of `metrics_of`, groups included, under the same names."""
     keys = sorted(table.groups)
-    resampled = _resample(table, [None, *(table.groups[key] for key in keys)], seed)
-    trees = [map_tree(_without_counts(tree), _interval) for tree in resampled]
+    resampled = _resample(table, [table.all, *(table.groups[key] for key in keys)], seed)
+    trees = [map_tree(_without_counts(tree), lambda _, values: _interval(values)) for tree in resampled]
     groups: Tree = {grouping: {} for grouping in GROUPINGS}
     for (grouping, name), tree in zip(keys, trees[1:], strict=True):
         groups[grouping][name] = tree
@@ -97,28 +83,20 @@ def paired(table: PredictionTable, base: PredictionTable, paths: Sequence[str], 
         Per path the `difference`, its 95 % `interval`, and the two-sided `p`: the share of resamples, at least
         2 / (resamples + 1), whose difference does not have the same sign. None where either metric is unknown.
     """
-    points = [metrics_from(one.sums()) for one in (table, base)]
-    resampled = [_resample(one, [None], seed)[0] for one in (table, base)]
+    points = [metrics_from(one.sums(one.all)) for one in (table, base)]
+    resampled = [_resample(one, [one.all], seed)[0] for one in (table, base)]
     compared: Tree = {}
     for path in paths:
-        values = [value_at(point, path) for point in points]
-        differences = _array_at(resampled[0], path) - _array_at(resampled[1], path)
+        value, reference = (float(leaf_at(point, path)) for point in points)
+        differences = np.subtract(*(leaf_at(one, path) for one in resampled))
         differences = differences[~np.isnan(differences)]
-        known = [value for value in values if value is not None and not np.isnan(value)]
-        if len(known) < 2 or not differences.size:
+        if np.isnan(value - reference) or not differences.size:
             compared[path] = None
             continue
         tails = [int((differences <= 0).sum()), int((differences >= 0).sum())]
         compared[path] = {
-            "difference": known[0] - known[1],
+            "difference": value - reference,
             "interval": _interval(differences),
             "p": min(1.0, 2 * (min(tails) + 1) / (len(differences) + 1)),
         }
     return compared
-
-
-def _array_at(tree: Tree, path: str) -> Any:
-    value: Any = tree
-    for part in path.split("."):
-        value = value[part]
-    return np.asarray(value)

@@ -5,15 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rarft.annotations.schema import Sample
 from rarft.checkpoint.locate import PACKAGED, check_checkpoint
 from rarft.errors import InputError, input_name
-from rarft.evaluation.predictions import Prediction, QueryKey, key_of
 from rarft.storage.files import local_path
 from rarft.storage.s3 import is_object_uri
 
 EVALUATED = "checkpoint"  # name of the first candidate in the report
-REFERENCE = "base"  # name of the second one, unless the user names it
+_REFERENCE = "base"  # name of the second one, unless the user names it
 _NAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL)
 
 
@@ -34,13 +32,11 @@ class Candidate:
     flag: str
 
 
-def is_predictions_file(source: str) -> bool:
+def _is_predictions_file(source: str) -> bool:
     """Check whether an argument names finished predictions: an existing file, or a name that ends in .json(l)."""
     if source in PACKAGED:
         return False
-    if source.endswith((".json", ".jsonl")):
-        return True
-    return not is_object_uri(source) and local_path(source).is_file()
+    return source.endswith((".json", ".jsonl")) or (not is_object_uri(source) and local_path(source).is_file())
 
 
 def split_name(text: str) -> tuple[str, str]:
@@ -62,13 +58,12 @@ def parse_candidates(checkpoint: str | None, predictions: str | None, compare: S
         InputError: Not exactly one of `checkpoint` and `predictions` is given, a name occurs twice, or a checkpoint
             does not exist.
     """
-    if (checkpoint is None) == (predictions is None):
+    if checkpoint is not None and predictions is None:
+        candidates = [Candidate(EVALUATED, checkpoint, True, "--checkpoint")]
+    elif predictions is not None and checkpoint is None:
+        candidates = [Candidate(EVALUATED, predictions, False, "--predictions")]
+    else:
         raise InputError("pass either a checkpoint or predictions")
-    candidates = [
-        Candidate(EVALUATED, checkpoint, True, "--checkpoint")
-        if checkpoint is not None
-        else Candidate(EVALUATED, str(predictions), False, "--predictions")
-    ]
     taken = {EVALUATED}
     named = [split_name(text) for text in compare]
     for name, source in named:
@@ -76,9 +71,9 @@ def parse_candidates(checkpoint: str | None, predictions: str | None, compare: S
             raise InputError(f"--compare {name}={source}: the name {name} is already used; choose another")
         taken |= {name} if name else set()
     for index, (name, source) in enumerate(named):
-        name = name or _unused_name(source if index else REFERENCE, taken)
+        name = name or _unused_name(source if index else _REFERENCE, taken)
         taken.add(name)
-        candidates.append(Candidate(name, source, not is_predictions_file(source), "--compare"))
+        candidates.append(Candidate(name, source, not _is_predictions_file(source), "--compare"))
     for candidate in candidates:
         if candidate.is_checkpoint:
             with input_name(candidate.flag):
@@ -94,27 +89,3 @@ def _unused_name(source: str, taken: set[str]) -> str:
     while name in taken:
         name, number = f"{stem}-{number}", number + 1
     return name
-
-
-def align(source: str, predictions: Sequence[Prediction], queries: Sequence[Sample]) -> list[Prediction]:
-    """Return the predictions in the order of the queries.
-
-    Args:
-        source: File of the predictions, for error messages.
-        predictions: Predictions.
-        queries: Samples in the order to return.
-
-    Raises:
-        InputError: The predictions are not of the same queries.
-    """
-    by_key: dict[QueryKey, list[Prediction]] = {}
-    for prediction in reversed(predictions):
-        by_key.setdefault(key_of(prediction.sample), []).append(prediction)
-    found = [by_key[key].pop() if by_key.get(key := key_of(sample)) else None for sample in queries]
-    aligned = [prediction for prediction in found if prediction is not None]
-    if len(aligned) < len(queries) or len(predictions) > len(queries):
-        raise InputError(
-            f"{source}: {len(predictions)} predictions for {len(queries)} queries, {len(queries) - len(aligned)} "
-            "queries without one; pass predictions of the same queries"
-        )
-    return aligned

@@ -1,9 +1,11 @@
 """Evaluation of candidates on the same queries: predict, score, judge, compute metrics, report."""
 
+import functools
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,16 @@ from rarft.annotations.schema import Sample
 from rarft.checkpoint.locate import checkpoint_fingerprint
 from rarft.distributed.launch import rank_and_size
 from rarft.distributed.shared_work import SharedWork, join_processes
-from rarft.embeddings.encoder import SentenceEncoder
+from rarft.embeddings.encoder import DEFAULT_ENCODER, SentenceEncoder
 from rarft.embeddings.store import ReferenceStore
 from rarft.errors import InputError, input_name
 from rarft.evaluation.bootstrap import intervals, paired
-from rarft.evaluation.candidates import EVALUATED, Candidate, align
+from rarft.evaluation.candidates import EVALUATED, Candidate
 from rarft.evaluation.gates import Gate
 from rarft.evaluation.generate import BACKENDS, Predictor, in_batches
 from rarft.evaluation.judge import Judge
 from rarft.evaluation.metrics import HEADLINE, PredictionTable, metrics_of
-from rarft.evaluation.predictions import Prediction, read_predictions, write_predictions
+from rarft.evaluation.predictions import Prediction, align, read_predictions, write_predictions
 from rarft.evaluation.report import METRICS_JSON, REPORT_HTML, render_report
 from rarft.evaluation.scoring import score_predictions
 from rarft.models.qwen2_5_vl.load import open_checkpoint
@@ -29,7 +31,7 @@ from rarft.reporting.training_log import read_training_log
 from rarft.storage.location import Location, open_local
 
 PREDICTIONS_JSONL = "predictions.jsonl"
-_UNFINISHED = ".unfinished"  # folder of the completions of an evaluation that is not finished
+_UNFINISHED = ".unfinished"  # folder of the completions of evaluations that are not finished
 _MAX_LOGGED_PROBLEMS = 5
 logger = logging.getLogger(__name__)
 
@@ -95,12 +97,14 @@ def evaluate(
         raise InputError("the data is missing; pass the riq.jsonl that `rarft validate` wrote")
     join_processes()
     # Whatever can fail quickly comes before the generation.
-    predictions, unusable = _read_finished(candidates, samples)
-    queries = _align(candidates, predictions, samples)
+    predictions, unusable, queries = _read_finished(candidates, samples)
     with input_name("--encoder"):
-        store = ReferenceStore.empty(SentenceEncoder(options.encoder) if options.encoder else SentenceEncoder())
-    judge = _connect_judge(options)
-    works = _generate_missing(candidates, predictions, queries, options, out)
+        store = ReferenceStore.empty(SentenceEncoder(options.encoder or DEFAULT_ENCODER))
+    judge = None
+    if options.judge_url is not None:
+        judge = Judge(options.judge_url, str(options.judge_model), options.judge_cache)
+        judge.check()
+    _generate_missing(candidates, predictions, queries, options, out)
     if rank_and_size()[0]:
         return {}
     tables = {}
@@ -117,8 +121,7 @@ def evaluate(
             write_predictions(folder / name, written)
         (folder / REPORT_HTML).write_text(render_report(metrics, tables, training), encoding="utf-8")
         (folder / METRICS_JSON).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    for work in works:
-        work.delete()
+    out.child(_UNFINISHED).remove()
     return metrics
 
 
@@ -138,47 +141,28 @@ def _earlier_predictions(out: Location) -> set[str]:
 
 def _read_finished(
     candidates: Sequence[Candidate], samples: Sequence[Sample] | None
-) -> tuple[dict[str, list[Prediction]], dict[str, int]]:
+) -> tuple[dict[str, list[Prediction]], dict[str, int], Sequence[Sample]]:
     """Read the candidates that are finished predictions.
 
     Returns:
-        Predictions of these, and the number of rows and queries left out of every candidate, by name.
+        Predictions by candidate, the number of rows and queries left out of each, and the queries of the evaluation:
+        those of the first candidate. All predictions are in the order of the queries.
     """
-    predictions: dict[str, list[Prediction]] = {}
-    unusable = dict.fromkeys((candidate.name for candidate in candidates), 0)
+    predictions, unusable = {}, {}
+    queries = samples if candidates[0].is_checkpoint else None
     for candidate in candidates:
         if candidate.is_checkpoint:
             continue
         with input_name(candidate.flag), open_local(candidate.source) as file:
-            predictions[candidate.name], problems = read_predictions(file, samples)
-        for problem in problems[:_MAX_LOGGED_PROBLEMS]:
-            logger.warning("%s: %s", candidate.source, problem)
-        if problems:
-            logger.warning("%s: %d rows or queries are left out", candidate.source, len(problems))
+            rows, problems = read_predictions(file, samples)
+            for problem in problems[:_MAX_LOGGED_PROBLEMS]:
+                logger.warning("%s: %s", candidate.source, problem)
+            if problems:
+                logger.warning("%s: %d rows or queries are left out", candidate.source, len(problems))
+            queries = queries or [row.sample for row in rows]
+            predictions[candidate.name] = align(candidate.source, rows, queries)
         unusable[candidate.name] = len(problems)
-    return predictions, unusable
-
-
-def _align(
-    candidates: Sequence[Candidate], predictions: dict[str, list[Prediction]], samples: Sequence[Sample] | None
-) -> list[Sample]:
-    """Return the queries of the evaluation, those of the first candidate; bring all predictions into their order."""
-    finished = predictions.get(EVALUATED)
-    queries = list(samples or []) if finished is None else [row.sample for row in finished]
-    for candidate in candidates:
-        if not candidate.is_checkpoint:
-            with input_name(candidate.flag):
-                predictions[candidate.name] = align(candidate.source, predictions[candidate.name], queries)
-    return queries
-
-
-def _connect_judge(options: EvaluationOptions) -> Judge | None:
-    if options.judge_url is None:
-        return None
-    cache = Path(options.judge_cache) if options.judge_cache else None
-    judge = Judge(options.judge_url, str(options.judge_model), cache)
-    judge.check()
-    return judge
+    return predictions, unusable, queries or []
 
 
 def _generate_missing(
@@ -187,21 +171,16 @@ def _generate_missing(
     queries: Sequence[Sample],
     options: EvaluationOptions,
     out: Location,
-) -> list[SharedWork]:
-    """Add the predictions of every checkpoint; return the work that keeps their completions until the end.
-
-    All checkpoints read prompts as the first one does.
-    """
-    works = []
+) -> None:
+    """Add the predictions of every checkpoint. All checkpoints read prompts as the first one does."""
     prompt_config = None
     for candidate in candidates:
         if not candidate.is_checkpoint:
             continue
         with input_name(candidate.flag), open_checkpoint(candidate.source) as path:
             prompt_config = prompt_config or PromptConfig.load(path)
-            predictions[candidate.name], work = _generate(candidate, path, prompt_config, queries, options, out)
-        works.append(work)
-    return works
+            completions = _generate(candidate, path, prompt_config, queries, options, out)
+        predictions[candidate.name] = [Prediction(*row) for row in zip(queries, completions, strict=True)]
 
 
 def _generate(
@@ -211,39 +190,24 @@ def _generate(
     queries: Sequence[Sample],
     options: EvaluationOptions,
     out: Location,
-) -> tuple[list[Prediction], SharedWork]:
-    """Complete the queries by a checkpoint; all processes share the batches, and none is completed twice.
-
-    Args:
-        candidate: The checkpoint.
-        path: Local folder or Hub name of the checkpoint.
-        prompt_config: How prompts are read.
-        queries: Samples to complete.
-        options: Options.
-        out: Folder of the evaluation; completed batches are kept in it.
-    """
+) -> list[str]:
+    """Complete the queries with the checkpoint at `path`; all processes share the batches, and none is repeated."""
     inputs = [
         (sample.id, sample.video, sample.query, sample.duration, sample.crop, _file_version(sample.video))
         for sample in queries
     ]
     content = checkpoint_fingerprint(candidate.source)
     resume_key = [candidate.source, content, asdict(prompt_config), inputs, options.backend, options.batch_size]
-    work = SharedWork(out.child(_UNFINISHED), resume_key)
     batches = in_batches(queries, options.batch_size)
-    predictor: Predictor | None = None  # loaded when there is a batch to complete
-
-    def predict(batch: list[int]) -> list[str]:
-        nonlocal predictor
-        predictor = predictor or Predictor(path, prompt_config, options.backend, queries)
-        return predictor.predict([queries[index] for index in batch])
-
-    completions = work.run(batches, predict, f"evaluating {candidate.name}")
-    texts = {
-        index: text
-        for batch, completed in zip(batches, completions, strict=True)
-        for index, text in zip(batch, completed, strict=True)
-    }
-    return [Prediction(sample, texts[index]) for index, sample in enumerate(queries)], work
+    # Loaded when there is a batch to complete.
+    predictor = functools.cache(lambda: Predictor(path, prompt_config, options.backend, queries))
+    completions = SharedWork(out.child(_UNFINISHED), resume_key).run(
+        batches,
+        lambda batch: predictor().predict([queries[index] for index in batch]),
+        f"evaluating {candidate.name}",
+    )
+    texts = dict(zip(chain.from_iterable(batches), chain.from_iterable(completions), strict=True))
+    return [texts[index] for index in range(len(queries))]
 
 
 def _file_version(video: str) -> tuple[int, int] | None:
@@ -259,21 +223,24 @@ def _summarize(
     in_sample: bool | None,
 ) -> dict[str, Any]:
     """Return the metrics of all candidates, in the form of metrics.json."""
-    figures = [
-        {"checkpoint": Path(one.source).name, **metrics_of(tables[one.name]), "intervals": intervals(tables[one.name])}
+    figures = {
+        one.name: {
+            "checkpoint": Path(one.source).name,
+            **metrics_of(tables[one.name]),
+            "intervals": intervals(tables[one.name]),
+        }
         for one in candidates
-    ]
-    names = [candidate.name for candidate in candidates]
-    with_base = len(candidates) > 1
+    }
+    base = candidates[1].name if len(candidates) > 1 else None
     return {
         "evaluated": candidates[0].source,
         "in_sample": in_sample,
-        **figures[0],
-        "base": {"name": names[1], **figures[1]} if with_base else None,
-        "comparison": paired(tables[names[0]], tables[names[1]], list(HEADLINE.values())) if with_base else None,
-        "others": dict(zip(names[2:], figures[2:], strict=True)),
-        "unusable_rows": unusable[names[0]],
-        "unusable_rows_of_base": unusable[names[1]] if with_base else 0,
+        **figures[EVALUATED],
+        "base": {"name": base, **figures[base]} if base else None,
+        "comparison": paired(tables[EVALUATED], tables[base], list(HEADLINE.values())) if base else None,
+        "others": {one.name: figures[one.name] for one in candidates[2:]},
+        "unusable_rows": unusable.get(EVALUATED, 0),
+        "unusable_rows_of_base": unusable.get(base, 0) if base else 0,
     }
 
 

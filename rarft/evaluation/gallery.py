@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from rarft.completion import format_segment
@@ -45,11 +46,7 @@ def classify_failure(row: ScoredPrediction) -> tuple[str, float]:
 def select_examples(
     scored: Sequence[ScoredPrediction], others: Mapping[str, Sequence[ScoredPrediction]]
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str, int]]]:
-    """Select the worst predictions of every kind.
-
-    Args:
-        scored: Predictions of the evaluated candidate.
-        others: Predictions of the other candidates for the same queries, in the same order, by name.
+    """Select the worst predictions of every kind; `others` are those of the other candidates, by name.
 
     Returns:
         The examples as the template evaluation.html.j2 takes them, and (kind, title, number of predictions) of each
@@ -96,17 +93,10 @@ def _describe(kind: str, row: ScoredPrediction, others: Mapping[str, str]) -> di
 
 
 def _frames(video: str, duration: float | None, segments: dict[str, Segment]) -> dict[str, list[tuple[str, str]]]:
-    """Return the first, middle and last frame of each segment, or of the video, as (seconds, base64 of a JPEG).
-
-    Raises:
-        VideoError: The video cannot be read.
-    """
+    """Return the first, middle and last frame of each segment, or of the video, as (seconds, base64 of a JPEG)."""
     segments = segments or {"the video": (0.0, duration or 0.0)}
     last = duration or _DEFAULT_DURATION_S
     times = [min(last, start + (end - start) * part) for start, end in segments.values() for part in _FRAME_POSITIONS]
-    frames = [
-        (f"{time:.2f}", base64.b64encode(frame).decode())
-        for time, frame in zip(times, thumbnails(video, times), strict=True)
-    ]
-    size = len(_FRAME_POSITIONS)
-    return {name: frames[size * index : size * (index + 1)] for index, name in enumerate(segments)}
+    images = [base64.b64encode(frame).decode() for frame in thumbnails(video, times)]
+    frames = zip((f"{time:.2f}" for time in times), images, strict=True)
+    return {name: list(islice(frames, len(_FRAME_POSITIONS))) for name in segments}

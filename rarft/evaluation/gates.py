@@ -12,7 +12,9 @@ _OPERATORS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": opera
 _NUMBER = r"[+-]?\s*(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _GATE = re.compile(rf"\s*(?P<path>[^<>=]+?)\s*(?P<operator>>=|<=|>|<)\s*(?P<base>base)?\s*(?P<number>{_NUMBER})?\s*")
 # These names depend on the data: metrics of a group, of a label, of a reward.
-_GROUPS = re.compile(r"by_(?:difficulty|category|length|position)\.(?P<name>.+?)\.(?P<path>[a-z_]+(?:\.[\w./]+)?)")
+_GROUPS = re.compile(
+    r"(?P<grouping>by_(?:difficulty|category|length|position))\.(?P<name>.+?)\.(?P<path>[a-z_]+(?:\.[\w./]+)?)"
+)
 _DATA_DEPENDENT = re.compile(
     r"rewards\.\w+|rt_iou\.labels\.[\w/]+\.(?:precision|recall|f1)|judge\.\w+|unusable_rows(?:_of_base)?"
 )
@@ -52,11 +54,10 @@ class Gate:
 
 def _value(metrics: dict[str, Any], path: str) -> float | None:
     """Return the metric; None if the data have no such group."""
-    tree: Any = metrics
-    if (group := _GROUPS.fullmatch(path)) is not None:
-        tree, path = metrics.get(path.partition(".")[0], {}).get(group["name"]), group["path"]
     try:
-        return value_at(tree, path) if tree is not None else None
+        if (group := _GROUPS.fullmatch(path)) is not None:
+            metrics, path = metrics[group["grouping"]][group["name"]], group["path"]
+        return value_at(metrics, path)
     except KeyError:
         return None
 
@@ -72,11 +73,7 @@ def _is_metric(path: str) -> bool:
 
 
 def parse_gates(text: str) -> list[str]:
-    """Return the gates of a text with one gate per line, after parsing each.
-
-    Raises:
-        InputError: A line is not a gate, or names an unknown metric.
-    """
+    """Return the gates of a text with one gate per line, after parsing each."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for line in lines:
         parse_gate(line)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from transformers import AutoConfig, GenerationConfig
+from transformers.utils import cached_file
 
 from rarft.annotations.schema import Sample
 from rarft.checkpoint.locate import checkpoint_path
@@ -40,11 +41,7 @@ class Backend(Protocol):
 
 
 class TransformersBackend:
-    """Generation by transformers, on a GPU if there is one.
-
-    Attributes:
-        videos_encoded: Number of runs of the vision tower.
-    """
+    """Generation with transformers, on a GPU if there is one."""
 
     keeps_frames = False
 
@@ -60,7 +57,6 @@ class TransformersBackend:
         self._model.generation_config = GenerationConfig(**ends)
         self._generation = GenerationConfig(do_sample=False, **generation)
         self._features: dict[str, torch.Tensor] = {}
-        self.videos_encoded = 0
 
     def _with_features(self, video: str, prompt: PromptInputs) -> PromptInputs:
         prompt = prompt.to(self._device)
@@ -68,7 +64,6 @@ class TransformersBackend:
             while len(self._features) >= _MAX_CACHED_VIDEOS:
                 del self._features[next(iter(self._features))]
             self._features[video] = encode_video(self._model, prompt).video_ND
-            self.videos_encoded += 1
         return replace(prompt, video_ND=self._features[video])
 
     def generate(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
@@ -79,15 +74,11 @@ class TransformersBackend:
 
 
 class VllmBackend:
-    """Generation by vLLM. Tested against a fake engine only."""
+    """Generation with vLLM. Tested against a fake engine only."""
 
     keeps_frames = True
 
     def __init__(self, checkpoint: str, generation: dict[str, Any]) -> None:
-        """
-        Raises:
-            InputError: vLLM is not installed.
-        """
         try:
             from vllm import LLM, SamplingParams
         except ImportError as error:
@@ -117,11 +108,7 @@ BACKENDS: dict[str, type[Backend]] = {
 
 
 class Predictor:
-    """A loaded checkpoint that completes samples.
-
-    Attributes:
-        backend: Generation backend.
-    """
+    """A loaded checkpoint that completes samples."""
 
     def __init__(
         self,
@@ -138,12 +125,14 @@ class Predictor:
             samples: Data; the prompts of the first samples are checked before the model is loaded.
 
         Raises:
-            InputError: The checkpoint cannot be loaded, or its chat template does not render the query and the video.
+            InputError: The checkpoint or the backend cannot be loaded, or the chat template does not render the query
+                and the video.
         """
         processor = load_processor(checkpoint)
         self._tokenizer = processor.tokenizer
         path = checkpoint_path(checkpoint)
-        eos = GenerationConfig.from_pretrained(path).eos_token_id if _has_generation_config(path) else None
+        has_defaults = cached_file(path, "generation_config.json", _raise_exceptions_for_missing_entries=False)
+        eos = GenerationConfig.from_pretrained(path).eos_token_id if has_defaults else None
         generation = {
             "eos_token_id": eos or self._tokenizer.eos_token_id,
             "pad_token_id": self._tokenizer.pad_token_id,
@@ -154,25 +143,19 @@ class Predictor:
         self._encoder = PromptEncoder(processor, config, prompt_config.sampling, read, BACKENDS[backend].keeps_frames)
         self._prompt = prompt_config.prompt
         check_prompts(samples, self._encoder, self._prompt, checkpoint)
-        self.backend: Backend = BACKENDS[backend](checkpoint, generation)
+        self._backend: Backend = BACKENDS[backend](checkpoint, generation)
 
     def _encode(self, sample: Sample) -> tuple[str, PromptInputs]:
         texts = fill_prompt(self._prompt, sample.query, sample.duration, sample.crop)
-        return video_name(sample), self._encoder.encode(video_prompt(*texts, sample.video, sample.crop))
+        return _video_name(sample), self._encoder.encode(video_prompt(*texts, sample.video, sample.crop))
 
     def predict(self, samples: Sequence[Sample]) -> list[str]:
         """Return one completion per sample, all in one batch."""
-        ids = self.backend.generate([self._encode(sample) for sample in samples])
+        ids = self._backend.generate([self._encode(sample) for sample in samples])
         return list(self._tokenizer.batch_decode(ids, skip_special_tokens=True))
 
 
-def _has_generation_config(path: str) -> bool:
-    from transformers.utils import cached_file
-
-    return cached_file(path, "generation_config.json", _raise_exceptions_for_missing_entries=False) is not None
-
-
-def video_name(sample: Sample) -> str:
+def _video_name(sample: Sample) -> str:
     """Return the name that samples with the same frames share."""
     return f"{sample.video} {sample.crop}"
 
@@ -181,6 +164,6 @@ def in_batches(samples: Sequence[Sample], size: int) -> list[list[int]]:
     """Return batches of sample indices, grouped by video, in the order in which the videos occur."""
     first: dict[str, int] = {}
     for index, sample in enumerate(samples):
-        first.setdefault(video_name(sample), index)
-    order = sorted(range(len(samples)), key=lambda index: (first[video_name(samples[index])], index))
+        first.setdefault(_video_name(sample), index)
+    order = sorted(range(len(samples)), key=lambda index: (first[_video_name(samples[index])], index))
     return [order[start : start + size] for start in range(0, len(order), size)]

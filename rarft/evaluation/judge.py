@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Annotated
 
 import msgspec
 
@@ -37,23 +37,15 @@ categories: for a refusal, every way in which the query mismatches the video acc
 
 
 class _Verdict(msgspec.Struct, forbid_unknown_fields=True):
-    consistency: int
+    consistency: Annotated[int, msgspec.Meta(ge=0, le=5)]
     categories: list[str]
 
+    def __post_init__(self) -> None:
+        if unknown := set(self.categories) - CATEGORIES:
+            raise ValueError(f"unknown category {min(unknown)}")
 
-def _parse(text: str) -> _Verdict:
-    """Parse a reply strictly.
 
-    Raises:
-        ValueError: The reply is malformed.
-    """
-    try:
-        verdict = msgspec.json.decode(text.strip(), type=_Verdict)
-    except msgspec.DecodeError as error:
-        raise ValueError(str(error)) from error
-    if not 0 <= verdict.consistency <= 5 or not set(verdict.categories) <= CATEGORIES:
-        raise ValueError("a value is out of range")
-    return verdict
+_parse = msgspec.json.Decoder(_Verdict).decode
 
 
 @dataclass
@@ -90,7 +82,7 @@ class Judge:
     """
 
     def __init__(
-        self, url: str, model: str, cache: Path | None = None, concurrency: int = 8, timeout: float = 60.0
+        self, url: str, model: str, cache: str | None = None, concurrency: int = 8, timeout: float = 60.0
     ) -> None:
         """
         Args:
@@ -113,46 +105,37 @@ class Judge:
         )
         self._url, self._model, self._concurrency = url, model, concurrency
         with input_name("--judge-cache"):
-            self._cache = SqliteCache(cache or user_cache("judge.sqlite"))
+            self._cache = SqliteCache(Path(cache) if cache else user_cache("judge.sqlite"))
         self.counts = JudgeCounts()
         self.failure = ""
         self._consecutive_failures = 0
         self._lock = Lock()
 
     def check(self) -> None:
-        """Check, at no cost, that the endpoint responds and accepts the key.
-
-        Raises:
-            InputError: It does not.
-        """
+        """Check, at no cost, that the endpoint responds and accepts the key; raise an InputError if it does not."""
         try:
             self._client.models.list()
+        except self._openai.NotFoundError:
+            pass  # some endpoints do not list their models
         except self._openai.OpenAIError as error:
             self._raise_if_permanent(error)
 
     def _raise_if_permanent(self, error: Exception) -> None:
-        """Raise an error that every request would meet; ignore others.
-
-        Raises:
-            InputError: The endpoint cannot be reached, or rejects the key.
-        """
-        if isinstance(error, self._openai.AuthenticationError | self._openai.PermissionDeniedError):
-            raise InputError(f"judge {self._url}: rejected the API key; set {_KEY}") from error
-        if isinstance(error, self._openai.APIConnectionError) and not isinstance(error, self._openai.APITimeoutError):
-            raise InputError(f"judge {self._url}: cannot be reached ({error}); check the URL") from error
-
-    def _count(self, usage: Any) -> None:
-        """Count a reply and its tokens, if the endpoint reports them."""
-        with self._lock:
-            self.counts.asked += 1
-            if usage:
-                self.counts.prompt_tokens += usage.prompt_tokens or 0
-                self.counts.completion_tokens += usage.completion_tokens or 0
+        """Raise an InputError if every request would fail like this one; ignore other errors."""
+        openai, problem = self._openai, ""
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            problem = f"rejected the API key; set {_KEY}"
+        elif isinstance(error, openai.NotFoundError):
+            problem = f"does not serve {self._model} ({error}); check the name"
+        elif isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
+            problem = f"cannot be reached ({error}); check the URL"
+        if problem:
+            raise InputError(f"judge {self._url}: {problem}") from error
 
     def _record_failure(self, failure: str) -> None:
         self.failure = self.failure or " ".join(failure.split())[:300]
 
-    def _request(self, question: str) -> str | None:
+    def _ask(self, question: str) -> str | None:
         """Return a well-formed reply; None after two malformed ones."""
         for _ in range(2):
             reply = self._client.chat.completions.create(
@@ -161,7 +144,11 @@ class Judge:
                 messages=[{"role": "system", "content": _SYSTEM}, {"role": "user", "content": question}],
             )
             try:
-                self._count(reply.usage)
+                with self._lock:
+                    self.counts.asked += 1
+                    if reply.usage:  # not every endpoint reports it
+                        self.counts.prompt_tokens += reply.usage.prompt_tokens or 0
+                        self.counts.completion_tokens += reply.usage.completion_tokens or 0
                 text: str = reply.choices[0].message.content
                 _parse(text)
                 return text
@@ -169,38 +156,26 @@ class Judge:
                 self._record_failure(f"malformed reply ({error})")
         return None
 
-    def _request_first(self, question: str) -> str | None:
-        """Send the first request, which shows whether the endpoint can be used at all.
-
-        Raises:
-            InputError: The endpoint cannot be reached, rejects the key, or does not serve the model.
-        """
-        try:
-            return self._request(question)
-        except self._openai.NotFoundError as error:
-            raise InputError(f"judge {self._url}: does not serve {self._model} ({error}); check the name") from error
-        except (self._openai.OpenAIError, ValueError) as error:
-            self._raise_if_permanent(error)
-            self._record_failure(str(error))
-            return None
-
-    def _request_next(self, question: str) -> str | None:
+    def _request(self, question: str, is_first: bool = False) -> str | None:
+        """Return a reply, or None; the first request raises an InputError if the endpoint cannot be used at all."""
         if self._consecutive_failures >= _MAX_CONSECUTIVE_FAILURES:
             return None
         try:
-            reply = self._request(question)
+            reply = self._ask(question)
             self._consecutive_failures = 0
             return reply
         except (self._openai.OpenAIError, ValueError) as error:  # after the retries of the client
+            if is_first:
+                self._raise_if_permanent(error)
             self._record_failure(str(error))
             self._consecutive_failures += 1
             return None
 
     def _request_all(self, questions: Sequence[str]) -> Iterator[str | None]:
         if questions:
-            yield self._request_first(questions[0])
+            yield self._request(questions[0], is_first=True)
         with ThreadPoolExecutor(self._concurrency) as pool:
-            yield from pool.map(self._request_next, questions[1:])
+            yield from pool.map(self._request, questions[1:])
 
     def judge(self, predictions: Sequence[Prediction]) -> list[Prediction]:
         """Return the predictions with verdicts; those without a usable reply stay as they are.

@@ -4,6 +4,7 @@ Relevance is read by rule: an answer with a timestamp claims that the query is r
 refusal, and a completion without an answer is wrong whatever the truth is (decision D2).
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ def _scores(hits: Any, predicted: Any, true: Any) -> Tree:
     }
 
 
-def relevance(sums: Sums) -> Tree:
+def _relevance(sums: Sums) -> Tree:
     """Return accuracy, scores per class, mean F1, and the confusion matrix with "relevant" as the positive class."""
     tp, fp, fn, tn = (sums[name] for name in ("tp", "fp", "fn", "tn"))
     relevant, irrelevant = _scores(tp, tp + fp, tp + fn), _scores(tn, tn + fn, tn + fp)
@@ -65,26 +66,24 @@ def _overlap(sums: Sums, name: str) -> Tree:
     return {"mean": _mean(sums, name), **recalls}
 
 
+def _refusal_means(sums: Sums, name: str) -> Tree:
+    return {part: _mean(sums, f"{name}/{part}") for part in ("all", "true_negatives")}
+
+
 def _categories(sums: Sums) -> Tree:
     """Return RT-IoU, the Jaccard index of true and predicted mismatch categories, and the scores of each label."""
     names = sorted({name.rsplit("/", 1)[0] for name in sums if name.startswith("label/")})
     counts = {name: [sums[f"{name}/{part}"] for part in ("hits", "predicted", "true")] for name in names}
     labels = {name.removeprefix("label/"): _scores(*parts) for name, parts in counts.items()}
-    known = bool(labels)
-    total = [sum(parts) for parts in zip(*counts.values(), strict=True)] if known else []
+    total = [sum(parts) for parts in zip(*counts.values(), strict=True)]
+    # Labels that are neither true nor predicted do not count in the mean.
+    present = sum(predicted + true > 0 for _, predicted, true in counts.values())
     return {
-        "all": _mean(sums, "rt_iou/all"),
-        "true_negatives": _mean(sums, "rt_iou/true_negatives"),
-        "macro_f1": _macro_f1(labels, counts),
-        "micro_f1": _scores(*total)["f1"] if known else np.asarray(np.nan),
+        **_refusal_means(sums, "rt_iou"),
+        "macro_f1": _ratio(sum(np.nan_to_num(scores["f1"]) for scores in labels.values()), present, np.nan),
+        "micro_f1": _scores(*total)["f1"] if labels else np.asarray(np.nan),
         "labels": labels,
     }
-
-
-def _macro_f1(labels: Tree, counts: Mapping[str, Sequence[Any]]) -> Any:
-    """Return the mean F1 of the labels that are true or predicted anywhere."""
-    present = [_ratio(predicted + true, predicted + true, 0.0) for _, predicted, true in counts.values()]
-    return _ratio(sum(np.nan_to_num(scores["f1"]) for scores in labels.values()), sum(present), np.nan)
 
 
 def metrics_from(sums: Sums) -> Tree:
@@ -93,13 +92,11 @@ def metrics_from(sums: Sums) -> Tree:
     means = {name.removeprefix("rewards/"): _mean(sums, name) for name in rewards}
     return {
         "samples": sums["samples"],
-        "relevance": relevance(sums),
+        "relevance": _relevance(sums),
         "ra_iou": _overlap(sums, "ra_iou"),
         "grounding": _overlap(sums, "grounding"),
-        "refusal_similarity": {part: _mean(sums, f"refusal_similarity/{part}") for part in ("all", "true_negatives")},
-        "correction_similarity": {
-            part: _mean(sums, f"correction_similarity/{part}") for part in ("all", "true_negatives")
-        },
+        "refusal_similarity": _refusal_means(sums, "refusal_similarity"),
+        "correction_similarity": _refusal_means(sums, "correction_similarity"),
         "rt_iou": _categories(sums),
         "consistency": _mean(sums, "consistency"),
         "format_rate": _mean(sums, "format_rate"),
@@ -110,26 +107,19 @@ def metrics_from(sums: Sums) -> Tree:
     }
 
 
-def map_tree(tree: Tree, function: Callable[[Any], Any]) -> Tree:
-    """Apply a function to every leaf of a tree."""
+def map_tree(tree: Tree, function: Callable[[str, Any], Any]) -> Tree:
+    """Apply a function to the name and value of every leaf of a tree."""
     return {
-        name: map_tree(value, function) if isinstance(value, dict) else function(value) for name, value in tree.items()
+        name: map_tree(value, function) if isinstance(value, dict) else function(name, value)
+        for name, value in tree.items()
     }
 
 
-_COUNTS = {"samples", "tp", "fp", "fn", "tn"}
-
-
-def _to_json(tree: Tree) -> Tree:
-    """Convert leaves to JSON numbers: integers for counts, None for NaN."""
-
-    def convert(name: str, value: Any) -> Any:
-        if isinstance(value, dict):
-            return _to_json(value)
-        number = float(value)
-        return int(number) if name in _COUNTS else None if np.isnan(number) else number
-
-    return {name: convert(name, value) for name, value in tree.items()}
+def _to_json(name: str, value: Any) -> int | float | None:
+    """Convert a leaf to a JSON number: an integer for a count, None for NaN."""
+    if name in ("samples", "tp", "fp", "fn", "tn"):
+        return int(value)
+    return None if np.isnan(value) else float(value)
 
 
 def _by_length(row: ScoredPrediction) -> list[str]:
@@ -160,6 +150,7 @@ class PredictionTable:
         predictions: The predictions.
         scored: The predictions compared with their truth.
         columns: Columns of `scored_predictions.columns`.
+        all: Mask of all samples.
         groups: (grouping, group) -> mask of the samples in the group.
     """
 
@@ -167,21 +158,16 @@ class PredictionTable:
         self.predictions = predictions
         self.scored = [ScoredPrediction(prediction) for prediction in predictions]
         self.columns: dict[str, Column] = columns(self.scored)
-        self.groups: dict[tuple[str, str], NDArray[np.bool_]] = {}
+        self.all = np.ones(len(self.scored), bool)
+        self.groups: dict[tuple[str, str], NDArray[np.bool_]] = defaultdict(lambda: np.zeros_like(self.all))
         for grouping, groups_of in GROUPINGS.items():
             for index, row in enumerate(self.scored):
                 for name in groups_of(row):
-                    key = (grouping, name)
-                    if key not in self.groups:
-                        self.groups[key] = np.zeros(len(self.scored), bool)
-                    self.groups[key][index] = True
+                    self.groups[grouping, name][index] = True
 
-    def sums(self, mask: NDArray[np.bool_] | None = None) -> dict[str, NDArray[np.float64]]:
-        """Return the sum of each column, over all samples or those of a mask."""
-        return {
-            name: np.asarray(column.sum() if mask is None else column[mask].sum())
-            for name, column in self.columns.items()
-        }
+    def sums(self, mask: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+        """Return the sum of each column over the samples of a mask."""
+        return {name: np.asarray(column[mask].sum()) for name, column in self.columns.items()}
 
 
 def compute_metrics(predictions: Sequence[Prediction]) -> Tree:
@@ -191,13 +177,9 @@ def compute_metrics(predictions: Sequence[Prediction]) -> Tree:
 
 def metrics_of(table: PredictionTable) -> Tree:
     """Return all metrics of a table, overall and per group."""
-    metrics = _to_json(metrics_from(table.sums()))
-    for grouping in GROUPINGS:
-        metrics[grouping] = {
-            name: _to_json(metrics_from(table.sums(mask)))
-            for (kind, name), mask in sorted(table.groups.items())
-            if kind == grouping
-        }
+    metrics = map_tree(metrics_from(table.sums(table.all)), _to_json) | {grouping: {} for grouping in GROUPINGS}
+    for (grouping, name), mask in sorted(table.groups.items(), key=lambda group: group[0]):
+        metrics[grouping][name] = map_tree(metrics_from(table.sums(mask)), _to_json)
     return metrics
 
 
@@ -219,17 +201,27 @@ HEADLINE = {
 }
 
 
-def value_at(metrics: Tree, path: str) -> float | None:
-    """Return the metric at a dotted path, such as `relevance.irrelevant.f1`; None if it is unknown.
+def leaf_at(tree: Tree, path: str) -> Any:
+    """Return the leaf at a dotted path, such as `relevance.irrelevant.f1`.
 
     Raises:
-        KeyError: No metric has that name.
+        KeyError: No leaf has that name.
     """
-    value: Any = metrics
+    value: Any = tree
     for part in path.split("."):
         if not isinstance(value, dict) or part not in value:
             raise KeyError(path)
         value = value[part]
     if isinstance(value, dict):
         raise KeyError(path)
+    return value
+
+
+def value_at(metrics: Tree, path: str) -> float | None:
+    """Return the metric at a dotted path; None if it is unknown.
+
+    Raises:
+        KeyError: No metric has that name.
+    """
+    value = leaf_at(metrics, path)
     return None if value is None else float(value)

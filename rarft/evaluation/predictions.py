@@ -2,18 +2,19 @@
 
 import ast
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from rarft.annotations.parsing import DIFFICULTY_KEYS, base_name, parse_boolean, parse_difficulty
+from rarft.annotations.parsing import DIFFICULTY_KEYS, base_name, parse_boolean, parse_difficulty, parse_number
 from rarft.annotations.schema import Sample, Source
 from rarft.completion import find_segment, parse_completion
 from rarft.errors import InputError
 from rarft.segments import Segment, is_valid
+
+QueryKey = tuple[Any, ...]
 
 
 class Prediction(msgspec.Struct, frozen=True):
@@ -56,25 +57,21 @@ def _read_rows(path: Path) -> list[Any]:
 
 
 def _replace_surrogates(text: str) -> str:
-    """Replace lone surrogates, which JSON allows and UTF-8 does not, by question marks."""
+    """Replace lone surrogates, which JSON allows and UTF-8 does not, with question marks."""
     return text.encode("utf-8", "replace").decode()
 
 
 def _parse_segment(value: Any) -> Segment | None:
     """Parse a list of two numbers, or text such as `10.0 to 20.0` or `[10, 20]`; return None for anything else."""
     if isinstance(value, str):
-        segment = find_segment(value)
         try:
-            value = segment if segment is not None else json.loads(value)
-        except ValueError:
+            value = find_segment(value) or json.loads(value)
+        except (ValueError, RecursionError):
             return None
     if not isinstance(value, list | tuple) or len(value) != 2:
         return None
-    try:
-        segment = (float(value[0]), float(value[1]))
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return segment if is_valid(segment) else None
+    start, end = map(parse_number, value)
+    return None if start is None or end is None or not is_valid((start, end)) else (start, end)
 
 
 def _parse_categories(value: Any) -> list[str]:
@@ -85,15 +82,12 @@ def _parse_categories(value: Any) -> list[str]:
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             parsed = value
         value = parsed if isinstance(parsed, list | tuple) else [value]
-    return [name for name in value or [] if isinstance(name, str)] if isinstance(value, list | tuple) else []
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list | tuple) else []
 
 
 def _parse_duration(value: Any) -> float | None:
-    try:
-        duration = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return duration if math.isfinite(duration) and duration > 0 else None
+    duration = parse_number(value)
+    return duration if duration and duration > 0 else None
 
 
 _RELEVANCE = {"yes": True, "relevant": True, "no": False, "irrelevant": False}
@@ -105,11 +99,7 @@ def _parse_relevance(value: Any) -> bool | None:
 
 
 def _parse_published(row: dict[str, Any], number: int, file: str) -> Prediction:
-    """Parse a row of the published inference format.
-
-    Raises:
-        ValueError: A field is missing or invalid; the message names it.
-    """
+    """Parse a row of the published inference format; raise a ValueError if a field is missing or invalid."""
     for name in ("video", "query"):
         if not isinstance(row.get(name), str):
             raise ValueError(f"{name} is missing or not text")
@@ -122,8 +112,7 @@ def _parse_published(row: dict[str, Any], number: int, file: str) -> Prediction:
     segment = _parse_segment(row.get("gt_timestamp")) if relevant else None
     if relevant and segment is None:
         raise ValueError("gt_timestamp is missing or not a segment")
-    stated_answer = row.get("gt_output")
-    answer = _replace_surrogates(stated_answer) if isinstance(stated_answer, str) else ""
+    answer = _replace_surrogates(row["gt_output"]) if isinstance(row.get("gt_output"), str) else ""
     sample = Sample(
         id=f"{number}",
         video=_replace_surrogates(row["video"]),
@@ -145,10 +134,7 @@ def _parse_published(row: dict[str, Any], number: int, file: str) -> Prediction:
     return Prediction(sample, _replace_surrogates(output or ""))
 
 
-QueryKey = tuple[str, str, str, Segment | None]
-
-
-def key_of(sample: Sample) -> QueryKey:
+def _key_of(sample: Sample) -> QueryKey:
     """Return the identity of a query: queries with the same text differ in their segment."""
     return base_name(sample.video), sample.query, sample.task_type, sample.segment
 
@@ -158,47 +144,36 @@ class _SampleIndex:
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.by_id = {sample.id: sample for sample in samples}
-        self._by_key = {key_of(sample): sample for sample in samples}
-        self._by_text: dict[tuple[str, str, str], list[Sample]] = {}
+        self._by_text: dict[QueryKey, list[Sample]] = {}
         for sample in samples:
-            self._by_text.setdefault(key_of(sample)[:3], []).append(sample)
+            self._by_text.setdefault(_key_of(sample)[:3], []).append(sample)
 
     def find(self, sample: Sample) -> Sample | None:
         """Return the sample of the same query; if the segment differs, the only sample with the same text."""
-        if (found := self._by_key.get(key_of(sample))) is not None:
-            return found
-        candidates = self._by_text.get(key_of(sample)[:3], [])
-        return candidates[0] if len(candidates) == 1 else None
+        same_text = self._by_text.get(_key_of(sample)[:3], [])
+        exact = [one for one in same_text if one.segment == sample.segment]
+        return exact[-1] if exact else same_text[0] if len(same_text) == 1 else None
 
 
 def _parse_row(row: Any, number: int, file: str, data: _SampleIndex | None) -> Prediction:
-    """Parse a row of any format.
-
-    Raises:
-        ValueError: The row is not a prediction, or its query is not in the data.
-    """
+    """Parse a row of any format; raise a ValueError if it is not a prediction, or its query is not in the data."""
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     if "model_output" in row:
-        prediction = _parse_published(row, number, file)
-        known = data.find(prediction.sample) if data else None
+        given = _parse_published(row, number, file)
+        sample, completion = data.find(given.sample) if data else given.sample, given.completion
     elif "sample" in row:
         given = msgspec.convert(row, Prediction)
-        prediction = Prediction(given.sample, _replace_surrogates(given.completion))
-        known = data.by_id.get(given.sample.id) if data else None
-    else:
-        if not isinstance(row.get("completion"), str) or not isinstance(row.get("id"), str):
-            raise ValueError('needs "sample", "model_output", or "id" with "completion"')
+        sample, completion = data.by_id.get(given.sample.id) if data else given.sample, given.completion
+    elif isinstance(row.get("id"), str) and isinstance(row.get("completion"), str):
         if data is None:
             raise ValueError("has only an id; pass the data, too")
-        known = data.by_id.get(row["id"])
-        if known is not None:
-            prediction = Prediction(known, _replace_surrogates(row["completion"]))
-    if data is None:
-        return prediction
-    if known is None:
+        sample, completion = data.by_id.get(row["id"]), row["completion"]
+    else:
+        raise ValueError('needs "sample", "model_output", or "id" with "completion"')
+    if sample is None:
         raise ValueError("the query is not in the data")
-    return msgspec.structs.replace(prediction, sample=known)
+    return Prediction(sample, _replace_surrogates(completion))
 
 
 def read_predictions(path: Path, samples: Sequence[Sample] | None) -> tuple[list[Prediction], list[str]]:
@@ -222,7 +197,7 @@ def read_predictions(path: Path, samples: Sequence[Sample] | None) -> tuple[list
             prediction = _parse_row(row, number, path.name, data)
             if data is not None and prediction.sample.id in seen:
                 raise ValueError("the query is in an earlier row")
-        except (ValueError, msgspec.ValidationError) as error:
+        except ValueError as error:
             problems.append(f"row {number}: {_replace_surrogates(str(error))}")
             continue
         seen.add(prediction.sample.id)
@@ -231,3 +206,26 @@ def read_predictions(path: Path, samples: Sequence[Sample] | None) -> tuple[list
         raise InputError(f"{path}: no usable prediction ({problems[0] if problems else 'the file is empty'})")
     problems += [f"query {sample.id}: no prediction" for sample in samples or () if sample.id not in seen]
     return predictions, problems
+
+
+def align(source: str, predictions: Sequence[Prediction], queries: Sequence[Sample]) -> list[Prediction]:
+    """Return the predictions in the order of the queries.
+
+    Args:
+        source: File of the predictions, for error messages.
+        predictions: Predictions.
+        queries: Samples in the order to return.
+
+    Raises:
+        InputError: The predictions are not of the same queries.
+    """
+    by_key: dict[QueryKey, list[Prediction]] = {}
+    for prediction in reversed(predictions):
+        by_key.setdefault(_key_of(prediction.sample), []).append(prediction)
+    aligned = [by_key[key].pop() for sample in queries if by_key.get(key := _key_of(sample))]
+    if len(aligned) < len(queries) or len(predictions) > len(queries):
+        raise InputError(
+            f"{source}: {len(predictions)} predictions for {len(queries)} queries, {len(queries) - len(aligned)} "
+            "queries without one; pass predictions of the same queries"
+        )
+    return aligned

@@ -21,15 +21,12 @@ logger = logging.getLogger(__name__)
 
 
 def promote(checkpoint: str, evaluation: Location, destination: Location) -> str:
-    """Copy a checkpoint with its metrics.json to `destination`, atomically.
+    """Copy a checkpoint with its metrics.json to `destination`, atomically, and return the destination.
 
     Args:
         checkpoint: Folder or URI that `rarft train` wrote, or the name of a packaged model.
         evaluation: Folder that `rarft evaluate` wrote.
         destination: Folder to replace.
-
-    Returns:
-        The destination.
 
     Raises:
         InputError: The checkpoint or the evaluation cannot be read, the evaluation is of another checkpoint, or the
@@ -53,10 +50,9 @@ def promote(checkpoint: str, evaluation: Location, destination: Location) -> str
         if not origin.is_dir():
             raise InputError(f"{checkpoint}: is a Hub model; pass a folder or URI that `rarft train` wrote")
         shutil.copytree(origin, folder)
-        metadata = _verify(folder, checkpoint)
+        metadata = _verify(folder, checkpoint) | {"promoted_from": checkpoint}
         (folder / CHECKPOINT_JSON).unlink(missing_ok=True)
         (folder / METRICS_JSON).write_bytes(content)
-        metadata = {name: value for name, value in metadata.items() if name != "files"} | {"promoted_from": checkpoint}
         write_manifest(folder, CHECKPOINT_JSON, metadata, hash_files(folder, CHECKPOINT_JSON))
         with input_name("--to"):
             if isinstance(destination, S3Folder):
@@ -67,20 +63,14 @@ def promote(checkpoint: str, evaluation: Location, destination: Location) -> str
 
 
 def _check_evaluation(evaluation: Location, checkpoint: str) -> bytes:
-    """Check that an evaluation of the checkpoint passed its gates; return the content of its metrics.json.
-
-    Raises:
-        InputError: The file cannot be read, or is of another checkpoint.
-        CheckFailedError: A gate was not passed.
-    """
+    """Check that an evaluation of the checkpoint passed its gates; return the content of its metrics.json."""
     content = evaluation.read(METRICS_JSON)
     try:
         metrics = json.loads(content)
         passed, gates, evaluated = metrics["passed"], metrics["gates"], metrics["evaluated"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{evaluation}: {METRICS_JSON} was not written by `rarft evaluate`; check the path"
-        ) from error
+        problem = f"{METRICS_JSON} was not written by `rarft evaluate`; check the path"
+        raise InputError(f"{evaluation}: {problem}") from error
     if not passed:
         reasons = "; ".join(gate["reason"] for gate in gates if not gate["passed"])
         raise CheckFailedError(f"{checkpoint} is not promoted: {reasons}")
@@ -100,11 +90,7 @@ def _is_same_checkpoint(evaluated: str, checkpoint: str) -> bool:
 
 
 def _check_destination(destination: Location) -> None:
-    """Check that the destination is empty or contains a checkpoint.
-
-    Raises:
-        InputError: It contains something else.
-    """
+    """Check that the destination is empty or contains a checkpoint."""
     if isinstance(destination, LocalFolder):
         names = {path.name for path in destination.path.iterdir()}
     else:
@@ -114,11 +100,7 @@ def _check_destination(destination: Location) -> None:
 
 
 def _verify(folder: Path, checkpoint: str) -> dict[str, Any]:
-    """Check a checkpoint's files against its manifest; return the manifest, empty if there is none.
-
-    Raises:
-        InputError: A file is missing or has changed.
-    """
+    """Check a checkpoint's files against its manifest; return the manifest, empty if there is none."""
     if not (folder / CHECKPOINT_JSON).exists():
         return {}
     try:

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from rarft.evaluation.gallery import MAX_EXAMPLES, select_examples
-from rarft.evaluation.metrics import HEADLINE, PredictionTable, value_at
+from rarft.evaluation.metrics import HEADLINE, PredictionTable, leaf_at, value_at
 from rarft.reporting.charts import histogram, rates, scatter
 from rarft.reporting.html import render_page
 from rarft.reporting.training_curves import draw_training
@@ -63,40 +64,23 @@ def _format(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{value:{sign}.3f}"
 
 
-def _at(tree: Any, path: str) -> Any:
-    for part in path.split("."):
-        tree = tree.get(part) if isinstance(tree, dict) else None
-    return tree
-
-
 def _headline(metrics: dict[str, Any], suffix: str) -> list[dict[str, Any]]:
     """Return the rows of the headline table; each figure is (value, interval)."""
     rows = []
     for label, *_ in headline_rows(metrics):
         path = HEADLINE[label]
-        compared = metrics["comparison"][path] if metrics["comparison"] else None
-        figures = [(_at(one, path), _at(one["intervals"], path)) for one in _by_candidate(metrics).values()]
-        change = f"{compared['difference']:+.3f}" if compared else "–"
-        rows.append(
-            {"name": label + suffix, "figures": figures, "change": change, "p": compared["p"] if compared else None}
-        )
+        compared = (metrics["comparison"] or {}).get(path)
+        figures = [(leaf_at(one, path), leaf_at(one["intervals"], path)) for one in _by_candidate(metrics).values()]
+        change, p = (f"{compared['difference']:+.3f}", compared["p"]) if compared else ("–", None)
+        rows.append({"name": label + suffix, "figures": figures, "change": change, "p": p})
     return rows
 
 
 def _breakdowns(metrics: dict[str, Any], suffix: str) -> dict[str, list[tuple[Any, ...]]]:
     """Return a table of the evaluated candidate's metrics per group for each grouping that has any."""
+    paths = ("samples", "relevance.accuracy", "ra_iou.mean", "grounding.mean", "correction_similarity.all")
     return {
-        title: [
-            (
-                name + suffix,
-                group["samples"],
-                group["relevance"]["accuracy"],
-                group["ra_iou"]["mean"],
-                group["grounding"]["mean"],
-                group["correction_similarity"]["all"],
-            )
-            for name, group in metrics[key].items()
-        ]
+        title: [(name + suffix, *(leaf_at(group, path) for path in paths)) for name, group in metrics[key].items()]
         for key, title in _BREAKDOWNS.items()
         if metrics[key]
     }
@@ -108,8 +92,8 @@ def _refusal_rates(metrics: dict[str, Any], grouping: str) -> dict[tuple[str, st
     for name, figures in _by_candidate(metrics).items():
         for group, of_group in figures[grouping].items():
             if of_group["relevance"]["confusion"]["fp"] + of_group["relevance"]["confusion"]["tn"]:
-                interval = _at(figures["intervals"][grouping][group], "relevance.irrelevant.recall")
-                found[group, name] = (of_group["relevance"]["irrelevant"]["recall"], interval)
+                path = "relevance.irrelevant.recall"
+                found[group, name] = (leaf_at(of_group, path), leaf_at(figures["intervals"][grouping][group], path))
     return found
 
 
@@ -122,12 +106,9 @@ def _group_order(key: tuple[str, str]) -> tuple[int, str]:
 def _charts(metrics: dict[str, Any], tables: Mapping[str, PredictionTable]) -> dict[str, Markup]:
     charts = {}
     for name, one in tables.items():
-        ious = [row.iou for row in one.scored if row.iou is not None]
-        if ious:
-            counts = [0] * _BINS
-            for iou in ious:
-                counts[min(_BINS - 1, int(iou * _BINS))] += 1
-            charts[f"IoU of relevant queries, {name}"] = histogram(counts, 1.0, "", open_ended=False)
+        if ious := [row.iou for row in one.scored if row.iou is not None]:
+            counts, _ = np.histogram(ious, _BINS, (0.0, 1.0))
+            charts[f"IoU of relevant queries, {name}"] = histogram(counts.tolist(), 1.0, "", open_ended=False)
     for title, grouping in (("difficulty", "by_difficulty"), ("mismatch category", "by_category")):
         if refused := _refusal_rates(metrics, grouping):
             charts[f"Share of irrelevant queries refused, by {title}"] = rates(

@@ -60,22 +60,25 @@ def _jaccard(predicted: set[str], true: set[str]) -> float:
 
 
 class _Columns(dict[str, Column]):
-    """Columns of `size` samples, zero where nothing is set."""
+    """Columns of `size` samples, created with zeros on their first use."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
 
-    def put(self, name: str, index: int, value: float) -> None:
-        """Set one sample's value."""
-        if name not in self:
-            self[name] = np.zeros(self.size)
-        self[name][index] = value
+    def __missing__(self, name: str) -> Column:
+        return self.setdefault(name, np.zeros(self.size))
 
-    def put_mean(self, name: str, index: int, value: float) -> None:
-        """Set one sample's value in a column of which the mean is taken: `NAME/n` counts its samples."""
-        self.put(name, index, value)
-        self.put(f"{name}/n", index, 1.0)
+    def put_mean(self, name: str, index: int, value: float | None) -> None:
+        """Set one sample's value, unless it is None, in a column with a mean: `NAME/n` counts its samples."""
+        if value is not None:
+            self[name][index] = value
+            self[f"{name}/n"][index] = 1.0
+
+    def put_refusal(self, name: str, index: int, value: float | None) -> None:
+        """Set a refusable query's value in the mean over all, 0 if it is None, and over the true negatives."""
+        self.put_mean(f"{name}/all", index, value or 0.0)
+        self.put_mean(f"{name}/true_negatives", index, value)
 
 
 def columns(scored: Sequence[ScoredPrediction]) -> dict[str, Column]:
@@ -83,23 +86,20 @@ def columns(scored: Sequence[ScoredPrediction]) -> dict[str, Column]:
     found = _Columns(len(scored))
     for index, row in enumerate(scored):
         prediction, completion = row.prediction, row.completion
-        found.put("samples", index, 1.0)
+        found["samples"][index] = 1.0
         correct = "t" if row.relevant == row.predicted_relevant else "f"
-        found.put(correct + ("p" if row.predicted_relevant else "n"), index, 1.0)
+        found[correct + ("p" if row.predicted_relevant else "n")][index] = 1.0
         for name, value in (("ra_iou", row.ra_iou), ("grounding", row.iou)):
-            if value is not None:
-                found.put_mean(name, index, value)
-                for recall, threshold in THRESHOLDS.items():
-                    found.put(f"{name}/{recall}", index, float(value >= threshold))
+            found.put_mean(name, index, value)
+            for recall, threshold in THRESHOLDS.items():
+                found[f"{name}/{recall}"][index] = value is not None and value >= threshold
         found.put_mean("format_rate", index, float(completion.well_formed))
         found.put_mean("answer_rate", index, float(bool(completion.answer)))
         found.put_mean("length", index, float(len(prediction.completion.split())))
-        if (out_of_range := row.out_of_range) is not None:
-            found.put_mean("out_of_range", index, float(out_of_range))
+        found.put_mean("out_of_range", index, row.out_of_range)
         for name, value in prediction.rewards.items():
             found.put_mean(f"rewards/{name}", index, value)
-        if prediction.consistency is not None:
-            found.put_mean("consistency", index, float(prediction.consistency))
+        found.put_mean("consistency", index, prediction.consistency)
         if not row.relevant:
             _put_refusable(found, row, index)
     for name in ("samples", "tp", "fp", "fn", "tn"):
@@ -109,27 +109,20 @@ def columns(scored: Sequence[ScoredPrediction]) -> dict[str, Column]:
 
 def _put_refusable(found: _Columns, row: ScoredPrediction, index: int) -> None:
     """Set the columns that only refusable queries have: similarities and mismatch categories."""
-    prediction = row.prediction
-    similarities = {
-        "refusal_similarity": (prediction.refusal_similarity, bool(prediction.sample.gt_answer)),
-        "correction_similarity": (prediction.correction_similarity, bool(prediction.sample.reference_queries)),
-    }
-    for name, (similarity, has_truth) in similarities.items():
-        if not has_truth:
-            continue
-        # Without a refusal or a correction the similarity is 0.
-        found.put_mean(f"{name}/all", index, max(0.0, similarity or 0.0) if row.is_true_negative else 0.0)
-        if row.is_true_negative:
-            found.put_mean(f"{name}/true_negatives", index, max(0.0, similarity or 0.0))
+    prediction, sample = row.prediction, row.prediction.sample
+    for name, similarity, truth in (
+        ("refusal_similarity", prediction.refusal_similarity, sample.gt_answer),
+        ("correction_similarity", prediction.correction_similarity, sample.reference_queries),
+    ):
+        if truth:
+            # Without a refusal or a correction the similarity is 0.
+            found.put_refusal(name, index, max(0.0, similarity or 0.0) if row.is_true_negative else None)
     if prediction.categories is None:
         return
-    true = set(prediction.sample.categories)
+    true = set(sample.categories)
     predicted = set(prediction.categories) if row.is_true_negative else set()
-    overlap = _jaccard(predicted, true) if row.is_true_negative else 0.0
-    found.put_mean("rt_iou/all", index, overlap)
-    if row.is_true_negative:
-        found.put_mean("rt_iou/true_negatives", index, overlap)
+    found.put_refusal("rt_iou", index, _jaccard(predicted, true) if row.is_true_negative else None)
     for label in (predicted | true) & CATEGORIES:
-        found.put(f"label/{label}/hits", index, float(label in predicted and label in true))
-        found.put(f"label/{label}/predicted", index, float(label in predicted))
-        found.put(f"label/{label}/true", index, float(label in true))
+        found[f"label/{label}/hits"][index] = label in predicted and label in true
+        found[f"label/{label}/predicted"][index] = label in predicted
+        found[f"label/{label}/true"][index] = label in true

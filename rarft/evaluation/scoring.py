@@ -8,7 +8,8 @@ import msgspec
 from rarft.embeddings.store import ReferenceStore
 from rarft.evaluation.predictions import Prediction
 from rarft.evaluation.scored_predictions import ScoredPrediction
-from rarft.rewards.columns import BEST_SIMILARITY, DEFAULT_REWARDS, RewardFunction, apply_reward
+from rarft.rewards.columns import DEFAULT_REWARDS, RewardFunction, apply_reward
+from rarft.rewards.explain_correction import BEST_SIMILARITY
 from rarft.rewards.registry import resolve_rewards
 
 REWARDS = list(DEFAULT_REWARDS)
@@ -19,24 +20,17 @@ def _compute_reward(
 ) -> list[float | None]:
     """Return a reward of every prediction, from one call; None where it needs a duration that is unknown.
 
-    Args:
-        predictions: Predictions.
-        name: Name of the reward.
-        reward: Reward function.
-        extras: Receives the per-completion columns that the reward logs.
+    `extras` receives the per-completion columns that the reward logs.
     """
     usable = [index for index, row in enumerate(predictions) if row.sample.duration or name != "refuse_iou"]
     values: list[float | None] = [None] * len(predictions)
-    if not usable:
-        return values
-    rewards = apply_reward(
-        reward,
-        [predictions[index].sample for index in usable],
-        [predictions[index].completion for index in usable],
-        log_extra=extras.__setitem__,
-    )
-    for index, value in zip(usable, rewards, strict=True):
-        values[index] = value
+    if usable:
+        rows = [predictions[index] for index in usable]
+        rewards = apply_reward(
+            reward, [row.sample for row in rows], [row.completion for row in rows], log_extra=extras.__setitem__
+        )
+        for index, value in zip(usable, rewards, strict=True):
+            values[index] = value
     return values
 
 

@@ -12,14 +12,6 @@ LogExtra = Callable[[str, list[Any]], None]
 DEFAULT_REWARDS = ("format", "refuse_iou", "explain_correction")
 BUILT_IN_REWARDS = (*DEFAULT_REWARDS, "explain_correction_contrastive")
 
-# Terms that rewards log, as `reward/term`.
-REFUSE_IOU_TERMS = ("refuse_iou/iou", "refuse_iou/start_accuracy", "refuse_iou/end_accuracy")
-REFUSAL_SCORE = "explain_correction/refusal_score"
-BEST_SIMILARITY = "explain_correction/best_similarity"
-CORRECTION_BONUS = "explain_correction/correction_bonus"
-CONTRASTIVE_EXPLAIN = "explain_correction_contrastive/explain"
-CONTRASTIVE_CORRECTION = "explain_correction_contrastive/correction"
-
 
 def reward_columns(sample: Sample) -> dict[str, Any]:
     """Return what rewards read of a sample, by column name."""
@@ -49,9 +41,6 @@ def apply_reward(
         completions: Completions.
         log_metric: Receives the mean of each term.
         log_extra: Receives the values of each term.
-
-    Returns:
-        The reward of each completion; None where it does not apply.
     """
     rows = [reward_columns(sample) for sample in samples]
     return reward(
@@ -70,11 +59,7 @@ def log_term(
 ) -> None:
     """Log a term of a reward: its mean as a metric, its values as a column of the table of completions.
 
-    Args:
-        name: Name of the term, as `reward/term`.
-        values: Value for each completion; None where the term does not apply.
-        log_metric: TRL's function; None outside of training.
-        log_extra: TRL's function; None outside of training.
+    A value is None where the term does not apply. TRL's functions `log_metric` and `log_extra` are optional.
     """
     known = [value for value in values if value is not None]
     if log_metric is not None and known:

@@ -3,14 +3,7 @@
 from typing import Any
 
 from rarft.completion import parse_completion
-from rarft.rewards.columns import (
-    CONTRASTIVE_CORRECTION,
-    CONTRASTIVE_EXPLAIN,
-    LogExtra,
-    LogMetric,
-    completion_text,
-    log_term,
-)
+from rarft.rewards.columns import LogExtra, LogMetric, completion_text, log_term
 from rarft.rewards.explain_correction import Similarity
 
 
@@ -59,8 +52,8 @@ class ExplainCorrectionContrastive:
                 corrections.append(float(completion.correction is not None and completion.corrected_query is None))
             else:
                 corrections.append((correction[0] + 1) / 2 if completion.corrected_query and references else 0.0)
-        log_term(CONTRASTIVE_EXPLAIN, explains, log_metric, log_extra)
-        log_term(CONTRASTIVE_CORRECTION, corrections, log_metric, log_extra)
+        log_term("explain_correction_contrastive/explain", explains, log_metric, log_extra)
+        log_term("explain_correction_contrastive/correction", corrections, log_metric, log_extra)
         return [explain + correction for explain, correction in zip(explains, corrections, strict=True)]
 
 

@@ -1,19 +1,13 @@
 """Explain-correction reward: whether refusing is right, and whether the correction describes the video."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from rarft.completion import Completion, parse_completion
-from rarft.rewards.columns import (
-    BEST_SIMILARITY,
-    CORRECTION_BONUS,
-    REFUSAL_SCORE,
-    LogExtra,
-    LogMetric,
-    completion_text,
-    log_term,
-)
+from rarft.rewards.columns import LogExtra, LogMetric, completion_text, log_term
 
-THRESHOLD = 0.5  # similarity above which a correction earns a bonus
+BEST_SIMILARITY = "explain_correction/best_similarity"  # name of a logged term
+_THRESHOLD = 0.5  # similarity above which a correction earns a bonus
 
 
 class Similarity(Protocol):
@@ -67,31 +61,30 @@ class ExplainCorrection:
         """
         parsed = [parse_completion(completion_text(completion)) for completion in completions]
         scores = [refusal_score(*row) for row in zip(parsed, task_type, strict=True)]
-        log_term(REFUSAL_SCORE, scores, log_metric, log_extra)
+        log_term("explain_correction/refusal_score", scores, log_metric, log_extra)
         corrections = {
             index: completion.corrected_query
             for index, (completion, kind) in enumerate(zip(parsed, task_type, strict=True))
             if kind == "refusable" and completion.corrected_query and reference_queries[index]
         }
-        best = self._best([(text, list(reference_queries[index])) for index, text in corrections.items()])
-        thresholds = [THRESHOLD] * len(best)
+
+        def best_similarities(texts: Mapping[int, str]) -> dict[int, float]:
+            pairs = [(text, list(reference_queries[index])) for index, text in texts.items()]
+            return dict(zip(texts, map(max, self._similarity.similarities(pairs)), strict=True))
+
+        best = best_similarities(corrections)
+        echo: dict[int, float] = {}
         if self._baseline == "query":
             if query is None:
                 raise ValueError("correction_baseline=query needs the column `query`")
-            echoes = self._best([(query[index], list(reference_queries[index])) for index in corrections])
-            thresholds = [max(THRESHOLD, echo) for echo in echoes]
-        best_by_completion: list[float | None] = [None] * len(scores)
-        bonuses: list[float | None] = [None] * len(scores)
-        for index, value, threshold in zip(corrections, best, thresholds, strict=True):
-            bonus = max(0.0, value - threshold)
-            scores[index] += bonus
-            best_by_completion[index], bonuses[index] = value, bonus
-        log_term(BEST_SIMILARITY, best_by_completion, log_metric, log_extra)
-        log_term(CORRECTION_BONUS, bonuses, log_metric, log_extra)
-        return scores
-
-    def _best(self, pairs: list[tuple[str, list[str]]]) -> list[float]:
-        return [max(values) for values in self._similarity.similarities(pairs)]
+            echo = best_similarities({index: query[index] for index in corrections})
+        bonuses = {
+            index: max(0.0, value - max(_THRESHOLD, echo.get(index, _THRESHOLD))) for index, value in best.items()
+        }
+        rows = range(len(scores))
+        log_term(BEST_SIMILARITY, [best.get(index) for index in rows], log_metric, log_extra)
+        log_term("explain_correction/correction_bonus", [bonuses.get(index) for index in rows], log_metric, log_extra)
+        return [score + bonuses.get(index, 0.0) for index, score in enumerate(scores)]
 
 
 def explain_correction_reward(

@@ -4,8 +4,10 @@ import math
 from typing import Any
 
 from rarft.completion import parse_completion
-from rarft.rewards.columns import REFUSE_IOU_TERMS, LogExtra, LogMetric, completion_text, log_term
+from rarft.rewards.columns import LogExtra, LogMetric, completion_text, log_term
 from rarft.segments import Segment, is_valid, temporal_iou
+
+_TERMS = ("refuse_iou/iou", "refuse_iou/start_accuracy", "refuse_iou/end_accuracy")
 
 
 def grounding_terms(
@@ -57,9 +59,8 @@ def refuse_iou_reward(
             terms.append((None, None, None))
             scores.append(float(completion.refuses))
         else:
-            values = grounding_terms(completion.segment, truth, duration)
-            terms.append(values)
+            terms.append(values := grounding_terms(completion.segment, truth, duration))
             scores.append(math.prod(values))
-    for index, name in enumerate(REFUSE_IOU_TERMS):
+    for index, name in enumerate(_TERMS):
         log_term(name, [values[index] for values in terms], log_metric, log_extra)
     return scores

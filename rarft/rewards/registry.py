@@ -28,17 +28,11 @@ def _load_module(source: str) -> Any:
 
 
 def _load_reward(name: str) -> RewardFunction:
-    """Return a user's reward.
-
-    Raises:
-        InputError: The file, module or function does not exist or cannot be imported.
-    """
+    """Return a user's reward, or raise an InputError if it does not exist or cannot be imported."""
     source, colon, function_name = name.rpartition(":")
     if not colon:
-        raise InputError(
-            f"{name}: no such reward; use {', '.join(BUILT_IN_REWARDS)}, or your own as path/to/file.py:function or "
-            "package.module:function"
-        )
+        custom = "your own as path/to/file.py:function or package.module:function"
+        raise InputError(f"{name}: no such reward; use {', '.join(BUILT_IN_REWARDS)}, or {custom}")
     if source.endswith(".py") and not Path(source).is_file():
         raise InputError(f"{name}: no such file {source}; check the path")
     try:
@@ -54,10 +48,7 @@ def _load_reward(name: str) -> RewardFunction:
 
 
 def _check_values(function: RewardFunction, name: str) -> RewardFunction:
-    """Wrap a reward in a check that it returns one finite number, or None, per completion.
-
-    The wrapper raises an `InputError` that names the reward if it fails or returns anything else.
-    """
+    """Wrap a reward to raise an InputError, with its name, unless it returns a finite number or None for each."""
 
     @functools.wraps(function)
     def checked(completions: list[Any], **columns: Any) -> list[float | None]:
@@ -76,10 +67,8 @@ def _check_values(function: RewardFunction, name: str) -> RewardFunction:
             )
         for index, number in enumerate(numbers):
             if number is not None and not math.isfinite(number):
-                raise InputError(
-                    f"reward {name}: returned {number} for completion {index}; return a finite number, "
-                    "or None where the reward does not apply"
-                )
+                fix = "return a finite number, or None where the reward does not apply"
+                raise InputError(f"reward {name}: returned {number} for completion {index}; {fix}")
         return numbers
 
     return checked

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 from markupsafe import Markup
 
 from rarft.annotations.schema import Sample
@@ -22,6 +23,16 @@ _BINS = 40
 _MAX_SHOWN = 30  # completions on the page
 
 
+class _Id(msgspec.Struct):
+    id: str
+
+
+class _Row(msgspec.Struct):
+    completion: str
+    id: str | None = None
+    sample: _Id | None = None
+
+
 def read_completions(path: Path, samples: list[Sample]) -> list[tuple[Sample, str]]:
     """Return finished completions with their samples.
 
@@ -33,33 +44,32 @@ def read_completions(path: Path, samples: list[Sample]) -> list[tuple[Sample, st
         InputError: A line is malformed, or its id is not in the data.
     """
     by_id = {sample.id: sample for sample in samples}
+    decoder = msgspec.json.Decoder(_Row)
     rows = []
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                row = msgspec.json.decode(line)
-                sample_id = row["id"] if "id" in row else row["sample"]["id"]
-                completion = row["completion"]
-            except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-                raise InputError(
-                    f'{path}, line {number}: malformed ({error}); use {{"id": .., "completion": ..}}'
-                ) from error
-            if sample_id not in by_id:
-                raise InputError(f"{path}, line {number}: id {sample_id} is not in the data; check --data")
-            if not isinstance(completion, str):
-                raise InputError(f"{path}, line {number}: completion must be a string")
-            rows.append((by_id[sample_id], completion))
+                row = decoder.decode(line)
+                if (key := row.id or (row.sample and row.sample.id)) is None:
+                    raise ValueError("no id")
+            except ValueError as error:
+                fix = 'use {"id": .., "completion": ..}'
+                raise InputError(f"{path}, line {number}: malformed ({error}); {fix}") from error
+            if key not in by_id:
+                raise InputError(f"{path}, line {number}: id {key} is not in the data; check --data")
+            rows.append((by_id[key], row.completion))
     if not rows:
         raise InputError(f"{path}: contains no completions; check the file")
     return rows
 
 
-def score_completion(sample: Sample, completion: str, rewards: dict[str, RewardFunction]) -> dict[str, float | None]:
+def _score_completion(sample: Sample, completion: str, rewards: dict[str, RewardFunction]) -> dict[str, float | None]:
     """Return every reward of one completion, and every term that they log; None where a reward does not apply."""
-    scores: dict[str, float | None] = {}
     terms: dict[str, float | None] = {}
-    for name, reward in rewards.items():
-        (scores[name],) = apply_reward(reward, [sample], [completion], log_metric=terms.__setitem__)
+    scores = {
+        name: apply_reward(reward, [sample], [completion], log_metric=terms.__setitem__)[0]
+        for name, reward in rewards.items()
+    }
     return scores | terms
 
 
@@ -86,14 +96,9 @@ def replay(
         )
     table_rows: list[dict[str, Any]] = []
     for sample, completion in progress(rows, "scoring", unit=" completions"):
-        scores = score_completion(sample, completion, rewards)
+        scores = _score_completion(sample, completion, rewards)
         total = sum(weight * (scores[name] or 0.0) for name, weight in zip(rewards, weights, strict=True))
-        fields = {
-            "id": sample.id,
-            "task_type": sample.task_type,
-            "difficulty": sample.difficulty,
-            "query": sample.query,
-        }
+        fields = {name: getattr(sample, name) for name in ("id", "task_type", "difficulty", "query")}
         table_rows.append({**fields, "reward": total, **scores, "completion": completion})
     header = [*dict.fromkeys(key for row in table_rows for key in row if key != "completion"), "completion"]
     with out.write_files(last=REPORT_HTML) as folder:
@@ -114,10 +119,8 @@ def _draw_distribution(values: list[float]) -> Markup:
     """Draw a histogram from 0, or from the lowest value if it is negative, with its range."""
     low = min(0.0, *values)
     width = max(max(values) - low, 1e-9)
-    counts = [0] * _BINS
-    for value in values:
-        counts[min(_BINS - 1, int((value - low) / width * _BINS))] += 1
-    chart = histogram(counts, width, "", open_ended=False)
+    counts, _ = np.histogram(values, _BINS, (low, low + width))
+    chart = histogram(counts.tolist(), width, "", open_ended=False)
     return chart + Markup('<p class="note">from {:.2f} to {:.2f}</p>').format(low, low + width)
 
 

@@ -112,7 +112,7 @@ class TrainingConfig(GRPOConfig):
         "all: every query in every epoch.",
     )
     refusable_pool: int | None = HfArg(
-        default=None, help="Draw the refusable query from the first N of an item; null: from all."
+        default=None, help="Draw the refusable query from an item's first N (default: all)."
     )
     curriculum: bool = HfArg(
         default=False, help="Draw only easy refusable queries in epoch 1, easy and medium ones in epoch 2, then all."
@@ -130,7 +130,7 @@ class TrainingConfig(GRPOConfig):
         default="on", help="on: one packed forward pass per prompt; off: one row per completion."
     )
     resume_from_checkpoint: str | None = HfArg(
-        default=None, help="auto for the newest valid checkpoint, a path or URI, or none."
+        default=None, help="Checkpoint to resume from: auto (the newest valid one), a path or URI, or none."
     )
     # Fields of TRL and transformers with the guide's defaults.
     learning_rate: float = HfArg(default=5e-7, help="Learning rate of AdamW.")
@@ -149,6 +149,9 @@ class TrainingConfig(GRPOConfig):
         help="Trackers such as wandb; auto uses W&B if it is installed; none disables tracking.",
     )
     logging_steps: float = HfArg(default=1, help="Log metrics every N steps.")
+    logging_nan_inf_filter: bool = HfArg(
+        default=False, help="Only false is supported: true would hide a non-finite loss."
+    )
 
     def __post_init__(self) -> None:
         for name, minimum in _MINIMUMS.items():
@@ -157,6 +160,10 @@ class TrainingConfig(GRPOConfig):
                 raise ValueError(f"--{name} {value}: must be at least {minimum}")
         if not self.temperature > 0:
             raise ValueError(f"--temperature {self.temperature}: must be above 0")
+        if self.logging_nan_inf_filter:
+            raise ValueError(
+                "--logging_nan_inf_filter true: not supported, as it hides a non-finite loss; drop the flag"
+            )
         if self.loss_type not in LOSS_TYPES:
             raise ValueError(f"--loss_type {self.loss_type}: unknown; use one of {', '.join(LOSS_TYPES)}")
         if self.reward_weights is not None and len(self.reward_weights) != len(self.reward_funcs):

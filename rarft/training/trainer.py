@@ -89,8 +89,6 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
         # Prompts of the current rows, one per group; set by whichever override passes rows to TRL.
         self._groups: list[PromptInputs] = []
         args = arguments["args"]
-        # The filter would hide a non-finite loss from the guard, and costs a transfer per micro-batch.
-        args.logging_nan_inf_filter = False
         self._skipped_videos = SkippedVideos(args.max_skipped_videos)
         super().__init__(**arguments)
         if not args.use_peft:  # adapters are small, and saved by other code

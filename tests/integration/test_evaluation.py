@@ -19,6 +19,7 @@ from rarft import steps
 from rarft.annotations.schema import read_samples
 from rarft.checkpoint.locate import checkpoint_path
 from rarft.errors import InputError
+from rarft.evaluation import generate
 from rarft.evaluation.generate import Predictor, in_batches
 from rarft.evaluation.report import console_table
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
@@ -99,14 +100,18 @@ def test_curves_leave_out_a_reward_without_values():
     assert "rewards/says_why 0.5<" in render_curves([{**entry, "rewards/says_why": 0.5}], "run", 1)
 
 
-def test_predictor_encodes_each_video_once(validated):
+def test_predictor_encodes_each_video_once(validated, monkeypatch):
+    encoded = []
+    monkeypatch.setattr(
+        generate, "encode_video", lambda *args, original=generate.encode_video: encoded.append(1) or original(*args)
+    )
     samples = read_samples(str(validated))
     predictor = Predictor("tiny", PromptConfig.load("tiny"))
     completions = [
         text for batch in in_batches(samples, 4) for text in predictor.predict([samples[index] for index in batch])
     ]
     assert len(completions) == 16
-    assert predictor.backend.videos_encoded == len({sample.video for sample in samples}) == 8
+    assert len(encoded) == len({sample.video for sample in samples}) == 8
 
 
 def test_evaluate_finished_predictions(evaluated, validated, tmp_path):
@@ -366,7 +371,7 @@ def test_vllm_backend(validated, tmp_path, tiny, evaluated, monkeypatch):
         (["--checkpoint", "tiny", "--data", "p", "--backend", "nonsense"], "--backend nonsense: unknown; choose"),
         (
             ["--checkpoint", "tiny", "--data", "x", "--judge-url", "http://x"],
-            "the URL and the model go together",
+            "--judge-url, --judge-model: only one is given; pass both",
         ),
         (["--checkpoint", "tiny", "--data", "x", "--batch-size", "0"], "--batch-size: must be a positive integer"),
     ],
