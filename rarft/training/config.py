@@ -92,8 +92,8 @@ class TrainingConfig(GRPOConfig):
     use_grpo: bool = HfArg(default=True, help="Use the GRPO loss; false selects the clipped token-mean loss (bnpo).")
     attn_implementation: Literal["flash_attention_2", "sdpa", "eager"] | None = HfArg(
         default=None,
-        help="Attention implementation of the vision tower; with --prompt_sharing off, of the whole model. "
-        "Packed rows always use torch's fused kernels.",
+        help="Attention implementation. By default, and with flash_attention_2 if flash-attn is not installed, "
+        "torch's fused kernels, with variable lengths if the GPU has them. Packed rows always use the latter.",
     )
     use_peft: bool = HfArg(default=False, help="Train LoRA adapters instead of the model's weights.")
     lora_r: int = HfArg(default=64, help="Rank of the adapters.")
