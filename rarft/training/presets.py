@@ -70,14 +70,14 @@ def load_preset(name: str, check_gpus: bool = True) -> dict[str, Any]:
         check_gpus: Whether this run must have the number of processes that the preset is for.
 
     Raises:
-        InputError: The preset is for machines with a different number of GPUs.
+        InputError: The run has another number of processes than the preset requires.
     """
     file = resources.files("rarft.training").joinpath("presets", f"{name}.yaml")
     settings = read_yaml(file.read_text(encoding="utf-8"))
     gpus = int(settings.pop("gpus", 1))
     if check_gpus and world_size() % gpus:
         raise InputError(
-            f"--preset {name}: is for machines with {gpus} GPUs, and this run has {world_size()} process(es); "
+            f"--preset {name}: requires {gpus} processes or a multiple, but this run has {world_size()}; "
             f"start it with torchrun --nproc_per_node {gpus}, or choose another preset"
         )
     return settings
