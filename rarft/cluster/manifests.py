@@ -20,7 +20,6 @@ EXAMPLE = Job(
     image=f"rarft-train:{__version__}",
     arguments=(
         "--preset=8xA100-80",
-        "--attn_implementation=sdpa",
         "--train_data_path=s3://rarft/validated",
         "--embeddings=s3://rarft/embeddings",
         "--out=s3://rarft/runs",
