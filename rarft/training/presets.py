@@ -62,14 +62,14 @@ def load_preset(name: str, check_gpus: bool = True) -> dict[str, Any]:
     """Return the settings of a packaged preset.
 
     Raises:
-        InputError: With `check_gpus`, this run does not have the number of processes that the preset is for.
+        InputError: With `check_gpus`, the run has another number of processes than the preset requires.
     """
     settings = read_yaml((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     gpus = int(settings.pop("gpus", 1))
     processes = rank_and_size()[1]
     if check_gpus and processes % gpus:
         raise InputError(
-            f"--preset {name}: is for machines with {gpus} GPUs, and this run has {processes} process(es); "
+            f"--preset {name}: requires {gpus} processes or a multiple, but this run has {processes}; "
             f"start it with torchrun --nproc_per_node {gpus}, or choose another preset"
         )
     return settings
