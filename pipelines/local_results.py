@@ -51,14 +51,23 @@ def upload_log(work: Path, out: Location) -> None:
         out.upload([(RUN_LOG, work / RUN_LOG)])
 
 
+def _count_quarantined(folder: Path, name: str) -> str:
+    counts = json.loads((folder / REPORT_JSON).read_text(encoding="utf-8"))["counts"]
+    return f"{counts['quarantined']} of {counts['queries']} {name} queries"
+
+
 def print_summary(outputs: Mapping[str, Any], out: str, location: Location, start: float) -> None:
     """Print the metrics, and where everything is in the output folder, under the name that the user wrote."""
     metrics = json.loads((Path(outputs["results"].path) / METRICS_JSON).read_text(encoding="utf-8"))
-    counts = json.loads((Path(outputs["data"].path) / REPORT_JSON).read_text(encoding="utf-8"))["counts"]
+    quarantined = [_count_quarantined(Path(outputs["data"].path), "training")]
+    if (Path(outputs["eval_data"].path) / REPORT_JSON).exists():  # not a copy of the training data
+        quarantined.append(_count_quarantined(Path(outputs["eval_data"].path), "evaluation"))
+    skipped = f"{steps.count_skipped_videos(outputs['checkpoint'])} videos in training"
     folder = out.rstrip("/")
     checkpoint = outputs["checkpoint"].replace(str(location), folder, 1)
     lines = {
-        "quarantined": f"{counts['quarantined']} of {counts['queries']} training queries",
+        "quarantined": ", ".join(quarantined),
+        "skipped": f"{skipped}, {metrics['skipped']} of {metrics['samples']} queries in evaluation",
         "validation report": f"{folder}/validation/{REPORT_HTML}",
         "evaluation report": f"{folder}/evaluation/{REPORT_HTML}",
         "training curves": f"{checkpoint.rpartition('/')[0]}/{TRAINING_HTML}",

@@ -515,6 +515,14 @@ def promote(checkpoint: str, evaluation: str, destination: str) -> str:
     return run(checkpoint, evaluation_folder, destination_folder)
 
 
+def count_skipped_videos(checkpoint: str) -> int:
+    """Return the number of unreadable videos in the run that saved a checkpoint, since it was last started."""
+    from rarft.reporting.training_log import read_training_log
+
+    counts = [entry["videos/skipped"] for entry in read_training_log(checkpoint) if "videos/skipped" in entry]
+    return int(counts[-1]) if counts else 0
+
+
 def check_gates(metrics: dict[str, Any]) -> None:
     """Check that an evaluation passed its gates.
 

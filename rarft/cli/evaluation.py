@@ -3,7 +3,7 @@
 from typing import Any
 
 from rarft.cli.parser import Commands
-from rarft.cli.types import positive_int
+from rarft.cli.types import non_negative_int, positive_int
 from rarft.rewards.columns import DEFAULT_REWARDS
 
 
@@ -50,6 +50,12 @@ def _add_evaluate(commands: Commands) -> None:
         "--backend", default="transformers", help="Generation backend: transformers (default) or vllm."
     )
     parser.add_argument("--batch-size", type=positive_int, default=16, help="Prompts per batch (default: 16).")
+    parser.add_argument(
+        "--max-skipped-videos",
+        type=non_negative_int,
+        default=10,
+        help="Number of unreadable videos to skip; the evaluation fails if more cannot be read (default: 10).",
+    )
     parser.add_argument("--judge-url", help="OpenAI-compatible endpoint of a judge; set OPENAI_API_KEY to its key.")
     parser.add_argument("--judge-model", help="Model of the judge.")
     parser.add_argument("--judge-cache", help="Cache of verdicts (default: in the user's cache folder).")
