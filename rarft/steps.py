@@ -269,7 +269,7 @@ def embed(data: str, out: str, encoder: str | None = None) -> int:
         Number of encoded texts.
     """
     from rarft.annotations.schema import read_samples
-    from rarft.embeddings.build import build_store
+    from rarft.embeddings.store import build_store
 
     with input_name("data"):
         texts = [text for row in read_samples(data) for text in row.reference_queries]
@@ -551,7 +551,7 @@ def score(
         rows = read_completions(file, samples)
     location = _output(out)
     loaded = _load_encoder(encoder)
-    store = ReferenceStore.empty(loaded)
+    store = ReferenceStore(loaded)
     if embeddings:
         with input_name("--embeddings"):
             store = ReferenceStore.load(parse_location(embeddings), loaded)
@@ -606,9 +606,12 @@ def parse_gates(text: str) -> list[str]:
     Raises:
         InputError: A line is not a gate, or names an unknown metric.
     """
-    from rarft.evaluation.gates import parse_gates as run
+    from rarft.evaluation.gates import parse_gate
 
-    return run(text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for line in lines:
+        parse_gate(line)
+    return lines
 
 
 def headline_metrics(metrics: dict[str, Any]) -> dict[str, float]:

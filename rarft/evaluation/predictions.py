@@ -211,13 +211,8 @@ def read_predictions(path: Path, samples: Sequence[Sample] | None) -> tuple[list
 def align(source: str, predictions: Sequence[Prediction], queries: Sequence[Sample]) -> list[Prediction]:
     """Return the predictions in the order of the queries.
 
-    Args:
-        source: File of the predictions, for error messages.
-        predictions: Predictions.
-        queries: Samples in the order to return.
-
     Raises:
-        InputError: The predictions are not of the same queries.
+        InputError: The predictions, from the file `source`, are not of the same queries.
     """
     by_key: dict[QueryKey, list[Prediction]] = {}
     for prediction in reversed(predictions):

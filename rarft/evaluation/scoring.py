@@ -12,8 +12,6 @@ from rarft.rewards.columns import DEFAULT_REWARDS, RewardFunction, apply_reward
 from rarft.rewards.explain_correction import BEST_SIMILARITY
 from rarft.rewards.registry import resolve_rewards
 
-REWARDS = list(DEFAULT_REWARDS)
-
 
 def _compute_reward(
     predictions: Sequence[Prediction], name: str, reward: RewardFunction, extras: dict[str, list[Any]]
@@ -39,7 +37,7 @@ def score_predictions(predictions: Sequence[Prediction], store: ReferenceStore) 
     if not predictions:
         return []
     extras: dict[str, list[Any]] = {}
-    functions = dict(zip(REWARDS, resolve_rewards(REWARDS, store), strict=True))
+    functions = dict(zip(DEFAULT_REWARDS, resolve_rewards(list(DEFAULT_REWARDS), store), strict=True))
     rewards = {name: _compute_reward(predictions, name, reward, extras) for name, reward in functions.items()}
     scored = [ScoredPrediction(prediction) for prediction in predictions]
     refusals = [

@@ -36,15 +36,14 @@ def refuse_iou_reward(
 ) -> list[float]:
     """Score each completion, in [0, 1] (training guide, reward 2; D2, D3).
 
-    Refusable query: 1 for a refusal, else 0. Answerable query: the product of `grounding_terms`.
+    Refusable query: 1 for a refusal, 0 otherwise. Answerable query: the product of `grounding_terms`.
 
     Args:
         completions: Completions, plain or conversational.
         task_type: "answerable" or "refusable".
         solution: True segments, in seconds; None for refusable queries.
         durations: Durations of the videos, in seconds.
-        log_metric: TRL's function to log a term's mean.
-        log_extra: TRL's function to log a term's values.
+        log_metric, log_extra: TRL's functions to log the mean and the values of a term.
 
     Example:
         >>> text = "<think>a</think><answer>22 to 38</answer><correction>NIL</correction>"
