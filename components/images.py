@@ -1,8 +1,7 @@
-"""Default images of the components."""
+"""Default images of the components. They have no registry: build them, or pass the names of pushed ones."""
 
 from rarft import __version__
 
-_REGISTRY = "ghcr.io/rarft"
-VALIDATE_IMAGE = f"{_REGISTRY}/rarft-validate:{__version__}"  # without torch
-STEPS_IMAGE = f"{_REGISTRY}/rarft-steps:{__version__}"  # all steps, on a CPU
-TRAIN_IMAGE = f"{_REGISTRY}/rarft-train:{__version__}"  # all steps, on GPUs
+VALIDATE_IMAGE = f"rarft-validate:{__version__}"  # without torch
+STEPS_IMAGE = f"rarft-steps:{__version__}"  # all steps, on a CPU
+TRAIN_IMAGE = f"rarft-train:{__version__}"  # all steps, on GPUs

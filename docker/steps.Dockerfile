@@ -1,6 +1,6 @@
 # Images without GPU support. Build from the repository's root:
-#   docker build -f docker/steps.Dockerfile --target validate -t ghcr.io/rarft/rarft-validate:0.1.0 .
-#   docker build -f docker/steps.Dockerfile -t ghcr.io/rarft/rarft-steps:0.1.0 .
+#   docker build -f docker/steps.Dockerfile --target validate -t rarft-validate:0.1.0 .
+#   docker build -f docker/steps.Dockerfile -t rarft-steps:0.1.0 .
 # Any base image with Python 3.11 and pip works. Versions are pinned in docker/locks (`make locks`).
 ARG BASE_IMAGE=python:3.11-slim
 

@@ -19,16 +19,14 @@ ARG LOCK=train
 COPY docker/locks/${LOCK}.txt /opt/rarft/lock.txt
 RUN python -m pip install --no-cache-dir -r /opt/rarft/lock.txt
 
-# Compile DeepSpeed's optimizers and flash-attention here instead of in each job. Architectures: A100, H100.
+# Compile DeepSpeed's optimizers here instead of in each job. Architectures: A100, H100.
 ARG CUDA_OPS=1
-ARG FLASH_ATTN=2.8.3
 ARG TORCH_CUDA_ARCH_LIST="8.0 9.0"
 ARG MAX_JOBS=8
 RUN if [ "${CUDA_OPS}" = 1 ]; then \
         python -m pip install --no-cache-dir setuptools wheel ninja packaging \
         && DS_BUILD_FUSED_ADAM=1 DS_BUILD_CPU_ADAM=1 python -m pip install --no-cache-dir --no-build-isolation \
-            --no-deps --force-reinstall --no-binary deepspeed "$(grep '^deepspeed==' /opt/rarft/lock.txt)" \
-        && python -m pip install --no-cache-dir --no-build-isolation --no-deps "flash-attn==${FLASH_ATTN}" einops; \
+            --no-deps --force-reinstall --no-binary deepspeed "$(grep '^deepspeed==' /opt/rarft/lock.txt)"; \
     fi
 
 COPY pyproject.toml README.md LICENSE /opt/rarft/
@@ -38,6 +36,7 @@ COPY pipelines /opt/rarft/pipelines
 COPY docker/with_store.sh /opt/rarft/
 RUN python -m pip install --no-cache-dir --no-deps /opt/rarft && mkdir -p /scratch && chmod 1777 /scratch
 USER 10001
+ENV PYTORCH_ALLOC_CONF=expandable_segments:True
 ENV HOME=/tmp USER=rarft LOGNAME=rarft PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
 WORKDIR /scratch
 CMD ["rarft", "--help"]

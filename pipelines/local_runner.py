@@ -159,5 +159,5 @@ def _translate(error: Exception, log: Path) -> Exception:
     if isinstance(error, InputError):
         return error
     if type(error).__module__.startswith(("docker", "requests", "urllib3")):
-        return InputError(f"--runner docker: {error}; build or pull the images (docs/docker.md)")
+        return InputError(f"--runner docker: {error}; build the images (docs/docker.md)")
     return ChildFailedError(f"a step exited without an error message ({error}); see {log}")

@@ -55,10 +55,7 @@ class AnnotationIndex:
     """
 
     def __init__(self, resolve_video: Callable[[str], str] | None = None) -> None:
-        """
-        Args:
-            resolve_video: Function from a video's name to its file, so that two names of one file are one video.
-        """
+        """Create an empty index; `resolve_video` maps a video's name to its file, so that two names are one video."""
         self._resolve = lru_cache(maxsize=4096)(resolve_video) if resolve_video else lambda video: video
         self.items = 0
         self.queries_per_video: dict[str, int] = {}

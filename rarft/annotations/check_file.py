@@ -26,21 +26,13 @@ _BATCH = 500  # items
 
 @dataclass
 class BatchResult:
-    """Result of checking some items, encoded for the output files.
+    """Result of checking some items, encoded for the output files."""
 
-    Attributes:
-        kept: Lines of riq.jsonl.
-        quarantined: Lines of quarantine.jsonl.
-        findings: Findings as lines of JSON.
-        counts: Counts of outcomes and findings.
-        videos: Video key, and whether the query is refusable, for each kept query.
-    """
-
-    kept: bytes = b""
-    quarantined: bytes = b""
-    findings: bytes = b""
+    kept: bytes = b""  # lines of riq.jsonl
+    quarantined: bytes = b""  # lines of quarantine.jsonl
+    findings: bytes = b""  # lines of JSON
     counts: ValidationCounts = field(default_factory=ValidationCounts)
-    videos: list[tuple[int, bool]] = field(default_factory=list)
+    videos: list[tuple[int, bool]] = field(default_factory=list)  # per kept query: video key, whether it is refusable
 
 
 def check_items(items: Iterable[tuple[int, Any]], context: ValidationContext) -> BatchResult:
@@ -49,7 +41,7 @@ def check_items(items: Iterable[tuple[int, Any]], context: ValidationContext) ->
     result = BatchResult()
     for index, item in items:
         item_findings, outcomes = check_item(item, index, context)
-        result.counts.items += 1
+        result.counts.totals["items"] += 1
         result.counts.add_findings(item_findings)
         lines += [compact_json(finding) for finding in item_findings]
         for outcome in outcomes:
@@ -100,8 +92,8 @@ def check_all(items: Iterator[Any], context: ValidationContext) -> Iterator[Batc
     global _context
     workers = os.cpu_count() or 1
     batches = _batches(items, context.index.items)
-    single = workers == 1 or threading.active_count() > 1 or context.index.items <= _BATCH
-    if context.videos is not None or single:
+    is_small = workers == 1 or context.index.items <= _BATCH
+    if is_small or context.videos is not None or threading.active_count() > 1:
         for batch in batches:
             yield check_items(batch, context)
         return

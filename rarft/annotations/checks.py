@@ -13,7 +13,7 @@ import msgspec
 
 from rarft.annotations.annotation_index import hash64
 from rarft.annotations.context import FindingList, ValidationContext, has_error
-from rarft.annotations.encoding import compact_json, escape_invalid_unicode, has_only_finite_numbers, is_unicode
+from rarft.annotations.encoding import compact_json, has_only_finite_numbers, is_unicode
 from rarft.annotations.findings import Finding
 from rarft.annotations.item_checks import QUARANTINE_KEYS, ItemFacts, check_item_facts
 from rarft.annotations.parsing import DIFFICULTY_KEYS, base_name, extract_tag, parse_boolean, truncate_repr
@@ -41,13 +41,14 @@ def sample_id(video: str, query: str, task_type: TaskType, segment: Segment | No
     return hashlib.sha256(compact_json(parts)).hexdigest()[:16]
 
 
+def _answerable(query: Any) -> bool | None:
+    """Return whether the video answers a query, as its annotation states; None if that is not readable."""
+    return parse_boolean(query.get("r")) if isinstance(query, dict) else None
+
+
 def _segment_owner(item: dict[str, Any], queries: list[Any]) -> int | None:
     """Return the index of the answerable query that the item's only timestamp belongs to."""
-    answerable = [
-        index
-        for index, query in enumerate(queries)
-        if isinstance(query, dict) and parse_boolean(query.get("r")) is True
-    ]
+    answerable = [index for index, query in enumerate(queries) if _answerable(query)]
     wanted = item.get("query_text")
     wanted = wanted.strip() if isinstance(wanted, str) else None
     for index in answerable:
@@ -59,11 +60,7 @@ def _segment_owner(item: dict[str, Any], queries: list[Any]) -> int | None:
 def _contrast(item: dict[str, Any], answerable: bool) -> str | None:
     """Return the ground-truth answer of the item's first query of the other task type, or a quarantined row's."""
     for other in item["GRPO"]:
-        if (
-            isinstance(other, dict)
-            and parse_boolean(other.get("r")) is (not answerable)
-            and isinstance(other.get("a"), str)
-        ):
+        if _answerable(other) is (not answerable) and isinstance(other.get("a"), str):
             block = extract_tag(other["a"], "answer")
             if answer := (other["a"] if block is None else block).strip():
                 return answer
@@ -146,13 +143,9 @@ def _check_query(
 
 
 def _item_from_row(row: dict[str, Any]) -> tuple[dict[str, Any], Sample]:
-    """Return a row of riq.jsonl as an item, and as a sample.
-
-    Raises:
-        msgspec.ValidationError: The row does not match the schema.
-    """
+    """Return a row of riq.jsonl as an item and as a sample; raise a `msgspec.ValidationError` if it is invalid."""
     sample = msgspec.convert({key: value for key, value in row.items() if key not in QUARANTINE_KEYS}, Sample)
-    start, end = sample.crop if sample.crop is not None else (None, None)
+    start, end = sample.crop or (None, None)
     query = {
         "q": sample.query,
         "a": f"<answer>{sample.gt_answer}</answer>",
@@ -175,7 +168,7 @@ def _item_from_row(row: dict[str, Any]) -> tuple[dict[str, Any], Sample]:
 def _quarantined_row(item: dict[str, Any], query: Any, facts: ItemFacts, findings: list[Finding]) -> dict[str, Any]:
     """Return an item with this query alone, which can be validated after it is fixed by hand."""
     row = {**item, "GRPO": [query], "_reference_queries": facts.references}
-    answerable = parse_boolean(query.get("r")) if isinstance(query, dict) else None
+    answerable = _answerable(query)
     if answerable is not None and (contrast := _contrast(item, answerable)) is not None:
         row["_contrast_answer"] = contrast
     if any(finding.check.name == "segment-of-other-query" for finding in findings):
@@ -185,12 +178,7 @@ def _quarantined_row(item: dict[str, Any], query: Any, facts: ItemFacts, finding
 
 
 def check_item(raw: Any, index: int, context: ValidationContext) -> tuple[list[Finding], list[Outcome]]:
-    """Check one item of the file.
-
-    Args:
-        raw: Item as read: an annotated moment, a row of riq.jsonl, or any other value.
-        index: Index of the item in the file.
-        context: Context of the check. The ids of kept queries are added to it.
+    """Check an item as read from the file: an annotated moment, a row of riq.jsonl, or any other value.
 
     Returns:
         Findings about the item as a whole, and the outcome of each of its queries.
@@ -215,7 +203,8 @@ def check_item(raw: Any, index: int, context: ValidationContext) -> tuple[list[F
         item_findings.add("invalid-item", f"GRPO is {truncate_repr(queries)}, not a list of queries")
         return [], [Outcome(None, raw, item_findings)]
     if not is_unicode(raw):
-        name = escape_invalid_unicode(item["video"]) if isinstance(item.get("video"), str) else None
+        name = item.get("video")
+        name = name.encode("utf-8", "backslashreplace").decode() if isinstance(name, str) else None
         outcomes = []
         for number, query in enumerate(queries):
             findings = FindingList(context, index, name, number)
@@ -223,7 +212,7 @@ def check_item(raw: Any, index: int, context: ValidationContext) -> tuple[list[F
             outcomes.append(Outcome(None, {**item, "GRPO": [query]} if row is None else raw, findings))
         return [], outcomes
     facts = check_item_facts(item, index, context)
-    task_types = {parse_boolean(query.get("r")) if isinstance(query, dict) else None for query in queries}
+    task_types = set(map(_answerable, queries))
     # Rows of riq.jsonl and quarantine.jsonl have one query each.
     if row is None and "_findings" not in item and task_types in ({True}, {False}):
         facts.findings.add("single-task-type", f"all {'answerable' if True in task_types else 'refusable'}")
@@ -236,13 +225,7 @@ def check_item(raw: Any, index: int, context: ValidationContext) -> tuple[list[F
             outcomes.append(Outcome(None, quarantined, findings))
             continue
         if row is not None:
-            sample = msgspec.structs.replace(
-                row,
-                id=sample.id,
-                video=sample.video,
-                segment=sample.segment,
-                duration=sample.duration,
-                crop=sample.crop,
-            )
+            checked = {name: getattr(sample, name) for name in ("id", "video", "segment", "duration", "crop")}
+            sample = msgspec.structs.replace(row, **checked)
         outcomes.append(Outcome(sample, None, list(findings)))
     return list(facts.findings), outcomes

@@ -24,11 +24,6 @@ def is_unicode(value: Any) -> bool:
     return True
 
 
-def escape_invalid_unicode(text: str) -> str:
-    """Return the text with everything that is not valid Unicode escaped."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def compact_json(value: Any) -> bytes:
     """Encode a value on one line in UTF-8. NaN and Infinity become null.
 

@@ -39,25 +39,15 @@ REPAIRS = {
 
 @dataclass(frozen=True)
 class Check:
-    """One validation check.
+    """One validation check."""
 
-    Attributes:
-        code: Stable code, such as RIQ101.
-        name: Readable name.
-        severity: An error quarantines the query; a warning or an info does not.
-        kind: Subject of the check.
-        explanation: One sentence.
-        example: Part of an item that the check finds.
-        repair: Name of the repair that fixes it, if any.
-    """
-
-    code: str
+    code: str  # stable, such as RIQ101
     name: str
-    severity: Severity
+    severity: Severity  # an error quarantines the query
     kind: Kind
     explanation: str
-    example: str
-    repair: str | None = None
+    example: str  # part of an item that the check finds
+    repair: str | None = None  # name of the repair that fixes it
 
 
 _CHECKS = (
@@ -109,25 +99,15 @@ CHECKS_BY_CODE = {check.code: check for check in _CHECKS}
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Result of a check: its location, the value that was found, and the action.
-
-    Attributes:
-        code: Code of the check, such as RIQ101.
-        severity: Severity of the check; an error if its repair is turned off.
-        item: Index of the item in the file.
-        video: Video as the item names it.
-        query: Index of the query in the item; None for the whole item.
-        found: Value that was found.
-        action: Action that was taken: quarantined, repaired or noted.
-    """
+    """Result of a check: its location, the value that was found, and the action."""
 
     code: str
-    severity: Severity
-    item: int
-    video: str | None
-    query: int | None
+    severity: Severity  # of the check; an error if its repair is turned off
+    item: int  # index in the file
+    video: str | None  # as the item names it
+    query: int | None  # index in the item; None for the whole item
     found: str
-    action: str
+    action: str  # quarantined, repaired or noted, with details
 
     @property
     def check(self) -> Check:

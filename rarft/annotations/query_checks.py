@@ -22,38 +22,26 @@ def check_segment(
 ) -> Segment | None:
     """Return the segment of an answerable query, clamped if allowed; None if it cannot be used.
 
-    Args:
-        item: Item with the timestamp.
-        is_owner: Whether the timestamp belongs to this query.
-        facts: Duration and crop of the item.
-        context: Tolerance and repairs.
-        findings: List to add findings to.
+    `is_owner` states whether the item's timestamp belongs to this query.
     """
     timestamp = item.get("timestamp")
     if timestamp in (None, [], ""):
         findings.add("segment-missing", f"timestamp is {truncate_repr(timestamp)}")
         return None
     if not is_owner:
-        query_text = truncate_repr(item.get("query_text"))
-        found = (
-            f"one timestamp, {truncate_repr(timestamp)}, for several answerable queries; query_text is {query_text}"
-        )
-        findings.add("segment-of-other-query", found)
+        found = f"one timestamp, {truncate_repr(timestamp)}, for several answerable queries; query_text is "
+        findings.add("segment-of-other-query", found + truncate_repr(item.get("query_text")))
         return None
     start, end = map(parse_number, timestamp) if isinstance(timestamp, list) and len(timestamp) == 2 else (None, None)
     if start is None or end is None:
         findings.add("segment-not-numeric", f"timestamp is {truncate_repr(timestamp)}")
         return None
-    if start < 0:
-        findings.add("segment-negative", f"timestamp {truncate_repr(timestamp)}")
-        return None
-    if start >= end:
-        findings.add("segment-reversed", f"timestamp {truncate_repr(timestamp)}")
+    if start < 0 or start >= end:
+        findings.add("segment-negative" if start < 0 else "segment-reversed", f"timestamp {truncate_repr(timestamp)}")
         return None
     if facts.crop is not None and not facts.crop[0] <= start < end <= facts.crop[1]:
-        findings.add(
-            "segment-outside-crop", f"timestamp {truncate_repr(timestamp)}, crop {truncate_repr(list(facts.crop))}"
-        )
+        crop = truncate_repr(list(facts.crop))
+        findings.add("segment-outside-crop", f"timestamp {truncate_repr(timestamp)}, crop {crop}")
     if facts.duration is None or end <= facts.duration:
         return (start, end)
     overrun = end - facts.duration

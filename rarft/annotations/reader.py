@@ -23,15 +23,10 @@ _ITEM_KEYS = {"GRPO", "task_type"}  # of a published item, and of a row of riq.j
 
 @dataclass(frozen=True)
 class MalformedLine:
-    """Line of a JSON Lines file that is not valid JSON.
+    """Line of a JSON Lines file that is not valid JSON."""
 
-    Attributes:
-        text: The line, with invalid bytes escaped.
-        problem: Message of the parser.
-    """
-
-    text: str
-    problem: str
+    text: str  # invalid bytes are escaped
+    problem: str  # message of the parser
 
 
 class _ParseError(Exception):
@@ -125,18 +120,13 @@ def _parse_list(text: TextIO) -> Iterator[Any]:
             return
 
 
-def _escape_bytes(line: str) -> str:
-    return line.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def _parse_line(line: str) -> Any:
     try:
         line.encode("utf-8")
         return json.loads(line)
-    except UnicodeEncodeError:
-        return MalformedLine(_escape_bytes(line), "not valid UTF-8")
     except (ValueError, RecursionError) as error:
-        return MalformedLine(_escape_bytes(line), str(error))
+        problem = "not valid UTF-8" if isinstance(error, UnicodeEncodeError) else str(error)
+        return MalformedLine(line.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"), problem)
 
 
 def _parse_lines(text: TextIO) -> Iterator[Any]:

@@ -44,22 +44,12 @@ def _charts(statistics: dict[str, Any]) -> dict[str, Markup]:
 
 
 def render_report(report: dict[str, Any], examples: Mapping[str, Sequence[Finding]]) -> str:
-    """Render the page.
-
-    Args:
-        report: Content of report.json without the findings.
-        examples: First findings of each code.
-    """
+    """Render the page of a report.json without its findings, given the first findings of each code."""
     counts = report["counts"]
-    findings = [
-        (
-            code,
-            CHECKS_BY_CODE[code],
-            count,
-            [(one.item, one.query, one.video, one.found, one.action) for one in examples[code]],
-        )
-        for code, count in report["codes"].items()
-    ]
+    findings = []
+    for code, count in report["codes"].items():
+        rows = [(one.item, one.query, one.video, one.found, one.action) for one in examples[code]]
+        findings.append((code, CHECKS_BY_CODE[code], count, rows))
     return render_page(
         "validation.html.j2",
         f"Validation of {report['annotations']}",

@@ -81,12 +81,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 def iterate_samples(path: Path, name: str | None = None) -> Iterator[Sample]:
     """Read the rows of a `riq.jsonl` file one by one.
 
-    Args:
-        path: Local file.
-        name: Name of the file in messages; default: its path.
-
     Raises:
-        InputError: A row does not match the schema.
+        InputError: A row does not match the schema. The message names the file `name`; default: its path.
     """
     decoder = msgspec.json.Decoder(Sample)
     with path.open("rb") as file:

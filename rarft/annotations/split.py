@@ -23,13 +23,8 @@ class Splitter:
     """Counter of queries per video and task type, which assigns videos to parts."""
 
     def __init__(self, fraction: float, seed: int) -> None:
-        """
-        Args:
-            fraction: Fraction of the queries to train on, in (0, 1).
-            seed: Random seed for the order of the videos.
-        """
-        self._fraction = fraction
-        self._seed = seed
+        """Set the fraction of the queries to train on, in (0, 1), and the seed for the order of the videos."""
+        self._fraction, self._seed = fraction, seed
         self._queries: dict[int, list[int]] = {}  # video -> [answerable, refusable]
 
     def add(self, queries: Iterable[tuple[int, bool]]) -> None:
@@ -66,16 +61,15 @@ def write_split(
 ) -> dict[str, dict[str, Any]]:
     """Write each row of riq.jsonl to its part; return the counts of each part."""
     counts = {name: {"videos": 0, "queries": 0, "answerable": 0, "refusable": 0} for name in SPLIT_FILES}
-    videos: dict[str, set[int]] = {name: set() for name in SPLIT_FILES}
+    videos: set[int] = set()
     decoder = msgspec.json.Decoder(Sample)
     for row in rows:
         sample = decoder.decode(row)
         video = video_key(sample.video)
-        name = "train" if video in training_videos else "eval"
-        (train if name == "train" else held_out).write(row)
+        name, part = ("train", train) if video in training_videos else ("eval", held_out)
+        part.write(row)
         counts[name]["queries"] += 1
         counts[name][sample.task_type] += 1
-        videos[name].add(video)
-    for name, found in videos.items():
-        counts[name]["videos"] = len(found)
+        counts[name]["videos"] += video not in videos
+        videos.add(video)
     return counts

@@ -16,7 +16,7 @@ from rarft.cluster.trainjob import training_runtime, trainjob
 LAUNCHER = "rarft-launcher"
 EXAMPLE = Job(
     name="rarft",
-    image=f"ghcr.io/rarft/rarft-train:{__version__}",
+    image=f"rarft-train:{__version__}",
     arguments=(
         "--preset=8xA100-80",
         "--train_data_path=s3://rarft/validated",

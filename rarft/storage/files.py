@@ -88,11 +88,7 @@ def local_path(uri: str) -> Path:
 
 
 def existing_file(uri: str) -> Path:
-    """Return the path of a local file.
-
-    Raises:
-        InputError: The file does not exist or is a folder.
-    """
+    """Return the path of a local file; raise an `InputError` if it does not exist or is a folder."""
     path = local_path(uri)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give the path of a file")
@@ -102,11 +98,7 @@ def existing_file(uri: str) -> Path:
 
 
 def existing_folder(uri: str) -> Path:
-    """Return the path of a local folder.
-
-    Raises:
-        InputError: The folder does not exist or is a file.
-    """
+    """Return the path of a local folder; raise an `InputError` if it does not exist or is a file."""
     path = local_path(uri)
     if not path.exists():
         raise InputError(f"{path}: no such folder; check the path")

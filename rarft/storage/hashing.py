@@ -18,12 +18,7 @@ def hash_text(*parts: str) -> str:
 
 
 def hash_folder(folder: str | Path, include: Callable[[Path], bool] = lambda path: True) -> str:
-    """Return a hash of the names and contents of the files in a local folder and its subfolders.
-
-    Args:
-        folder: Local folder.
-        include: Filter on paths relative to the folder.
-    """
+    """Return a hash of the names and contents of the files below a folder whose relative paths `include` accepts."""
     names = sorted(path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file())
     return hash_text(*(f"{name.as_posix()} {hash_file(Path(folder) / name)}" for name in names if include(name)))
 

@@ -6,6 +6,7 @@ and may contain subfolders (`videos/a.mp4`). A reader never sees half of a file.
 
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,11 +42,7 @@ class LocalFolder:
         return LocalFolder(self.path / name)
 
     def make(self) -> None:
-        """Create the folder and check that it is writable.
-
-        Raises:
-            InputError: The folder cannot be written to.
-        """
+        """Create the folder and check that it is writable; otherwise raise an `InputError`."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
@@ -83,30 +80,18 @@ class LocalFolder:
         return {path.relative_to(self.path).as_posix(): path.stat().st_size for path in files}
 
     def version(self, name: str) -> str:
-        """Return a text that changes when the file does.
-
-        Raises:
-            InputError: There is no such file.
-        """
+        """Return a text that changes when the file does."""
         return hash_file(existing_file(str(self.path / name)))
 
     def upload(self, files: Sequence[tuple[str, Path]]) -> None:
-        """Copy local files into the folder, each atomically.
-
-        Args:
-            files: Name in the folder and source path of each file.
-        """
+        """Copy local files, each given as its name in the folder and its source path, here atomically."""
         for name, source in files:
             with write_atomically(self.path / name) as temporary:
                 shutil.copyfile(source, temporary)
 
     @contextmanager
     def download(self, names: Sequence[str]) -> Iterator[Path]:
-        """Yield the local folder, after a check that it contains these files.
-
-        Raises:
-            InputError: The folder or a file does not exist.
-        """
+        """Yield the local folder, after a check that it contains these files."""
         existing_folder(str(self.path))
         for name in names:
             existing_file(str(self.path / name))
@@ -121,9 +106,6 @@ class LocalFolder:
         Args:
             last: Name of the marker file.
             stale: Names of files from an earlier run to delete.
-
-        Raises:
-            InputError: The folder cannot be written to.
         """
         self.make()
         temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=self.path))
@@ -178,38 +160,36 @@ class S3Folder:
 
     def make(self) -> None:
         """Check that objects can be written and deleted under the prefix."""
-        s3.check_writable(self.uri)
+        with s3.request(self.uri, "written") as (client, bucket, prefix):
+            key = f"{prefix}/.writable-{uuid.uuid4().hex}".lstrip("/")
+            client.head_bucket(Bucket=bucket)
+            client.put_object(Bucket=bucket, Key=key, Body=b"")
+            client.delete_object(Bucket=bucket, Key=key)
 
     def exists(self, name: str) -> bool:
         """Check whether there is an object of that name."""
         return name in self.sizes()
 
     def read(self, name: str) -> bytes:
-        """Return the content of a small object.
-
-        Raises:
-            ObjectNotFoundError: There is no such object.
-        """
-        return s3.read(f"{self.uri}/{name}")
+        """Return the content of a small object; raise an `ObjectNotFoundError` if there is none."""
+        with self.download([name]) as folder:  # unlike get_object, it retries if the connection breaks
+            return (folder / name).read_bytes()
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small object."""
-        s3.write(f"{self.uri}/{name}", content)
+        with s3.request(f"{self.uri}/{name}", "written") as (client, bucket, key):
+            client.put_object(Bucket=bucket, Key=key, Body=content)
 
     def sizes(self) -> dict[str, int]:
         """Return the size in bytes of each object under the prefix, by name."""
-        return s3.sizes(self.uri)
+        return {name: size for name, (size, _) in s3.list_objects(self.uri).items()}
 
     def version(self, name: str) -> str:
         """Return a text that changes when the object does: its size and ETag."""
         return s3.object_version(f"{self.uri}/{name}")
 
     def upload(self, files: Sequence[tuple[str, Path]]) -> None:
-        """Upload local files.
-
-        Args:
-            files: Name under the prefix and source path of each file.
-        """
+        """Upload local files, each given as its name under the prefix and its source path."""
         s3.upload([(f"{self.uri}/{name}", path) for name, path in files])
 
     @contextmanager
@@ -221,14 +201,7 @@ class S3Folder:
 
     @contextmanager
     def write_files(self, last: str, stale: Sequence[str] = ()) -> Iterator[Path]:
-        """Yield an empty folder to write into; on success its files are uploaded, the marker file at the very end.
-
-        If the marker object is present, the other objects of the same run are too. On an error nothing is uploaded.
-
-        Args:
-            last: Name of the marker file.
-            stale: Names of objects from an earlier run to delete.
-        """
+        """Yield an empty folder to write into; on success upload its files as `LocalFolder.write_files` moves them."""
         self.make()
         with tempfile.TemporaryDirectory(prefix=".unfinished-") as temporary:
             yield Path(temporary)
@@ -240,7 +213,8 @@ class S3Folder:
 
     def delete(self, name: str) -> None:
         """Delete an object if it exists."""
-        s3.delete(f"{self.uri}/{name}")
+        with s3.request(f"{self.uri}/{name}", "written") as (client, bucket, key):
+            client.delete_object(Bucket=bucket, Key=key)
 
     def remove(self) -> None:
         """Delete all objects under the prefix."""
@@ -256,11 +230,7 @@ def _marker_last(folder: Path, marker: str) -> list[Path]:
 
 
 def parse_location(uri: str | Path) -> Location:
-    """Return the location that a plain path, a `file://` URI or an `s3://` URI names.
-
-    Raises:
-        InputError: Another scheme.
-    """
+    """Return the location that a plain path, a `file://` URI or an `s3://` URI names."""
     text = str(uri)
     return S3Folder(text.rstrip("/")) if s3.is_object_uri(text) else LocalFolder(local_path(text))
 
@@ -276,7 +246,5 @@ def open_local(uri: str | Path) -> Iterator[Path]:
     if isinstance(location, LocalFolder):
         yield existing_file(str(location))
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / location.name
-        s3.download([(location.uri, path)])
-        yield path
+    with location.parent.download([location.name]) as folder:
+        yield folder / location.name

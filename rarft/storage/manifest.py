@@ -21,12 +21,7 @@ class CorruptFolderError(Exception):
 
 
 def hash_files(folder: Path, manifest: str) -> dict[str, dict[str, Any]]:
-    """Flush a folder's files to disk and return size and SHA-256 of each, by its name relative to the folder.
-
-    Args:
-        folder: Folder; its subfolders are included.
-        manifest: Name of the manifest, which is left out.
-    """
+    """Flush all files but the manifest to disk and return size and SHA-256 of each, by its relative name."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / manifest)
 
     def entry(path: Path) -> dict[str, Any]:
@@ -41,24 +36,13 @@ def hash_files(folder: Path, manifest: str) -> dict[str, dict[str, Any]]:
 
 
 def write_manifest(folder: Path, manifest: str, fields: dict[str, Any], files: dict[str, dict[str, Any]]) -> None:
-    """Write a folder's manifest; every other file must be on disk already.
-
-    Args:
-        folder: Folder.
-        manifest: Name of the manifest.
-        fields: Fields of the manifest other than `files`.
-        files: Result of `hash_files`.
-    """
+    """Write a folder's manifest: other fields, and the result of `hash_files`, which has flushed the files to disk."""
     with write_atomically(folder / manifest) as temporary:
         temporary.write_text(json.dumps({**fields, "files": files}, indent=1) + "\n", encoding="utf-8")
 
 
 def parse_manifest(content: bytes, manifest: str) -> dict[str, Any]:
-    """Return the fields of a manifest.
-
-    Raises:
-        CorruptFolderError: The content is not a manifest.
-    """
+    """Return the fields of a manifest; raise a `CorruptFolderError` if it is not one."""
     try:
         parsed = json.loads(content)
         if not isinstance(parsed["files"], dict):
@@ -69,11 +53,7 @@ def parse_manifest(content: bytes, manifest: str) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path, manifest: str) -> dict[str, Any]:
-    """Return the fields of a folder's manifest, without checking the files.
-
-    Raises:
-        CorruptFolderError: The manifest is missing or cannot be read.
-    """
+    """Return the fields of a folder's manifest without checking the files; errors are those of `parse_manifest`."""
     try:
         return parse_manifest((folder / manifest).read_bytes(), manifest)
     except FileNotFoundError as error:

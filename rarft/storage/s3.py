@@ -8,8 +8,6 @@ all retries.
 """
 
 import os
-import tempfile
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -100,6 +98,18 @@ def _wrap_s3_errors(uri: str, action: str) -> Iterator[None]:
         raise error_class(f"{uri}: cannot be {action} ({reason})") from error
 
 
+@contextmanager
+def request(uri: str, action: str) -> Iterator[tuple[Any, str, str]]:
+    """Yield a client and the bucket and key of a URI, and turn the exceptions of boto3 into a `StoreError`.
+
+    Args:
+        uri: Object or folder.
+        action: "read" or "written", for messages.
+    """
+    with _wrap_s3_errors(uri, action):
+        yield client(), *_split(uri)
+
+
 def _is_permanent(error: BaseException | None) -> bool:
     """Check whether repeating the request would give the same error."""
     from botocore.exceptions import ClientError, NoCredentialsError, ParamValidationError
@@ -110,16 +120,12 @@ def _is_permanent(error: BaseException | None) -> bool:
 
 
 def _transfer(submit: Callable[[Any, str, Path], Any], files: Sequence[tuple[str, Path]], action: str) -> None:
-    """Transfer files concurrently by boto3's classic manager; repeat the transfers that broken connections ended.
+    """Transfer files concurrently with boto3's classic manager; repeat the transfers that broken connections ended.
 
     Args:
         submit: Function of a transfer manager, an object's URI and a local path that submits one transfer.
         files: URI and path of each file.
         action: "read" or "written", for messages.
-
-    Raises:
-        StoreError: The store refused a transfer, or failed in all attempts.
-        OSError: A local file cannot be read or written.
     """
     from boto3.s3.transfer import TransferConfig, create_transfer_manager
 
@@ -149,59 +155,34 @@ def _transfer(submit: Callable[[Any, str, Path], Any], files: Sequence[tuple[str
 
 
 def download(files: Sequence[tuple[str, Path]]) -> None:
-    """Download objects.
-
-    Args:
-        files: URI and local path of each object; missing parent folders are created.
-    """
-
-    def submit(manager: Any, uri: str, path: Path) -> Any:
+    """Download objects, each given as its URI and local path. Missing parent folders are created."""
+    for _, path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
-        bucket, key = _split(uri)
-        return manager.download(bucket, key, str(path))
-
-    _transfer(submit, files, "read")
+    _transfer(lambda manager, uri, path: manager.download(*_split(uri), str(path)), files, "read")
 
 
 def upload(files: Sequence[tuple[str, Path]], *, hashes: dict[str, str] | None = None) -> None:
-    """Upload files; each object appears atomically.
+    """Upload files, each given as its object's URI and its local path. Each object appears atomically.
 
     Args:
-        files: URI and local path of each file.
+        files: URI and path of each file.
         hashes: SHA-256 of the content by URI, stored in the object's metadata for `stored_sha256`.
     """
 
     def submit(manager: Any, uri: str, path: Path) -> Any:
-        bucket, key = _split(uri)
         known = (hashes or {}).get(uri)
-        return manager.upload(str(path), bucket, key, {"Metadata": {_SHA256: known}} if known else None)
+        return manager.upload(str(path), *_split(uri), {"Metadata": {_SHA256: known}} if known else None)
 
     _transfer(submit, files, "written")
-
-
-def read(uri: str) -> bytes:
-    """Return the content of a small object."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "object"
-        download([(uri, path)])  # unlike get_object, it retries if the connection breaks within the content
-        return path.read_bytes()
-
-
-def write(uri: str, content: bytes) -> None:
-    """Write a small object."""
-    bucket, key = _split(uri)
-    with _wrap_s3_errors(uri, "written"):
-        client().put_object(Bucket=bucket, Key=key, Body=content)
 
 
 def stored_sha256(uri: str) -> str | None:
     """Return the SHA-256 in an object's metadata; None if there is none, or no such object."""
     from botocore.exceptions import ClientError
 
-    bucket, key = _split(uri)
-    with _wrap_s3_errors(uri, "read"):
+    with request(uri, "read") as (connected, bucket, key):
         try:
-            metadata: dict[str, str] = client().head_object(Bucket=bucket, Key=key)["Metadata"]
+            metadata: dict[str, str] = connected.head_object(Bucket=bucket, Key=key)["Metadata"]
         except ClientError as error:
             if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
                 return None
@@ -211,17 +192,13 @@ def stored_sha256(uri: str) -> str | None:
 
 def object_version(uri: str) -> str:
     """Return a text that changes when the object does: its size and ETag."""
-    bucket, key = _split(uri)
-    with _wrap_s3_errors(uri, "read"):
-        head = client().head_object(Bucket=bucket, Key=key)
+    with request(uri, "read") as (connected, bucket, key):
+        head = connected.head_object(Bucket=bucket, Key=key)
     return f"{head['ContentLength']} {head['ETag']}"
 
 
 def _pages(operation: str, required_key: str, bucket: str, prefix: str) -> list[dict[str, Any]]:
-    """Return all pages of a listing.
-
-    A truncated answer can look like an empty one. It lacks the key that every answer has, and is requested again.
-    """
+    """Return all pages of a listing. A truncated answer, which can look like an empty one, is requested again."""
     for _ in range(_TRANSFER_ATTEMPTS):
         pages = list(client().get_paginator(operation).paginate(Bucket=bucket, Prefix=prefix))
         if all(required_key in page for page in pages):
@@ -231,8 +208,7 @@ def _pages(operation: str, required_key: str, bucket: str, prefix: str) -> list[
 
 def list_objects(uri: str) -> dict[str, tuple[int, str]]:
     """Return size in bytes and ETag of every object in a folder, by its name relative to the folder."""
-    bucket, prefix = _split(uri.rstrip("/") + "/")
-    with _wrap_s3_errors(uri, "read"):
+    with request(uri.rstrip("/") + "/", "read") as (_, bucket, prefix):
         return {
             entry["Key"].removeprefix(prefix): (entry["Size"], entry.get("ETag", ""))
             for page in _pages("list_objects_v2", "Name", bucket, prefix)
@@ -241,46 +217,19 @@ def list_objects(uri: str) -> dict[str, tuple[int, str]]:
         }
 
 
-def sizes(uri: str) -> dict[str, int]:
-    """Return the size in bytes of every object in a folder, by its name relative to the folder."""
-    return {name: size for name, (size, _) in list_objects(uri).items()}
-
-
-def delete(uri: str) -> None:
-    """Delete an object if it exists."""
-    bucket, key = _split(uri)
-    with _wrap_s3_errors(uri, "written"):
-        client().delete_object(Bucket=bucket, Key=key)
-
-
-def abort_multipart_uploads(uri: str) -> int:
+def abort_multipart_uploads(uri: str) -> None:
     """Abort a folder's unfinished multipart uploads, which broken connections leave; they are invisible but billed.
 
     There must be no other writer in the folder.
-
-    Returns:
-        Number of aborted uploads.
     """
     from botocore.exceptions import ClientError
 
-    bucket, prefix = _split(uri.rstrip("/") + "/")
-    with _wrap_s3_errors(uri, "written"):
+    with request(uri.rstrip("/") + "/", "written") as (connected, bucket, prefix):
         try:
             pages = _pages("list_multipart_uploads", "Bucket", bucket, prefix)
         except ClientError as error:
             if error.response["Error"]["Code"] != "NoSuchUpload":  # rclone's answer if there is none
                 raise
-            return 0
-        pending = [upload for page in pages for upload in page.get("Uploads") or []]
-        for upload in pending:
-            client().abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-    return len(pending)
-
-
-def check_writable(uri: str) -> None:
-    """Check that objects of a folder can be written and deleted, by doing it."""
-    bucket, key = _split(f"{uri.rstrip('/')}/.writable-{uuid.uuid4().hex}")
-    with _wrap_s3_errors(uri, "written"):
-        client().head_bucket(Bucket=bucket)
-        client().put_object(Bucket=bucket, Key=key, Body=b"")
-        client().delete_object(Bucket=bucket, Key=key)
+            return
+        for pending in (pending for page in pages for pending in page.get("Uploads") or []):
+            connected.abort_multipart_upload(Bucket=bucket, Key=pending["Key"], UploadId=pending["UploadId"])

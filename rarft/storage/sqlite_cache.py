@@ -17,13 +17,7 @@ class SqliteCache:
     """Texts by key. Every access must come from the thread that opened the cache."""
 
     def __init__(self, path: Path) -> None:
-        """
-        Args:
-            path: SQLite file; created if missing.
-
-        Raises:
-            InputError: The file cannot be opened.
-        """
+        """Open the cache; create the file if it is missing."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=60)

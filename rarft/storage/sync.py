@@ -24,38 +24,22 @@ _DOWNLOAD_ATTEMPTS = 2
 
 
 def upload_files(folder: Path, remote: S3Folder, files: dict[str, dict[str, Any]]) -> list[str]:
-    """Upload files of a folder that the store does not have yet, by size and SHA-256.
-
-    Args:
-        folder: Local folder.
-        remote: Folder in the store.
-        files: Result of `rarft.storage.manifest.hash_files`.
-
-    Returns:
-        Names of the uploaded files.
-
-    Raises:
-        StoreError: The store cannot be written to.
-    """
+    """Upload the files that the store does not have yet, by their entries from `hash_files`. Return their names."""
     present = remote.sizes()
-    uris = {name: f"{remote}/{name}" for name in files}
-    missing = [
-        name
+    missing = {
+        name: f"{remote}/{name}"
         for name, entry in files.items()
-        if present.get(name) != entry["size"] or s3.stored_sha256(uris[name]) != entry["sha256"]
-    ]
+        if present.get(name) != entry["size"] or s3.stored_sha256(f"{remote}/{name}") != entry["sha256"]
+    }
     s3.upload(
-        [(uris[name], folder / name) for name in missing],
-        hashes={uris[name]: files[name]["sha256"] for name in missing},
+        [(uri, folder / name) for name, uri in missing.items()],
+        hashes={uri: files[name]["sha256"] for name, uri in missing.items()},
     )
-    return missing
+    return list(missing)
 
 
 def upload_folder(folder: Path, remote: S3Folder, manifest: str) -> list[str]:
-    """Upload a complete folder, its manifest last; there must be no other writer.
-
-    Returns:
-        Names of the uploaded files.
+    """Upload a complete folder, its manifest last; there must be no other writer. Return the uploaded files' names.
 
     Raises:
         StoreError: The store cannot be written to; then it has no manifest of the folder.
@@ -73,11 +57,7 @@ def upload_folder(folder: Path, remote: S3Folder, manifest: str) -> list[str]:
 
 
 def commit_upload(remote: S3Folder, manifest: str, content: bytes) -> None:
-    """Delete what the manifest does not name, then write the manifest, which completes the folder.
-
-    Raises:
-        StoreError: The store cannot be written to.
-    """
+    """Delete what the manifest does not name, then write the manifest, which completes the folder."""
     s3.abort_multipart_uploads(remote.uri)
     for name in remote.sizes().keys() - parse_manifest(content, manifest)["files"].keys():
         remote.delete(name)

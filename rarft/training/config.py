@@ -125,8 +125,8 @@ class TrainingConfig(GRPOConfig):
     attn_implementation: str | None = field(
         default=None,
         metadata={
-            "help": "Attention implementation of the vision tower; with --prompt_sharing off, of the whole model. "
-            "Packed rows always use torch's fused kernels.",
+            "help": "Attention implementation. By default, and with flash_attention_2 if flash-attn is not installed, "
+            "torch's fused kernels, with variable lengths if the GPU has them. Packed rows always use the latter.",
             "choices": ["flash_attention_2", "sdpa", "eager"],
         },
     )
@@ -151,7 +151,7 @@ class TrainingConfig(GRPOConfig):
     )
     refusable_pool: int | None = field(
         default=None,
-        metadata={"help": "Draw the refusable query from the first N of an item; null: from all."},
+        metadata={"help": "Draw the refusable query from an item's first N (default: all)."},
     )
     curriculum: bool = field(
         default=False,
@@ -176,7 +176,8 @@ class TrainingConfig(GRPOConfig):
         },
     )
     resume_from_checkpoint: str | None = field(
-        default=None, metadata={"help": "auto for the newest valid checkpoint, a path or URI, or none."}
+        default=None,
+        metadata={"help": "Checkpoint to resume from: auto (the newest valid one), a path or URI, or none."},
     )
     # Fields of TRL and transformers with the guide's defaults.
     learning_rate: float = field(default=5e-7, metadata={"help": "Learning rate of AdamW."})
@@ -198,6 +199,9 @@ class TrainingConfig(GRPOConfig):
         metadata={"help": "Trackers such as wandb; auto uses W&B if it is installed; none disables tracking."},
     )
     logging_steps: float = field(default=1, metadata={"help": "Log metrics every N steps."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Only false is supported: true would hide a non-finite loss."}
+    )
 
     def __post_init__(self) -> None:
         for name, minimum in _MINIMUMS.items():
@@ -206,6 +210,10 @@ class TrainingConfig(GRPOConfig):
                 raise ValueError(f"--{name} {value}: must be at least {minimum}")
         if not self.temperature > 0:
             raise ValueError(f"--temperature {self.temperature}: must be above 0")
+        if self.logging_nan_inf_filter:
+            raise ValueError(
+                "--logging_nan_inf_filter true: not supported, as it hides a non-finite loss; drop the flag"
+            )
         if self.loss_type not in LOSS_TYPES:
             raise ValueError(f"--loss_type {self.loss_type}: unknown; use one of {', '.join(LOSS_TYPES)}")
         if self.reward_weights is not None and len(self.reward_weights) != len(self.reward_funcs):

@@ -69,6 +69,13 @@ def _make_converter(name: str, types: tuple[Any, ...], convert: Callable[[str], 
     return extended
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Formatter that shows defaults except None, whose meaning the help describes."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class _Parser(HfArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if value is not None:  # None was written as `null`, which is not among the choices
@@ -82,16 +89,19 @@ class _Parser(HfArgumentParser):
 @functools.cache
 def _get_parser() -> argparse.ArgumentParser:
     """Return the parser of `rarft train`: the fields of `TrainingConfig`, `--preset` and `--config`."""
-    usage = "rarft train [--preset NAME] [--config FILE] [--FLAG VALUE ...]"
+    usage = "rarft train [--quiet] [--verbose] [--preset NAME] [--config FILE] [--FLAG VALUE ...]"
     result = _Parser(
-        TrainingConfig, prog="rarft train", usage=usage, allow_abbrev=False,
+        TrainingConfig, prog="rarft train", usage=usage, allow_abbrev=False, formatter_class=_HelpFormatter,
         description="Train Qwen2.5-VL with GRPO on validated data. Flags override --config, which overrides --preset.",
-        epilog="Flags that take a mapping expect JSON: --gradient_checkpointing_kwargs '{\"use_reentrant\": false}'.",
+        epilog="--quiet logs only warnings and errors; --verbose also logs debug messages. Flags that take a mapping "
+        "expect JSON: --gradient_checkpointing_kwargs '{\"use_reentrant\": false}'.",
     )  # fmt: skip
     types = _field_types()
     for action in result._actions:
         if action.type is not None:
             action.type = _make_converter(action.dest, types[action.dest], action.type)
+        # Help shows one spelling; `rarft` accepts both.
+        action.option_strings = [flag for flag in action.option_strings if "-" not in flag[2:]]
         if action.option_strings[0].startswith("--no_"):
             action.help = f"Same as --{action.dest} false."
     # Help lists these fields before the hundreds that are inherited.

@@ -13,7 +13,7 @@ from helpers.forkserver import ForkServer
 from helpers.paths import ROOT
 from rarft.training.settings_parser import parse_settings
 
-TEXT = "".join((ROOT / "docs" / name).read_text() for name in ("training.md", "evaluation.md"))
+TEXT = "".join((ROOT / "docs" / name).read_text() for name in ("training.md", "evaluation.md")).replace("\\\n", "")
 BLOCKS = re.findall(r"^```bash( gpu)?\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 RUN = [line for gpu, block in BLOCKS if not gpu for line in block.strip().splitlines()]
 PARSED = [line for gpu, block in BLOCKS if gpu for line in block.strip().splitlines()]

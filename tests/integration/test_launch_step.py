@@ -13,7 +13,7 @@ from helpers.s3_servers import buckets
 from rarft.cluster import job_monitor, train
 from rarft.cluster.job_config import Job
 from rarft.cluster.pytorchjob import pytorchjob
-from rarft.storage import s3
+from rarft.storage.location import S3Folder
 
 JOB = {"name": "run-1", "image": "i", "nodes": 2, "gpus": 8, "queue": "", "priority_class": ""}
 FINAL = "checkpoints/seven/checkpoint-final"
@@ -49,7 +49,7 @@ def test_launch_uploads_runs_and_returns_checkpoint(cluster, validated):
     assert checkpoint == f"s3://runs/a/{FINAL}"
     assert base == "Qwen/Qwen2.5-VL-7B-Instruct"
     assert len(cache_key) == 64
-    uploaded = s3.read("s3://runs/a/inputs/run-1/train_data_path/riq.jsonl")
+    uploaded = S3Folder("s3://runs/a/inputs/run-1/train_data_path").read("riq.jsonl")
     assert uploaded == (validated / "riq.jsonl").read_bytes()
     (container,) = cluster.jobs["run-1"]["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
     flags = dict(argument.split("=", 1) for argument in container["args"])
@@ -60,9 +60,9 @@ def test_launch_uploads_runs_and_returns_checkpoint(cluster, validated):
 
 def test_launch_adopts_job_without_upload(cluster, validated):
     start(cluster, validated)
-    s3.delete("s3://runs/a/inputs/run-1/train_data_path/riq.jsonl")
+    S3Folder("s3://runs/a/inputs/run-1/train_data_path").delete("riq.jsonl")
     start(cluster, validated)  # as when Kubeflow retries the step
-    assert "train_data_path/riq.jsonl" not in s3.sizes("s3://runs/a/inputs/run-1")
+    assert "train_data_path/riq.jsonl" not in S3Folder("s3://runs/a/inputs/run-1").sizes()
     assert cluster.created == 1
 
 

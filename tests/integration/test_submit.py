@@ -17,7 +17,7 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 from helpers.paths import ROOT
 
 COMPILED = ROOT / "pipelines" / "rarft.yaml"
-PAGE = (ROOT / "docs" / "kubeflow.md").read_text()
+PAGE = (ROOT / "docs" / "kubeflow.md").read_text().replace("\\\n", "")
 DATA = ["-p", "annotations=s3://riq/train.json", "-p", "output_uri=s3://runs/a"]
 API = "/apis/v2beta1"
 STARTED = {"run_id": "r1", "state": "PENDING", "created_at": "2026-01-01T00:00:00Z"}

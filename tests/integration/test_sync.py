@@ -102,7 +102,7 @@ def test_sync_over_cut_connections(proxy, tmp_path, seed):
     assert uploaded
     proxy.share = 0.0
     assert pending(uri) == []
-    assert s3.sizes(uri).keys() == wanted.keys()
+    assert S3Folder(uri).sizes().keys() == wanted.keys()
     CUTS.append(proxy.cuts)
 
 

@@ -242,6 +242,7 @@ def test_trl_compatibility_check(monkeypatch):
                 "--video_fps": "0",
                 "--max_pixels": "5",
                 "--loss_type": "nonsense",
+                "--logging_nan_inf_filter": "true",
                 "--reward_weights": "1",
                 "--output_dir": "elsewhere",
                 "--exp_name": "../elsewhere",

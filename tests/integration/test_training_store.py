@@ -18,7 +18,6 @@ from rarft import steps
 from rarft.checkpoint.local import verify_checkpoint
 from rarft.checkpoint.locate import CHECKPOINT_JSON
 from rarft.errors import InputError
-from rarft.storage import s3
 from rarft.storage.location import S3Folder
 from rarft.storage.sync import download_folder
 
@@ -65,7 +64,7 @@ def killed_and_wiped(store, validated, tmp_path_factory):
     """Kill a run once its first checkpoint is in the store, wipe its disk, and finish the run."""
     folder = tmp_path_factory.mktemp("killed") / "disk"
     process = start(folder, validated, "--out", "s3://runs/first")
-    wait_for(process, lambda: f"checkpoint-2/{CHECKPOINT_JSON}" in s3.sizes(RUN))
+    wait_for(process, lambda: f"checkpoint-2/{CHECKPOINT_JSON}" in S3Folder(RUN).sizes())
     process.send_signal(signal.SIGKILL)
     process.wait()
     shutil.rmtree(folder)
@@ -88,9 +87,9 @@ def test_resume_from_store_is_bit_exact(killed_and_wiped, uninterrupted, tmp_pat
         for path in (uninterrupted, tmp_path)
     )
     assert all(torch.equal(before[key][moment], after[key][moment]) for key in before for moment in before[key])
-    entries = map(json.loads, s3.read(f"{RUN}/training.jsonl").decode().splitlines())
+    entries = map(json.loads, S3Folder(RUN).read("training.jsonl").decode().splitlines())
     assert [entry["step"] for entry in entries if "reward" in entry] == [1, 2, 3, 4, 5, 6]
-    assert {"DONE", "training.html"} <= s3.sizes(RUN).keys()
+    assert {"DONE", "training.html"} <= S3Folder(RUN).sizes().keys()
 
 
 def test_finished_run_in_store_is_not_repeated(killed_and_wiped, validated, tmp_path):
@@ -101,7 +100,7 @@ def test_finished_run_in_store_is_not_repeated(killed_and_wiped, validated, tmp_
 
 def test_checkpoint_in_store_is_evaluated_and_trained(killed_and_wiped, validated, tmp_path):
     metrics = steps.evaluate(f"{RUN}/checkpoint-final", str(validated), "s3://runs/evaluation")
-    assert json.loads(s3.read("s3://runs/evaluation/metrics.json")) == metrics
+    assert json.loads(S3Folder("s3://runs/evaluation").read("metrics.json")) == metrics
     flags = ("--max_steps", "1", "--model_name_or_path", f"{RUN}/checkpoint-final")
     final, _ = train(validated, tmp_path, *flags, "--work_dir", str(tmp_path), "--learning_rate", "0")
     same_tensors(
@@ -110,7 +109,7 @@ def test_checkpoint_in_store_is_evaluated_and_trained(killed_and_wiped, validate
     )
     with pytest.raises(InputError, match=r"not a checkpoint \(no config\.json\); check the URI"):
         train(validated, tmp_path, "--model_name_or_path", "s3://runs/nothing", "--work_dir", str(tmp_path))
-    s3.write("s3://runs/other/checkpoint-2/config.json", b"{}")
+    S3Folder("s3://runs/other/checkpoint-2").write("config.json", b"{}")
     with pytest.raises(InputError, match=r"checkpoint\.json is missing"):
         steps.evaluate("s3://runs/other/checkpoint-2", str(validated), str(tmp_path / "out"))
 
@@ -142,8 +141,8 @@ def test_unwritable_output_is_detected_before_training(store, validated, tmp_pat
 
 
 def test_corrupt_checkpoint_in_store_is_excluded(killed_and_wiped, validated, tmp_path):
-    s3.write(f"{RUN}/checkpoint-6/model.safetensors", b"torn")
-    s3.delete(f"{RUN}/DONE")
+    S3Folder(f"{RUN}/checkpoint-6").write("model.safetensors", b"torn")
+    S3Folder(RUN).delete("DONE")
     folder = tmp_path / "disk"
     process = start(folder, validated, "--out", "s3://runs/first")
     assert process.wait() == 0, (folder / "log").read_text()[-3000:]
@@ -154,14 +153,14 @@ def test_corrupt_checkpoint_in_store_is_excluded(killed_and_wiped, validated, tm
 
 
 def test_rewind_supersedes_later_checkpoints_in_store(killed_and_wiped, validated, tmp_path):
-    s3.delete(f"{RUN}/DONE")
+    S3Folder(RUN).delete("DONE")
     flags = ("--resume_from_checkpoint", f"{RUN}/checkpoint-4", "--max_steps", "4")
     process = start(tmp_path / "disk", validated, "--out", "s3://runs/first", *flags)
     assert process.wait() == 0, (tmp_path / "disk" / "log").read_text()[-3000:]
-    assert CHECKPOINT_JSON not in s3.sizes(f"{RUN}/checkpoint-6")
-    excluded = json.loads(s3.read(f"{RUN}/checkpoint-6/superseded-{CHECKPOINT_JSON}"))
+    assert CHECKPOINT_JSON not in S3Folder(f"{RUN}/checkpoint-6").sizes()
+    excluded = json.loads(S3Folder(f"{RUN}/checkpoint-6").read(f"superseded-{CHECKPOINT_JSON}"))
     assert excluded["reason"] == "the run was resumed from checkpoint-4"
-    assert json.loads(s3.read(f"{RUN}/good.json")) == {"step": 4}
+    assert json.loads(S3Folder(RUN).read("good.json")) == {"step": 4}
 
 
 @pytest.mark.long
@@ -189,7 +188,7 @@ def test_machines_that_share_no_disk(store, validated, tmp_path):
     run = "s3://runs/nodes/checkpoints/rarft"
     processes = machines(0)
     try:
-        wait_for(processes[0], lambda: f"checkpoint-2/{CHECKPOINT_JSON}" in s3.sizes(run))
+        wait_for(processes[0], lambda: f"checkpoint-2/{CHECKPOINT_JSON}" in S3Folder(run).sizes())
     finally:
         for process in processes:
             process.kill()  # its worker, in another session, ends with it
@@ -202,5 +201,5 @@ def test_machines_that_share_no_disk(store, validated, tmp_path):
     names = {path.name for path in (tmp_path / "last").rglob("*")}
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= names
     assert sum("optim_states" in name for name in names) == 2
-    assert not any(name.startswith(".part-") for name in s3.sizes(f"{run}/checkpoint-6"))
+    assert not any(name.startswith(".part-") for name in S3Folder(f"{run}/checkpoint-6").sizes())
     assert not list((tmp_path / "1-1" / "checkpoints" / "rarft").glob("checkpoint-6"))

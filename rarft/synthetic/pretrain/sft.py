@@ -9,7 +9,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, IterableDataset
 
 from rarft.models.qwen2_5_vl.per_completion import IGNORE_INDEX, per_completion_batch
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, PromptInputs
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 from rarft.synthetic import dataset
 from rarft.synthetic.pretrain.phases import Phase
 from rarft.synthetic.pretrain.scenes import build_scene_inputs
