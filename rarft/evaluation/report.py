@@ -43,7 +43,7 @@ def headline_rows(metrics: dict[str, Any]) -> list[tuple[str, float | None, floa
 
 def console_table(metrics: dict[str, Any]) -> str:
     """Return the headline metrics as aligned text: the evaluated candidate, the reference, and the others."""
-    title = {True: "in-sample", False: "held-out", None: "evaluated"}[metrics["in_sample"]]
+    title = {True: "in-sample", False: "held-out set", None: "evaluated"}[metrics["in_sample"]]
     base, others = metrics["base"], metrics["others"]
     names = [*([base["name"]] if base else []), "checkpoint", *(["change"] if base else []), *others]
     widths = [max(8, len(name)) for name in names]

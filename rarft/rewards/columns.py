@@ -1,4 +1,4 @@
-"""The list of rewards, the columns that they read, and the terms that they log."""
+"""The list of rewards, the columns that they read, and the logging of their terms."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
