@@ -57,9 +57,10 @@ def _value(metrics: dict[str, Any], path: str) -> float | None:
     try:
         if (group := _GROUPS.fullmatch(path)) is not None:
             metrics, path = metrics[group["grouping"]][group["name"]], group["path"]
-        return value_at(metrics, path)
+        value: float | None = value_at(metrics, path)
     except KeyError:
         return None
+    return value
 
 
 def _is_metric(path: str) -> bool:
