@@ -57,19 +57,31 @@ class SharedWork:
         names = self._folder.sizes().keys()
         return {number for number in range(batches) if _file_name(number) in names}
 
-    def run(self, batches: Sequence[Any], work: Callable[[Any], list[str]], description: str) -> list[list[str]]:
+    def _read(self, number: int) -> list[Any]:
+        return list(json.loads(self._folder.read(_file_name(number))))
+
+    def run(
+        self,
+        batches: Sequence[Any],
+        work: Callable[[Any], list[Any]],
+        description: str,
+        is_current: Callable[[Any, list[Any]], bool] = lambda batch, result: True,
+    ) -> list[list[Any]]:
         """Process this process's share of the batches, wait for the others, and return all results in order.
 
         Args:
             batches: The same batches on every process.
-            work: Returns the result of a batch.
+            work: Returns the result of a batch, a list of JSON values.
             description: Name of the work on the console.
+            is_current: Checks whether the result of an earlier run is still that of its batch.
 
         Raises:
             RuntimeError: The result of another process is missing, because the processes do not share the folder.
         """
         rank, size = rank_and_size()
-        finished = self._finished(len(batches))
+        finished = {
+            number for number in self._finished(len(batches)) if is_current(batches[number], self._read(number))
+        }
         if finished and rank == 0:
             logger.info("%s: resuming after %d of %d batches", description, len(finished), len(batches))
         # Shares are contiguous, so that few videos are read by two processes.
@@ -80,6 +92,6 @@ class SharedWork:
         wait_for_all()
         if missing := set(range(len(batches))) - self._finished(len(batches)):
             raise RuntimeError(f"{self._folder}: {len(missing)} batches of other processes are missing; share --out")
-        results = [list(json.loads(self._folder.read(_file_name(number)))) for number in range(len(batches))]
+        results = [self._read(number) for number in range(len(batches))]
         wait_for_all()
         return results

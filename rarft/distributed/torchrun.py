@@ -21,27 +21,18 @@ _SHUTDOWN_TIMEOUT_S = 1140  # for ranks to end after SIGTERM: a step, a save and
 _RESULT_ENV = "RARFT_RESULT"  # file that rank 0 writes the step's result to
 
 
-def check_accelerators(minimum: int) -> None:
-    """Check that this machine has enough accelerators, so that a step does not run on a CPU by mistake.
-
-    Raises:
-        InputError: It has fewer.
-    """
-    import torch
-
-    if minimum > (found := torch.cuda.device_count()):
-        raise InputError(
-            f"accelerators {minimum}: torch {torch.__version__} sees {found}; use a GPU image, such as rarft-train"
-        )
-
-
 def _get_step(name: str) -> Callable[..., Any]:
     """Return a function of `rarft.steps`, which imports this package."""
     return getattr(import_module("rarft.steps"), name)
 
 
 def run_step(
-    step: str, arguments: dict[str, Any], processes: int = 0, restarts: int = 0, name: str | None = None
+    step: str,
+    arguments: dict[str, Any],
+    processes: int = 0,
+    accelerators: int = 0,
+    restarts: int = 0,
+    name: str | None = None,
 ) -> Any:
     """Call a function of `rarft.steps`, in this process or in several that torchrun starts.
 
@@ -49,6 +40,7 @@ def run_step(
         step: Name of the function.
         arguments: Its arguments, as JSON types.
         processes: Number of processes; 0 means one per GPU, and one on a machine without GPUs.
+        accelerators: Number of GPUs that this machine must have, so that a step does not run on a CPU by mistake.
         restarts: Number of times that torchrun restarts all processes after one fails.
         name: Name of the step in messages; None means that of the function.
 
@@ -56,14 +48,18 @@ def run_step(
         The result of the function; with several processes, that of rank 0.
 
     Raises:
-        InputError: The step raised it in some process.
+        InputError: The machine has fewer GPUs, or the step raised it in some process.
         ChildFailedError: A process failed; its one-line cause.
         SystemExit: With code 75, after SIGTERM, which is passed to all processes.
     """
-    if not processes:
-        import torch
+    import torch
 
-        processes = torch.cuda.device_count() or 1
+    gpus = torch.cuda.device_count()
+    if accelerators > gpus:
+        raise InputError(
+            f"accelerators {accelerators}: torch {torch.__version__} sees {gpus}; use a GPU image, such as rarft-train"
+        )
+    processes = processes or gpus or 1
     if processes == 1:
         return _get_step(step)(**arguments)
     with tempfile.TemporaryDirectory() as folder:

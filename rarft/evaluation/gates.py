@@ -73,6 +73,14 @@ def _is_metric(path: str) -> bool:
         return _DATA_DEPENDENT.fullmatch(path) is not None
 
 
+def parse_gates(text: str) -> list[str]:
+    """Return the gates of a text with one gate per line, after parsing each."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for line in lines:
+        parse_gate(line)
+    return lines
+
+
 def parse_gate(text: str, with_base: bool = True) -> Gate:
     """Parse a gate; `with_base` if there is a reference to compare with.
 

@@ -1,7 +1,8 @@
 """Metrics of predictions, listed in docs/evaluation.md.
 
 Relevance is read by rule: an answer with a timestamp claims that the query is relevant, an answer without one is a
-refusal, and a completion without an answer is wrong whatever the truth is (decision D2).
+refusal, and a completion without an answer is wrong whatever the truth is (decision D2). A skipped query, whose video
+cannot be read, has no answer.
 """
 
 from collections import defaultdict
@@ -92,6 +93,7 @@ def metrics_from(sums: Sums) -> Tree:
     means = {name.removeprefix("rewards/"): _mean(sums, name) for name in rewards}
     return {
         "samples": sums["samples"],
+        "skipped": sums["skipped"],
         "relevance": _relevance(sums),
         "ra_iou": _overlap(sums, "ra_iou"),
         "grounding": _overlap(sums, "grounding"),
@@ -117,7 +119,7 @@ def map_tree(tree: Tree, function: Callable[[str, Any], Any]) -> Tree:
 
 def _to_json(name: str, value: Any) -> int | float | None:
     """Convert a leaf to a JSON number: an integer for a count, None for NaN."""
-    if name in ("samples", "tp", "fp", "fn", "tn"):
+    if name in ("samples", "skipped", "tp", "fp", "fn", "tn"):
         return int(value)
     return None if np.isnan(value) else float(value)
 

@@ -32,12 +32,16 @@ def _by_candidate(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def headline_rows(metrics: dict[str, Any]) -> list[tuple[str, float | None, float | None, float | None]]:
-    """Return (label, checkpoint, base, difference) of each headline metric that is known for either."""
+    """Return (label, checkpoint, base, difference) of each headline metric that is known for either.
+
+    The difference is that of the queries that neither skipped.
+    """
     rows = []
     for label, path in HEADLINE.items():
         value, base = (value_at(one, path) if one else None for one in (metrics, metrics["base"]))
         if value is not None or base is not None:
-            rows.append((label, value, base, None if value is None or base is None else value - base))
+            compared = (metrics["comparison"] or {}).get(path)
+            rows.append((label, value, base, compared["difference"] if compared else None))
     return rows
 
 
@@ -47,11 +51,16 @@ def console_table(metrics: dict[str, Any]) -> str:
     base, others = metrics["base"], metrics["others"]
     names = [*([base["name"]] if base else []), "checkpoint", *(["change"] if base else []), *others]
     widths = [max(8, len(name)) for name in names]
-    lines = [_align(f"{title}, {metrics['samples']} queries", names, widths)]
+    skipped = f", {metrics['skipped']} skipped" if metrics["skipped"] else ""
+    lines = [_align(f"{title}, {metrics['samples']} queries{skipped}", names, widths)]
     for label, value, of_base, change in headline_rows(metrics):
         figures = [*([_format(of_base)] if base else []), _format(value), *([_format(change, "+")] if base else [])]
         figures += [_format(value_at(other, HEADLINE[label])) for other in others.values()]
         lines.append(_align(f"{label} (in-sample)" if metrics["in_sample"] else label, figures, widths))
+    if any(one["skipped"] for one in _by_candidate(metrics).values()):
+        counts = [*([str(base["skipped"])] if base else []), str(metrics["skipped"]), *([""] if base else [])]
+        counts += [str(other["skipped"]) for other in others.values()]
+        lines.append(_align("Skipped queries, counted as wrong", counts, widths))
     return "\n".join(lines)
 
 
@@ -65,7 +74,15 @@ def _format(value: float | None, sign: str = "") -> str:
 
 def _headline(metrics: dict[str, Any], suffix: str) -> list[dict[str, Any]]:
     """Return the rows of the headline table; each figure is (value, interval)."""
-    rows = []
+    rows: list[dict[str, Any]] = [
+        {
+            "name": label,
+            "figures": [(one[name], None) for one in _by_candidate(metrics).values()],
+            "change": "",
+            "p": "",
+        }
+        for label, name in (("Queries", "samples"), ("Skipped queries, counted as wrong", "skipped"))
+    ]
     for label, *_ in headline_rows(metrics):
         path = HEADLINE[label]
         compared = (metrics["comparison"] or {}).get(path)

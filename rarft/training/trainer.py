@@ -26,6 +26,7 @@ from torch import Tensor
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
+from rarft.distributed.collectives import all_gather
 from rarft.models.qwen2_5_vl.logprobs import (
     limit_lm_head_to_completions,
     per_completion_logps,
@@ -39,9 +40,9 @@ from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
 from rarft.models.qwen2_5_vl.vision_features import enable_cached_features, encode_video, is_frozen
 from rarft.models.qwen2_5_vl.vllm_rollout import generate_with_vllm
 from rarft.training.divergence import StepGuard, check_weights
-from rarft.training.skipped_videos import SkippedVideos
 from rarft.training.trainer_logging import LoggingGRPOTrainer
 from rarft.video.reader import VideoError
+from rarft.video.skipping import SkippedVideos
 
 # Private methods of trl 1.16 that are overridden, and the parameters that the overrides use.
 OVERRIDDEN_METHODS = {
@@ -93,7 +94,8 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
         # Prompts of the current rows, one per group; set by whichever override passes rows to TRL.
         self._groups: list[PromptInputs] = []
         args = arguments["args"]
-        self._skipped_videos = SkippedVideos(args.max_skipped_videos)
+        self._skipped_videos = SkippedVideos(args.max_skipped_videos, "--max_skipped_videos")
+        self._unreadable: dict[int, VideoError] = {}  # of the current groups of this rank, by index
         super().__init__(**arguments)
         if not args.use_peft:  # adapters are small, and saved by other code
             save = self.model.save_pretrained
@@ -111,10 +113,12 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
         G = self._group_size
         device = self.accelerator.device
-        self._skipped_videos.groups = []
+        self._unreadable = {}
         with self._stopwatch.part("decode"):
             self._groups = [self._read(index, prompt).to(device) for index, prompt in enumerate(prompts[::G])]
-        self._skipped_videos.synchronize(self.accelerator.is_main_process)
+        reasons = {video_path(prompts[index * G]): str(error) for index, error in self._unreadable.items()}
+        merged = {video: reason for of_rank in all_gather(reasons) for video, reason in of_rank.items()}
+        self._skipped_videos.update(merged, is_logged=self.accelerator.is_main_process)
         return [group.input_ids_L.tolist() for group in self._groups for _ in range(G)], None, {}
 
     def _read(self, index: int, messages: Any) -> PromptInputs:
@@ -125,7 +129,7 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
         try:
             return self._prefetcher.get(messages)
         except VideoError as error:
-            self._skipped_videos.add(index, video_path(messages), str(error))
+            self._unreadable[index] = error
             return self._prefetcher.encoder.placeholder_inputs(messages)
 
     def _generate_single_turn(
@@ -230,7 +234,7 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
         B, G = output["prompt_ids"].shape[0], self._group_size
-        for index in self._skipped_videos.groups:
+        for index in self._unreadable:
             for name in ("completion_mask", "advantages"):
                 output[name][index * G : (index + 1) * G] = 0
         # Shape (groups, G, ...), so that TRL shuffles and splits groups together with their videos.

@@ -89,8 +89,8 @@ def test_promote_if_passed(monkeypatch, destination, passed, promoted):
 def test_parse_compare():
     assert steps.parse_compare("") == []
     assert steps.parse_compare("tiny, sft=s3://runs/a=b/c ,") == ["tiny", "sft=s3://runs/a=b/c"]
-    assert steps.split_candidate("sft=s3://runs/a=b/c") == ("sft", "s3://runs/a=b/c")
-    assert steps.split_candidate("/runs/a=b/c") == ("", "/runs/a=b/c")
+    assert steps.split_name("sft=s3://runs/a=b/c") == ("sft", "s3://runs/a=b/c")
+    assert steps.split_name("/runs/a=b/c") == ("", "/runs/a=b/c")
 
 
 def test_fingerprint_candidates(tmp_path):
