@@ -27,11 +27,7 @@ def _remaining_saves(args: Any, state: Any) -> int:
 def required_bytes(model: Any, args: Any, state: Any, max_new: int | None) -> int:
     """Return the size of the checkpoints still to be saved, including the final one.
 
-    Args:
-        model: Model with all of its parameters, also those that ZeRO-3 has partitioned.
-        args: Training configuration.
-        state: State of the trainer, with its number of steps.
-        max_new: Maximum number of new checkpoints on the disk at a time; None means all.
+    At most `max_new` new checkpoints are on the disk at a time; None means all.
     """
     weight_bytes = 2 if args.bf16 and args.deepspeed else 4
     weights = trained = 0
@@ -65,11 +61,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def check_disk_space(folder: Path, required: int) -> None:
-    """Check that a folder's volume has this many free bytes.
-
-    Raises:
-        InputError: It has fewer.
-    """
+    """Raise an `InputError` unless a folder's volume has this many free bytes."""
     free = free_bytes(folder)
     if required > free:
         raise InputError(
