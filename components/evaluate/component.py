@@ -60,7 +60,7 @@ def evaluate(
             "checkpoint": checkpoint,
             "data": data.path,
             "out": results.path,
-            "encoder": encoder or None,
+            "encoder": encoder,
             "compare": [*([f"base={base}"] if base else []), *steps.parse_compare(compare)],
             "in_sample": in_sample,
             "gates": conditions,

@@ -13,7 +13,8 @@ import msgspec
 
 from rarft.annotations.schema import Sample
 from rarft.checkpoint.locate import checkpoint_fingerprint
-from rarft.distributed.shared_work import SharedWork, join_processes, rank_and_size
+from rarft.distributed.launch import rank_and_size
+from rarft.distributed.shared_work import SharedWork, join_processes
 from rarft.embeddings.encoder import DEFAULT_ENCODER, SentenceEncoder
 from rarft.embeddings.store import ReferenceStore
 from rarft.errors import InputError, input_name
