@@ -63,10 +63,6 @@ def run_pipeline(
 
     Returns:
         The pipeline's outputs by name.
-
-    Raises:
-        InputError: A step raised one, or an image is missing.
-        ChildFailedError: A step failed.
     """
     failure = work / ".failure"
     failure.unlink(missing_ok=True)

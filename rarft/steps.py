@@ -145,7 +145,7 @@ def quarantine_limit(limit: str, queries: int) -> float:
 
 
 def check_quarantine(counts: dict[str, int], limit: str | None) -> None:
-    """Compare the number of quarantined queries with a limit, such as `5%` or `120`; None or empty for no limit.
+    """Compare the number of quarantined queries with a limit, such as `5%` or `120`; no limit if it is None or empty.
 
     Raises:
         InputError: The limit is invalid.
@@ -173,16 +173,16 @@ class ValidatedSplits(NamedTuple):
 def validate_splits(
     annotations: str,
     out: str,
-    eval_annotations: str | None,
+    eval_annotations: str,
     eval_out: str,
-    video_root: str | None = None,
-    eval_video_root: str | None = None,
-    max_quarantine: str | None = None,
+    video_root: str = "",
+    eval_video_root: str = "",
+    max_quarantine: str = "",
 ) -> ValidatedSplits:
     """Validate training annotations into `out`, and held-out annotations into `eval_out`.
 
     Without held-out annotations, `eval_out` gets a copy of the training data. The default video root is the folder of
-    the annotations, and the training videos' root for held-out annotations.
+    the annotations; for held-out annotations it is `video_root`.
 
     Raises:
         InputError: All queries of a file are quarantined.
@@ -206,8 +206,8 @@ def validate_splits(
     return ValidatedSplits(counts, eval_counts, in_sample=bool(shared))
 
 
-def _validate_split(annotations: str, out: str, video_root: str | None, max_quarantine: str | None) -> dict[str, int]:
-    report = validate(annotations, out, video_root)
+def _validate_split(annotations: str, out: str, video_root: str, max_quarantine: str) -> dict[str, int]:
+    report = validate(annotations, out, video_root or None)
     logger.info("%s: %s", annotations, format_validation(report))
     counts: dict[str, int] = report["counts"]
     if not counts["accepted"] + counts["repaired"]:
@@ -235,7 +235,7 @@ def embed(data: str, out: str, encoder: str | None = None) -> int:
     Returns:
         Number of encoded texts.
     """
-    from rarft.embeddings.build import build_store
+    from rarft.embeddings.store import build_store
 
     with input_name("data"):
         texts = [text for row in read_samples(data) for text in row.reference_queries]
@@ -252,16 +252,15 @@ def _load_encoder(name_or_path: str | None) -> Any:
 
 def fingerprint(
     annotations: str,
-    video_root: str | None = None,
-    eval_annotations: str | None = None,
-    eval_video_root: str | None = None,
-    encoder: str | None = None,
+    video_root: str = "",
+    eval_annotations: str = "",
+    eval_video_root: str = "",
+    encoder: str = "",
     packages: Sequence[str] = ("rarft",),
 ) -> tuple[str, str]:
     """Return fingerprints of the input of `validate_splits` and `embed`, for caches that only compare paths.
 
-    Videos outside of the video roots count by their name only. The code of the Python packages that run the steps
-    counts, too.
+    Videos outside of the video roots count by their name only. The code of the Python packages counts, too.
 
     Returns:
         A text that changes when any input or any code changes, and a text that changes only when the name or size of a
@@ -429,7 +428,7 @@ def score(
         rows = read_completions(file, samples)
     location = _output(out)
     loaded = _load_encoder(encoder)
-    store = ReferenceStore.empty(loaded)
+    store = ReferenceStore(loaded)
     if embeddings:
         with input_name("--embeddings"):
             store = ReferenceStore.load(parse_location(embeddings), loaded)

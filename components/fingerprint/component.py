@@ -50,6 +50,5 @@ def fingerprint(
             if uri:
                 with input_name(name):
                     parse_location(uri).make()
-        optional = [value or None for value in (video_root, eval_annotations, eval_video_root, encoder)]
-        cache_keys = steps.fingerprint(annotations, *optional, packages=("rarft", "components"))
-        return *cache_keys, compare_fingerprint
+        inputs = (annotations, video_root, eval_annotations, eval_video_root, encoder)
+        return *steps.fingerprint(*inputs, packages=("rarft", "components")), compare_fingerprint

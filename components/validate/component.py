@@ -41,8 +41,8 @@ def validate(
     from rarft import steps
 
     with run_component("validate"):
-        held_out, roots = eval_annotations or None, (video_root or None, eval_video_root or None)
-        validated = steps.validate_splits(annotations, data.path, held_out, eval_data.path, *roots, max_quarantine)
+        options = (video_root, eval_video_root, max_quarantine)
+        validated = steps.validate_splits(annotations, data.path, eval_annotations, eval_data.path, *options)
         copy_report(data, report)
         eval_counts = {f"eval_{name}": value for name, value in validated.eval_counts.items()}
         log_metrics(metrics, {**validated.counts, **eval_counts})

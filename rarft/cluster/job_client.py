@@ -22,7 +22,7 @@ class JobClient:
     def __init__(self, api: client.ApiClient, namespace: str, name: str) -> None:
         self.namespace, self.name = namespace, name
         self._jobs, self._core = client.CustomObjectsApi(api), client.CoreV1Api(api)
-        self._resource = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
+        self._resource: dict[str, Any] = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
         self._pods: dict[str, Any] = {"namespace": namespace, "label_selector": f"{JOB_LABEL}={name}"}
 
     def create(self, manifest: dict[str, Any], should_retry: Callable[[], bool]) -> bool:

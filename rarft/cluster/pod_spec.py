@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rarft.checkpoint.disk_space import VOLUME_LIMIT_ENV
 from rarft.cluster.job_config import Job
 from rarft.cluster.secrets import HUB_KEYS, STORE_KEYS, TRACKING_KEYS
 
@@ -10,7 +11,9 @@ USER = 10001  # as in the image
 CONTAINER = "pytorch"  # required by the training operator
 _GRACE_PERIOD_S = 1200  # must cover a training step, a save and its upload
 _CLEANUP_S = 60  # part of the grace period that remains after the ranks have ended
-_WORK_DIR_SIZE = "400Gi"  # for downloads, and for checkpoints that wait for their upload
+# Holds four checkpoints of the 7B model (116 GB each: three that --save_total_limit keeps, and a new one), the final
+# model and the downloaded one (17 GB each), and videos.
+_WORK_DIR_GIB = 640
 _SHARED_MEMORY = "64Gi"  # ranks exchange tensors through it, and the default is 64 MB
 BACKOFF_LIMIT = 10  # restarts of a node's pods by the operator, on average
 TTL_S = 7 * 24 * 3600  # after which a finished job is deleted
@@ -41,6 +44,7 @@ def _environment(job: Job, extra: Mapping[str, str]) -> list[dict[str, Any]]:
         "XDG_CACHE_HOME": "/scratch/cache",
         "TMPDIR": "/scratch/tmp",
         "SHARED_MEMORY": "/dev/shm",
+        VOLUME_LIMIT_ENV: str(_WORK_DIR_GIB * 2**30),
         **extra,
     }
     return [*({"name": name, "value": value} for name, value in values.items()), *_secret_environment(job)]
@@ -104,7 +108,7 @@ def pod_template(job: Job, container: str, **environment: str) -> dict[str, Any]
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "volumes": [
-            {"name": "work", "emptyDir": {"sizeLimit": _WORK_DIR_SIZE}},
+            {"name": "work", "emptyDir": {"sizeLimit": f"{_WORK_DIR_GIB}Gi"}},
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _SHARED_MEMORY}},
         ],

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -34,7 +35,7 @@ def run_step(
     restarts: int = 0,
     name: str | None = None,
 ) -> Any:
-    """Call a function of `rarft.steps`, in this process or in several that torchrun starts.
+    """Call a function of `rarft.steps` in this process, or in several that torchrun starts.
 
     Args:
         step: Name of the function.
@@ -92,7 +93,8 @@ def _torchrun(processes: int, restarts: int, arguments: list[str], environment: 
     try:
         with subprocess.Popen(command, env=environment) as torchrun:
             is_terminated = False
-            while (code := _poll(torchrun)) is None:
+            while (code := torchrun.poll()) is None:
+                time.sleep(0.5)
                 has_bad_input = isinstance(read_failure(Path(environment[TERMINATION_LOG_ENV])), InputError)
                 if (has_bad_input or stop_requested.is_set()) and not is_terminated:
                     torchrun.terminate()
@@ -100,14 +102,6 @@ def _torchrun(processes: int, restarts: int, arguments: list[str], environment: 
             return code, stop_requested.is_set()
     finally:
         signal.signal(signal.SIGTERM, previous_handler)
-
-
-def _poll(process: subprocess.Popen[bytes]) -> int | None:
-    """Return the exit code of a process; None if it still runs after a second."""
-    try:
-        return process.wait(timeout=1)
-    except subprocess.TimeoutExpired:
-        return None
 
 
 def _main() -> None:

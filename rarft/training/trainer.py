@@ -64,11 +64,7 @@ MAX_SHARD = "5GB"  # of a weight file, which every store and loader accepts
 
 
 def check_trl_compat() -> None:
-    """Check that TRL has the methods that this trainer overrides.
-
-    Raises:
-        RuntimeError: A method or a parameter is missing.
-    """
+    """Raise a `RuntimeError` if TRL lacks a method, or a parameter of one, that this trainer overrides."""
     for name, required in OVERRIDDEN_METHODS.items():
         method = getattr(GRPOTrainer, name, None)
         missing = required - (inspect.signature(method).parameters.keys() if method else set())
@@ -80,15 +76,15 @@ def check_trl_compat() -> None:
 
 
 class VideoGRPOTrainer(LoggingGRPOTrainer):
-    """GRPO that reads the video of a prompt once, and encodes the prompt once, for all of its completions."""
+    """GRPO that reads the video of a prompt once, and encodes the prompt once, for all of its completions.
+
+    Args:
+        prefetcher: Encodes conversations as model inputs, in advance if they are known.
+        guard: Checks the loss and gradient norm of each step.
+        arguments: Arguments of `trl.GRPOTrainer`.
+    """
 
     def __init__(self, *, prefetcher: PromptPrefetcher, guard: StepGuard, **arguments: Any) -> None:
-        """
-        Args:
-            prefetcher: Encodes conversations as model inputs, in advance if they are known.
-            guard: Checks the loss and gradient norm of each step.
-            arguments: Arguments of `trl.GRPOTrainer`.
-        """
         check_trl_compat()
         self._prefetcher, self._guard = prefetcher, guard
         # Prompts of the current rows, one per group; set by whichever override passes rows to TRL.
@@ -102,8 +98,8 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
             self.model.save_pretrained = functools.partial(save, max_shard_size=MAX_SHARD)
         # vLLM computes the vision features itself, so no forward before the loss has them.
         self._reuses_vision = is_frozen(self.model) and not self.use_vllm
-        models = [self.model, *([self.accelerator.unwrap_model(self.ref_model)] if self.ref_model is not None else [])]
-        for model in models:
+        reference = [self.accelerator.unwrap_model(self.ref_model)] if self.ref_model is not None else []
+        for model in [self.model, *reference]:
             limit_lm_head_to_completions(model)
             if args.prompt_sharing == "on":
                 enable_shared_prefix(model)
@@ -111,8 +107,7 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
                 enable_cached_features(model)
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        G = self._group_size
-        device = self.accelerator.device
+        G, device = self._group_size, self.accelerator.device
         self._unreadable = {}
         with self._stopwatch.part("decode"):
             self._groups = [self._read(index, prompt).to(device) for index, prompt in enumerate(prompts[::G])]
@@ -122,7 +117,7 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
         return [group.input_ids_L.tolist() for group in self._groups for _ in range(G)], None, {}
 
     def _read(self, index: int, messages: Any) -> PromptInputs:
-        """Return the prompt of a group. If its video cannot be read, a blank clip with zero loss replaces it.
+        """Return the prompt of a group; with a blank clip and zero loss if its video cannot be read.
 
         So every rank computes the same number of forwards.
         """
@@ -200,35 +195,26 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
     ) -> tuple[Tensor, Tensor | None, None]:
         G = input_ids.shape[0] // len(self._groups)
         self._check_groups(input_ids, attention_mask, logits_to_keep)
-        completion_ids_BC = input_ids[:, -logits_to_keep:]
-        completion_mask_BC = attention_mask[:, -logits_to_keep:]
-        logps, entropies = [], []
+        logps_of: Any = shared_prefix_logps
+        if self.args.prompt_sharing == "off":
+            logps_of = functools.partial(per_completion_logps, pad_token_id=self._tokenizer.pad_token_id)
+        groups = []  # log-probabilities and entropies
         for index, prompt in enumerate(self._groups):
             rows = slice(index * G, (index + 1) * G)
-            group = (model, prompt, completion_ids_BC[rows], completion_mask_BC[rows])
+            ids_GC, mask_GC = input_ids[rows, -logits_to_keep:], attention_mask[rows, -logits_to_keep:]
             with self._stopwatch.part("forward"), self.accelerator.autocast():
-                if self.args.prompt_sharing == "on":
-                    group_logps, group_entropies = shared_prefix_logps(*group, compute_entropy)
-                else:
-                    pad = self._tokenizer.pad_token_id
-                    group_logps, group_entropies = per_completion_logps(*group, pad, compute_entropy)
-            logps.append(group_logps)
-            if group_entropies is not None:
-                entropies.append(group_entropies)
+                groups.append(logps_of(model, prompt, ids_GC, mask_GC, with_entropy=compute_entropy))
+        logps, entropies = zip(*groups, strict=True)
         return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
 
     def _check_groups(self, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int) -> None:
-        """Check that the rows of each group begin with the prompt that they are scored on.
-
-        Raises:
-            RuntimeError: A row belongs to another prompt.
-        """
+        """Raise a `RuntimeError` unless the rows of each group begin with the prompt that they are scored on."""
         G = input_ids.shape[0] // len(self._groups)
-        lengths = attention_mask[:, :-logits_to_keep].sum(1)
         for index, prompt in enumerate(self._groups):
-            P = prompt.input_ids_L.numel()
-            rows = input_ids[index * G : (index + 1) * G, : input_ids.shape[1] - logits_to_keep][:, -P:]
-            if not (lengths[index * G : (index + 1) * G] == P).all() or not (rows == prompt.input_ids_L).all():
+            P, group = prompt.input_ids_L.numel(), slice(index * G, (index + 1) * G)
+            lengths = attention_mask[group, :-logits_to_keep].sum(1)
+            rows = input_ids[group, : input_ids.shape[1] - logits_to_keep][:, -P:]
+            if not (lengths == P).all() or not (rows == prompt.input_ids_L).all():
                 raise RuntimeError(f"group {index} does not match its prompt")
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -247,17 +233,11 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
         return grouped | {"video_prompts": list(self._groups)}
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """Return the loss of a micro-batch, summed over its prompts.
+        """Return the scaled loss of a micro-batch, shape (), summed over its prompts.
 
         In training the backward of each prompt but the last runs here, before the forward of the next prompt. The
-        caller runs the last one. The gradients equal those of one backward over all prompts.
-
-        Args:
-            model: Wrapped policy.
-            inputs: Tensors of shape (prompts, G, ...), and the prompts.
-
-        Returns:
-            The scaled loss, shape (). Only the part of the last prompt has a graph.
+        caller runs the last one; only that part of the loss has a graph. The gradients equal those of one backward
+        over all prompts. The tensors of `inputs` have shape (prompts, G, ...).
         """
         prompts = inputs["video_prompts"]
         tokens_P = inputs["completion_mask"].sum((1, 2))

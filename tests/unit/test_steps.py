@@ -18,7 +18,7 @@ METRICS = {
 def split(sample_set, tmp_path):
     """Validate the synthetic training split and another file; returns the result and the folder of the other file."""
 
-    def run(eval_annotations=None, **options):
+    def run(eval_annotations="", **options):
         eval_out = tmp_path / "eval"
         result = steps.validate_splits(
             str(sample_set / "train.json"), str(tmp_path / "train"), eval_annotations, str(eval_out), **options

@@ -132,7 +132,7 @@ def test_errors_name_the_video(tmp_path, clip):
     truncated.write_bytes(Path(clip).read_bytes()[:400])
     for path in (broken, truncated, tmp_path / "missing.mp4"):
         with pytest.raises(VideoError, match=path.name):
-            probe(path)
+            probe(str(path))
         with pytest.raises(VideoError, match=path.name):
             read_frames(str(path), SAMPLING)
     with pytest.raises(VideoError, match="cannot be sampled"):
