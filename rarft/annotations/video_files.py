@@ -156,7 +156,7 @@ class VideoFiles:
             for candidate in self._candidates(video):
                 if found := self._existing(candidate):
                     return FoundVideo([found], by_name=False)
-        except (OSError, ValueError):  # an impossible name: too long, or with a NUL
+        except ValueError:  # a name with a NUL
             return FoundVideo([], by_name=False)
         parts = video.removeprefix("file://").replace("\\", "/").split("/")
         paths = self._by_name.get(parts[-1]) or [
@@ -181,7 +181,7 @@ class VideoFiles:
             return path if path in self._objects else None
         try:
             status = Path(path).stat()
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:  # missing, behind a link to itself, or an impossible name
             return None
         return self._first_path.setdefault(_file_id(status), path) if stat.S_ISREG(status.st_mode) else None
 

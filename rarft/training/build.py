@@ -21,7 +21,6 @@ from rarft.models.qwen2_5_vl.rollout import vision_token_ids
 from rarft.training.callbacks.checkpoint import CheckpointCallback
 from rarft.training.callbacks.log import JsonlLogCallback, ProgressCallback
 from rarft.training.callbacks.preemption import PreemptionCallback
-from rarft.training.config import TrainingConfig
 from rarft.training.curriculum import Curriculum
 from rarft.training.data import TrainingDataset, make_dataset, make_pools
 from rarft.training.divergence import StepGuard
