@@ -6,6 +6,7 @@ one that does not match.
 
 import json
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ class CorruptFolderError(Exception):
     """A file of a folder, or its manifest, is missing or damaged."""
 
 
-def hash_files(folder: Path, manifest: str) -> dict[str, dict[str, Any]]:
-    """Flush all files but the manifest to disk and return size and SHA-256 of each, by its relative name."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / manifest)
+def hash_files(folder: Path, manifest: str, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Flush files to disk and return size and SHA-256 of each, by its relative name; default: all but the manifest."""
+    paths = folder.rglob("*") if names is None else (folder / name for name in names)
+    files = sorted(path for path in paths if path.is_file() and path != folder / manifest)
 
     def entry(path: Path) -> dict[str, Any]:
         sync_path(path)

@@ -6,7 +6,7 @@ it, because others may write to the store, and not every store's own checksums c
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +23,9 @@ _OWN_FILES = {"rarft.json", "trainer_state.json"}  # a folder of ours with one o
 _DOWNLOAD_ATTEMPTS = 2
 
 
-def upload_files(folder: Path, remote: S3Folder, files: dict[str, dict[str, Any]]) -> list[str]:
+def upload_files(
+    folder: Path, remote: S3Folder, files: dict[str, dict[str, Any]], should_stop: Callable[[], bool] = lambda: False
+) -> list[str]:
     """Upload the files that the store does not have yet, by their entries from `hash_files`. Return their names."""
     present = remote.sizes()
     missing = {
@@ -34,16 +36,20 @@ def upload_files(folder: Path, remote: S3Folder, files: dict[str, dict[str, Any]
     s3.upload(
         [(uri, folder / name) for name, uri in missing.items()],
         hashes={uri: files[name]["sha256"] for name, uri in missing.items()},
+        should_stop=should_stop,
     )
     return list(missing)
 
 
-def upload_folder(folder: Path, remote: S3Folder, manifest: str) -> list[str]:
+def upload_folder(
+    folder: Path, remote: S3Folder, manifest: str, should_stop: Callable[[], bool] = lambda: False
+) -> list[str]:
     """Upload a complete folder, its manifest last; there must be no other writer. Return the uploaded files' names.
 
     Raises:
         StoreError: The store cannot be written to; then it has no manifest of the folder.
         CorruptFolderError: The local folder is not complete.
+        UploadCancelledError: `should_stop` returned True.
     """
     content = (folder / manifest).read_bytes()
     files = read_manifest(folder, manifest)["files"]
@@ -51,7 +57,7 @@ def upload_folder(folder: Path, remote: S3Folder, manifest: str) -> list[str]:
         if remote.read(manifest) == content:
             return []
         remote.delete(manifest)
-    uploaded = upload_files(folder, remote, files)
+    uploaded = upload_files(folder, remote, files, should_stop)
     commit_upload(remote, manifest, content)
     return uploaded
 
