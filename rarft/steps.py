@@ -230,7 +230,7 @@ def embed(data: str, out: str, encoder: str | None = None) -> int:
     Returns:
         Number of encoded texts.
     """
-    from rarft.embeddings.build import build_store
+    from rarft.embeddings.store import build_store
 
     with input_name("data"):
         texts = [text for row in read_samples(data) for text in row.reference_queries]
@@ -423,7 +423,7 @@ def score(
         rows = read_completions(file, samples)
     location = _output(out)
     loaded = _load_encoder(encoder)
-    store = ReferenceStore.empty(loaded)
+    store = ReferenceStore(loaded)
     if embeddings:
         with input_name("--embeddings"):
             store = ReferenceStore.load(parse_location(embeddings), loaded)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rarft.evaluation.metrics import GROUPINGS, PredictionTable, Tree, leaf_at, map_tree, metrics_from
+from rarft.evaluation.metrics import GROUPINGS, PredictionTable, Tree, map_tree, metrics_from, value_at
 
 RESAMPLES = 1000
 _CHUNK = 100  # resamples per matrix product
@@ -93,8 +93,8 @@ def paired(table: PredictionTable, base: PredictionTable, paths: Sequence[str], 
     resampled = [_resample(one, [one.all], seed)[0] for one in tables]
     compared: Tree = {}
     for path in paths:
-        value, reference = (float(leaf_at(point, path)) for point in points)
-        differences = np.subtract(*(leaf_at(one, path) for one in resampled))
+        value, reference = (float(value_at(point, path)) for point in points)
+        differences = np.subtract(*(value_at(one, path) for one in resampled))
         differences = differences[~np.isnan(differences)]
         if np.isnan(value - reference):
             compared[path] = None

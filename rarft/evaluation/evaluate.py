@@ -58,9 +58,6 @@ class EvaluationOptions:
         judge_model: Model that the endpoint serves.
         judge_cache: SQLite file of verdicts; None for the user's cache folder.
         judge_prices: US dollars per million prompt tokens and per million completion tokens, if known.
-
-    Raises:
-        InputError: The backend is unknown, or only one of `judge_url` and `judge_model` is given.
     """
 
     gates: Sequence[Gate] = ()
@@ -92,8 +89,6 @@ def evaluate(
     Args:
         candidates: The candidate to evaluate, then the reference, then others.
         samples: Validated data; None if every candidate is finished predictions.
-        out: Folder to write into.
-        options: Options.
 
     Returns:
         The content of metrics.json; an empty dict on the other processes.
@@ -107,7 +102,7 @@ def evaluate(
     # Whatever can fail quickly comes before the generation.
     predictions, unusable, queries = _read_finished(candidates, samples)
     with input_name("--encoder"):
-        store = ReferenceStore.empty(SentenceEncoder(options.encoder or DEFAULT_ENCODER))
+        store = ReferenceStore(SentenceEncoder(options.encoder or DEFAULT_ENCODER))
     judge = None
     if options.judge_url is not None:
         judge = Judge(options.judge_url, str(options.judge_model), options.judge_cache)

@@ -172,11 +172,6 @@ class PredictionTable:
         return {name: np.asarray(column[mask].sum()) for name, column in self.columns.items()}
 
 
-def compute_metrics(predictions: Sequence[Prediction]) -> Tree:
-    """Return all metrics of predictions, overall and per group."""
-    return metrics_of(PredictionTable(predictions))
-
-
 def metrics_of(table: PredictionTable) -> Tree:
     """Return all metrics of a table, overall and per group."""
     metrics = map_tree(metrics_from(table.sums(table.all)), _to_json) | {grouping: {} for grouping in GROUPINGS}
@@ -203,11 +198,11 @@ HEADLINE = {
 }
 
 
-def leaf_at(tree: Tree, path: str) -> Any:
-    """Return the leaf at a dotted path, such as `relevance.irrelevant.f1`.
+def value_at(tree: Tree, path: str) -> Any:
+    """Return the value at a dotted path, such as `relevance.irrelevant.f1`; None if it is unknown.
 
     Raises:
-        KeyError: No leaf has that name.
+        KeyError: There is no value of that name.
     """
     value: Any = tree
     for part in path.split("."):
@@ -217,13 +212,3 @@ def leaf_at(tree: Tree, path: str) -> Any:
     if isinstance(value, dict):
         raise KeyError(path)
     return value
-
-
-def value_at(metrics: Tree, path: str) -> float | None:
-    """Return the metric at a dotted path; None if it is unknown.
-
-    Raises:
-        KeyError: No metric has that name.
-    """
-    value = leaf_at(metrics, path)
-    return None if value is None else float(value)

@@ -14,7 +14,7 @@ from rarft.completion import find_segment, parse_completion
 from rarft.errors import InputError
 from rarft.segments import Segment, is_valid
 
-QueryKey = tuple[Any, ...]
+_QueryKey = tuple[Any, ...]
 
 
 class Prediction(msgspec.Struct, frozen=True):
@@ -136,7 +136,7 @@ def _parse_published(row: dict[str, Any], number: int, file: str) -> Prediction:
     return Prediction(sample, _replace_surrogates(output or ""))
 
 
-def _key_of(sample: Sample) -> QueryKey:
+def _key_of(sample: Sample) -> _QueryKey:
     """Return the identity of a query: queries with the same text differ in their segment."""
     return base_name(sample.video), sample.query, sample.task_type, sample.segment
 
@@ -146,7 +146,7 @@ class _SampleIndex:
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.by_id = {sample.id: sample for sample in samples}
-        self._by_text: dict[QueryKey, list[Sample]] = {}
+        self._by_text: dict[_QueryKey, list[Sample]] = {}
         for sample in samples:
             self._by_text.setdefault(_key_of(sample)[:3], []).append(sample)
 
@@ -215,15 +215,10 @@ def read_predictions(path: Path, samples: Sequence[Sample] | None) -> tuple[list
 def align(source: str, predictions: Sequence[Prediction], queries: Sequence[Sample]) -> list[Prediction]:
     """Return the predictions in the order of the queries.
 
-    Args:
-        source: File of the predictions, for error messages.
-        predictions: Predictions.
-        queries: Samples in the order to return.
-
     Raises:
-        InputError: The predictions are not of the same queries.
+        InputError: The predictions, from the file `source`, are not of the same queries.
     """
-    by_key: dict[QueryKey, list[Prediction]] = {}
+    by_key: dict[_QueryKey, list[Prediction]] = {}
     for prediction in reversed(predictions):
         by_key.setdefault(_key_of(prediction.sample), []).append(prediction)
     aligned = [by_key[key].pop() for sample in queries if by_key.get(key := _key_of(sample))]

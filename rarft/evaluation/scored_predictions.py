@@ -27,7 +27,7 @@ class ScoredPrediction:
         relevant: Whether the query is answerable.
         predicted_relevant: Relevance that the completion claims; the opposite of the truth if it has no answer.
         iou: Temporal IoU with the true segment; None for a refusable query.
-        ra_iou: RA-IoU: 0 if relevance is wrong, 1 for a correct refusal, else the temporal IoU.
+        ra_iou: RA-IoU: 0 if relevance is wrong, 1 for a correct refusal, otherwise the temporal IoU.
     """
 
     def __init__(self, prediction: Prediction) -> None:

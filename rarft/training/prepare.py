@@ -105,6 +105,6 @@ def _load_references(settings: dict[str, Any]) -> ReferenceStore:
     with input_name("--encoder"):
         encoder = SentenceEncoder(settings["encoder"])
     if not settings["embeddings"]:
-        return ReferenceStore.empty(encoder)
+        return ReferenceStore(encoder)
     with input_name("--embeddings"):
         return ReferenceStore.load(parse_location(settings["embeddings"]), encoder)

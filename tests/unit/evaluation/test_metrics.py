@@ -17,10 +17,14 @@ from rarft.completion import render_completion
 from rarft.errors import InputError
 from rarft.evaluation.bootstrap import intervals, paired
 from rarft.evaluation.gates import parse_gate
-from rarft.evaluation.metrics import HEADLINE, PredictionTable, compute_metrics, value_at
+from rarft.evaluation.metrics import HEADLINE, PredictionTable, metrics_of, value_at
 
 LABELS = sorted(CATEGORIES)
 PATHS = list(HEADLINE.values())
+
+
+def compute_metrics(predictions):
+    return metrics_of(PredictionTable(predictions))
 
 
 PREDICTIONS = [
