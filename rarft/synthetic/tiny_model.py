@@ -44,7 +44,7 @@ def chat_template() -> str:
 def verdicts(scene: dataset.Scene, query: dataset.Scene) -> str:
     """Return each attribute of the clip and whether the query matches it, such as `red no` for a red shape."""
     pairs = [(getattr(scene, name), getattr(query, name)) for name in dataset.ATTRIBUTES]
-    return ", ".join(f"{shown} {'yes' if shown == queried else 'no'}" for shown, queried in pairs)
+    return ", ".join(f"{actual} {'yes' if actual == queried else 'no'}" for actual, queried in pairs)
 
 
 def truthful_completion(scene: dataset.Scene, query: dataset.Scene, correction: str | None = None) -> str:

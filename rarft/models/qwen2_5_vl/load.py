@@ -22,11 +22,7 @@ from rarft.storage.sync import open_local_folder
 
 @contextmanager
 def open_checkpoint(name_or_path: str, temp_dir: Path | None = None) -> Iterator[str]:
-    """Yield the local path or Hub name of a checkpoint; one in an object store is downloaded temporarily.
-
-    Args:
-        name_or_path: Name, path or URI of the checkpoint.
-        temp_dir: Folder to download into; default: the system's folder for temporary files.
+    """Yield the local path or Hub name of a checkpoint; one in an object store is downloaded into a temporary folder.
 
     Raises:
         InputError: The checkpoint does not exist, cannot be read, or does not match its manifest.
@@ -43,11 +39,7 @@ def open_checkpoint(name_or_path: str, temp_dir: Path | None = None) -> Iterator
 
 
 def download_checkpoint(name_or_path: str, work_dir: Path) -> str:
-    """Return the local path of a checkpoint; one in an object store is downloaded once for all processes.
-
-    Args:
-        name_or_path: Name, path or URI of the checkpoint. Only a URI is downloaded.
-        work_dir: Folder to download into.
+    """Return the local path of a checkpoint; one in an object store is downloaded once for the machine's processes.
 
     Raises:
         InputError: The checkpoint does not exist, cannot be read, or does not match its manifest.
@@ -68,11 +60,7 @@ def download_checkpoint(name_or_path: str, work_dir: Path) -> str:
 
 
 def count_parameters(name_or_path: str) -> int:
-    """Return the number of a checkpoint's parameters, from its `config.json` alone.
-
-    Raises:
-        InputError: The configuration cannot be loaded.
-    """
+    """Return the number of a checkpoint's parameters, from its `config.json` alone."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     with ExitStack() as files:
@@ -103,11 +91,7 @@ def load_model(name_or_path: str, dtype: torch.dtype, **options: Any) -> Any:
 
 
 def load_processor(name_or_path: str) -> Any:
-    """Load a checkpoint's processor, with padding on the left.
-
-    Raises:
-        InputError: The processor cannot be loaded.
-    """
+    """Load a checkpoint's processor, with padding on the left."""
     from transformers import AutoProcessor
 
     try:

@@ -7,11 +7,7 @@ from rarft.models.qwen2_5_vl.prompt_encoder import Message, PromptEncoder, Promp
 
 
 class PromptPrefetcher:
-    """Prompts encoded in background threads. Decoding, resizing and patching are native code without the GIL.
-
-    Attributes:
-        encoder: Encoder of the prompts.
-    """
+    """Prompts encoded in background threads. Decoding, resizing and patching are native code without the GIL."""
 
     def __init__(self, encoder: PromptEncoder, workers: int, max_prompts: int) -> None:
         """
@@ -40,11 +36,7 @@ class PromptPrefetcher:
             self._pending.popitem(last=False)[1].cancel()
 
     def get(self, messages: list[Message]) -> PromptInputs:
-        """Return an encoded prompt.
-
-        Raises:
-            VideoError: The video cannot be read.
-        """
+        """Return an encoded prompt; raise a `VideoError` if its video cannot be read."""
         key = repr(messages)
         self._recent[key] = None
         while len(self._recent) > self._max_prompts:
