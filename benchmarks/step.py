@@ -1,4 +1,4 @@
-"""Cost of one GRPO optimization step on a video prompt, in three ways: `python benchmarks/step.py [growth | gpu]`.
+"""Cost of one GRPO optimization step on a video prompt, in three ways: `python benchmarks/step.py [growth]`.
 
 - reference: as in the published trainer: pixel values and prompt repeated for every completion, logits at every
   position, log-softmax and entropy over the whole vocabulary row by row;
@@ -7,7 +7,7 @@
 
 A step is the rollout's prefill, the reference model's pass, and the policy's forward and backward pass. Decoding,
 which is the same in all ways, is left out. `growth` shows how the last two ways grow with the group, the prompt and
-the completion. `gpu` uses a random model of the 7B shape in bfloat16. Each way runs in its own process.
+the completion. Each way runs in its own process. For a GPU, see `benchmarks/gpu.py`.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from rarft.models.qwen2_5_vl import shared_prefix
 from rarft.models.qwen2_5_vl.logprobs import limit_lm_head_to_completions, per_completion_logps, shared_prefix_logps
 from rarft.models.qwen2_5_vl.mrope import prompt_positions
 from rarft.models.qwen2_5_vl.per_completion import per_completion_batch
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
 from rarft.models.qwen2_5_vl.vision_features import MERGER, enable_cached_features, encode_video
 from rarft.reporting.charts import curves
@@ -60,40 +60,30 @@ class Shape:
         return (self.P - 20) // PER_STEP
 
 
-def build_model(large: bool) -> Any:
-    """Return a random Qwen2.5-VL with a frozen vision tower: of the 7B shape, or small with the real vocabulary."""
-    if large:
-        text = {
-            "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
-            "intermediate_size": 18944, "vocab_size": 152_064,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
-        }  # fmt: skip
-        vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
-    else:
-        text = {
-            "hidden_size": 256, "num_hidden_layers": 8, "num_attention_heads": 4, "num_key_value_heads": 2,
-            "intermediate_size": 768, "vocab_size": 151_936,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
-        }  # fmt: skip
-        vision = {"depth": 8, "hidden_size": 256, "intermediate_size": 512, "num_heads": 4}
+def build_model() -> Any:
+    """Return a small random Qwen2.5-VL with the real vocabulary and a frozen vision tower."""
     config = Qwen2_5_VLConfig(
-        text_config={**text, "bos_token_id": None, "eos_token_id": PAD, "pad_token_id": PAD},
-        vision_config={**vision, "out_hidden_size": text["hidden_size"], "tokens_per_second": 2,
-                       "fullatt_block_indexes": [vision["depth"] - 1]},
+        text_config={
+            "hidden_size": 256, "num_hidden_layers": 8, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "intermediate_size": 768, "vocab_size": 151_936, "bos_token_id": None, "eos_token_id": PAD,
+            "pad_token_id": PAD,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
+        },
+        vision_config={
+            "depth": 8, "hidden_size": 256, "intermediate_size": 512, "num_heads": 4, "out_hidden_size": 256,
+            "tokens_per_second": 2, "fullatt_block_indexes": [7],
+        },
         video_token_id=VIDEO, image_token_id=151_655, vision_start_token_id=151_652, vision_end_token_id=151_653,
-        tie_word_embeddings=not large,
+        tie_word_embeddings=True,
     )  # fmt: skip
     torch.manual_seed(0)
-    with torch.device("cuda" if large else "cpu"):
-        torch.set_default_dtype(torch.bfloat16 if large else torch.float32)
-        model = Qwen2_5_VLForConditionalGeneration(config)
-        torch.set_default_dtype(torch.float32)
+    model = Qwen2_5_VLForConditionalGeneration(config)
     for name, parameter in model.model.visual.named_parameters():
         parameter.requires_grad = name.startswith(MERGER)
     return model.eval()
 
 
-def make_group(shape: Shape, device: str) -> tuple[PromptInputs, Tensor]:
+def make_group(shape: Shape) -> tuple[PromptInputs, Tensor]:
     """Return a prompt with its video, and G random completions."""
     generator = torch.Generator().manual_seed(1)
     T, H, W = shape.time_steps, 16, 24
@@ -101,9 +91,9 @@ def make_group(shape: Shape, device: str) -> tuple[PromptInputs, Tensor]:
     ids = torch.cat([text[:10], torch.full((T * PER_STEP,), VIDEO), text[10:]])
     positions = prompt_positions(ids, VIDEO, [(T, H // 2, W // 2)], [1.0], 2.0)
     pixels = torch.randn((T * H * W, PATCH_WIDTH), generator=generator)
-    prompt = PromptInputs(ids, positions, pixels, torch.tensor([[T, H, W]])).to(device)
+    prompt = PromptInputs(ids, positions, pixels, torch.tensor([[T, H, W]]))
     completions = torch.randint(1000, 5000, (shape.G, shape.C), generator=generator)
-    return prompt, completions.to(device)
+    return prompt, completions
 
 
 Passes = dict[str, Callable[[], Any]]
@@ -233,43 +223,38 @@ def counted_flops(function: Callable[[], Any]) -> float:
     )
 
 
-def measure(way: str, shape: Shape, repeats: int, large: bool, count: bool) -> dict[str, Any]:
+def measure(way: str, shape: Shape, repeats: int, count: bool) -> dict[str, Any]:
     """Return CPU and wall seconds of each pass, peak memory in bytes, and minimal and counted operations."""
-    device = "cuda" if large else "cpu"
-    model, base = build_model(large), build_model(large)
+    model, base = build_model(), build_model()
     for each in (model, base):
         add_fused_lm_head(each, outputs=("log_probs", "entropy"))
         limit_lm_head_to_completions(each)
         if way == "shared":
             enable_shared_prefix(each)
             enable_cached_features(each)
-    prompt, completions = make_group(shape, device)
+    prompt, completions = make_group(shape)
     passes = WAYS[way](model, base, prompt, completions)
     cpu: dict[str, list[float]] = {part: [] for part in PARTS}
     wall: dict[str, list[float]] = {part: [] for part in PARTS}
-    for repeat in range(repeats + large):  # a GPU's first round warms up
+    for _ in range(repeats):
         for part in PARTS:
             model.zero_grad()
             start, cpu_start = time.perf_counter(), time.process_time()
             passes[part]()
-            if large:
-                torch.cuda.synchronize()
-            if repeat >= large:
-                cpu[part].append(time.process_time() - cpu_start)
-                wall[part].append(time.perf_counter() - start)
-    peak = torch.cuda.max_memory_allocated() if large else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            cpu[part].append(time.process_time() - cpu_start)
+            wall[part].append(time.perf_counter() - start)
     return {
         "cpu": {part: statistics.median(values) for part, values in cpu.items()},
         "wall": {part: statistics.median(values) for part, values in wall.items()},
-        "peak": peak,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "minimum": minimal_flops(model, shape),
         "counted": {part: counted_flops(passes[part]) for part in PARTS} if count else None,
     }
 
 
-def run(way: str, shape: Shape, repeats: int, large: bool = False, count: bool = False) -> dict[str, Any]:
+def run(way: str, shape: Shape, repeats: int, count: bool = False) -> dict[str, Any]:
     """Run `measure` in its own process."""
-    options = json.dumps({"way": way, "shape": vars(shape), "repeats": repeats, "large": large, "count": count})
+    options = json.dumps({"way": way, "shape": vars(shape), "repeats": repeats, "count": count})
     done = subprocess.run([sys.executable, __file__, "measure", options], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{way} {shape}: {done.stderr.strip().splitlines()[-1]}")
@@ -327,28 +312,10 @@ def growth(out: Path) -> None:
     print(out)
 
 
-def gpu() -> None:
-    """Print tokens per second, model FLOPs utilization and peak memory of a random model of the 7B shape."""
-    peak_flops = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
-    name = torch.cuda.get_device_name()
-    device_flops = next((flops for key, flops in peak_flops.items() if key in name), None)
-    for shape in (Shape(2000, 200, 4), Shape(3500, 200, 8)):
-        for way in ("per completion", "shared"):
-            result = run(way, shape, 3, large=True)
-            seconds = sum(result["wall"].values())
-            flops_per_s = sum(result["minimum"].values()) / seconds
-            print(
-                f"{name}  P={shape.P} C={shape.C} G={shape.G}  {way:<15}{seconds:7.2f} s  "
-                f"{shape.G * shape.C / seconds:8.0f} completion tokens/s  {result['peak'] / 2**30:5.1f} GiB  "
-                f"MFU {flops_per_s / device_flops if device_flops else float('nan'):.2f}",
-                flush=True,
-            )
-
-
 def main() -> None:
     """Parse the command line and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", nargs="?", default="step", choices=["step", "growth", "gpu", "measure"])
+    parser.add_argument("table", nargs="?", default="step", choices=["step", "growth", "measure"])
     parser.add_argument("options", nargs="?")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--groups", type=int, nargs="+", default=[4, 8], help="completions per prompt")
@@ -358,8 +325,6 @@ def main() -> None:
         print(json.dumps(measure(**{**options, "shape": Shape(**options["shape"])})))
     elif arguments.table == "growth":
         growth(Path("out/benchmarks/growth.html"))
-    elif arguments.table == "gpu":
-        gpu()
     else:
         step_table(arguments.groups, arguments.repeats)
 

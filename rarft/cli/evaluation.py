@@ -53,7 +53,7 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _add_evaluate(commands: Commands) -> None:
-    parser = commands.add("evaluate", _evaluate, "Evaluate and compare checkpoints, or finished predictions.")
+    parser = commands.add("evaluate", _evaluate, "Evaluate and compare checkpoints or existing predictions.")
     evaluated = parser.add_mutually_exclusive_group(required=True)
     evaluated.add_argument("--checkpoint", help="Checkpoint to evaluate: a folder, Hub name, s3:// URI, or `tiny`.")
     evaluated.add_argument("--predictions", help="predictions.jsonl, or published inference, instead of a checkpoint.")
@@ -84,7 +84,7 @@ def _add_evaluate(commands: Commands) -> None:
         help="Exit with 1 unless this holds, such as relevance.f1_avg>=0.70 or ra_iou.mean>=base; repeatable.",
     )
     parser.add_argument("--encoder", help="SentenceTransformer name or folder (default: all-MiniLM-L6-v2).")
-    parser.add_argument("--in-sample", action="store_true", help="Label every figure: trained on these data.")
+    parser.add_argument("--in-sample", action="store_true", help="Label all results as measured on training data.")
 
 
 def _add_promote(commands: Commands) -> None:
@@ -95,7 +95,7 @@ def _add_promote(commands: Commands) -> None:
 
 
 def _add_score(commands: Commands) -> None:
-    parser = commands.add("score", _score, "Recompute the rewards of finished completions, term by term.")
+    parser = commands.add("score", _score, "Recompute the rewards of existing completions, term by term.")
     parser.add_argument(
         "predictions", help='JSON Lines with "id" and "completion", or the output of `rarft evaluate`.'
     )

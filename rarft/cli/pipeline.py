@@ -73,7 +73,7 @@ def _add_run(commands: Commands) -> None:
         "--runner", choices=["subprocess", "docker"], default="subprocess", help="How steps run (default: subprocess)."
     )
     parser.add_argument("--docker-network", metavar="NETWORK", help="Network that containers join, such as host.")
-    parser.add_argument("--gpus", action="store_true", help="Give the machine's GPUs to containers.")
+    parser.add_argument("--gpus", action="store_true", help="Pass the machine's GPUs to containers.")
     parser.add_argument(
         "--work-dir", help="Local work folder if --out is in a store (default: in the user's cache folder)."
     )

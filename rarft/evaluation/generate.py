@@ -19,7 +19,8 @@ from rarft.errors import InputError
 from rarft.models.qwen2_5_vl.load import load_model, load_processor
 from rarft.models.qwen2_5_vl.prompt_check import check_prompts
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, PromptInputs, video_prompt
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 from rarft.models.qwen2_5_vl.rollout import generate, vision_token_ids
 from rarft.models.qwen2_5_vl.vision_features import enable_cached_features, encode_video
 from rarft.models.qwen2_5_vl.vllm_rollout import generate_with_vllm

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from transformers import AutoConfig, PrinterCallback, TrainerCallback
 
@@ -100,7 +101,8 @@ def _make_prefetcher(args: TrainingConfig, processor: Any, model_config: Any) ->
     read = read_frames
     if args.frame_cache:
         read = FrameCache(Path(args.frame_cache), args.frame_cache_gb * 1e9).read
-    encoder = PromptEncoder(processor, model_config, args.sampling, read, keep_frames=args.use_vllm)
+    dtype = torch.bfloat16 if args.bf16 else torch.float32  # half the memory; autocast would convert them anyway
+    encoder = PromptEncoder(processor, model_config, args.sampling, read, args.use_vllm, dtype)
     # This rank's prompts of the steps that are drawn together, and those of the next.
     batches = max(args.steps_per_generation, args.gradient_accumulation_steps)
     return PromptPrefetcher(encoder, args.decode_workers, 2 * args.prompts_per_device * (batches + 1))

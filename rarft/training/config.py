@@ -125,8 +125,8 @@ class TrainingConfig(GRPOConfig):
     attn_implementation: str | None = field(
         default=None,
         metadata={
-            "help": "Attention implementation of the vision tower; with --prompt_sharing off, of the whole model. "
-            "Packed rows always use torch's fused kernels.",
+            "help": "Attention implementation. By default, and with flash_attention_2 if flash-attn is not installed, "
+            "torch's fused kernels, with variable lengths if the GPU has them. Packed rows always use the latter.",
             "choices": ["flash_attention_2", "sdpa", "eager"],
         },
     )

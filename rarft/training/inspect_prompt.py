@@ -12,7 +12,8 @@ from rarft.checkpoint.locate import check_checkpoint, checkpoint_path
 from rarft.errors import InputError, input_name
 from rarft.models.qwen2_5_vl.load import download_checkpoint, load_processor
 from rarft.models.qwen2_5_vl.prompt_check import check_prompts
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, PromptInputs
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 from rarft.prompts import load_prompt_template
 from rarft.storage.files import local_path
 from rarft.training.config import frame_sampling

@@ -19,10 +19,10 @@ from rarft.training.trainer import MAX_SHARD, VideoGRPOTrainer
 
 def load_policy(args: TrainingConfig) -> Any:
     """Return the model in its training precision, with the vision tower frozen by `--fix_vit`."""
-    # DeepSpeed has its own float32 master weights. Without it the weights themselves must be float32.
-    dtype = torch.bfloat16 if args.bf16 and args.deepspeed else torch.float32
-    options = {"attn_implementation": args.attn_implementation} if args.attn_implementation else {}
-    model = load_model(args.model_name_or_path, dtype, **options)
+    # DeepSpeed has its own float32 master weights, and LoRA trains float32 adapters of frozen weights. Otherwise the
+    # weights themselves must be float32.
+    dtype = torch.bfloat16 if args.bf16 and (args.deepspeed or args.use_peft) else torch.float32
+    model = load_model(args.model_name_or_path, dtype, args.attn_implementation)
     if args.fix_vit:
         for name, parameter in model.model.visual.named_parameters():
             parameter.requires_grad = name.startswith(MERGER)  # decision D14

@@ -116,8 +116,9 @@ def check_model_fits(settings: dict[str, Any]) -> None:
     if is_sharded and not settings["ds3_gather_for_generation"] and not settings["use_vllm"]:
         return
     name = settings["model_name_or_path"]
-    # Without DeepSpeed the weights are float32.
-    parameter_gb = (2 if deepspeed and (settings["bf16"] or settings["fp16"]) else 4) / 1e9
+    # Without DeepSpeed trained weights are float32.
+    is_half = (settings["bf16"] and settings["use_peft"]) or (deepspeed and (settings["bf16"] or settings["fp16"]))
+    parameter_gb = (2 if is_half else 4) / 1e9
     with input_name("--model_name_or_path"):
         weights_gb = count_parameters(name) * parameter_gb
     device = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
@@ -147,11 +148,6 @@ def lora_rate_warning(settings: dict[str, Any]) -> str | None:
 
 
 def _check_installed(settings: dict[str, Any]) -> None:
-    if settings["attn_implementation"] == "flash_attention_2" and not importlib.util.find_spec("flash_attn"):
-        raise InputError(
-            "--attn_implementation flash_attention_2: flash-attn is not installed; use "
-            "--attn_implementation sdpa; packed rows use torch's fused kernels in any case"
-        )
     if settings["use_vllm"] and not importlib.util.find_spec("vllm"):
         raise InputError("--use_vllm: vllm is not installed; use an image that has it, or remove the flag")
     if settings["use_vllm"] and (

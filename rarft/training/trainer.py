@@ -27,14 +27,14 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from rarft.models.qwen2_5_vl.logprobs import (
-    fits_logits_budget,
     limit_lm_head_to_completions,
     per_completion_logps,
     shared_prefix_logps,
 )
 from rarft.models.qwen2_5_vl.prefetch import PromptPrefetcher
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs, video_path
-from rarft.models.qwen2_5_vl.rollout import generate, vision_token_ids
+from rarft.models.qwen2_5_vl.prompt_encoder import video_path
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
+from rarft.models.qwen2_5_vl.rollout import generate, prompts_per_rollout, vision_token_ids
 from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
 from rarft.models.qwen2_5_vl.vision_features import enable_cached_features, encode_video, is_frozen
 from rarft.models.qwen2_5_vl.vllm_rollout import generate_with_vllm
@@ -98,8 +98,6 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
         if not args.use_peft:  # adapters are small, and saved by other code
             save = self.model.save_pretrained
             self.model.save_pretrained = functools.partial(save, max_shard_size=MAX_SHARD)
-        tokens = max(self.num_generations, self.num_generations_eval) * self.max_completion_length
-        self._keeps_logits = fits_logits_budget(tokens, self.model.config.text_config.vocab_size)
         # vLLM computes the vision features itself, so no forward before the loss has them.
         self._reuses_vision = is_frozen(self.model) and not self.use_vllm
         models = [self.model, *([self.accelerator.unwrap_model(self.ref_model)] if self.ref_model is not None else [])]
@@ -152,12 +150,19 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
             if self._reuses_vision:
                 with self.accelerator.autocast():
                     self._groups = [encode_video(model, prompt) for prompt in self._groups]
-            # The caches of `--per_device_train_batch_size` prompts are in memory at a time.
-            for start in range(0, len(self._groups), self.args.prompts_per_device):
-                prompts = self._groups[start : start + self.args.prompts_per_device]
+            for prompts in self._rollout_batches(num_generations):
                 completions += generate(model, prompts, num_generations, self.generation_config)
             model.train(was_training)
         return completions, None
+
+    def _rollout_batches(self, num_generations: int) -> Iterator[list[PromptInputs]]:
+        """Yield the prompts, as many at a time as have their caches in memory."""
+        length = torch.tensor(max(group.input_ids_L.numel() for group in self._groups), device=self.accelerator.device)
+        # The same number on all ranks: with `--ds3_gather_for_generation false` each forward is a collective.
+        longest = int(self.accelerator.gather(length).max())
+        count = prompts_per_rollout(self.model, longest, num_generations * self.max_completion_length)
+        for start in range(0, len(self._groups), count):
+            yield self._groups[start : start + count]
 
     def _generate_with_vllm(self, num_generations: int) -> tuple[list[list[int]], list[list[float]]]:
         from vllm import SamplingParams
@@ -198,15 +203,11 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
             rows = slice(index * G, (index + 1) * G)
             group = (model, prompt, completion_ids_BC[rows], completion_mask_BC[rows])
             with self._stopwatch.part("forward"), self.accelerator.autocast():
-                options = {
-                    "temperature": self.temperature, "with_entropy": compute_entropy,
-                    "keep_logits": self._keeps_logits, "entropy_grad": self._entropy_bonus_enabled,
-                }  # fmt: skip
                 if self.args.prompt_sharing == "on":
-                    group_logps, group_entropies = shared_prefix_logps(*group, **options)
+                    group_logps, group_entropies = shared_prefix_logps(*group, compute_entropy)
                 else:
                     pad = self._tokenizer.pad_token_id
-                    group_logps, group_entropies = per_completion_logps(*group, pad, **options)
+                    group_logps, group_entropies = per_completion_logps(*group, pad, compute_entropy)
             logps.append(group_logps)
             if group_entropies is not None:
                 entropies.append(group_entropies)

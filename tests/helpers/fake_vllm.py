@@ -6,7 +6,7 @@ import torch
 from transformers import GenerationConfig
 
 from rarft.models.qwen2_5_vl.mrope import prompt_positions
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 from rarft.models.qwen2_5_vl.rollout import generate
 
 

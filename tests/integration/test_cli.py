@@ -40,6 +40,8 @@ def test_help_of_each_command(main, command):
     code, output, _ = main(command, "--help")
     assert code == 0
     assert f"rarft {command}" in output
+    assert "--quiet" in output
+    assert "--verbose" in output
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_validate_takes_both_spellings(main, sample_set, flag):
 
 @pytest.mark.parametrize(
     ("flags", "lines"),
-    [([], {"train: INFO"}), (["--quiet"], set()), (["--verbose"], {"train: INFO", "train: DEBUG"})],
+    [([], {"training: INFO"}), (["--quiet"], set()), (["--verbose"], {"training: INFO", "training: DEBUG"})],
 )
 def test_verbosity(main, monkeypatch, flags, lines):
     """Both kinds of commands: those with their own parser, and those that take flags of training."""
@@ -121,7 +123,7 @@ def test_verbosity(main, monkeypatch, flags, lines):
     from rarft import steps
 
     def log(*_, **__):
-        logger = logging.getLogger("rarft.train")
+        logger = logging.getLogger("rarft.training.train")
         logger.info("INFO")
         logger.debug("DEBUG")
         return ""

@@ -1,7 +1,9 @@
 """Load checkpoints from the Hugging Face Hub, a folder, an object store or the package, by the Auto classes."""
 
 import fcntl
+import importlib.util
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +20,8 @@ from rarft.storage.location import S3Folder
 from rarft.storage.manifest import CorruptFolderError
 from rarft.storage.s3 import is_object_uri, list_objects
 from rarft.storage.sync import open_local_folder
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -75,19 +79,37 @@ def count_parameters(name_or_path: str) -> int:
         return int(AutoModelForImageTextToText.from_config(config).num_parameters())
 
 
-def load_model(name_or_path: str, dtype: torch.dtype, **options: Any) -> Any:
+def load_model(name_or_path: str, dtype: torch.dtype, attn_implementation: str | None = None) -> Any:
     """Load a Qwen2.5-VL model for conditional generation.
+
+    Args:
+        name_or_path: Name, path or URI of the checkpoint.
+        dtype: Data type of the weights.
+        attn_implementation: `sdpa`, `eager`, or `flash_attention_2`, which is the flash-attn package if it is
+            installed. Otherwise, and by default, torch's own kernels are used: variable-length ones if the GPU has
+            them (decision D29).
 
     Raises:
         InputError: The model cannot be loaded.
     """
     from transformers import AutoModelForImageTextToText
 
+    from rarft.models.qwen2_5_vl.vision_attention import enable_segment_attention
+
     check_checkpoint(name_or_path)
+    stock = attn_implementation or "sdpa"
+    if stock == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+        logger.info("flash-attn is not installed; torch's own attention kernels are used instead")
+        stock = "sdpa"
     try:
-        return AutoModelForImageTextToText.from_pretrained(checkpoint_path(name_or_path), dtype=dtype, **options)
+        model = AutoModelForImageTextToText.from_pretrained(
+            checkpoint_path(name_or_path), dtype=dtype, attn_implementation=stock
+        )
     except (OSError, ValueError) as error:
         raise _load_error(name_or_path, "model", error) from error
+    if stock == "sdpa":
+        enable_segment_attention(model, allow_varlen=attn_implementation != "sdpa")
+    return model
 
 
 def load_processor(name_or_path: str) -> Any:

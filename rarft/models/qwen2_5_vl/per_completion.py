@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 
 IGNORE_INDEX = -100  # label of a token without a loss
 

@@ -3,7 +3,8 @@
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from rarft.models.qwen2_5_vl.prompt_encoder import Message, PromptEncoder, PromptInputs
+from rarft.models.qwen2_5_vl.prompt_encoder import Message, PromptEncoder
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 
 
 class PromptPrefetcher:

@@ -1,45 +1,18 @@
 """Encode a video and a query into model inputs, the same way in training, rollout and evaluation."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rarft.models.qwen2_5_vl.mrope import prompt_positions
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 from rarft.segments import Segment
 from rarft.video.decode import Frames, FrameSampling, read_frames
 
 Message = dict[str, Any]
 FrameReader = Callable[[str, FrameSampling, Segment | None], Frames]
-
-
-@dataclass(frozen=True)
-class PromptInputs:
-    """Model inputs of one prompt with its video: L tokens, N patches of D values.
-
-    Attributes:
-        input_ids_L: Token ids, video placeholders expanded.
-        position_ids_3L: M-RoPE positions.
-        video_ND: Normalized patches, or their features from a frozen vision tower.
-        grid_thw_13: Grid of patches before merging, of shape (1, 3).
-        frames: Frames of the video on the CPU, if the encoder keeps them.
-    """
-
-    input_ids_L: Tensor
-    position_ids_3L: Tensor
-    video_ND: Tensor
-    grid_thw_13: Tensor
-    frames: Frames | None = None
-
-    def to(self, device: torch.device | str) -> "PromptInputs":
-        """Return a copy with the tensors on another device."""
-        tensors: dict[str, Any] = {
-            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        return replace(self, **tensors)
 
 
 def video_prompt(before: str, after: str, video: str, crop: Segment | None = None) -> list[Message]:
@@ -87,6 +60,7 @@ class PromptEncoder:
         sampling: FrameSampling,
         read: FrameReader = read_frames,
         keep_frames: bool = False,
+        patch_dtype: torch.dtype = torch.float32,
     ) -> None:
         """
         Args:
@@ -95,8 +69,9 @@ class PromptEncoder:
             sampling: Frames of a video to read.
             read: Function that reads them, from the file or from a cache.
             keep_frames: Keep the frames next to the patches, for an engine that makes its own patches.
+            patch_dtype: Data type of the patches.
         """
-        self._read, self._keep_frames = read, keep_frames
+        self._read, self._keep_frames, self._patch_dtype = read, keep_frames, patch_dtype
         self._lock = Lock()  # tokenizers are not thread-safe
         self.processor = processor
         self.sampling = sampling
@@ -154,4 +129,5 @@ class PromptEncoder:
             self._tokens_per_second,
         )
         kept = frames if self._keep_frames else None
-        return PromptInputs(input_ids_L, positions_3L, batch["pixel_values_videos"], grid_thw_13, kept)
+        video_ND = batch["pixel_values_videos"].to(self._patch_dtype)
+        return PromptInputs(input_ids_L, positions_3L, video_ND, grid_thw_13, kept)

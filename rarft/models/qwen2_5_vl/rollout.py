@@ -1,7 +1,7 @@
 """Generation that prefills each prompt once for all of its completions.
 
-The prompts without their last token are prefilled, the cache is repeated for each completion, and the stock `generate`
-continues from there.
+The prompts without their last token are prefilled, and the stock `generate` continues with a cache in which the
+completions of a prompt share its part.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
+from rarft.models.qwen2_5_vl.shared_cache import ATTENTION, share_prefixes
+
+_CPU_MEMORY = 16 * 2**30
 
 
 def unwrap_model(model: Any) -> Any:
@@ -24,6 +27,22 @@ def unwrap_model(model: Any) -> Any:
 def vision_token_ids(config: Any) -> list[int]:
     """Return the placeholder tokens, which must not be sampled: the next forward pass would look for their frames."""
     return [config.video_token_id, config.image_token_id]
+
+
+def prompts_per_rollout(model: Any, prompt_tokens: int, completion_tokens: int) -> int:
+    """Return for how many prompts, at least one, the key-value cache fits into a tenth of the memory.
+
+    Args:
+        model: Qwen2.5-VL for conditional generation, possibly wrapped.
+        prompt_tokens: Tokens of the longest prompt.
+        completion_tokens: Tokens of all completions of a prompt.
+    """
+    core = unwrap_model(model)
+    config = core.config.text_config
+    head_size = config.hidden_size // config.num_attention_heads
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_size * core.dtype.itemsize
+    memory = torch.cuda.get_device_properties(core.device).total_memory if core.device.type == "cuda" else _CPU_MEMORY
+    return max(1, memory // 10 // (token * (prompt_tokens + completion_tokens)))
 
 
 def _cut_after_end(ids: list[int], end_ids: frozenset[int]) -> list[int]:
@@ -66,29 +85,32 @@ def generate(
     config.suppress_tokens = sorted({*(config.suppress_tokens or []), *vision_token_ids(core.config)})
     input_ids_BL, mask_BL, position_ids_3BL = _left_padded(prompts, config.pad_token_id)
     L = input_ids_BL.shape[1]
-    prefill = model(
-        input_ids=input_ids_BL[:, :-1],
-        attention_mask=mask_BL[:, :-1],
-        position_ids=position_ids_3BL[:, :, :-1],
-        pixel_values_videos=torch.cat([prompt.video_ND for prompt in prompts]),
-        video_grid_thw=torch.cat([prompt.grid_thw_13 for prompt in prompts]),
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    cache = prefill.past_key_values
-    if num_generations > 1:
-        cache.batch_repeat_interleave(num_generations)
+    # One prompt at a time has no padding, so that fused kernels apply without a mask.
+    caches = [
+        model(
+            input_ids=prompt.input_ids_L[None, :-1],
+            position_ids=prompt.position_ids_3L[:, None, :-1],
+            pixel_values_videos=prompt.video_ND,
+            video_grid_thw=prompt.grid_thw_13,
+            use_cache=True,
+            logits_to_keep=1,
+        ).past_key_values
+        for prompt in prompts
+    ]
     # `generate` continues counting tokens from the cache and adds `rope_deltas` to the count to get a position.
     offsets_B1 = position_ids_3BL[:, :, -1].amax(0)[:, None] + 1 - mask_BL.sum(1, keepdim=True)
     core.model.rope_deltas = offsets_B1.repeat_interleave(num_generations, 0)
+    implementation = core.config.text_config._attn_implementation
+    core.set_attn_implementation({"text_config": ATTENTION})
     try:
         sequences = model.generate(
             input_ids=input_ids_BL.repeat_interleave(num_generations, 0),
             attention_mask=mask_BL.repeat_interleave(num_generations, 0),
-            past_key_values=cache,
+            past_key_values=share_prefixes(caches),
             generation_config=config,
         )
     finally:
         core.model.rope_deltas = None
+        core.set_attn_implementation({"text_config": implementation})
     end_ids = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     return [_cut_after_end(row, frozenset(end_ids)) for row in sequences[:, L:].tolist()]

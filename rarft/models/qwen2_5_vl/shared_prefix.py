@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.backends.cuda import SDPAParams, can_use_flash_attention
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
@@ -21,7 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from rarft.models.qwen2_5_vl.per_completion import IGNORE_INDEX, continued_positions
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 from rarft.models.qwen2_5_vl.rollout import unwrap_model
 
 ATTENTION = "rarft_shared_prefix"
@@ -34,6 +35,10 @@ class PrefixLayout:
     prefix: int  # tokens of the shared prefix
     group: int  # number of segments
     segment: int  # tokens per segment
+
+
+def _flash_takes(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> bool:
+    return can_use_flash_attention(SDPAParams(query, key, value, None, dropout, True, True))
 
 
 def shared_prefix_attention(
@@ -69,25 +74,22 @@ def shared_prefix_attention(
         raise ValueError(f"query of shape {tuple(query.shape)} is not one packed row of {prefix_layout}")
     # Under autocast the rotary embedding returns queries and keys in float32, while values are in bfloat16.
     query, key = query.to(value.dtype), key.to(value.dtype)
-    if H_kv != H:
-        # Not by `enable_gqa`, which the memory-efficient branch of CausalBias ignores.
-        key = key.repeat_interleave(H // H_kv, dim=1)
-        value = value.repeat_interleave(H // H_kv, dim=1)
+    if H_kv != H and query.is_cuda and not _flash_takes(query, key, value, dropout):
+        # The other fused kernels have no grouped heads; CausalBias ignores `enable_gqa` for them.
+        key, value = key.repeat_interleave(H // H_kv, dim=1), value.repeat_interleave(H // H_kv, dim=1)
+    options = {"dropout_p": dropout, "scale": scaling, "enable_gqa": key.shape[1] != H}
 
     def segments(heads: Tensor) -> Tensor:
-        return heads[0, :, P:].reshape(H, G, S, D).transpose(0, 1)
+        return heads[0, :, P:].unflatten(1, (G, S)).transpose(0, 1)
 
     key_prefix, value_prefix = key[:, :, :P], value[:, :, :P]
-    out_prefix = scaled_dot_product_attention(
-        query[:, :, :P], key_prefix, value_prefix, is_causal=True, dropout_p=dropout, scale=scaling
-    )
+    out_prefix = scaled_dot_product_attention(query[:, :, :P], key_prefix, value_prefix, is_causal=True, **options)
     out_segments = scaled_dot_product_attention(
         segments(query),
         torch.cat([key_prefix.expand(G, -1, -1, -1), segments(key)], dim=2),
         torch.cat([value_prefix.expand(G, -1, -1, -1), segments(value)], dim=2),
         attn_mask=causal_lower_right(S, P + S),
-        dropout_p=dropout,
-        scale=scaling,
+        **options,
     )
     return torch.cat([out_prefix.transpose(1, 2), out_segments.transpose(1, 2).reshape(1, G * S, H, D)], dim=1), None
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptInputs, video_metadata
+from rarft.models.qwen2_5_vl.prompt_encoder import video_metadata
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 
 
 def engine_prompt(prompt: PromptInputs, video_token_id: int) -> dict[str, Any]:

@@ -5,7 +5,8 @@ import torch
 from numpy.typing import NDArray
 
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, PromptInputs, video_prompt
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 from rarft.prompts import PROMPTS, fill_prompt
 from rarft.synthetic import dataset
 from rarft.video.decode import Frames

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from rarft.models.qwen2_5_vl.per_completion import IGNORE_INDEX, per_completion_batch
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, PromptInputs
+from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
+from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 from rarft.synthetic import dataset
 from rarft.synthetic.pretrain.optimize import optimize
 from rarft.synthetic.pretrain.phases import Phase

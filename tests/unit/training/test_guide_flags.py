@@ -89,12 +89,21 @@ def test_guide_defaults():
 @pytest.mark.parametrize(
     ("name", "world_size", "expected"),
     [
-        ("8xA100-80", 8, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "num_generations": 4}),
+        (
+            "8xA100-80", 8,
+            {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "num_generations": 4,
+             "deepspeed": "zero3", "attn_implementation": None},
+        ),
         ("8xH100-80", 16, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}),
-        ("8xA100-40", 8, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}),
+        (
+            "8xA100-40", 8,
+            {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "deepspeed": "zero3_offload"},
+        ),
         ("4xA100-80", 4, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}),
+        ("1x80-lora", 1, {"use_peft": True, "deepspeed": "none", "num_generations": 8}),
+        ("1x24-lora", 1, {"use_peft": True, "model_name_or_path": "Qwen/Qwen2.5-VL-3B-Instruct"}),
     ],
-)
+)  # fmt: skip
 def test_presets(monkeypatch, name, world_size, expected):
     monkeypatch.setenv("WORLD_SIZE", str(world_size))
     parsed = parse_settings(["--preset", name])

@@ -1,6 +1,7 @@
 """The check that a model's weights fit into the memory of a GPU (decision D26)."""
 
 import functools
+import importlib.util
 import json
 from types import SimpleNamespace
 
@@ -88,6 +89,7 @@ SLOW = "--ds3_gather_for_generation false"
         ("7B", L4, ["--bf16", "false", "--fp16", "true"], None),
         ("7B", L4, ["--deepspeed", "none"], f"33.2 GB of weights ... 23.6 GB; use Qwen2.5-VL-3B (15.0 GB), or {SLOW} "
                                             "with --deepspeed zero3, which"),
+        ("7B", L4, ["--deepspeed", "none", "--use_peft", "true"], None),
         ("7B", L4, ["--bf16", "false"], "33.2 GB of weights"),
         ("7B", L4, ["--deepspeed", "zero2", *SLOW.split()], None),
         ("7B", 4_000_000_000, ["--deepspeed", "zero2", *SLOW.split()], f"16.6 GB ... 4.0 GB; use {SLOW} with"),
@@ -104,6 +106,19 @@ def test_weights_and_memory(models, gpu, size, memory, flags, message):
     parts = message.split(" ... ")
     assert str(error.value).startswith(f"--model_name_or_path {models[size]}: ")
     assert [part for part in parts if part not in str(error.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("preset", "world_size", "size", "memory"),
+    [("8xA100-80", 8, "7B", A100_80), ("8xH100-80", 8, "7B", A100_80), ("paper", 8, "7B", A100_80),
+     ("1x80-lora", 1, "7B", A100_80), ("1x24-lora", 1, "3B", L4)],
+)  # fmt: skip
+def test_presets_do_not_require_flash_attention(monkeypatch, models, gpu, preset, world_size, size, memory):
+    gpu(memory)
+    monkeypatch.setenv("WORLD_SIZE", str(world_size))
+    assert importlib.util.find_spec("flash_attn") is None
+    flags = ["--preset", preset, "--train_data_path", "data", "--model_name_or_path", str(models[size])]
+    preflight.check_settings(parse_settings(flags))
 
 
 def test_model_is_checked_before_data(main, models, gpu):
