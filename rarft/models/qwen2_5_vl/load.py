@@ -31,15 +31,16 @@ def open_checkpoint(name_or_path: str, temp_dir: Path | None = None) -> Iterator
     Raises:
         InputError: The checkpoint does not exist, cannot be read, or does not match its manifest.
     """
+    if not is_object_uri(name_or_path):
+        yield name_or_path
+        return
     with ExitStack() as files:
-        path = name_or_path
-        if is_object_uri(name_or_path):
+        try:
             remote = S3Folder(name_or_path.rstrip("/"))
-            try:
-                path = str(files.enter_context(open_local_folder(remote, CHECKPOINT_JSON, temp_dir)))
-            except CorruptFolderError as error:
-                raise InputError(f"{name_or_path}: {error}; use another checkpoint") from error
-        yield path
+            folder = files.enter_context(open_local_folder(remote, CHECKPOINT_JSON, temp_dir))
+        except CorruptFolderError as error:
+            raise InputError(f"{name_or_path}: {error}; use another checkpoint") from error
+        yield str(folder)
 
 
 def download_checkpoint(name_or_path: str, work_dir: Path) -> str:
