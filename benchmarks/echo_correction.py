@@ -23,7 +23,7 @@ def main() -> None:
         for sample in iterate_samples(parser.parse_args().data)
         if sample.task_type == "refusable" and sample.reference_queries
     ]
-    store = ReferenceStore.empty(default_encoder())
+    store = ReferenceStore(default_encoder())
     completions = [render_completion("t", "no such moment", sample.query) for sample in samples]
     for baseline in ("none", "query"):
         bonuses: dict[str, list[float]] = defaultdict(list)

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 
 from rarft.completion import render_completion
-from rarft.embeddings.build import build_store
-from rarft.embeddings.encoder import SentenceEncoder, default_encoder, embedding_key
-from rarft.embeddings.store import ReferenceStore
+from rarft.embeddings.encoder import SentenceEncoder, default_encoder
+from rarft.embeddings.store import ReferenceStore, build_store
 from rarft.rewards.explain_correction import ExplainCorrection
 from rarft.storage.location import LocalFolder
 
@@ -62,9 +61,7 @@ def compare_reward(encoder: SentenceEncoder) -> None:
         folder = LocalFolder(Path(temporary))
         store, _ = build_store(references[0], folder, encoder)
         vectors = np.random.default_rng(0).normal(size=(STORE, encoder.dimension)).astype(np.float32)
-        store._added |= {
-            embedding_key(encoder.fingerprint, f"filler {row}"): vector for row, vector in enumerate(vectors)
-        }
+        store._added |= {encoder.key(f"filler {row}"): vector for row, vector in enumerate(vectors)}
         store.save(folder)
         start = time.perf_counter()
         loaded = ReferenceStore.load(folder, encoder)

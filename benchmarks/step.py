@@ -26,7 +26,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode, addmm_flop
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from trl.trainer.utils import add_fused_lm_head
 
@@ -208,10 +208,15 @@ def _plain_mask(rows: int, columns: int) -> Tensor:
     return torch.ones(rows, columns, dtype=torch.bool).tril(columns - rows)
 
 
+def _addmm_flop(_sum: Any, left: Any, right: Any, *_: Any, **__: Any) -> int:
+    """Return the operations of a product of matrices of these shapes."""
+    return int(2 * left[0] * left[1] * right[1])
+
+
 def counted_flops(function: Callable[[], Any]) -> float:
     """Count the floating-point operations of the matrix products in a function, without attention."""
     # The counter does not support a causal bias: use a plain mask instead.
-    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flop})
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _addmm_flop})
     with patch.object(shared_prefix, "causal_lower_right", _plain_mask), counter:
         function()
     return float(

@@ -1,15 +1,19 @@
-"""Setup that all components share: logging, one-line errors and exit codes."""
+"""Helpers of all components: logging, one-line errors, exit codes, and artifacts."""
 
+import json
 import logging
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from rarft.errors import report_errors
 
 
 @contextmanager
-def run_component(name: str) -> Iterator[None]:
-    """Run a component like a command: log in one format, report an error in one line, and exit.
+def run_component(name: str) -> Iterator[logging.Logger]:
+    """Run a component like a command: log in one format, report an error in one line, and exit; yields its logger.
 
     The Kubeflow executor logs the records of all libraries in its own format; without its handler, each line appears
     once.
@@ -22,4 +26,25 @@ def run_component(name: str) -> Iterator[None]:
         root.removeHandler(handler)
     root.setLevel(logging.WARNING)
     with report_errors(name):
-        yield
+        yield logging.getLogger(f"components.{name}.component")
+
+
+def copy_report(results: Any, report: Any) -> None:
+    """Copy the report.html of a folder of results to its own artifact, which Kubeflow displays."""
+    shutil.copyfile(Path(results.path) / "report.html", report.path)
+
+
+def log_metrics(artifact: Any, values: Mapping[str, float]) -> None:
+    """Log values to a metrics artifact."""
+    for name, value in values.items():
+        artifact.log_metric(name, value)
+    save_metadata(artifact)
+
+
+def save_metadata(artifact: Any) -> None:
+    """Write the metadata of an artifact to its path, as JSON.
+
+    Kubeflow stores the values of a metrics artifact only as metadata, and its local cache treats an artifact without a
+    file as lost.
+    """
+    Path(artifact.path).write_text(json.dumps(artifact.metadata) + "\n", encoding="utf-8")

@@ -12,15 +12,7 @@ from rarft.storage.location import LocalFolder, parse_location
 
 
 def compile_pipeline(out: str, profile: str = DEFAULT_PROFILE) -> None:
-    """Write the compiled pipeline to a file, atomically.
-
-    Args:
-        out: Path or URI of the file.
-        profile: Name of the compile-time profile.
-
-    Raises:
-        InputError: `out` is a folder or cannot be written, or there is no such profile.
-    """
+    """Write the pipeline, compiled for a profile, to a path or URI, atomically."""
     location = parse_location(out)
     if isinstance(location, LocalFolder) and location.path.is_dir():
         raise InputError(f"--out {out}: is a folder; give a file, such as {location.child('pipeline.yaml')}")

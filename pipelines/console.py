@@ -16,13 +16,6 @@ class ConsoleFilter(io.TextIOBase):
     """Text stream that copies everything to a log file, and the steps and their output to the console."""
 
     def __init__(self, console: TextIO, log: TextIO, steps: int, quiet: bool = False) -> None:
-        """
-        Args:
-            console: Stream for the user.
-            log: Stream for everything.
-            steps: Number of steps of the run.
-            quiet: Whether to hide the lines that announce steps.
-        """
         self._console, self._log, self._quiet = console, log, quiet
         self._steps, self._started = steps, 0
         self._partial_line = ""

@@ -33,9 +33,6 @@ def docker_runner(work: Path, values: Mapping[str, Any], network: str | None, gp
         values: Parameters of the pipeline.
         network: Docker network to join; None for Docker's default.
         gpus: Whether containers get this machine's GPUs.
-
-    Raises:
-        InputError: No Docker engine is running.
     """
     import docker
     from docker.types import DeviceRequest, Mount
@@ -78,7 +75,7 @@ def _mounted_folders(values: Mapping[str, Any]) -> tuple[list[Path], list[Path]]
     files = [values.get(name, "") for name in ("annotations", "eval_annotations")]
     roots = [Path(file).parent for file in files if file.startswith("/")]
     roots += [Path(values[name]) for name in ("video_root", "eval_video_root") if values.get(name, "").startswith("/")]
-    compare = [steps.split_candidate(text)[1] for text in steps.parse_compare(values.get("compare", ""))]
+    compare = [steps.split_name(text)[1] for text in steps.parse_compare(values.get("compare", ""))]
     read = [*roots, *(target.parent for root in roots for target in _link_targets(root))]
     read += [Path(path) for path in (values.get("encoder", ""), *compare) if path.startswith("/")]
     read += [path for path in paths.values() if path.exists()]

@@ -24,21 +24,7 @@ from rarft.storage.location import LocalFolder, parse_location
 
 @dataclass(frozen=True)
 class LocalRun:
-    """Options of `rarft run`.
-
-    Args:
-        annotations: Training annotations.
-        out: Folder or URI for all output.
-        video_root: Folder of the videos; default: the folder of the annotations.
-        eval_annotations: Held-out annotations; default: evaluate in-sample.
-        preset: Preset of training settings; default: `tiny`.
-        training_flags: Flags of `rarft train` that override the preset.
-        assignments: Other parameters of the pipeline, each `name=value`.
-        runner: `subprocess`, or `docker` for one container per step.
-        network: Docker network of the containers.
-        gpus: Whether containers get this machine's GPUs.
-        work_dir: Local folder to work in if `out` is in a store; default: in the user's cache folder.
-    """
+    """Options of `rarft run`, which its help documents."""
 
     annotations: str
     out: str
@@ -66,16 +52,12 @@ def _absolute_if_exists(name_or_path: str) -> str:
 
 def _absolute_candidate(text: str) -> str:
     """Return `[NAME=]CHECKPOINT_OR_PREDICTIONS` with an absolute path, if it is a local path."""
-    name, source = steps.split_candidate(text)
+    name, source = steps.split_name(text)
     return f"{name}={_absolute_if_exists(source)}" if name else _absolute_if_exists(source)
 
 
 def _input(uri: str, flag: str, is_kind: Callable[[Path], bool], kind: str) -> str:
-    """Return the absolute path or URI of an input.
-
-    Raises:
-        InputError: A local path does not exist.
-    """
+    """Return the absolute path or URI of an input, after a check that a local path exists."""
     with input_name(flag):
         location = parse_location(uri)
         if isinstance(location, LocalFolder) and not is_kind(location.path):
@@ -84,11 +66,7 @@ def _input(uri: str, flag: str, is_kind: Callable[[Path], bool], kind: str) -> s
 
 
 def _parameters(options: LocalRun, work: Path) -> dict[str, Any]:
-    """Return the pipeline's parameters, after a check.
-
-    Raises:
-        InputError: A parameter is invalid, missing or given twice.
-    """
+    """Return the pipeline's parameters, after a check."""
     spec = rarft_pipeline.pipeline_spec
     is_local = isinstance(parse_location(options.out), LocalFolder)
     values = {"output_uri": str(work) if is_local else options.out}
@@ -111,18 +89,11 @@ def _parameters(options: LocalRun, work: Path) -> dict[str, Any]:
         given["encoder"] = _absolute_if_exists(given["encoder"])
     if "compare" in given:
         given["compare"] = ",".join(map(_absolute_candidate, steps.parse_compare(given["compare"])))
-    check_complete({**values, **given}, spec)
+    merged = {**values, **given}
+    check_complete(merged, spec)
     # Settings from flags are already checked, under the names of the flags.
-    check({name: value for name, value in {**values, **given}.items() if name != "training" or name in given})
-    return {**values, **given}
-
-
-def _work_folder(options: LocalRun) -> Path:
-    """Return the local folder that the run works in."""
-    location = parse_location(options.out)
-    if isinstance(location, LocalFolder):
-        return location.path.resolve()
-    return Path(options.work_dir or steps.default_work_dir(options.out)).resolve()
+    check({name: value for name, value in merged.items() if name != "training" or name in given})
+    return merged
 
 
 def _make_runner(options: LocalRun, values: dict[str, Any], work: Path) -> Any:
@@ -139,22 +110,24 @@ def run(options: LocalRun) -> None:
         ChildFailedError: A step failed.
     """
     start = time.monotonic()
-    in_store = not isinstance(parse_location(options.out), LocalFolder)
+    out = parse_location(options.out)
     if options.runner != "docker" and (options.network or options.gpus):
         raise InputError("--docker-network, --gpus: require --runner docker")
-    if options.work_dir and not in_store:
-        raise InputError("--work-dir: requires --out s3://...; a local --out is also the working folder")
-    work = _work_folder(options)
+    if isinstance(out, LocalFolder):
+        if options.work_dir:
+            raise InputError("--work-dir: requires --out s3://...; a local --out is also the working folder")
+        out = LocalFolder(out.path.resolve())
+        work = out.path
+    else:
+        work = Path(options.work_dir or steps.default_work_dir(options.out)).resolve()
     values = _parameters(options, work)
-    out = parse_location(options.out) if in_store else LocalFolder(work)
     for flag, location in {"--out": out, "--work-dir": LocalFolder(work)}.items():
         with input_name(flag):
             location.make()
     clear_results(work, out)
     try:
-        outputs = run_pipeline(
-            rarft_pipeline.pipeline_spec, values, work, partial(_make_runner, options, values, work)
-        )
+        runner = partial(_make_runner, options, values, work)
+        outputs = run_pipeline(rarft_pipeline.pipeline_spec, values, work, runner)
         publish_results(outputs, work, out)
     except Exception:
         with contextlib.suppress(InputError):  # the first error is the one to report

@@ -25,11 +25,7 @@ RESULTS = {
 
 
 def clear_results(work: Path, out: Location) -> None:
-    """Remove the results of an earlier run, so that they are not mistaken for this run's.
-
-    Raises:
-        InputError: The output folder contains something else under one of the names.
-    """
+    """Remove the results of an earlier run, so that they are not mistaken for this run's."""
     for name, (_, marker) in RESULTS.items():
         if (work / name).exists() and not (work / name).is_symlink():
             raise InputError(f"--out {out}: contains {name}, which is not from a run; choose another folder")
@@ -45,11 +41,8 @@ def publish_results(outputs: Mapping[str, Any], work: Path, out: Location) -> No
         if isinstance(out, LocalFolder):
             (work / name).symlink_to(os.path.relpath(result, work))
             continue
-        files = [path for path in result.rglob("*") if path.is_file()]
-        files.sort(key=lambda path: path.name == marker)
-        pairs = [(path.relative_to(result).as_posix(), path) for path in files]
-        out.child(name).upload(pairs[:-1])
-        out.child(name).upload(pairs[-1:])
+        files = sorted((path for path in result.rglob("*") if path.is_file()), key=lambda path: path.name == marker)
+        out.child(name).upload([(path.relative_to(result).as_posix(), path) for path in files])
 
 
 def upload_log(work: Path, out: Location) -> None:
@@ -58,21 +51,23 @@ def upload_log(work: Path, out: Location) -> None:
         out.upload([(RUN_LOG, work / RUN_LOG)])
 
 
-def print_summary(outputs: Mapping[str, Any], out: str, location: Location, start: float) -> None:
-    """Print the metrics and where everything is.
+def _count_quarantined(folder: Path, name: str) -> str:
+    counts = json.loads((folder / REPORT_JSON).read_text(encoding="utf-8"))["counts"]
+    return f"{counts['quarantined']} of {counts['queries']} {name} queries"
 
-    Args:
-        outputs: Outputs of the pipeline.
-        out: Output folder as the user wrote it.
-        location: The same folder.
-        start: Monotonic time of the run's start.
-    """
+
+def print_summary(outputs: Mapping[str, Any], out: str, location: Location, start: float) -> None:
+    """Print the metrics, and where everything is in the output folder, under the name that the user wrote."""
     metrics = json.loads((Path(outputs["results"].path) / METRICS_JSON).read_text(encoding="utf-8"))
-    counts = json.loads((Path(outputs["data"].path) / REPORT_JSON).read_text(encoding="utf-8"))["counts"]
+    quarantined = [_count_quarantined(Path(outputs["data"].path), "training")]
+    if (Path(outputs["eval_data"].path) / REPORT_JSON).exists():  # not a copy of the training data
+        quarantined.append(_count_quarantined(Path(outputs["eval_data"].path), "evaluation"))
+    skipped = f"{steps.count_skipped_videos(outputs['checkpoint'])} videos in training"
     folder = out.rstrip("/")
     checkpoint = outputs["checkpoint"].replace(str(location), folder, 1)
     lines = {
-        "quarantined": f"{counts['quarantined']} of {counts['queries']} training queries",
+        "quarantined": ", ".join(quarantined),
+        "skipped": f"{skipped}, {metrics['skipped']} of {metrics['samples']} queries in evaluation",
         "validation report": f"{folder}/validation/{REPORT_HTML}",
         "evaluation report": f"{folder}/evaluation/{REPORT_HTML}",
         "training curves": f"{checkpoint.rpartition('/')[0]}/{TRAINING_HTML}",

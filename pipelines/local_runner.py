@@ -63,19 +63,14 @@ def run_pipeline(
 
     Returns:
         The pipeline's outputs by name.
-
-    Raises:
-        InputError: A step raised one, or an image is missing.
-        ChildFailedError: A step failed.
     """
     failure = work / ".failure"
     failure.unlink(missing_ok=True)
     # With PYTHONSAFEPATH, a step does not import modules from the current folder.
     with _environment({TERMINATION_LOG_ENV: str(failure), "PYTHONSAFEPATH": "1"}), _stopping(work):
         try:
-            local.init(
-                runner=make_runner(), pipeline_root=str(work / "pipeline"), raise_on_error=True, enable_caching=True
-            )
+            root = str(work / "pipeline")
+            local.init(runner=make_runner(), pipeline_root=root, raise_on_error=True, enable_caching=True)
             outputs = _run_with_console(spec, values, work / RUN_LOG)
         except Exception as error:
             raise read_failure(failure) or _translate(error, work / RUN_LOG) from error
@@ -100,25 +95,18 @@ def _run_with_console(spec: PipelineSpec, values: Mapping[str, Any], log: Path) 
 
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    previous = {name: os.environ.get(name) for name in variables}
+    previous = dict(os.environ)
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in previous.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(previous)
 
 
 @contextlib.contextmanager
 def _stopping(work: Path) -> Iterator[None]:
-    """Stop all steps on SIGTERM or Ctrl-C.
-
-    Raises:
-        SystemExit: Code 143 after SIGTERM, 130 after Ctrl-C.
-    """
+    """Stop all steps on SIGTERM or Ctrl-C, and exit with code 143 or 130."""
 
     def stop(number: int, _frame: Any) -> None:
         for each in previous:

@@ -5,25 +5,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Profile:
-    """A compile-time profile.
+    """A compile-time profile."""
 
-    Args:
-        use_pytorchjob: Whether training is a PyTorchJob on several nodes, which its step launches and monitors.
-        mount_pvc: Whether each step mounts the PersistentVolumeClaim of the parameter `pvc_name` at /data.
-        retries: How often a step without accelerators is retried, after 30, 60, ... seconds.
-        step_hours: Time limit of a step without accelerators.
-        training_hours: Time limit of training, including its restarts.
-        evaluation_hours: Time limit of evaluation.
-        shared_memory: Size of /dev/shm in steps with accelerators; part of the step's memory.
-    """
-
-    use_pytorchjob: bool = False
-    mount_pvc: bool = False
-    retries: int = 2
-    step_hours: int = 12
-    training_hours: int = 14 * 24
-    evaluation_hours: int = 24
-    shared_memory: str = "8Gi"
+    use_pytorchjob: bool = False  # training is a PyTorchJob on several nodes, which its step launches and monitors
+    mount_pvc: bool = False  # each step mounts the PersistentVolumeClaim of the parameter `pvc_name` at /data
+    retries: int = 2  # of every step except training and evaluation, after 30, 60, ... seconds
+    step_hours: int = 12  # time limit of every step except training and evaluation
+    training_hours: int = 14 * 24  # time limit, including restarts
+    evaluation_hours: int = 24  # time limit
+    shared_memory: str = "8Gi"  # size of /dev/shm in steps with accelerators; part of the step's memory
 
 
 PROFILES = {

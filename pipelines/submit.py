@@ -27,12 +27,7 @@ _TIMEOUT_S = 20.0  # for the health check
 _LOCATIONS = ("annotations", "video_root", "eval_annotations", "eval_video_root", "output_uri", "final_uri")
 
 
-def read_compiled(path: Path) -> PipelineSpec:
-    """Read a compiled pipeline.
-
-    Raises:
-        InputError: The file is not a compiled pipeline.
-    """
+def _read_compiled(path: Path) -> PipelineSpec:
     try:
         document = next(yaml.safe_load_all(path.read_text(encoding="utf-8")))
         return json_format.ParseDict(document, PipelineSpec())
@@ -42,11 +37,7 @@ def read_compiled(path: Path) -> PipelineSpec:
 
 
 def _check_endpoint(endpoint: str, token: str | None) -> None:
-    """Check that there is a Kubeflow Pipelines API, before anything is created there.
-
-    Raises:
-        InputError: There is none, or it denies access.
-    """
+    """Check that there is a Kubeflow Pipelines API, before anything is created there."""
     if not endpoint.startswith(("http://", "https://")):
         raise InputError(f"{endpoint}: not a URL; use a form such as http://localhost:8888")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -70,11 +61,7 @@ def _check_endpoint(endpoint: str, token: str | None) -> None:
 
 
 def _check_locations(values: Mapping[str, Any]) -> None:
-    """Check that data and outputs are URIs, or absolute paths, which a mounted volume can have.
-
-    Raises:
-        InputError: One is a relative path.
-    """
+    """Check that data and outputs are URIs, or absolute paths, which a mounted volume can have."""
     for name in _LOCATIONS:
         uri = values.get(name, "")
         if uri and not uri.startswith(("s3://", "/")):
@@ -94,20 +81,7 @@ def submit(
     namespace: str | None = None,
     pipeline_root: str | None = None,
 ) -> str:
-    """Start a run of the pipeline.
-
-    Args:
-        endpoint: URL of the Kubeflow Pipelines API; its token is read from the environment variable KFP_TOKEN.
-        assignments: Parameters of the pipeline, each `name=value`.
-        pipeline: Compiled pipeline; default: compile it.
-        profile: Compile-time profile; default: `store`.
-        experiment: Experiment to add the run to; created if missing.
-        name: Name of the run; default: timestamped.
-        namespace: Namespace of the run, in multi-user mode.
-        pipeline_root: URI for artifacts; default: the endpoint's.
-
-    Returns:
-        URL of the run's page.
+    """Start a run of the pipeline with the options of `rarft submit`; return the URL of the run's page.
 
     Raises:
         InputError: A parameter or the endpoint is invalid; nothing was started.
@@ -121,7 +95,7 @@ def submit(
             compile_pipeline(pipeline, profile or DEFAULT_PROFILE)
         with input_name("--pipeline"):
             file = files.enter_context(open_local(pipeline))
-            spec = read_compiled(file)
+            spec = _read_compiled(file)
         values = parse(assignments, spec)
         check_complete(values, spec)
         check(values, use_pytorchjob="launch-pytorchjob" in spec.root.dag.tasks)

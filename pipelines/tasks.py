@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from kfp import dsl
+from kfp import dsl, kubernetes
 from kfp.dsl import PipelineTask
 
 from components.embed.component import embed
@@ -14,22 +14,21 @@ from components.launch_pytorchjob.component import launch_pytorchjob
 from components.promote.component import promote
 from components.train.component import train
 from components.validate.component import validate
-from pipelines.placement import use_accelerators, use_container, use_data, use_hub, use_retries, use_tracking
 from pipelines.profiles import Profile
+from rarft.cluster.secrets import HUB_KEYS, STORE_KEYS, TRACKING_KEYS
+
+
+def _use_secret(task: PipelineTask, name: Any, keys: tuple[str, ...]) -> None:
+    kubernetes.use_secret_as_env(task, secret_name=name, secret_key_to_env={key: key for key in keys}, optional=True)
 
 
 class Tasks:
-    """Creates the tasks, with their settings for a cluster.
+    """Creates the tasks of a compile-time profile, with their settings for a cluster.
 
     A component's inputs that have the name of a pipeline parameter get that parameter.
     """
 
     def __init__(self, profile: Profile, parameters: Mapping[str, Any]) -> None:
-        """
-        Args:
-            profile: Compile-time profile.
-            parameters: The pipeline's parameters, by name.
-        """
         self._profile = profile
         self._parameters = SimpleNamespace(**parameters)
 
@@ -46,11 +45,9 @@ class Tasks:
 
     def embed(self, fingerprinted: PipelineTask, validated: PipelineTask) -> PipelineTask:
         """Encode the reference queries."""
-        task = self._create(
-            embed, data=validated.outputs["data"], cache_key=fingerprinted.outputs["cache_key"]
-        )  # fmt: skip
-        self._on_cpu(task, self._parameters.steps_image)
-        use_hub(task, self._parameters.hub_secret)
+        inputs = {"data": validated.outputs["data"], "cache_key": fingerprinted.outputs["cache_key"]}
+        task = self._on_cpu(self._create(embed, **inputs), self._parameters.steps_image)
+        _use_secret(task, self._parameters.hub_secret, HUB_KEYS)
         return task
 
     def train(self, fingerprinted: PipelineTask, validated: PipelineTask, embedded: PipelineTask) -> PipelineTask:
@@ -67,14 +64,12 @@ class Tasks:
                 launch_pytorchjob, **inputs, job=name, image=p.train_image, cpu=p.train_cpu, memory=p.train_memory
             )
             # Not retried: a retry would restart a job that a user cancelled.
-            use_container(task, p.steps_image, p.cpu, p.memory, profile.training_hours)
-            use_data(task, profile, p.store_secret, p.pvc_name)
+            self._use_container(task, p.steps_image, p.cpu, p.memory, profile.training_hours)
         else:
-            task = self._create(train, **inputs)
-            use_tracking(task, p.tracking_secret)
-            self._on_accelerators(task, profile.training_hours)
+            task = self._on_accelerators(self._create(train, **inputs), profile.training_hours)
+            _use_secret(task, p.tracking_secret, TRACKING_KEYS)
         task.set_caching_options(False)  # it resumes from its checkpoints, or finds that it has finished
-        use_hub(task, p.hub_secret)
+        _use_secret(task, p.hub_secret, HUB_KEYS)
         return task
 
     def evaluate(self, fingerprinted: PipelineTask, validated: PipelineTask, trained: PipelineTask) -> PipelineTask:
@@ -90,7 +85,7 @@ class Tasks:
             compare_cache_key=fingerprinted.outputs["compare_fingerprint"],
         )
         self._on_accelerators(task, self._profile.evaluation_hours)
-        use_hub(task, self._parameters.hub_secret)
+        _use_secret(task, self._parameters.hub_secret, HUB_KEYS)
         return task
 
     def promote(self, trained: PipelineTask, evaluated: PipelineTask) -> PipelineTask:
@@ -109,19 +104,33 @@ class Tasks:
         shared = {name: parameters[name] for name in component.component_spec.inputs if name in parameters}
         return component(**{**shared, **inputs})
 
+    def _use_container(self, task: PipelineTask, image: Any, cpu: Any, memory: Any, hours: int) -> None:
+        """Set image, resources and time limit, and give access to the data."""
+        task.set_container_image(image)
+        task.set_cpu_limit(cpu)
+        task.set_memory_limit(memory)
+        kubernetes.set_timeout(task, hours * 3600)
+        _use_secret(task, self._parameters.store_secret, STORE_KEYS)
+        if self._profile.mount_pvc:
+            kubernetes.mount_pvc(task, pvc_name=self._parameters.pvc_name, mount_path="/data")
+
     def _on_cpu(self, task: PipelineTask, image: Any) -> PipelineTask:
         p, profile = self._parameters, self._profile
-        use_container(task, image, p.cpu, p.memory, profile.step_hours)
-        use_data(task, profile, p.store_secret, p.pvc_name)
-        use_retries(task, profile)
+        self._use_container(task, image, p.cpu, p.memory, profile.step_hours)
+        if profile.retries:
+            task.set_retry(profile.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
         return task
 
     def _on_accelerators(self, task: PipelineTask, hours: int) -> PipelineTask:
         """Place a task on accelerators. It is not retried: training restarts its processes itself."""
-        p, profile = self._parameters, self._profile
-        use_container(task, p.train_image, p.train_cpu, p.train_memory, hours)
-        use_data(task, profile, p.store_secret, p.pvc_name)
-        use_accelerators(
-            task, profile, p.accelerator, p.accelerators, p.node_selector, p.tolerations, p.affinity
-        )  # fmt: skip
+        p = self._parameters
+        self._use_container(task, p.train_image, p.train_cpu, p.train_memory, hours)
+        task.set_accelerator_type(p.accelerator)
+        task.set_accelerator_limit(p.accelerators)
+        kubernetes.add_node_selector_json(task, p.node_selector)
+        kubernetes.add_toleration_json(task, p.tolerations)
+        kubernetes.add_node_affinity_json(task, p.affinity)
+        # Processes exchange tensors through it, and the default is 64 MB.
+        shared_memory = {"volume_name": "shm", "mount_path": "/dev/shm", "medium": "Memory"}
+        kubernetes.empty_dir_mount(task, **shared_memory, size_limit=self._profile.shared_memory)
         return task

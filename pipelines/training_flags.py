@@ -21,19 +21,19 @@ def parse_flags(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         InputError: A value does not follow a flag.
     """
-    values: dict[str, list[str]] = {}
-    name, has_value = "", True  # a value in `--flag=value` cannot be followed by another
+    given: dict[str, list[str]] = {}
+    values: list[str] | None = None  # of the flag that a word may follow; none after `--flag=value`
     for word in words:
         if word.startswith("--"):
             name, equals, value = word.removeprefix("--").partition("=")
-            has_value = bool(equals)
-            values[name] = [value] if equals else []
-        elif has_value:
+            given[name] = [value] if equals else []
+            values = None if equals else given[name]
+        elif values is None:
             raise InputError(f"{word!r} after `--`: does not follow a flag; write `-- --flag value`")
         else:
-            values[name].append(word)
+            values.append(word)
     settings: dict[str, Any] = {}
-    for name, texts in values.items():
+    for name, texts in given.items():
         if texts:
             settings[name] = texts if len(texts) > 1 else texts[0]
         else:  # a switch, such as --bf16 or --no_bf16
@@ -42,16 +42,7 @@ def parse_flags(words: Sequence[str]) -> dict[str, Any]:
 
 
 def training_yaml(preset: str | None, flags: Sequence[str], work_dir: str | None) -> str:
-    """Return training settings as YAML, after a check of the user's.
-
-    Args:
-        preset: Name of a preset; None for the default.
-        flags: Flags of `rarft train`; they override the preset.
-        work_dir: Local folder to work in; None if the output folder is local.
-
-    Raises:
-        InputError: A flag is unknown or has an invalid value.
-    """
+    """Return a preset, flags of `rarft train` that override it, and a folder to work in as YAML, after a check."""
     if preset is None:
         logger.warning(
             "using the preset `%s`, whose model only knows synthetic clips: it shows that other data runs through, "

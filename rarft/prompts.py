@@ -72,8 +72,6 @@ def fill_prompt(template: str, query: str, duration: float | None, crop: Segment
         "duration": "an unknown number of" if duration is None else f"{duration:.2f}",
         "crop": "" if crop is None else f" You see its part from {crop[0]:.2f} to {crop[1]:.2f} seconds.",
     }
-    before, marker, after = template.partition("{video}")
-    if not marker:
-        before, after = "", before
+    before, after = template.split("{video}", 1) if "{video}" in template else ("", template)
     fill = functools.partial(_PLACEHOLDER.sub, lambda match: values[match[1]])
     return fill(before), fill(after)

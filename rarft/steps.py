@@ -1,44 +1,59 @@
 """The steps of the pipeline as functions: paths in, paths out.
 
 The command line and the components call only these. A path may be a plain path, a `file://` URI or an `s3://` URI.
-Heavy libraries are imported by the steps that need them, so that validation runs without torch.
+Steps import torch and Kubernetes only when they need them, so that validation runs without them.
 """
 
 import contextlib
 import logging
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rarft.annotations.annotation_index import video_hashes
+from rarft.annotations.findings import REPAIRS
+from rarft.annotations.parsing import base_name
+from rarft.annotations.reader import read_items
+from rarft.annotations.schema import RIQ_JSONL, iterate_samples, read_samples
+from rarft.annotations.validate import REPORT_HTML, ValidationSettings
+from rarft.annotations.validate import summary as format_validation
+from rarft.annotations.validate import validate as validate_file
+from rarft.annotations.videos import ProbeCache, VideoIndex
+from rarft.checkpoint.locate import CHECKPOINT_JSON, checkpoint_fingerprint
+from rarft.cluster.doctor import doctor
+from rarft.distributed.launch import exit_with_parent
+from rarft.distributed.torchrun import run_step
 from rarft.errors import CheckFailedError, InputError, input_name
+from rarft.evaluation.candidates import parse_candidates, split_name
+from rarft.evaluation.gates import parse_gate, parse_gates
+from rarft.progress import progress
 from rarft.rewards.columns import DEFAULT_REWARDS
 from rarft.storage.files import existing_folder, local_path
+from rarft.storage.hashing import hash_distributions, hash_folder_stats, hash_packages, hash_text
 from rarft.storage.location import LocalFolder, Location, open_local, parse_location
+from rarft.storage.sqlite_cache import user_cache
 
+# Imported for callers of this module.
+__all__ = ["doctor", "format_validation", "parse_gates", "run_step", "split_name"]
 logger = logging.getLogger(__name__)
 
 
-def _output(uri: str, name: str = "--out") -> Location:
-    """Return a folder for results, after a check that it is writable."""
-    with input_name(name):
+def _output(uri: str) -> Location:
+    """Return the folder for results, after a check that it is writable."""
+    with input_name("--out"):
         location = parse_location(uri)
         location.make()
     return location
 
 
-def make_dataset(out: str, videos: dict[str, int], seed: int = 0) -> list[str]:
-    """Render the synthetic data set: `{split}.json` and its clips.
-
-    Args:
-        out: Folder to write to.
-        videos: Number of videos of each split.
-        seed: Random seed.
+def make_dataset(out: str, videos: Mapping[str, int], seed: int = 0) -> list[str]:
+    """Render the synthetic dataset: `{split}.json` and its clips, with a number of videos per split.
 
     Returns:
         Paths or URIs of the annotation files; splits without videos are left out.
     """
-    from rarft.progress import progress
     from rarft.synthetic.dataset import write_split
 
     location = _output(out)
@@ -48,13 +63,10 @@ def make_dataset(out: str, videos: dict[str, int], seed: int = 0) -> list[str]:
         for split, count in videos.items():
             if not count:
                 continue
-            paths = list(
-                progress(write_split(folder, split, count, seed), f"rendering {split}", count + 1, unit=" files")
-            )
+            written = write_split(folder, split, count, seed)
+            paths = list(progress(written, f"rendering {split}", count + 1, unit=" files"))
             if not isinstance(location, LocalFolder):
-                files = [(path.relative_to(folder).as_posix(), path) for path in paths]
-                location.upload(files[:-1])
-                location.upload(files[-1:])  # the annotations, after their videos
+                location.upload([(path.relative_to(folder).as_posix(), path) for path in paths])
             annotations.append(str(location.child(paths[-1].name)))
     return annotations
 
@@ -64,13 +76,11 @@ def validate(
     out: str,
     video_root: str | None = None,
     *,
-    tolerance: float = 1.0,
     probe_videos: bool = True,
     video_cache: str | None = None,
     without_repairs: Sequence[str] = (),
-    split: float | None = None,
-    seed: int = 0,
     exclude_videos_from: str | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Validate annotations.
 
@@ -78,27 +88,19 @@ def validate(
         annotations: Annotation file.
         out: Folder to write to.
         video_root: Folder of the videos; default: the folder of the annotations.
-        tolerance: Seconds by which a segment may exceed its video.
         probe_videos: Whether to open the videos.
         video_cache: Cache of video metadata; default: in the user's cache folder.
         without_repairs: Names of repairs to skip.
-        split: Fraction of the queries to train on; default: no split.
-        seed: Random seed for the split.
         exclude_videos_from: Annotation file whose videos are excluded.
+        settings: Other fields of `rarft.annotations.validate.ValidationSettings`.
 
     Returns:
         The report without its findings, which are in report.json.
     """
-    from rarft.annotations.annotation_index import video_hashes
-    from rarft.annotations.findings import REPAIRS
-    from rarft.annotations.reader import read_items
-    from rarft.annotations.validate import ValidationSettings
-    from rarft.annotations.validate import validate as run
-    from rarft.annotations.videos import ProbeCache, VideoIndex
-
     if unknown := sorted(set(without_repairs) - REPAIRS.keys()):
         raise InputError(f"--no-repair {unknown[0]}: no such repair; use one of {', '.join(REPAIRS)}")
-    videos, excluded = None, frozenset[int]()
+    settings["repairs"] = frozenset(REPAIRS) - set(without_repairs)
+    videos = None
     with contextlib.ExitStack() as files:
         with input_name("annotations"):
             source = files.enter_context(open_local(annotations))
@@ -110,19 +112,10 @@ def validate(
                 videos = VideoIndex(root, require_videos=video_root is not None, cache=cache)
         if exclude_videos_from:
             with input_name("--exclude-videos-from"), open_local(exclude_videos_from) as other:
-                excluded = video_hashes(read_items(other))
-        repairs = frozenset(REPAIRS) - set(without_repairs)
-        settings = ValidationSettings(tolerance, repairs, split, seed, excluded)
+                settings["excluded_videos"] = video_hashes(read_items(other))
         with input_name("--out"):
             location = parse_location(out)
-        return run(source, location, videos, settings)
-
-
-def format_validation(report: dict[str, Any]) -> str:
-    """Return the report of `validate` as a few lines of text."""
-    from rarft.annotations.validate import summary
-
-    return summary(report)
+        return validate_file(source, location, videos, ValidationSettings(**settings))
 
 
 def _video_root(annotations: str, video_root: str | None) -> Location:
@@ -135,31 +128,19 @@ def _video_root(annotations: str, video_root: str | None) -> Location:
 
 
 def quarantine_limit(limit: str, queries: int) -> float:
-    """Return how many queries may be quarantined.
-
-    Args:
-        limit: Percentage such as `5%`, or number such as `120`.
-        queries: Number of queries in the file.
+    """Return how many of the queries may be quarantined, for a limit such as `5%` or `120`.
 
     Raises:
         InputError: The limit is invalid.
     """
-    text = limit.strip()
-    try:
-        value = float(text.removesuffix("%"))
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
+    parsed = re.fullmatch(r"(\d*\.?\d+)(%?)", limit.strip())
+    if parsed is None:
         raise InputError(f"{limit}: must be a percentage such as 5% or a number such as 120")
-    return value / 100 * queries if text.endswith("%") else value
+    return float(parsed[1]) * (queries / 100 if parsed[2] else 1)
 
 
 def check_quarantine(counts: dict[str, int], limit: str | None) -> None:
-    """Compare the number of quarantined queries with the accepted limit.
-
-    Args:
-        counts: Counts of the report.
-        limit: Percentage such as `5%`, or number such as `120`; None or an empty text for no limit.
+    """Compare the number of quarantined queries with a limit, such as `5%` or `120`; no limit if it is None or empty.
 
     Raises:
         InputError: The limit is invalid.
@@ -177,13 +158,7 @@ def check_quarantine(counts: dict[str, int], limit: str | None) -> None:
 
 
 class ValidatedSplits(NamedTuple):
-    """Result of `validate_splits`.
-
-    Attributes:
-        counts: Counts of the training annotations' report.
-        eval_counts: Counts of the held-out annotations' report; empty without held-out annotations.
-        in_sample: Whether training and evaluation share a video.
-    """
+    """Counts of the reports, empty without held-out data, and whether training and evaluation share a video."""
 
     counts: dict[str, int]
     eval_counts: dict[str, int]
@@ -193,29 +168,21 @@ class ValidatedSplits(NamedTuple):
 def validate_splits(
     annotations: str,
     out: str,
-    eval_annotations: str | None,
+    eval_annotations: str,
     eval_out: str,
-    video_root: str | None = None,
-    eval_video_root: str | None = None,
-    max_quarantine: str | None = None,
+    video_root: str = "",
+    eval_video_root: str = "",
+    max_quarantine: str = "",
 ) -> ValidatedSplits:
-    """Validate training annotations and held-out annotations.
+    """Validate training annotations into `out`, and held-out annotations into `eval_out`.
 
-    Args:
-        annotations: Training annotations.
-        out: Folder for their results.
-        eval_annotations: Held-out annotations; None to evaluate on a copy of the training data.
-        eval_out: Folder for the results of the held-out annotations.
-        video_root: Folder of the training videos; default: the folder of the annotations.
-        eval_video_root: Folder of the held-out videos; default: `video_root`.
-        max_quarantine: Accepted number or percentage of quarantined queries per file; default: no limit.
+    Without held-out annotations, `eval_out` gets a copy of the training data. The default video root is the folder of
+    the annotations; for held-out annotations it is `video_root`.
 
     Raises:
         InputError: All queries of a file are quarantined.
-        CheckFailedError: More queries are quarantined than accepted.
+        CheckFailedError: More queries of a file are quarantined than `max_quarantine` accepts.
     """
-    from rarft.annotations.schema import RIQ_JSONL
-
     counts = _validate_split(annotations, out, video_root, max_quarantine)
     if not eval_annotations:
         with parse_location(out).download([RIQ_JSONL]) as folder:
@@ -234,10 +201,8 @@ def validate_splits(
     return ValidatedSplits(counts, eval_counts, in_sample=bool(shared))
 
 
-def _validate_split(annotations: str, out: str, video_root: str | None, max_quarantine: str | None) -> dict[str, int]:
-    from rarft.annotations.validate import REPORT_HTML
-
-    report = validate(annotations, out, video_root)
+def _validate_split(annotations: str, out: str, video_root: str, max_quarantine: str) -> dict[str, int]:
+    report = validate(annotations, out, video_root or None)
     logger.info("%s: %s", annotations, format_validation(report))
     counts: dict[str, int] = report["counts"]
     if not counts["accepted"] + counts["repaired"]:
@@ -250,9 +215,6 @@ def _validate_split(annotations: str, out: str, video_root: str | None, max_quar
 
 
 def _video_names(data: str) -> set[str]:
-    from rarft.annotations.parsing import base_name
-    from rarft.annotations.schema import RIQ_JSONL, iterate_samples
-
     with parse_location(data).download([RIQ_JSONL]) as folder:
         return {base_name(sample.video) for sample in iterate_samples(folder / RIQ_JSONL)}
 
@@ -268,8 +230,7 @@ def embed(data: str, out: str, encoder: str | None = None) -> int:
     Returns:
         Number of encoded texts.
     """
-    from rarft.annotations.schema import read_samples
-    from rarft.embeddings.build import build_store
+    from rarft.embeddings.store import build_store
 
     with input_name("data"):
         texts = [text for row in read_samples(data) for text in row.reference_queries]
@@ -286,31 +247,20 @@ def _load_encoder(name_or_path: str | None) -> Any:
 
 def fingerprint(
     annotations: str,
-    video_root: str | None = None,
-    eval_annotations: str | None = None,
-    eval_video_root: str | None = None,
-    encoder: str | None = None,
+    video_root: str = "",
+    eval_annotations: str = "",
+    eval_video_root: str = "",
+    encoder: str = "",
     packages: Sequence[str] = ("rarft",),
 ) -> tuple[str, str]:
-    """Return fingerprints of the input of validation and embedding, for caches that only compare paths.
+    """Return fingerprints of the input of `validate_splits` and `embed`, for caches that only compare paths.
 
-    Videos outside of the video roots count by their name only.
-
-    Args:
-        annotations: Training annotations.
-        video_root: Folder of their videos; default: the folder of the annotations.
-        eval_annotations: Held-out annotations; default: none.
-        eval_video_root: Folder of their videos; default: `video_root`, else the folder of the annotations.
-        encoder: Name or folder of a SentenceTransformer; default: all-MiniLM-L6-v2.
-        packages: Python packages that run the steps.
+    Videos outside of the video roots count by their name only. The code of the Python packages counts, too.
 
     Returns:
         A text that changes when any input or any code changes, and a text that changes only when the name or size of a
         training video changes.
     """
-    from rarft.annotations.videos import VideoIndex
-    from rarft.storage.hashing import hash_distributions, hash_folder_stats, hash_packages, hash_text
-
     parts = [hash_packages(*packages), hash_distributions()]
     inputs = {"annotations": (annotations, video_root)}
     if eval_annotations:
@@ -334,18 +284,8 @@ def parse_compare(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def split_candidate(text: str) -> tuple[str, str]:
-    """Split `[NAME=]CHECKPOINT_OR_PREDICTIONS` into the name, empty if there is none, and the rest."""
-    from rarft.evaluation.candidates import split_name
-
-    return split_name(text)
-
-
 def fingerprint_candidates(compare: Sequence[str]) -> str:
-    """Check the checkpoints and predictions that an evaluation will compare with, and fingerprint them.
-
-    Args:
-        compare: Each `[NAME=]CHECKPOINT_OR_PREDICTIONS`.
+    """Check each `[NAME=]CHECKPOINT_OR_PREDICTIONS` that an evaluation will compare with.
 
     Returns:
         A text that changes when the content of any of them changes; empty if there are none.
@@ -353,42 +293,26 @@ def fingerprint_candidates(compare: Sequence[str]) -> str:
     Raises:
         InputError: One does not exist, or a name is used twice.
     """
-    from rarft.checkpoint.locate import checkpoint_fingerprint
-    from rarft.evaluation.candidates import parse_candidates
-    from rarft.storage.hashing import hash_text
-
-    # Stand-ins for the trained checkpoint and its base, whose names are taken.
-    candidates = parse_candidates("tiny", None, ["base=tiny", *compare])[2:]
     parts = []
-    for candidate in candidates:
-        location = parse_location(candidate.source)
-        version = (
-            checkpoint_fingerprint(candidate.source)
-            if candidate.is_checkpoint
-            else location.parent.version(location.name)
-        )
+    # Stand-ins for the trained checkpoint and its base, whose names are taken.
+    for candidate in parse_candidates("tiny", None, ["base=tiny", *compare])[2:]:
+        if candidate.is_checkpoint:
+            version = checkpoint_fingerprint(candidate.source)
+        else:
+            location = parse_location(candidate.source)
+            version = location.parent.version(location.name)
         parts += [candidate.name, version]
     return hash_text(*parts) if parts else ""
 
 
-def check_writable(uri: str, name: str) -> None:
-    """Check that an output folder is writable; `name` is the user's name for it, for messages."""
-    _output(uri, name)
-
-
 def default_work_dir(out: str) -> Path:
     """Return the local folder, in the user's cache folder, for a run whose output is in a store."""
-    from rarft.storage.hashing import hash_text
-    from rarft.storage.sqlite_cache import user_cache
-
     return user_cache("runs") / hash_text(out)
 
 
 def train(arguments: list[str]) -> str:
     """Train with the flags of `rarft train`; return the path or URI of the final checkpoint."""
-    from rarft.distributed.launch import exit_with_parent
-
-    exit_with_parent()
+    exit_with_parent()  # before the imports, which take seconds
     from rarft.training.train import train as run
 
     return run(arguments)
@@ -408,21 +332,6 @@ def inspect_prompt(arguments: list[str]) -> str:
     return run(arguments)
 
 
-def _training_outputs(checkpoint: str, settings: dict[str, Any]) -> dict[str, str]:
-    """Return the outputs of a training run.
-
-    Returns:
-        `checkpoint`: path or URI of the final checkpoint; `base`: the model that was trained; `cache_key`: a text that
-        changes when the checkpoint changes.
-    """
-    from rarft.checkpoint.locate import CHECKPOINT_JSON
-    from rarft.storage.hashing import hash_text
-
-    manifest = parse_location(checkpoint).read(CHECKPOINT_JSON)
-    cache_key = hash_text(manifest.decode())
-    return {"checkpoint": checkpoint, "base": settings["model_name_or_path"], "cache_key": cache_key}
-
-
 def training_inputs(data: str, embeddings: str, encoder: str, videos_fingerprint: str) -> dict[str, str | None]:
     """Return the flags of `rarft train` for the results of the earlier steps; an empty encoder is the default."""
     return {
@@ -433,83 +342,47 @@ def training_inputs(data: str, embeddings: str, encoder: str, videos_fingerprint
     }
 
 
-def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> dict[str, str]:
-    """Train with the flags of a YAML text, and resume an earlier run if there is one.
+class TrainedCheckpoint(NamedTuple):
+    """Path or URI of a checkpoint, the model that was trained, and a text that changes when the checkpoint does."""
 
-    Args:
-        training: Flags as YAML.
-        inputs: Flags that take precedence over the YAML.
-        out: Folder of the run.
+    checkpoint: str
+    base: str
+    cache_key: str
 
-    Returns:
-        As `_training_outputs`.
-    """
+
+def _trained(checkpoint: str, settings: dict[str, Any]) -> TrainedCheckpoint:
+    manifest = parse_location(checkpoint).read(CHECKPOINT_JSON)
+    return TrainedCheckpoint(checkpoint, settings["model_name_or_path"], hash_text(manifest.decode()))
+
+
+def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> TrainedCheckpoint:
+    """Train into `out` with flags in YAML, which `inputs` override; an earlier run is resumed."""
     from rarft.training.settings_parser import parse_settings, to_arguments, yaml_to_arguments
 
     resume = to_arguments({"resume_from_checkpoint": "auto"})
     arguments = [*resume, *yaml_to_arguments(training, "training"), *to_arguments({**inputs, "out": out})]
-    return _training_outputs(train(arguments), parse_settings(arguments))
+    return _trained(train(arguments), parse_settings(arguments))
 
 
-def train_on_cluster(training: str, inputs: dict[str, str | None], out: str, job: dict[str, Any]) -> dict[str, str]:
+def train_on_cluster(training: str, inputs: dict[str, str | None], out: str, job: dict[str, Any]) -> TrainedCheckpoint:
     """Train like `train_from_yaml`, but with a PyTorchJob; `job` has fields of `rarft.cluster.job_config.Job`."""
     from rarft.cluster.train import train_on_cluster as run
 
-    return _training_outputs(*run(training, inputs, out, job))
+    return _trained(*run(training, inputs, out, job))
 
 
 def check_training_yaml(text: str, name: str) -> None:
-    """Check training settings in YAML; `name` is the user's name for them, for messages.
+    """Check training settings in YAML; the user knows them by a name, for error messages."""
+    from rarft.training.settings_parser import yaml_to_arguments
 
-    Raises:
-        InputError: A setting is unknown or has an invalid value.
-    """
-    from rarft.training.settings_parser import parse_settings, yaml_to_arguments
-
-    parse_settings(yaml_to_arguments(text, name), check_gpus=False)
+    check_training_flags(yaml_to_arguments(text, name))
 
 
 def check_training_flags(arguments: list[str]) -> None:
-    """Check flags of `rarft train`.
-
-    Raises:
-        InputError: A flag is unknown or has an invalid value.
-    """
+    """Check flags of `rarft train`."""
     from rarft.training.settings_parser import parse_settings
 
     parse_settings(arguments, check_gpus=False)
-
-
-def run_step(
-    step: str,
-    arguments: dict[str, Any],
-    processes: int = 0,
-    accelerators: int = 0,
-    max_restarts: int = 0,
-    name: str | None = None,
-) -> Any:
-    """Run a function of this module on this node, in one or several processes.
-
-    Args:
-        step: Name of the function.
-        arguments: Its arguments; JSON values.
-        processes: Number of processes; 0 for one per GPU, or one without GPUs.
-        accelerators: Number of GPUs that this node must have.
-        max_restarts: How often all processes are restarted after one died.
-        name: Name of the step in messages; default: the function's.
-
-    Returns:
-        The function's result in the first process.
-
-    Raises:
-        InputError: The node has fewer GPUs, or the step raised one.
-        ChildFailedError: A process failed.
-        SystemExit: Code 75 after SIGTERM, which is passed to all processes.
-    """
-    from rarft.distributed import torchrun
-
-    torchrun.check_accelerators(accelerators)
-    return torchrun.run_step(step, arguments, processes, max_restarts, name)
 
 
 def score(
@@ -537,7 +410,6 @@ def score(
     Returns:
         Mean of each reward; None where it applies to no completion.
     """
-    from rarft.annotations.schema import read_samples
     from rarft.embeddings.store import ReferenceStore
     from rarft.rewards.registry import resolve_rewards
     from rarft.rewards.replay import read_completions, replay
@@ -551,7 +423,7 @@ def score(
         rows = read_completions(file, samples)
     location = _output(out)
     loaded = _load_encoder(encoder)
-    store = ReferenceStore.empty(loaded)
+    store = ReferenceStore(loaded)
     if embeddings:
         with input_name("--embeddings"):
             store = ReferenceStore.load(parse_location(embeddings), loaded)
@@ -585,11 +457,8 @@ def evaluate(
     Returns:
         The content of metrics.json; an empty dict on all but the main process.
     """
-    from rarft.annotations.schema import read_samples
-    from rarft.evaluation.candidates import parse_candidates
     from rarft.evaluation.evaluate import EvaluationOptions
     from rarft.evaluation.evaluate import evaluate as run
-    from rarft.evaluation.gates import parse_gate
 
     candidates = parse_candidates(checkpoint, predictions, compare)
     with input_name("--gate"):
@@ -600,15 +469,11 @@ def evaluate(
     return run(candidates, samples, _output(out), settings)
 
 
-def parse_gates(text: str) -> list[str]:
-    """Return the gates of a text with one gate per line, after a check of each.
+def format_evaluation(metrics: dict[str, Any]) -> str:
+    """Return the headline metrics of `evaluate` as a table for the console."""
+    from rarft.evaluation.report import console_table
 
-    Raises:
-        InputError: A line is not a gate, or names an unknown metric.
-    """
-    from rarft.evaluation.gates import parse_gates as run
-
-    return run(text)
+    return console_table(metrics)
 
 
 def headline_metrics(metrics: dict[str, Any]) -> dict[str, float]:
@@ -630,13 +495,9 @@ def confusion_matrix(metrics: dict[str, Any]) -> list[list[int]]:
 
 
 def promote_if_passed(checkpoint: str, evaluation: str, destination: str, passed: bool) -> str:
-    """Promote a checkpoint if it passed its gates and there is a destination.
-
-    Returns:
-        The destination; empty if the checkpoint was not promoted.
-    """
+    """Promote a checkpoint that passed its gates; return the destination, empty if it was not promoted."""
     if not destination or not passed:
-        reason = "the checkpoint did not pass its gates" if destination else "no release location is set"
+        reason = "the checkpoint did not pass its gates" if destination else "final_uri is not set"
         logger.info("promotion skipped: %s", reason)
         return ""
     logger.info("%s: copying to %s", checkpoint, destination)
@@ -654,6 +515,14 @@ def promote(checkpoint: str, evaluation: str, destination: str) -> str:
     return run(checkpoint, evaluation_folder, destination_folder)
 
 
+def count_skipped_videos(checkpoint: str) -> int:
+    """Return the number of unreadable videos in the run that saved a checkpoint, since it was last started."""
+    from rarft.reporting.training_log import read_training_log
+
+    counts = [entry["videos/skipped"] for entry in read_training_log(checkpoint) if "videos/skipped" in entry]
+    return int(counts[-1]) if counts else 0
+
+
 def check_gates(metrics: dict[str, Any]) -> None:
     """Check that an evaluation passed its gates.
 
@@ -665,41 +534,11 @@ def check_gates(metrics: dict[str, Any]) -> None:
         raise CheckFailedError(f"{len(failed)} of {len(metrics['gates'])} gates not passed: {'; '.join(failed)}")
 
 
-def format_evaluation(metrics: dict[str, Any]) -> str:
-    """Return the headline metrics of `evaluate` as a table for the console."""
-    from rarft.evaluation.report import console_table
-
-    return console_table(metrics)
-
-
 def cancel(job: str, namespace: str | None = None) -> str:
-    """Delete a training job on the cluster; its pods save a checkpoint within their grace period.
+    """Delete a training job, by default in the current namespace; return the namespace.
 
-    Args:
-        job: Name of the job.
-        namespace: Namespace of the job; default: the current one.
-
-    Returns:
-        The namespace.
+    Its pods save a checkpoint within their grace period.
     """
-    from rarft.cluster.cancel import cancel as run
-    from rarft.cluster.client import connect, current_namespace
+    from rarft.cluster.job_client import cancel as run
 
-    namespace = namespace or current_namespace()
-    run(connect(), namespace, job)
-    return namespace
-
-
-def doctor(**options: Any) -> tuple[str, list[str]]:
-    """Check in advance what would fail later.
-
-    Args:
-        options: Fields of `rarft.cluster.doctor.DoctorOptions`.
-
-    Returns:
-        The results as a table for the console, and the names of the failed checks.
-    """
-    from rarft.cluster.doctor import FAILED, DoctorOptions, diagnose, table
-
-    findings = diagnose(DoctorOptions(**options))
-    return table(findings), [finding.check for finding in findings if finding.status == FAILED]
+    return run(job, namespace)

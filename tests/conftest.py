@@ -60,7 +60,7 @@ def data_with_broken_video(validated, tmp_path_factory):
 @pytest.fixture
 def crashing_encoder(monkeypatch):
     """The default encoder, which crashes at the third batch of a store that is built in batches of two texts."""
-    from rarft.embeddings import build
+    from rarft.embeddings import store
     from rarft.embeddings.encoder import default_encoder
 
     encoder, calls = default_encoder(), []
@@ -72,8 +72,8 @@ def crashing_encoder(monkeypatch):
             raise KeyboardInterrupt
         return original(batch)
 
-    monkeypatch.setattr(build, "_BATCH_SIZE", 2)
-    monkeypatch.setattr(build, "_SAVE_INTERVAL_S", 0.0)
+    monkeypatch.setattr(store, "_BATCH_SIZE", 2)
+    monkeypatch.setattr(store, "_SAVE_INTERVAL_S", 0.0)
     monkeypatch.setattr(encoder, "encode", encode)
     return encoder
 

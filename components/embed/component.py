@@ -22,4 +22,4 @@ def embed(data: dsl.Input[dsl.Dataset], encoder: str, cache_key: str, embeddings
     from rarft import steps
 
     with run_component("embed"):
-        return steps.embed(data.path, embeddings.path, encoder or None)
+        return steps.embed(data.path, embeddings.path, encoder)

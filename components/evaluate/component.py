@@ -49,8 +49,28 @@ def evaluate(
     Returns:
         Whether the checkpoint passed all gates.
     """
-    from components.evaluate.run import run
+    from components.runtime import copy_report, log_metrics, run_component, save_metadata
+    from rarft import steps
+    from rarft.errors import input_name
 
-    candidates = (checkpoint, base, compare)
-    outputs = (results.path, report.path, metrics, confusion)
-    return (run(*candidates, data.path, encoder, in_sample, gates, accelerators, processes, *outputs),)
+    with run_component("evaluate") as logger:
+        with input_name("gates"):
+            conditions = steps.parse_gates(gates)
+        arguments = {
+            "checkpoint": checkpoint,
+            "data": data.path,
+            "out": results.path,
+            "encoder": encoder,
+            "compare": [*([f"base={base}"] if base else []), *steps.parse_compare(compare)],
+            "in_sample": in_sample,
+            "gates": conditions,
+        }
+        evaluation = steps.run_step("evaluate", arguments, processes, int(accelerators))
+        copy_report(results, report)
+        log_metrics(metrics, steps.headline_metrics(evaluation))
+        confusion.log_confusion_matrix(["relevant", "irrelevant"], steps.confusion_matrix(evaluation))
+        save_metadata(confusion)
+        for gate in evaluation["gates"]:
+            result = "passed" if gate["passed"] else f"failed: {gate['reason']}"
+            logger.info("gate %s: %s", gate["gate"], result)
+    return (bool(evaluation["passed"]),)

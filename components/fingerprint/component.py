@@ -36,7 +36,19 @@ def fingerprint(
         Three texts: one changes when data, encoder or code change, one when the training videos change, and one when
         the checkpoints or predictions to compare with change.
     """
-    from components.fingerprint.run import run
+    from components.runtime import run_component
+    from rarft import steps
+    from rarft.errors import input_name
+    from rarft.storage.location import parse_location
 
-    checks = (compare, gates, output_uri, final_uri)
-    return run(annotations, video_root, eval_annotations, eval_video_root, encoder, *checks)
+    with run_component("fingerprint"):
+        with input_name("gates"):
+            steps.parse_gates(gates)
+        with input_name("compare"):
+            compare_fingerprint = steps.fingerprint_candidates(steps.parse_compare(compare))
+        for name, uri in {"output_uri": output_uri, "final_uri": final_uri}.items():
+            if uri:
+                with input_name(name):
+                    parse_location(uri).make()
+        inputs = (annotations, video_root, eval_annotations, eval_video_root, encoder)
+        return *steps.fingerprint(*inputs, packages=("rarft", "components")), compare_fingerprint

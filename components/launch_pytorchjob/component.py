@@ -61,7 +61,8 @@ def launch_pytorchjob(
     Returns:
         URI of the final checkpoint, the model that was trained, and a text that changes when the checkpoint changes.
     """
-    from components.launch_pytorchjob.run import run
+    from components.runtime import run_component
+    from rarft import steps
 
     settings = {
         "name": job, "image": image, "nodes": nodes, "accelerator": accelerator, "gpus": int(accelerators),
@@ -69,4 +70,6 @@ def launch_pytorchjob(
         "tolerations": tolerations, "affinity": affinity, "queue": queue, "priority_class": priority_class,
         "store_secret": store_secret, "hub_secret": hub_secret, "tracking_secret": tracking_secret,
     }  # fmt: skip
-    return run(data.path, embeddings.path, encoder, training, output_uri, videos_fingerprint, settings)
+    with run_component("launch_pytorchjob"):
+        inputs = steps.training_inputs(data.path, embeddings.path, encoder, videos_fingerprint)
+        return steps.train_on_cluster(training, inputs, output_uri, settings)

@@ -34,7 +34,12 @@ def train(
         Path or URI of the final checkpoint, the model that was trained, and a text that changes when the checkpoint
         changes.
     """
-    from components.train.run import run
+    from components.runtime import run_component
+    from rarft import steps
 
-    inputs = (encoder, training, output_uri, videos_fingerprint)
-    return run(data.path, embeddings.path, *inputs, int(accelerators), processes)
+    restarts = 3  # of all processes, after one died; each resumes from the newest complete checkpoint
+    with run_component("train"):
+        inputs = steps.training_inputs(data.path, embeddings.path, encoder, videos_fingerprint)
+        arguments = {"training": training, "inputs": inputs, "out": output_uri}
+        trained = steps.run_step("train_from_yaml", arguments, processes, int(accelerators), restarts, "train")
+    return tuple(trained)

@@ -37,7 +37,13 @@ def validate(
     Returns:
         Whether evaluation on `eval_data` is in-sample, because it shares a video with the training data.
     """
-    from components.validate.run import run
+    from components.runtime import copy_report, log_metrics, run_component
+    from rarft import steps
 
-    outputs = (data.path, eval_data.path, report.path, metrics)
-    return (run(annotations, video_root, eval_annotations, eval_video_root, max_quarantine, *outputs),)
+    with run_component("validate"):
+        options = (video_root, eval_video_root, max_quarantine)
+        validated = steps.validate_splits(annotations, data.path, eval_annotations, eval_data.path, *options)
+        copy_report(data, report)
+        eval_counts = {f"eval_{name}": value for name, value in validated.eval_counts.items()}
+        log_metrics(metrics, {**validated.counts, **eval_counts})
+    return (validated.in_sample,)

@@ -1,6 +1,8 @@
 """Disk space that the checkpoints of a run need, estimated before training."""
 
+import contextlib
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from rarft.errors import InputError
 # Bytes per trained parameter that AdamW adds to a checkpoint: two moments, and under DeepSpeed a float32 master copy
 # of the 16-bit weights.
 _MOMENTS_BYTES, _MASTER_BYTES = 8, 4
+VOLUME_LIMIT_ENV = "RARFT_VOLUME_LIMIT_BYTES"
 
 
 def _remaining_saves(args: Any, state: Any) -> int:
@@ -24,11 +27,7 @@ def _remaining_saves(args: Any, state: Any) -> int:
 def required_bytes(model: Any, args: Any, state: Any, max_new: int | None) -> int:
     """Return the size of the checkpoints still to be saved, including the final one.
 
-    Args:
-        model: Model with all of its parameters, also those that ZeRO-3 has partitioned.
-        args: Training configuration.
-        state: State of the trainer, with its number of steps.
-        max_new: Maximum number of new checkpoints on the disk at a time; None means all.
+    At most `max_new` new checkpoints are on the disk at a time; None means all.
     """
     weight_bytes = 2 if args.bf16 and args.deepspeed else 4
     weights = trained = 0
@@ -43,13 +42,27 @@ def required_bytes(model: Any, args: Any, state: Any, max_new: int | None) -> in
     return weights + checkpoints * ((trained * weight_bytes if args.use_peft else weights) + optimizer)
 
 
-def check_disk_space(folder: Path, required: int) -> None:
-    """Check that a folder's disk has this many free bytes.
+def free_bytes(folder: Path) -> int:
+    """Return the free bytes of a folder's volume.
 
-    Raises:
-        InputError: It has fewer.
+    Kubernetes evicts a pod whose volume exceeds its size limit. The file system does not show the limit, so the
+    manifests set `VOLUME_LIMIT_ENV`.
     """
     free = shutil.disk_usage(folder).free
+    if VOLUME_LIMIT_ENV not in os.environ:
+        return free
+    volume = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.is_mount())
+    used = 0
+    for parent, _, names in os.walk(volume):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # removed by another process
+                used += (Path(parent) / name).lstat().st_blocks * 512
+    return min(free, int(os.environ[VOLUME_LIMIT_ENV]) - used)
+
+
+def check_disk_space(folder: Path, required: int) -> None:
+    """Raise an `InputError` unless a folder's volume has this many free bytes."""
+    free = free_bytes(folder)
     if required > free:
         raise InputError(
             f"{folder}: the checkpoints need about {required / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free; free "

@@ -10,7 +10,7 @@ from typing import Any
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rarft.checkpoint.locate import CHECKPOINT_JSON
-from rarft.storage.files import write_atomically
+from rarft.storage.location import LocalFolder
 from rarft.storage.manifest import CorruptFolderError, read_manifest, verify_folder, write_manifest
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,6 @@ FINAL = "checkpoint-final"
 GOOD = "good.json"
 # Prefixes of the name of an excluded checkpoint, or of its manifest's name in an object store.
 CORRUPT, SUPERSEDED, DIVERGED = "corrupt-", "superseded-", "diverged-"
-_REASON = "reason.txt"
 
 
 def parse_step(checkpoint: str) -> int:
@@ -39,16 +38,9 @@ def list_checkpoints(run: Path) -> list[Path]:
 def write_checkpoint_manifest(
     checkpoint: Path, resume_key: dict[str, Any], world_size: int, files: dict[str, dict[str, Any]]
 ) -> None:
-    """Write the manifest that makes a checkpoint complete.
-
-    Args:
-        checkpoint: Folder with all other files.
-        resume_key: Settings that a run must share to resume, from `run_identity.resume_key`.
-        world_size: Number of ranks that saved the checkpoint.
-        files: Size and SHA-256 by name.
-    """
-    about = {"step": parse_step(checkpoint.name), "world_size": world_size, "settings": resume_key}
-    write_manifest(checkpoint, CHECKPOINT_JSON, about, files)
+    """Write the manifest that makes a checkpoint of `world_size` ranks complete. All other files exist."""
+    fields = {"step": parse_step(checkpoint.name), "world_size": world_size, "settings": resume_key}
+    write_manifest(checkpoint, CHECKPOINT_JSON, fields, files)
 
 
 def is_complete(checkpoint: Path) -> bool:
@@ -70,17 +62,13 @@ def good_step(run: Path) -> int:
 
 def mark_good(run: Path, step: int) -> None:
     """Record that the checkpoints up to this step are good, and later ones are not known to be."""
-    with write_atomically(run / GOOD) as temporary:
-        temporary.write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
+    LocalFolder(run).write(GOOD, json.dumps({"step": step}).encode() + b"\n")
 
 
 def exclude(checkpoint: Path, prefix: str, reason: str) -> Path:
     """Rename a checkpoint so that no run resumes from it; return its new path. No file is deleted.
 
-    Args:
-        checkpoint: Folder of the checkpoint.
-        prefix: CORRUPT, SUPERSEDED or DIVERGED.
-        reason: One line, which is written to `reason.txt` in the folder.
+    The prefix is CORRUPT, SUPERSEDED or DIVERGED. The reason, one line, is written to `reason.txt` in the folder.
     """
     renamed = checkpoint.with_name(prefix + checkpoint.name)
     number = 1
@@ -88,13 +76,17 @@ def exclude(checkpoint: Path, prefix: str, reason: str) -> Path:
         number += 1
         renamed = checkpoint.with_name(f"{prefix}{checkpoint.name}-{number}")
     checkpoint.rename(renamed)
-    (renamed / _REASON).write_text(reason + "\n", encoding="utf-8")
+    (renamed / "reason.txt").write_text(reason + "\n", encoding="utf-8")
     return renamed
 
 
-def rng_state_files(world_size: int) -> list[str]:
-    """Return the names of the files with the RNG states of all ranks."""
-    return ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
+def exclude_later(run: Path, step: int, prefix: str, reason: str) -> list[int]:
+    """Exclude the checkpoints after a step; return the steps of the complete ones among the others."""
+    found = list_checkpoints(run)
+    for later in (path for path in found if parse_step(path.name) > step):
+        renamed = exclude(later, prefix if is_complete(later) else CORRUPT, reason)
+        logger.warning("%s renamed to %s: %s", later.name, renamed.name, reason)
+    return [number for path in found if (number := parse_step(path.name)) <= step and is_complete(path)]
 
 
 def verify_checkpoint(checkpoint: Path) -> dict[str, Any]:
@@ -106,8 +98,10 @@ def verify_checkpoint(checkpoint: Path) -> dict[str, Any]:
     manifest = verify_folder(checkpoint, CHECKPOINT_JSON)
     if "world_size" not in manifest:
         raise CorruptFolderError("it is a final model without the state of training; use a checkpoint-N")
-    if missing := [name for name in rng_state_files(manifest["world_size"]) if name not in manifest["files"]]:
-        raise CorruptFolderError(f"{missing[0]} is missing, so the RNG state would be reset")
+    ranks = manifest["world_size"]
+    for name in ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]:
+        if name not in manifest["files"]:
+            raise CorruptFolderError(f"{name} is missing, so the RNG state would be reset")
     return manifest
 
 
@@ -116,27 +110,21 @@ def find_newest(run: Path) -> Path | None:
     for checkpoint in list_checkpoints(run):
         try:
             verify_checkpoint(checkpoint)
+            return checkpoint
         except CorruptFolderError as error:
             renamed = exclude(checkpoint, CORRUPT, str(error))
             logger.warning("%s is corrupt (%s); renamed to %s", checkpoint.name, error, renamed.name)
-            continue
-        return checkpoint
     return None
 
 
 def rotate(run: Path, max_checkpoints: int | None, in_use: Sequence[Path] = ()) -> None:
-    """Remove checkpoints that are older than the newest `max_checkpoints` good and complete ones.
+    """Remove checkpoints that are older than the newest `max_checkpoints` good and complete ones, except `in_use`.
 
-    Args:
-        run: Folder of the checkpoints.
-        max_checkpoints: Number of good checkpoints to keep; None or 0 keeps all.
-        in_use: Checkpoints that are not removed.
+    None or 0 keeps all.
     """
-    if not max_checkpoints:
-        return
     found, good = list_checkpoints(run), good_step(run)
     kept = [path for path in found if parse_step(path.name) <= good and is_complete(path)][:max_checkpoints]
-    if not kept:
+    if not max_checkpoints or not kept:
         return
     # Older incomplete ones remain from a removal, or a save, that was killed.
     for checkpoint in found:

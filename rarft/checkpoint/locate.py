@@ -10,7 +10,6 @@ from rarft.storage.s3 import is_object_uri, list_objects
 
 CHECKPOINT_JSON = "checkpoint.json"  # manifest of a checkpoint's folder
 CONFIG_JSON = "config.json"
-
 # Folders of the packaged checkpoints, by name.
 PACKAGED = {"tiny": "tiny-answers-everything", "tiny-truthful": "tiny-truthful"}
 
@@ -34,10 +33,9 @@ def check_checkpoint(name_or_path: str) -> None:
         return
     path = Path(checkpoint_path(name_or_path))
     if not path.exists():
-        looks_like_hub_name = name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~"))
-        if not looks_like_hub_name:
-            raise InputError(f"{name_or_path}: no such checkpoint; use a folder, a Hub name, or `tiny`")
-        return
+        if name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~")):
+            return  # looks like a Hub name
+        raise InputError(f"{name_or_path}: no such checkpoint; use a folder, a Hub name, or `tiny`")
     try:
         model_type = json.loads((path / CONFIG_JSON).read_text(encoding="utf-8"))["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -49,11 +47,7 @@ def check_checkpoint(name_or_path: str) -> None:
 
 
 def checkpoint_fingerprint(name_or_path: str) -> str:
-    """Return a text that changes when a checkpoint's files do. That of a Hub name is the name.
-
-    Raises:
-        InputError: The object store cannot be read.
-    """
+    """Return a text that changes when a checkpoint's files do. That of a Hub name is the name."""
     if is_object_uri(name_or_path):
         objects = sorted(list_objects(name_or_path).items())
         return hash_text(*(f"{name} {size} {tag}" for name, (size, tag) in objects))

@@ -29,13 +29,7 @@ def checkpoint_at(run: S3Folder, step: int) -> S3Folder:
 
 
 def exclude(checkpoint: S3Folder, prefix: str, reason: str) -> None:
-    """Rename a checkpoint's manifest, so that no run resumes from it, and add the reason. No file is deleted.
-
-    Args:
-        checkpoint: Folder of the checkpoint.
-        prefix: CORRUPT, SUPERSEDED or DIVERGED.
-        reason: One line.
-    """
+    """Rename a checkpoint's manifest, so that no run resumes from it, and add the reason. No file is deleted."""
     content = checkpoint.read(CHECKPOINT_JSON)
     try:
         manifest = json.loads(content)
@@ -55,17 +49,6 @@ def exclude_later(run: S3Folder, step: int, prefix: str, reason: str) -> list[in
     return [each for each in steps if each <= step]
 
 
-def read_manifest(checkpoint: S3Folder) -> bytes:
-    """Return the content of a checkpoint's manifest.
-
-    Raises:
-        CorruptFolderError: There is none.
-    """
-    if not checkpoint.exists(CHECKPOINT_JSON):
-        raise CorruptFolderError(f"{CHECKPOINT_JSON} is missing: the checkpoint is incomplete")
-    return checkpoint.read(CHECKPOINT_JSON)
-
-
 def fetch(checkpoint: S3Folder, run: Path) -> Path:
     """Download a checkpoint into a run's local folder, and verify it; return its path.
 
@@ -80,39 +63,25 @@ def fetch(checkpoint: S3Folder, run: Path) -> Path:
 
 def fetch_newest(run: S3Folder, local_run: Path, after: int) -> Path | None:
     """Download the newest valid checkpoint after a step, and exclude newer ones that are corrupt; None without one."""
-    for step in list_steps(run):
-        if step <= after:
-            break
-        checkpoint = checkpoint_at(run, step)
+    for checkpoint in [checkpoint_at(run, step) for step in list_steps(run) if step > after]:
         try:
             path = fetch(checkpoint, local_run)
+            logger.info("%s downloaded", checkpoint)
+            return path
         except CorruptFolderError as error:
             exclude(checkpoint, CORRUPT, str(error))
             logger.warning("%s is corrupt (%s); marked as corrupt", checkpoint, error)
-            continue
-        logger.info("%s downloaded", checkpoint)
-        return path
     return None
 
 
 def rotate(run: S3Folder, max_checkpoints: int | None, good: int) -> None:
-    """Remove checkpoints that are older than the newest good ones. Excluded ones stay.
-
-    Args:
-        run: Folder of the run.
-        max_checkpoints: Number of good checkpoints to keep; None or 0 keeps all.
-        good: Step up to which checkpoints are good.
-    """
+    """Remove checkpoints that are older than the newest `max_checkpoints` up to step `good`. Excluded ones stay."""
     kept = [step for step in list_steps(run) if step <= good][:max_checkpoints]
     if not max_checkpoints or not kept:
         return
-    found: dict[str, list[str]] = {}
-    for name in run.sizes():
-        folder, _, file = name.partition("/")
-        found.setdefault(folder, []).append(file)
-    for folder, files in found.items():
-        if not 0 <= parse_step(folder) < kept[-1] or _EXCLUDED & set(files):
-            continue
-        # Without its manifest the checkpoint is incomplete, should its removal be killed.
-        for file in sorted(files, key=lambda file: file != CHECKPOINT_JSON):
+    names = [name.partition("/")[::2] for name in run.sizes()]
+    excluded = {folder for folder, file in names if file in _EXCLUDED}
+    # Manifests first: without them the checkpoints are incomplete, should the removal be killed.
+    for folder, file in sorted(names, key=lambda name: name[1] != CHECKPOINT_JSON):
+        if 0 <= parse_step(folder) < kept[-1] and folder not in excluded:
             run.child(folder).delete(file)

@@ -56,24 +56,17 @@ def _part_marker(process: int, files: dict[str, dict[str, Any]]) -> str:
 
 
 class CheckpointUploader:
-    """A thread that uploads checkpoints.
+    """A thread that uploads checkpoints from a run's local folder to its folder in an object store.
 
-    Attributes:
-        waited_s: Seconds that training has waited for uploads.
+    The store keeps the newest `max_checkpoints` good ones; with None it keeps all.
     """
 
     def __init__(self, store: S3Folder, run: Path, max_checkpoints: int | None) -> None:
-        """
-        Args:
-            store: The run's folder in the object store.
-            run: The run's local folder.
-            max_checkpoints: Number of good checkpoints to keep in the store; None keeps all.
-        """
         self._store, self._run, self._max_checkpoints = store, run, max_checkpoints
         self._last_step: float = math.inf  # of the checkpoints to upload
         self._is_cancelled = threading.Event()
-        self.waited_s = 0.0
-        self._process, self._is_main = PartialState().process_index, PartialState().is_main_process
+        self._waited_s = 0.0  # time that training has waited for uploads
+        self._is_main = PartialState().is_main_process
         self._queue: queue.Queue[UploadTask | None] = queue.Queue(maxsize=1)
         self._failed: list[UploadTask] = []
         self._in_progress: list[Path] = []
@@ -92,7 +85,7 @@ class CheckpointUploader:
         if self._queue.full():
             logger.warning("waiting: two checkpoint uploads pending")
         self._queue.put(task)
-        self.waited_s += time.monotonic() - start
+        self._waited_s += time.monotonic() - start
 
     def _work(self) -> None:
         while (task := self._queue.get()) is not None:
@@ -105,16 +98,11 @@ class CheckpointUploader:
             self._in_progress.remove(task.folder)
 
     def _upload(self, task: UploadTask) -> None:
-        target = self._store.child(task.folder.name)
         self._upload_run_files()
         if task.files is None:
-            upload_folder(task.folder, target, CHECKPOINT_JSON)
-        elif self._is_main:
-            self._upload_with_other_parts(task, task.files)
+            upload_folder(task.folder, self._store.child(task.folder.name), CHECKPOINT_JSON)
         else:
-            upload_files(task.folder, target, task.files)
-            target.write(_part_marker(self._process, task.files), b"")
-        if task.files is not None:
+            self._upload_part(task, task.files)
             shutil.rmtree(task.folder)  # no run can resume from a part
         self._rotate()
 
@@ -126,11 +114,15 @@ class CheckpointUploader:
         if self._is_main:
             remote.rotate(self._store, self._max_checkpoints, good_step(self._run))
 
-    def _upload_with_other_parts(self, task: UploadTask, files: dict[str, dict[str, Any]]) -> None:
-        """Upload the main process's part, wait for the others, then upload the manifest."""
+    def _upload_part(self, task: UploadTask, files: dict[str, dict[str, Any]]) -> None:
+        """Upload this machine's part. The main process then waits for the others, and uploads the manifest."""
         target = self._store.child(task.folder.name)
-        target.delete(CHECKPOINT_JSON)
+        if self._is_main:
+            target.delete(CHECKPOINT_JSON)
         upload_files(task.folder, target, files)
+        if not self._is_main:
+            target.write(_part_marker(PartialState().process_index, files), b"")
+            return
         expected = {_part_marker(process, part) for process, part in task.other_parts.items()}
         deadline = time.monotonic() + _PART_TIMEOUT_S
         while missing := expected - target.sizes().keys():
@@ -140,8 +132,12 @@ class CheckpointUploader:
         commit_upload(target, CHECKPOINT_JSON, (task.folder / CHECKPOINT_JSON).read_bytes())
 
     def _join(self) -> None:
-        self._queue.put(None)
-        self._thread.join()
+        """Wait for the uploads to end."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+            if self._waited_s >= 1:
+                logger.info("training waited %.0f s for uploads", self._waited_s)
 
     def close(self) -> None:
         """Wait for all uploads, and retry failed ones, newest first.
@@ -149,10 +145,7 @@ class CheckpointUploader:
         Raises:
             RuntimeError: A checkpoint cannot be uploaded. The message names its folder.
         """
-        if self._thread.is_alive():
-            self._join()
-            if self.waited_s >= 1:
-                logger.info("training waited %.0f s for uploads", self.waited_s)
+        self._join()
         failed, self._failed = self._failed, []
         for task in sorted(failed, key=lambda task: parse_step(task.folder.name), reverse=True):
             try:
@@ -176,11 +169,7 @@ class CheckpointUploader:
         return self._max_checkpoints is not None and newer >= self._max_checkpoints
 
     def abandon(self, good: int) -> None:
-        """Finish uploads that have begun, skip checkpoints after step `good`, and upload the log.
-
-        Raises:
-            StoreError: The log cannot be uploaded.
-        """
+        """Finish uploads that have begun, skip checkpoints after step `good`, and upload the log."""
         self._last_step = good
         self.close_on_exit(DivergedError)
         self._upload_run_files()
@@ -189,6 +178,6 @@ class CheckpointUploader:
         """Close, as the exit of a `with` statement. After an error, only finish uploads that have begun."""
         if kind is None:
             self.close()
-        elif self._thread.is_alive():
+        else:
             self._is_cancelled.set()
             self._join()

@@ -1,24 +1,23 @@
 """Commands on the cluster and on this machine: cancel, doctor."""
 
-import argparse
+from typing import Any
 
 from rarft.cli.parser import Commands
 from rarft.cli.types import non_negative_int
 
 
-def _cancel(options: argparse.Namespace) -> None:
+def _cancel(job: str, namespace: str | None) -> None:
     from rarft import steps
 
-    namespace = steps.cancel(options.job, options.namespace)
-    print(f"job {options.job} in namespace {namespace}: deleted; its pods save a checkpoint before they end")
+    namespace = steps.cancel(job, namespace)
+    print(f"job {job} in namespace {namespace}: deleted; its pods save a checkpoint before they end")
 
 
-def _doctor(options: argparse.Namespace) -> None:
+def _doctor(**options: Any) -> None:
     from rarft import steps
     from rarft.errors import CheckFailedError
 
-    names = ("data", "out", "gpus", "cluster", "namespace", "image", "queue")
-    table, failed = steps.doctor(**{name: getattr(options, name) for name in names})
+    table, failed = steps.doctor(**options)
     print(table)
     if failed:
         raise CheckFailedError(f"failed checks: {', '.join(failed)}")

@@ -1,57 +1,39 @@
 """Commands that make and check data: make-dataset, validate, embed."""
 
-import argparse
+from typing import Any
 
 from rarft.cli.parser import Commands
 from rarft.cli.types import fraction, non_negative_int, quarantine_limit, seconds
 
 
-def _make_dataset(options: argparse.Namespace) -> None:
+def _make_dataset(out: str, seed: int, **videos: int) -> None:
     from rarft import steps
 
-    videos = {"train": options.train, "dev": options.dev, "eval": options.eval}
-    for path in steps.make_dataset(options.out, videos, options.seed):
+    for path in steps.make_dataset(out, videos, seed):
         print(path)
 
 
-def _validate(options: argparse.Namespace) -> None:
+def _validate(out: str, strict: bool, max_quarantine: str | None, **options: Any) -> None:
     from rarft import steps
 
-    report = steps.validate(
-        options.annotations,
-        options.out,
-        options.video_root,
-        tolerance=options.tolerance,
-        probe_videos=not options.no_probe_videos,
-        video_cache=options.video_cache,
-        without_repairs=options.no_repair,
-        split=options.split,
-        seed=options.seed,
-        exclude_videos_from=options.exclude_videos_from,
-    )
+    report = steps.validate(out=out, **options)
     print(steps.format_validation(report))
-    print(f"report: {options.out}/report.html")
-    steps.check_quarantine(report["counts"], "0" if options.strict else options.max_quarantine)
+    print(f"report: {out}/report.html")
+    steps.check_quarantine(report["counts"], "0" if strict else max_quarantine)
 
 
-def _embed(options: argparse.Namespace) -> None:
+def _embed(**options: Any) -> None:
     from rarft import steps
 
-    steps.embed(options.data, options.out, options.encoder)
+    steps.embed(**options)
 
 
 def _add_make_dataset(commands: Commands) -> None:
     parser = commands.add("make-dataset", _make_dataset, "Render a synthetic RIQ dataset with its videos.")
     parser.add_argument("--out", required=True, help="Folder for {train,dev,eval}.json and videos/.")
-    parser.add_argument(
-        "--train", type=non_negative_int, default=300, help="Videos of the training split (default: 300)."
-    )
-    parser.add_argument(
-        "--dev", type=non_negative_int, default=0, help="Videos of the development split (default: 0)."
-    )
-    parser.add_argument(
-        "--eval", type=non_negative_int, default=60, help="Videos of the held-out split (default: 60)."
-    )
+    for split, default, title in (("train", 300, "training"), ("dev", 0, "development"), ("eval", 60, "held-out")):
+        text = f"Videos of the {title} split (default: {default})."
+        parser.add_argument(f"--{split}", type=non_negative_int, default=default, help=text)
     parser.add_argument("--seed", type=non_negative_int, default=0, help="Random seed (default: 0).")
 
 
@@ -66,10 +48,11 @@ def _add_validate(commands: Commands) -> None:
         default=1.0,
         help="Seconds by which a segment may exceed its video and be clamped (default: 1.0).",
     )
-    parser.add_argument("--no-probe-videos", action="store_true", help="Do not open the videos.")
+    parser.add_argument("--no-probe-videos", dest="probe_videos", action="store_false", help="Do not open the videos.")
     parser.add_argument("--video-cache", help="Cache of video metadata (default: in the user's cache folder).")
     parser.add_argument(
         "--no-repair",
+        dest="without_repairs",
         action="append",
         default=[],
         metavar="NAME",

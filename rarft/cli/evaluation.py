@@ -1,55 +1,35 @@
 """Commands on checkpoints and completions: evaluate, promote, score."""
 
-import argparse
+from typing import Any
 
 from rarft.cli.parser import Commands
-from rarft.cli.types import positive_int
+from rarft.cli.types import non_negative_int, positive_int
+from rarft.rewards.columns import DEFAULT_REWARDS
 
 
-def _evaluate(options: argparse.Namespace) -> None:
+def _evaluate(out: str, **options: Any) -> None:
     from rarft import steps
 
-    names = (
-        "predictions", "compare", "encoder", "backend", "batch_size", "judge_url", "judge_model", "judge_cache"
-    )  # fmt: skip
-    metrics = steps.evaluate(
-        options.checkpoint,
-        options.data,
-        options.out,
-        **{name: getattr(options, name) for name in names},
-        in_sample=options.in_sample or None,
-        judge_prices=tuple(options.judge_prices) if options.judge_prices else None,
-        gates=options.gate,
-    )
+    metrics = steps.evaluate(out=out, **options)
     if not metrics:  # the main process reports
         return
     print(steps.format_evaluation(metrics))
-    print(f"report: {options.out}/report.html")
+    print(f"report: {out}/report.html")
     steps.check_gates(metrics)
 
 
-def _promote(options: argparse.Namespace) -> None:
+def _promote(**options: str) -> None:
     from rarft import steps
 
-    print(steps.promote(options.checkpoint, options.evaluation, options.to))
+    print(steps.promote(**options))
 
 
-def _score(options: argparse.Namespace) -> None:
+def _score(out: str, **options: Any) -> None:
     from rarft import steps
 
-    means = steps.score(
-        options.predictions,
-        options.data,
-        options.out,
-        options.reward_funcs,
-        options.reward_weights,
-        options.encoder,
-        options.embeddings,
-        options.correction_baseline,
-    )
-    for name, value in means.items():
+    for name, value in steps.score(out=out, **options).items():
         print(f"{name:<40}" + (f"{value:8.3f}" if value is not None else f"{'-':>8}"))
-    print(f"report: {options.out}/report.html")
+    print(f"report: {out}/report.html")
 
 
 def _add_evaluate(commands: Commands) -> None:
@@ -70,6 +50,12 @@ def _add_evaluate(commands: Commands) -> None:
         "--backend", default="transformers", help="Generation backend: transformers (default) or vllm."
     )
     parser.add_argument("--batch-size", type=positive_int, default=16, help="Prompts per batch (default: 16).")
+    parser.add_argument(
+        "--max-skipped-videos",
+        type=non_negative_int,
+        default=10,
+        help="Number of unreadable videos to skip; the evaluation fails if more cannot be read (default: 10).",
+    )
     parser.add_argument("--judge-url", help="OpenAI-compatible endpoint of a judge; set OPENAI_API_KEY to its key.")
     parser.add_argument("--judge-model", help="Model of the judge.")
     parser.add_argument("--judge-cache", help="Cache of verdicts (default: in the user's cache folder).")
@@ -78,20 +64,25 @@ def _add_evaluate(commands: Commands) -> None:
     )
     parser.add_argument(
         "--gate",
+        dest="gates",
         action="append",
         default=[],
         metavar="METRIC>=BOUND",
         help="Exit with 1 unless this holds, such as relevance.f1_avg>=0.70 or ra_iou.mean>=base; repeatable.",
     )
     parser.add_argument("--encoder", help="SentenceTransformer name or folder (default: all-MiniLM-L6-v2).")
-    parser.add_argument("--in-sample", action="store_true", help="Label all results as measured on training data.")
+    parser.add_argument(
+        "--in-sample", action="store_const", const=True, help="Label all results as measured on training data."
+    )
 
 
 def _add_promote(commands: Commands) -> None:
     parser = commands.add("promote", _promote, "Copy a checkpoint that passed its gates to its release location.")
     parser.add_argument("--checkpoint", required=True, help="Folder or URI that `rarft train` wrote.")
     parser.add_argument("--evaluation", required=True, help="Folder that `rarft evaluate` wrote.")
-    parser.add_argument("--to", required=True, help="Folder or s3:// URI of the release; its content is replaced.")
+    parser.add_argument(
+        "--to", dest="destination", required=True, help="Folder or s3:// URI of the release; its content is replaced."
+    )
 
 
 def _add_score(commands: Commands) -> None:
@@ -104,8 +95,8 @@ def _add_score(commands: Commands) -> None:
     parser.add_argument(
         "--reward-funcs",
         nargs="+",
-        default=["format", "refuse_iou", "explain_correction"],
-        help="Rewards, as in training (default: format refuse_iou explain_correction).",
+        default=DEFAULT_REWARDS,
+        help=f"Rewards, as in training (default: {' '.join(DEFAULT_REWARDS)}).",
     )
     parser.add_argument("--reward-weights", nargs="+", type=float, help="One weight per reward (default: 1).")
     parser.add_argument("--correction-baseline", choices=["none", "query"], default="none", help="As in training.")

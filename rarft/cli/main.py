@@ -70,9 +70,11 @@ def _run_command(arguments: list[str]) -> None:
     if unknown:
         hint = "; flags of `rarft train` come last, after `--`" if options.command == "run" else ""
         commands.error(options.command, f"unrecognized arguments: {' '.join(unknown)}{hint}")
-    setup_logging(options.log_level)
-    with report_errors(options.command):
-        options.run(options)
+    flags = vars(options)
+    name, run, log_level = flags.pop("command"), flags.pop("run"), flags.pop("log_level")
+    setup_logging(log_level)
+    with report_errors(name):
+        run(**flags)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -24,29 +24,17 @@ class Parser(argparse.ArgumentParser):
 
 
 class Commands:
-    """The commands of `rarft`.
-
-    Args:
-        parser: Parser of the whole command line.
-    """
+    """The commands of `rarft`, which are added to the parser of the whole command line."""
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
         self._common = Parser(add_help=False)
-        for flag, text in {
-            "--quiet": "Log warnings and errors only.",
-            "--verbose": "Log debug messages, too.",
-        }.items():
+        texts = {"--quiet": "Log warnings and errors only.", "--verbose": "Log debug messages, too."}
+        for flag, text in texts.items():
             self._common.add_argument(flag, dest="log_level", action="store_const", const=LOG_LEVELS[flag], help=text)
 
-    def add(self, name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-        """Add a command and return its parser.
-
-        Args:
-            name: Name of the command.
-            run: Function that runs it with the parsed options.
-            text: Description in one sentence.
-        """
+    def add(self, name: str, run: Callable[..., None], text: str) -> argparse.ArgumentParser:
+        """Add a command, whose function gets the flags as keyword arguments; return its parser."""
         parser: argparse.ArgumentParser = self._subparsers.add_parser(
             name, help=text, description=text, epilog=EPILOG, parents=[self._common]
         )

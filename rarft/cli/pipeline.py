@@ -2,51 +2,39 @@
 
 import argparse
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 from rarft.cli.parser import Commands, spell_flags
 
 logger = logging.getLogger(__name__)
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(training_flags: Sequence[str], **options: Any) -> None:
     logger.info("checking settings")
     from pipelines.local import LocalRun, run
 
-    run(
-        LocalRun(
-            annotations=options.annotations,
-            out=options.out,
-            video_root=options.video_root,
-            eval_annotations=options.eval_annotations,
-            preset=options.preset,
-            training_flags=spell_flags(options.training_flags, "_"),
-            assignments=options.parameter,
-            runner=options.runner,
-            network=options.docker_network,
-            gpus=options.gpus,
-            work_dir=options.work_dir,
-        )
-    )
+    run(LocalRun(training_flags=spell_flags(training_flags, "_"), **options))
 
 
-def _compile(options: argparse.Namespace) -> None:
+def _compile(out: str, profile: str) -> None:
     from pipelines.compile import compile_pipeline
 
-    compile_pipeline(options.out, options.profile)
-    print(options.out)
+    compile_pipeline(out, profile)
+    print(out)
 
 
-def _submit(options: argparse.Namespace) -> None:
+def _submit(**options: Any) -> None:
     from pipelines.submit import submit
 
-    names = ("pipeline", "profile", "experiment", "name", "namespace", "pipeline_root")
-    print(submit(options.endpoint, options.parameter, **{name: getattr(options, name) for name in names}))
+    print(submit(**options))
 
 
 def _add_parameter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-p",
         "--parameter",
+        dest="assignments",
         action="append",
         default=[],
         metavar="NAME=VALUE",
@@ -72,7 +60,7 @@ def _add_run(commands: Commands) -> None:
     parser.add_argument(
         "--runner", choices=["subprocess", "docker"], default="subprocess", help="How steps run (default: subprocess)."
     )
-    parser.add_argument("--docker-network", metavar="NETWORK", help="Network that containers join, such as host.")
+    parser.add_argument("--docker-network", dest="network", help="Network that containers join, such as host.")
     parser.add_argument("--gpus", action="store_true", help="Pass the machine's GPUs to containers.")
     parser.add_argument(
         "--work-dir", help="Local work folder if --out is in a store (default: in the user's cache folder)."

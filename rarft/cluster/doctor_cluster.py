@@ -7,26 +7,14 @@ from kubernetes import client
 from kubernetes.utils.quantity import parse_quantity
 
 from rarft.cluster.client import api_message, call_with_retry
-from rarft.cluster.pytorchjob import GROUP, PLURAL, VERSION
+from rarft.cluster.pytorchjob import GROUP, LAUNCHER_RULES, PLURAL, VERSION
 from rarft.errors import InputError
 
-# (verb, API group, resource, subresource) of each call that the launcher makes; its Role grants the same.
-PERMISSIONS = (
-    *((verb, GROUP, PLURAL, "") for verb in ("create", "delete", "get", "patch")),
-    ("list", "", "pods", ""),
-    ("watch", "", "pods", ""),
-    ("list", "", "events", ""),
-    ("get", "", "pods", "log"),
-)
 _TIMEOUT_S = 5.0
 
 
 def _call(action: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Make an API call with a short timeout.
-
-    Raises:
-        InputError: The API server rejects the call or cannot be reached.
-    """
+    """Make an API call with a short timeout; a rejection is an `InputError`."""
     try:
         return call_with_retry(action, call, *arguments, timeout_s=_TIMEOUT_S, **options)
     except client.ApiException as error:
@@ -37,20 +25,17 @@ class ClusterChecks:
     """Checks of one namespace; each raises `InputError` if something is wrong."""
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
-        """
-        Args:
-            api: Client of the cluster.
-            namespace: Namespace of the job.
-        """
         self._core, self._objects = client.CoreV1Api(api), client.CustomObjectsApi(api)
         self._reviews, self._namespace = client.AuthorizationV1Api(api), namespace
 
     def permissions(self) -> str:
         """Check that this account may make all calls of the launcher."""
         missing = [
-            f"{verb} {resource}{f'/{subresource}' if subresource else ''}"
-            for verb, group, resource, subresource in PERMISSIONS
-            if not self._is_allowed(verb, group, resource, subresource)
+            f"{verb} {resource}"
+            for rule in LAUNCHER_RULES
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+            if not self._is_allowed(verb, rule["apiGroups"][0], resource)
         ]
         if missing:
             raise InputError(
@@ -58,13 +43,10 @@ class ClusterChecks:
             )
         return f"in {self._namespace} all that the launcher needs"
 
-    def _is_allowed(self, verb: str, group: str, resource: str, subresource: str) -> bool:
-        attributes = client.V1ResourceAttributes(
-            namespace=self._namespace, verb=verb, group=group, resource=resource, subresource=subresource or None
-        )
-        review = client.V1SelfSubjectAccessReview(
-            spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
-        )
+    def _is_allowed(self, verb: str, group: str, resource: str) -> bool:
+        name, _, subresource = resource.partition("/")
+        attributes = {"namespace": self._namespace, "verb": verb, "group": group, "resource": name}
+        review = {"spec": {"resourceAttributes": {**attributes, "subresource": subresource}}}
         reviewed = _call("check permissions", self._reviews.create_self_subject_access_review, review)
         return bool(reviewed.status.allowed)
 
@@ -74,7 +56,7 @@ class ClusterChecks:
         try:
             _call("get PyTorchJobs", get, GROUP, VERSION, self._namespace, PLURAL, "none")
         except InputError as error:
-            if '"none" not found' not in str(error):  # else the kind exists, without a job of that name
+            if '"none" not found' not in str(error):  # otherwise the kind exists, without a job of that name
                 raise InputError(f"{error}; is the training operator installed?") from error
         return "installed"
 

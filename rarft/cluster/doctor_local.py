@@ -1,4 +1,4 @@
-"""Checks of this machine: installed versions, GPUs, disk, data, output folder. Each returns what it found."""
+"""Checks of this machine. Each returns what it found, or raises `InputError` if something is wrong."""
 
 import importlib.metadata
 import shutil
@@ -26,11 +26,7 @@ def versions() -> str:
 
 
 def gpus(required: int | None) -> str:
-    """Return the number and names of the GPUs.
-
-    Raises:
-        InputError: There are fewer than required.
-    """
+    """Return the number and names of the GPUs, at least as many as required."""
     import torch
 
     count = torch.cuda.device_count()
@@ -41,25 +37,16 @@ def gpus(required: int | None) -> str:
 
 
 def disk() -> str:
-    """Return the free disk space of the working directory.
-
-    Raises:
-        InputError: It is too little for a 7B run.
-    """
+    """Return the free disk space of the working directory, enough for a 7B run."""
     free = shutil.disk_usage(Path.cwd()).free
+    text = f"{free / 1e9:.0f} GB free in {Path.cwd()}"
     if free < _MIN_DISK:
-        raise InputError(
-            f"{free / 1e9:.0f} GB free in {Path.cwd()}; a 7B run that works here needs {_MIN_DISK / 1e9:.0f} GB"
-        )
-    return f"{free / 1e9:.0f} GB free in {Path.cwd()}"
+        raise InputError(f"{text}; a 7B run that works here needs {_MIN_DISK / 1e9:.0f} GB")
+    return text
 
 
 def data(uri: str) -> str:
-    """Return the size of a file.
-
-    Raises:
-        InputError: It does not exist or cannot be read.
-    """
+    """Return the size of a file that can be read."""
     location = parse_location(uri)
     if isinstance(location, LocalFolder):
         return f"{uri}: {existing_file(uri).stat().st_size} bytes"
@@ -67,10 +54,6 @@ def data(uri: str) -> str:
 
 
 def out(uri: str) -> str:
-    """Create an output folder and return that it is writable.
-
-    Raises:
-        InputError: It is not.
-    """
+    """Create an output folder and return that it is writable."""
     parse_location(uri).make()
     return f"{uri}: writable"

@@ -5,7 +5,7 @@ from typing import Any
 
 from kubernetes import client, watch
 
-from rarft.cluster.client import api_message, call_with_retry
+from rarft.cluster.client import api_message, call_with_retry, connect, current_namespace
 from rarft.cluster.pod_spec import CONTAINER, JOB_LABEL
 from rarft.cluster.pytorchjob import GROUP, PLURAL, VERSION
 from rarft.errors import InputError
@@ -20,17 +20,9 @@ class JobClient:
     """Calls about the job of one name; all of them raise `PermissionDeniedError` if a permission is missing."""
 
     def __init__(self, api: client.ApiClient, namespace: str, name: str) -> None:
-        """
-        Args:
-            api: Client of the cluster.
-            namespace: Namespace of the job.
-            name: Name of the job.
-        """
         self.namespace, self.name = namespace, name
         self._jobs, self._core = client.CustomObjectsApi(api), client.CoreV1Api(api)
-        self._resource: dict[str, Any] = {
-            "group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL
-        }  # fmt: skip
+        self._resource: dict[str, Any] = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
         self._pods: dict[str, Any] = {"namespace": namespace, "label_selector": f"{JOB_LABEL}={name}"}
 
     def create(self, manifest: dict[str, Any], should_retry: Callable[[], bool]) -> bool:
@@ -59,9 +51,8 @@ class JobClient:
 
     def get(self) -> dict[str, Any] | None:
         """Return the job; None if it does not exist."""
-        job: dict[str, Any] | None = self._call_if_exists(
-            "get", self._jobs.get_namespaced_custom_object, timeout_s=_OUTAGE_TIMEOUT_S
-        )
+        call = self._jobs.get_namespaced_custom_object
+        job: dict[str, Any] | None = self._call_if_exists("get", call, timeout_s=_OUTAGE_TIMEOUT_S)
         return job
 
     def names(self) -> list[str]:
@@ -75,41 +66,24 @@ class JobClient:
         self._call_if_exists("resume", self._jobs.patch_namespaced_custom_object, body=body)
 
     def delete(self, propagation: str = "Background") -> bool:
-        """Delete the job; returns False if it does not exist.
-
-        Args:
-            propagation: Kubernetes' propagation policy: `Foreground` keeps the job until its pods are gone.
-        """
+        """Delete the job; returns False if it does not exist. `Foreground` keeps it until its pods are gone."""
         call = self._jobs.delete_namespaced_custom_object
         return self._call_if_exists("delete", call, propagation_policy=propagation) is not None
 
     def try_delete(self) -> None:
-        """Send one request to delete the job.
-
-        Raises:
-            ApiException: The API server rejects it.
-            HTTPError, OSError: The API server cannot be reached.
-        """
+        """Send one request to delete the job, without retries."""
         self._jobs.delete_namespaced_custom_object(
             **self._resource, name=self.name, propagation_policy="Background", _request_timeout=5
         )
 
     def pods(self) -> tuple[list[Any], str]:
         """Return the job's pods, and the resource version to watch them from."""
-        listed = call_with_retry(
-            f"list pods of job {self.name}",
-            self._core.list_namespaced_pod,
-            **self._pods,
-            timeout_s=_OUTAGE_TIMEOUT_S,
-        )
+        action, call = f"list pods of job {self.name}", self._core.list_namespaced_pod
+        listed = call_with_retry(action, call, **self._pods, timeout_s=_OUTAGE_TIMEOUT_S)
         return list(listed.items), str(listed.metadata.resource_version)
 
     def watch_pods(self, version: str | None, timeout_s: float) -> Iterator[Any]:
-        """Yield a pod whenever one changes after a resource version; not retried.
-
-        Args:
-            version: Resource version of the last change that is known; None for the current one.
-            timeout_s: Seconds after which the watch ends.
+        """Yield a pod whenever one changes after a resource version (None: the current one), without retries.
 
         Raises:
             ApiException: The API server rejects the call, such as a version that is too old.
@@ -137,12 +111,7 @@ class JobClient:
         return list(listed.items)
 
     def log_lines(self, pod: str, previous: bool) -> list[str]:
-        """Return the last lines of a container's log, or a line that explains why it cannot be read.
-
-        Args:
-            pod: Name of the pod.
-            previous: Whether to read the log of the container's previous run.
-        """
+        """Return the last lines of the log of a container's current or previous run, or why it cannot be read."""
         call = self._core.read_namespaced_pod_log
         options: dict[str, Any] = {"container": CONTAINER, "tail_lines": _MAX_LOG_LINES, "previous": previous}
         try:
@@ -160,3 +129,17 @@ class JobClient:
             if error.status == 404:
                 return None
             raise
+
+
+def cancel(name: str, namespace: str | None) -> str:
+    """Delete a job, by default in the current namespace; return the namespace.
+
+    Raises:
+        InputError: There is no such job, or this account may not delete it.
+    """
+    namespace = namespace or current_namespace()
+    jobs = JobClient(connect(), namespace, name)
+    if not jobs.delete():
+        existing = ", ".join(jobs.names()) or "none"
+        raise InputError(f"job {name}: not found in namespace {namespace}; existing jobs: {existing}")
+    return namespace

@@ -9,73 +9,30 @@ from rarft.errors import InputError
 
 # Names of pods and services derive from the job's: with `-worker-99` they must fit into 63 characters.
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,51}[a-z0-9])?")
-_MINIMUM = {"nodes": 1, "gpus": 0, "processes": 0, "max_restarts": 0, "backoff_limit": 0, "grace_period_s": 120}
+_MINIMUM = {"nodes": 1, "gpus": 0, "processes": 0}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training job.
+    """A training job; raises `InputError` for a value that no cluster accepts."""
 
-    Args:
-        name: Name of the job; the names of its pods derive from it.
-        image: Image of the containers.
-        arguments: Flags of `rarft train`.
-        nodes: Number of nodes.
-        gpus: GPUs per node; 0 for none.
-        processes: Processes per node; 0 for one per GPU, or one without GPUs.
-        accelerator: Resource name of the GPUs.
-        cpu: CPUs per pod.
-        memory: Memory per pod, including shared memory.
-        shared_memory: Size of /dev/shm.
-        work_dir_size: Size of the disk for downloads and for checkpoints that wait for their upload.
-        store_secret: Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION.
-        hub_secret: Secret with HF_TOKEN.
-        tracking_secret: Secret with WANDB_API_KEY.
-        pvc_name: PersistentVolumeClaim to mount at /data; empty for none.
-        node_selector: Labels of the nodes.
-        tolerations: Taints that the pods tolerate.
-        affinity: Node affinity of the pods.
-        topology_key: Node label over whose values the pods are spread.
-        queue: Kueue's local queue; empty for none.
-        priority_class: PriorityClass of the pods; empty for the cluster's default.
-        environment: Additional environment variables of the containers.
-        grace_period_s: Seconds that a pod has to stop; must cover a training step, a save and its upload.
-        max_restarts: How often torchrun restarts the ranks within their pods.
-        backoff_limit: How often the operator restarts the pods of a node, on average.
-        active_deadline_s: Seconds after which the job is stopped.
-        ttl_s: Seconds after which a finished job is deleted.
-
-    Raises:
-        InputError: A value that no cluster accepts.
-    """
-
-    name: str
+    name: str  # the names of its pods derive from it
     image: str
-    arguments: Sequence[str]
+    arguments: Sequence[str]  # flags of `rarft train`
     nodes: int = 1
-    gpus: int = 8
-    processes: int = 0
-    accelerator: str = "nvidia.com/gpu"
-    cpu: str = "64"
-    memory: str = "800Gi"
-    shared_memory: str = "64Gi"
-    work_dir_size: str = "400Gi"
-    store_secret: str = "rarft-store"
+    gpus: int = 8  # per node; 0 for none
+    processes: int = 0  # per node; 0 for one per GPU, or one without GPUs
+    accelerator: str = "nvidia.com/gpu"  # resource name of the GPUs
+    cpu: str = "64"  # per pod
+    memory: str = "800Gi"  # per pod, including shared memory
+    store_secret: str = "rarft-store"  # secrets with the keys of `rarft.cluster.secrets`
     hub_secret: str = "rarft-hub"
     tracking_secret: str = "rarft-wandb"
-    pvc_name: str = ""
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: Sequence[Mapping[str, Any]] = ()
-    affinity: Mapping[str, Any] = field(default_factory=dict)
-    topology_key: str = "kubernetes.io/hostname"
-    queue: str = ""
-    priority_class: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    grace_period_s: int = 1200
-    max_restarts: int = 3
-    backoff_limit: int = 10
-    active_deadline_s: int = 15 * 24 * 3600
-    ttl_s: int = 7 * 24 * 3600
+    affinity: Mapping[str, Any] = field(default_factory=dict)  # of nodes
+    queue: str = ""  # Kueue's local queue; empty for none
+    priority_class: str = ""  # of the pods; empty for the cluster's default
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

@@ -25,11 +25,6 @@ class JobMonitor:
     """Observes a job and logs what changes."""
 
     def __init__(self, jobs: JobClient, suspended_by_queue: bool) -> None:
-        """
-        Args:
-            jobs: Client for the job.
-            suspended_by_queue: Whether the job is suspended until Kueue admits it.
-        """
         self.failures: list[job_status.ContainerTermination] = []  # of the job's pods, including deleted ones
         self._jobs, self._suspended_by_queue = jobs, suspended_by_queue
         self._lines: dict[str, str] = {}  # last logged line per subject
@@ -40,11 +35,7 @@ class JobMonitor:
         self._collects_failures = False
 
     def check_permissions(self) -> None:
-        """Make the calls that monitoring needs; failures of an earlier job of this name are ignored from then on.
-
-        Raises:
-            PermissionDeniedError: A permission is missing.
-        """
+        """Make the calls that monitoring needs; failures of an earlier job of this name are ignored from then on."""
         self._log_events(self.pods())
 
     def start(self) -> None:
@@ -66,11 +57,7 @@ class JobMonitor:
         return pods
 
     def wait_for_change(self) -> None:
-        """Return when a pod changes, or after a poll interval.
-
-        Raises:
-            PermissionDeniedError: This account may not watch pods.
-        """
+        """Return when a pod changes, or after a poll interval."""
         start = time.monotonic()
         try:
             for pod in self._jobs.watch_pods(self._version, _POLL_INTERVAL_S):
@@ -98,15 +85,13 @@ class JobMonitor:
         """Log new failures of a pod's container at once, because the operator deletes failed pods."""
         for failure in job_status.terminations(pod, CONTAINER):
             key = (pod.metadata.uid, failure.finished_at)
-            if key in self._known:
-                continue
+            is_new = key not in self._known
             self._known.add(key)
-            if not self._collects_failures:
-                continue
-            self.failures.append(failure)
-            for line in self._log_tail(failure):
-                logger.info("%s | %s", failure.pod, line)
-            logger.warning("pod %s", failure)
+            if is_new and self._collects_failures:
+                self.failures.append(failure)
+                for line in self._log_tail(failure):
+                    logger.info("%s | %s", failure.pod, line)
+                logger.warning("pod %s", failure)
 
     def _log_tail(self, failure: job_status.ContainerTermination) -> list[str]:
         """Return the last lines of a container's log, without torchrun's report, which can be long."""

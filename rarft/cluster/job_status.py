@@ -44,22 +44,13 @@ def job_message(job: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class ContainerTermination:
-    """Failure of a container.
-
-    Attributes:
-        pod: Name of the pod.
-        finished_at: Time of the failure.
-        exit_code: Exit code of the container.
-        reason: Kubernetes' reason, such as Error, OOMKilled, Evicted.
-        message: Termination message: the one that `rarft` wrote, else the end of the log.
-        restarted: Whether Kubernetes started the container again.
-    """
+    """Failure of a container."""
 
     pod: str
     finished_at: datetime
     exit_code: int
-    reason: str
-    message: str
+    reason: str  # Kubernetes' reason, such as Error, OOMKilled, Evicted
+    message: str  # what `rarft` wrote; otherwise the end of the log
     restarted: bool
 
     @property
@@ -70,7 +61,7 @@ class ContainerTermination:
 
     @property
     def cause(self) -> str:
-        """Cause from `rarft`'s message, else from torchrun's report, else the last line of the log."""
+        """Cause from `rarft`'s message; otherwise from torchrun's report, or the last line of the log."""
         if (message := _TERMINATION_MESSAGE.match(self.message)) is not None:
             return message["cause"].splitlines()[0].strip()
         if (report := _TORCHRUN_REPORT.search(self.message)) is not None:
@@ -94,14 +85,8 @@ def terminations(pod: Any, container: str) -> Iterator[ContainerTermination]:
             continue
         for state, restarted in ((status.last_state, True), (status.state, False)):
             if state is not None and (end := state.terminated) is not None and end.exit_code:
-                yield ContainerTermination(
-                    name,
-                    end.finished_at or created_at,
-                    end.exit_code,
-                    end.reason or "Error",
-                    end.message or "",
-                    restarted,
-                )
+                finished_at, reason = end.finished_at or created_at, end.reason or "Error"
+                yield ContainerTermination(name, finished_at, end.exit_code, reason, end.message or "", restarted)
 
 
 def root_cause(failures: Iterable[ContainerTermination]) -> ContainerTermination | None:

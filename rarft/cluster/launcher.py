@@ -30,15 +30,9 @@ _DELETE_TIMEOUT_S = 1800.0  # for the pods of a deleted job to end
 
 
 class Launcher:
-    """Runs one job."""
+    """Runs the job of a PyTorchJob manifest."""
 
     def __init__(self, api: client.ApiClient, namespace: str, manifest: dict[str, Any]) -> None:
-        """
-        Args:
-            api: Client of the cluster.
-            namespace: Namespace of the job.
-            manifest: Manifest of the PyTorchJob.
-        """
         policy = manifest["spec"]["runPolicy"]
         self._name = str(manifest["metadata"]["name"])
         self._queued: bool = policy.get("suspend", False)  # Kueue resumes the job
@@ -80,11 +74,7 @@ class Launcher:
         return job is not None and job_status.job_state(job) != "Failed"
 
     def _start(self) -> None:
-        """Create the job, or adopt the one that exists.
-
-        Raises:
-            InputError: A job of this name has other settings, or the API server rejects the manifest.
-        """
+        """Create the job, or adopt the one that exists."""
         while not self._create():
             existing = self._jobs.get()
             if existing is None:
@@ -121,11 +111,7 @@ class Launcher:
         return created
 
     def _replace(self) -> None:
-        """Delete the previous job and wait until it and its pods are gone.
-
-        Raises:
-            ChildFailedError: It still exists after a timeout.
-        """
+        """Delete the previous job and wait until it and its pods are gone."""
         self._jobs.delete("Foreground")
         deadline = time.monotonic() + _DELETE_TIMEOUT_S
         while self._jobs.get() is not None or self._monitor.pods():
@@ -156,7 +142,7 @@ class Launcher:
         """Delete the job without logging: there may be less than a second."""
         self._stop_requested = True
         self._delete_on_exit()
-        if not self._creating:  # else the create call continues, and its job is deleted afterwards
+        if not self._creating:  # otherwise the create call continues, and its job is deleted afterwards
             os._exit(_EXIT_SIGTERM)
 
     def _delete_on_exit(self) -> None:

@@ -10,10 +10,11 @@ import yaml
 from rarft import __version__
 from rarft.cluster.job_config import Job
 from rarft.cluster.pod_spec import JOB_LABEL, LABEL
-from rarft.cluster.pytorchjob import GROUP, PLURAL, pytorchjob
+from rarft.cluster.pytorchjob import LAUNCHER_RULES, pytorchjob
 from rarft.cluster.trainjob import training_runtime, trainjob
 
 LAUNCHER = "rarft-launcher"
+_RBAC = "rbac.authorization.k8s.io"
 EXAMPLE = Job(
     name="rarft",
     image=f"rarft-train:{__version__}",
@@ -34,83 +35,49 @@ EXAMPLE = Job(
 )
 
 
-def service_account() -> dict[str, Any]:
-    """Return the launcher's account; training pods need none."""
-    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": LAUNCHER}}
+def _object(api_version: str, kind: str, name: str, **fields: Any) -> dict[str, Any]:
+    return {"apiVersion": api_version, "kind": kind, "metadata": {"name": name}, **fields}
 
 
-def role() -> dict[str, Any]:
-    """Return the launcher's permissions: exactly the calls that it makes (tested)."""
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "Role",
-        "metadata": {"name": LAUNCHER},
-        "rules": [
-            {"apiGroups": [GROUP], "resources": [PLURAL], "verbs": ["create", "delete", "get", "patch"]},
-            {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
-            {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
-            {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-        ],
-    }
-
-
-def role_binding() -> dict[str, Any]:
+def _role_binding() -> dict[str, Any]:
     """Return the binding of the role to the launcher's account and to Kubeflow Pipelines' default accounts."""
     accounts = (LAUNCHER, "pipeline-runner", "default-editor")
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "RoleBinding",
-        "metadata": {"name": LAUNCHER},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": LAUNCHER},
-        "subjects": [{"kind": "ServiceAccount", "name": name} for name in accounts],
-    }
+    return _object(
+        f"{_RBAC}/v1",
+        "RoleBinding",
+        LAUNCHER,
+        roleRef={"apiGroup": _RBAC, "kind": "Role", "name": LAUNCHER},
+        subjects=[{"kind": "ServiceAccount", "name": name} for name in accounts],
+    )
 
 
-def network_policy() -> dict[str, Any]:
+def _network_policy() -> dict[str, Any]:
     """Return the policy that only training pods reach training pods; their outgoing traffic is not limited."""
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": "rarft-training"},
-        "spec": {
-            "podSelector": {
-                "matchLabels": {LABEL: "rarft"},
-                "matchExpressions": [{"key": JOB_LABEL, "operator": "Exists"}],
-            },
-            "policyTypes": ["Ingress"],
-            "ingress": [{"from": [{"podSelector": {"matchLabels": {LABEL: "rarft"}}}]}],
-        },
+    has_job = {"key": JOB_LABEL, "operator": "Exists"}
+    spec = {
+        "podSelector": {"matchLabels": {LABEL: "rarft"}, "matchExpressions": [has_job]},
+        "policyTypes": ["Ingress"],
+        "ingress": [{"from": [{"podSelector": {"matchLabels": {LABEL: "rarft"}}}]}],
     }
+    return _object("networking.k8s.io/v1", "NetworkPolicy", "rarft-training", spec=spec)
 
 
-def artifact_store() -> dict[str, Any]:
+def _artifact_store() -> dict[str, Any]:
     """Return the configuration of Kubeflow Pipelines' artifact store: an S3 server, with the secret `rarft-store`."""
-    providers = {
-        "s3": {
-            "default": {
-                "endpoint": "seaweedfs.kubeflow:8333",
-                "region": "us-east-1",
-                "disableSSL": True,
-                "credentials": {
-                    "fromEnv": False,
-                    "secretRef": {
-                        "secretName": EXAMPLE.store_secret,
-                        "accessKeyKey": "AWS_ACCESS_KEY_ID",
-                        "secretKeyKey": "AWS_SECRET_ACCESS_KEY",
-                    },
-                },
-            }
-        }
+    secret = {
+        "secretName": EXAMPLE.store_secret,
+        "accessKeyKey": "AWS_ACCESS_KEY_ID",
+        "secretKeyKey": "AWS_SECRET_ACCESS_KEY",
     }
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "kfp-launcher"},
-        "data": {
-            "defaultPipelineRoot": "s3://rarft/pipeline",
-            "providers": yaml.safe_dump(providers, sort_keys=False),
-        },
+    server = {
+        "endpoint": "seaweedfs.kubeflow:8333",
+        "region": "us-east-1",
+        "disableSSL": True,
+        "credentials": {"fromEnv": False, "secretRef": secret},
     }
+    providers = yaml.safe_dump({"s3": {"default": server}}, sort_keys=False)
+    data = {"defaultPipelineRoot": "s3://rarft/pipeline", "providers": providers}
+    return _object("v1", "ConfigMap", "kfp-launcher", data=data)
 
 
 def _kustomization(*resources: str) -> dict[str, Any]:
@@ -120,11 +87,12 @@ def _kustomization(*resources: str) -> dict[str, Any]:
 def manifests() -> dict[str, list[dict[str, Any]]]:
     """Return the documents of each file, by its path in `k8s/`."""
     two_nodes = replace(EXAMPLE, nodes=2)
+    overlay = _kustomization("../../base", "pytorchjob.yaml")
     base = {
-        "serviceaccount.yaml": service_account(),
-        "role.yaml": role(),
-        "rolebinding.yaml": role_binding(),
-        "networkpolicy.yaml": network_policy(),
+        "serviceaccount.yaml": _object("v1", "ServiceAccount", LAUNCHER),  # training pods need no account
+        "role.yaml": _object(f"{_RBAC}/v1", "Role", LAUNCHER, rules=list(LAUNCHER_RULES)),
+        "rolebinding.yaml": _role_binding(),
+        "networkpolicy.yaml": _network_policy(),
     }
     return {
         "pytorchjob.yaml": [pytorchjob(EXAMPLE)],
@@ -132,11 +100,11 @@ def manifests() -> dict[str, list[dict[str, Any]]]:
         **{f"base/{name}": [document] for name, document in base.items()},
         "base/kustomization.yaml": [_kustomization(*base)],
         # Not part of the base, because it replaces the namespace's configuration.
-        "kfp-launcher.yaml": [artifact_store()],
+        "kfp-launcher.yaml": [_artifact_store()],
         "overlays/1x8/pytorchjob.yaml": [pytorchjob(EXAMPLE)],
-        "overlays/1x8/kustomization.yaml": [_kustomization("../../base", "pytorchjob.yaml")],
+        "overlays/1x8/kustomization.yaml": [overlay],
         "overlays/2x8/pytorchjob.yaml": [pytorchjob(two_nodes)],
-        "overlays/2x8/kustomization.yaml": [_kustomization("../../base", "pytorchjob.yaml")],
+        "overlays/2x8/kustomization.yaml": [overlay],
     }
 
 
@@ -146,7 +114,7 @@ class _NoAliasDumper(yaml.SafeDumper):
 
 
 def render(documents: list[dict[str, Any]]) -> str:
-    """Return the content of a file."""
+    """Return the content of a file with these documents."""
     body = yaml.dump_all(documents, Dumper=_NoAliasDumper, sort_keys=False, width=100)
     return f"# Generated by `python -m rarft.cluster.manifests`. To customize, edit a copy (docs/kubeflow.md).\n{body}"
 
@@ -157,10 +125,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("k8s"))
     out = parser.parse_args().out
     for name, documents in manifests().items():
-        path = out / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render(documents), encoding="utf-8")
-        print(path)
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(render(documents), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,21 +3,26 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rarft.checkpoint.disk_space import VOLUME_LIMIT_ENV
 from rarft.cluster.job_config import Job
 from rarft.cluster.secrets import HUB_KEYS, STORE_KEYS, TRACKING_KEYS
 
 USER = 10001  # as in the image
 CONTAINER = "pytorch"  # required by the training operator
-# Any free port will do: the operator's service for the master is headless.
-RENDEZVOUS_PORT = 29400
+_GRACE_PERIOD_S = 1200  # must cover a training step, a save and its upload
 _CLEANUP_S = 60  # part of the grace period that remains after the ranks have ended
+# Holds four checkpoints of the 7B model (116 GB each: three that --save_total_limit keeps, and a new one), the final
+# model and the downloaded one (17 GB each), and videos.
+_WORK_DIR_GIB = 640
+_SHARED_MEMORY = "64Gi"  # ranks exchange tensors through it, and the default is 64 MB
+BACKOFF_LIMIT = 10  # restarts of a node's pods by the operator, on average
+TTL_S = 7 * 24 * 3600  # after which a finished job is deleted
 COMMAND = ("torchrun", "-m", "rarft.cli", "train")
 LABEL = "app.kubernetes.io/name"
 JOB_LABEL = "rarft.io/job"
 
 
-def secret_environment(job: Job) -> list[dict[str, Any]]:
-    """Return the variables that refer to secrets; each key is optional."""
+def _secret_environment(job: Job) -> list[dict[str, Any]]:
     secrets = {job.store_secret: STORE_KEYS, job.hub_secret: HUB_KEYS, job.tracking_secret: TRACKING_KEYS}
     return [
         {"name": key, "valueFrom": {"secretKeyRef": {"name": name, "key": key, "optional": True}}}
@@ -26,24 +31,23 @@ def secret_environment(job: Job) -> list[dict[str, Any]]:
     ]
 
 
-def environment(job: Job, extra: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-    """Return the variables of a container; those of `job.environment` take precedence."""
+def _environment(job: Job, extra: Mapping[str, str]) -> list[dict[str, Any]]:
     values = {
         "NCCL_DEBUG": "INFO",
         # Fail as soon as a peer is lost instead of waiting for the timeout.
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
         "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(job.grace_period_s - _CLEANUP_S),
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(_GRACE_PERIOD_S - _CLEANUP_S),
         # Restarted ranks must not connect to the previous start's store.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "HF_HOME": "/scratch/huggingface",
         "XDG_CACHE_HOME": "/scratch/cache",
         "TMPDIR": "/scratch/tmp",
         "SHARED_MEMORY": "/dev/shm",
-        **(extra or {}),
-        **job.environment,
+        VOLUME_LIMIT_ENV: str(_WORK_DIR_GIB * 2**30),
+        **extra,
     }
-    return [*({"name": name, "value": value} for name, value in values.items()), *secret_environment(job)]
+    return [*({"name": name, "value": value} for name, value in values.items()), *_secret_environment(job)]
 
 
 def _resources(job: Job) -> dict[str, Any]:
@@ -53,27 +57,8 @@ def _resources(job: Job) -> dict[str, Any]:
     return {"requests": resources, "limits": resources}
 
 
-def _volumes(job: Job) -> list[dict[str, Any]]:
-    volumes: list[dict[str, Any]] = [
-        {"name": "work", "emptyDir": {"sizeLimit": job.work_dir_size}},
-        {"name": "tmp", "emptyDir": {}},
-        # Ranks exchange tensors through it, and the default is 64 MB.
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": job.shared_memory}},
-    ]
-    if job.pvc_name:
-        volumes.append({"name": "data", "persistentVolumeClaim": {"claimName": job.pvc_name}})
-    return volumes
-
-
-def container(job: Job, name: str, extra: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the training container.
-
-    Args:
-        job: Training job.
-        name: Name that the operator requires.
-        extra: Additional environment variables.
-    """
-    mounts = {"work": "/scratch", "tmp": "/tmp", "shm": "/dev/shm", **({"data": "/data"} if job.pvc_name else {})}
+def _container(job: Job, name: str, extra: Mapping[str, str]) -> dict[str, Any]:
+    mounts = {"work": "/scratch", "tmp": "/tmp", "shm": "/dev/shm"}
     return {
         "name": name,
         "image": job.image,
@@ -81,7 +66,7 @@ def container(job: Job, name: str, extra: Mapping[str, str] | None = None) -> di
         # Files of killed ranks stay in shared memory across restarts of the container.
         "command": ["sh", "-c", 'rm -rf "${SHARED_MEMORY:?}"/* && mkdir -p "$TMPDIR" && exec "$@"', "sh", *COMMAND],
         "args": list(job.arguments),
-        "env": environment(job, extra),
+        "env": _environment(job, extra),
         "resources": _resources(job),
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -99,17 +84,20 @@ def labels(job: Job) -> dict[str, str]:
     return {LABEL: "rarft", JOB_LABEL: job.name}
 
 
-def pod_metadata(job: Job) -> dict[str, Any]:
-    """Return the metadata of the pods. A service mesh's proxy would intercept ranks and keep finished pods alive."""
+def pod_template(job: Job, container: str, **environment: str) -> dict[str, Any]:
+    """Return the template of the pods, for a container with the name that the operator requires.
+
+    Args:
+        job: Training job.
+        container: Name of the container.
+        environment: Additional environment variables.
+    """
+    # A service mesh's proxy would intercept ranks and keep finished pods alive.
     no_mesh = {"sidecar.istio.io/inject": "false"}
-    return {"labels": {**labels(job), **no_mesh}, "annotations": no_mesh}
-
-
-def pod_spec(job: Job, training_container: dict[str, Any]) -> dict[str, Any]:
-    """Return the pod spec around the training container."""
+    metadata = {"labels": {**labels(job), **no_mesh}, "annotations": no_mesh}
     spec: dict[str, Any] = {
-        "containers": [training_container],
-        "terminationGracePeriodSeconds": job.grace_period_s,
+        "containers": [_container(job, container, environment)],
+        "terminationGracePeriodSeconds": _GRACE_PERIOD_S,
         "automountServiceAccountToken": False,  # training makes no API calls
         "enableServiceLinks": False,
         "securityContext": {
@@ -119,11 +107,15 @@ def pod_spec(job: Job, training_container: dict[str, Any]) -> dict[str, Any]:
             "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "volumes": _volumes(job),
+        "volumes": [
+            {"name": "work", "emptyDir": {"sizeLimit": f"{_WORK_DIR_GIB}Gi"}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _SHARED_MEMORY}},
+        ],
         "topologySpreadConstraints": [
             {
                 "maxSkew": 1,
-                "topologyKey": job.topology_key,
+                "topologyKey": "kubernetes.io/hostname",
                 "whenUnsatisfiable": "ScheduleAnyway",
                 "labelSelector": {"matchLabels": labels(job)},
             }
@@ -137,4 +129,4 @@ def pod_spec(job: Job, training_container: dict[str, Any]) -> dict[str, Any]:
         spec["affinity"] = {"nodeAffinity": dict(job.affinity)}
     if job.priority_class:
         spec["priorityClassName"] = job.priority_class
-    return spec
+    return {"metadata": metadata, "spec": spec}

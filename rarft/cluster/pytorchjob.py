@@ -3,9 +3,20 @@
 from typing import Any
 
 from rarft.cluster.job_config import Job
-from rarft.cluster.pod_spec import CONTAINER, RENDEZVOUS_PORT, container, labels, pod_metadata, pod_spec
+from rarft.cluster.pod_spec import BACKOFF_LIMIT, CONTAINER, TTL_S, labels, pod_template
 
 GROUP, VERSION, PLURAL = "kubeflow.org", "v1", "pytorchjobs"
+# Rules of the launcher's Role: exactly the calls that it makes.
+LAUNCHER_RULES: tuple[dict[str, list[str]], ...] = (
+    {"apiGroups": [GROUP], "resources": [PLURAL], "verbs": ["create", "delete", "get", "patch"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+    {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
+    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+)
+# Any free port will do: the operator's service for the master is headless.
+RENDEZVOUS_PORT = 29400
+_MAX_RESTARTS = 3  # of the ranks within their pods, by torchrun
+_ACTIVE_DEADLINE_S = 15 * 24 * 3600  # after which the job is stopped
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
@@ -17,10 +28,9 @@ def _replica(job: Job, role: str, replicas: int) -> dict[str, Any]:
         # Wait up to half an hour for the slowest pod to be scheduled and to pull its image.
         "PET_RDZV_CONF": f"is_host={int(role == 'Master')},join_timeout=1800,read_timeout=300",
         "PET_RDZV_ID": job.name,
-        "PET_MAX_RESTARTS": str(job.max_restarts),
+        "PET_MAX_RESTARTS": str(_MAX_RESTARTS),
     }
-    spec = pod_spec(job, container(job, CONTAINER, rendezvous))
-    template = {"metadata": pod_metadata(job), "spec": spec}
+    template = pod_template(job, CONTAINER, **rendezvous)
     return {"replicas": replicas, "restartPolicy": "OnFailure", "template": template}
 
 
@@ -35,9 +45,9 @@ def pytorchjob(job: Job) -> dict[str, Any]:
     policy: dict[str, Any] = {
         "cleanPodPolicy": "Running",
         # The limit counts the restarts of all pods, and a lost pod restarts the others.
-        "backoffLimit": job.backoff_limit * job.nodes,
-        "activeDeadlineSeconds": job.active_deadline_s,
-        "ttlSecondsAfterFinished": job.ttl_s,
+        "backoffLimit": BACKOFF_LIMIT * job.nodes,
+        "activeDeadlineSeconds": _ACTIVE_DEADLINE_S,
+        "ttlSecondsAfterFinished": TTL_S,
     }
     if job.queue:
         policy["suspend"] = True  # until Kueue admits it

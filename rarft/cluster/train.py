@@ -1,4 +1,4 @@
-"""Training by a PyTorchJob: upload the inputs, run the job, return the final checkpoint."""
+"""Training with a PyTorchJob: upload the inputs, run the job, return the final checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,8 +24,7 @@ def _upload_inputs(folder: Path, destination: S3Folder, marker: str) -> None:
     """Copy the files of a folder to the store, the marker file last."""
     files = [(path.name, path) for path in existing_folder(str(folder)).iterdir() if path.is_file()]
     destination.delete(marker)
-    destination.upload([file for file in files if file[0] != marker])
-    destination.upload([file for file in files if file[0] == marker])
+    destination.upload(sorted(files, key=lambda file: file[0] == marker))
 
 
 def train_on_cluster(

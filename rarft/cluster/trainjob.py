@@ -7,7 +7,7 @@ those of the PyTorchJob.
 from typing import Any
 
 from rarft.cluster.job_config import Job
-from rarft.cluster.pod_spec import container, labels, pod_metadata, pod_spec
+from rarft.cluster.pod_spec import BACKOFF_LIMIT, TTL_S, labels, pod_template
 from rarft.cluster.pytorchjob import QUEUE_LABEL
 
 API = "trainer.kubeflow.org/v1alpha1"
@@ -16,16 +16,13 @@ _NODE = "node"  # name that the trainer requires of the replicated job and of it
 
 def training_runtime(job: Job) -> dict[str, Any]:
     """Return the TrainingRuntime. The trainer sets the rendezvous as PET_ variables."""
-    pod = pod_spec(job, container(job, _NODE))
-    pod["restartPolicy"] = "OnFailure"
+    pod = pod_template(job, _NODE)
+    pod["spec"]["restartPolicy"] = "OnFailure"
     replicated = {
         "name": _NODE,
         "template": {
             "metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}},
-            "spec": {
-                "backoffLimit": job.backoff_limit,
-                "template": {"metadata": pod_metadata(job), "spec": pod},
-            },
+            "spec": {"backoffLimit": BACKOFF_LIMIT, "template": pod},
         },
     }
     return {
@@ -37,8 +34,8 @@ def training_runtime(job: Job) -> dict[str, Any]:
             "template": {
                 "spec": {
                     "replicatedJobs": [replicated],
-                    "failurePolicy": {"maxRestarts": job.backoff_limit},
-                    "ttlSecondsAfterFinished": job.ttl_s,
+                    "failurePolicy": {"maxRestarts": BACKOFF_LIMIT},
+                    "ttlSecondsAfterFinished": TTL_S,
                 }
             },
         },

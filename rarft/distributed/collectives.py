@@ -1,5 +1,6 @@
 """Collective operations of a run's processes, and whether their machines share a folder."""
 
+import itertools
 import time
 import uuid
 from collections.abc import Callable
@@ -11,10 +12,11 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
 from rarft.errors import InputError
+from rarft.storage.location import LocalFolder
 
 T = TypeVar("T")
 
-_barrier_count = 0  # of this process; equal on all processes
+_barrier_numbers = itertools.count()  # equal on all processes
 _VISIBLE_TIMEOUT_S = 10.0  # within which a network file system shows a new file name
 _FILES_TIMEOUT_S = 120.0  # within which a shared folder shows what another machine wrote
 
@@ -24,26 +26,15 @@ def barrier() -> None:
     size = PartialState().num_processes
     if size == 1:
         return
-    global _barrier_count
-    _barrier_count += 1
-    store, key = torch.distributed.distributed_c10d._get_default_store(), f"rarft/barrier/{_barrier_count}"
+    store, key = torch.distributed.distributed_c10d._get_default_store(), f"rarft/barrier/{next(_barrier_numbers)}"
     store.add(key, 1)
     while store.add(key, 0) < size:
         time.sleep(0.05)
 
 
-def is_local_main_process() -> bool:
-    """Return True on one process per machine."""
-    return bool(PartialState().local_process_index == 0)
-
-
 def broadcast_from_main(value: T) -> T:
     """Return the main process's value on every process."""
-    if PartialState().num_processes == 1:
-        return value
-    values = [value]
-    broadcast_object_list(values)
-    return values[0]
+    return value if PartialState().num_processes == 1 else broadcast_object_list([value])[0]
 
 
 def all_gather(value: T) -> list[T]:
@@ -57,18 +48,17 @@ def run_on_main(function: Callable[..., T], *arguments: Any) -> T:
     Raises:
         InputError: The function raised it. It is raised on every process.
     """
-    result: Any = None
-    error: InputError | None = None
+    outcome: Any = None
     if PartialState().is_main_process:
         try:
-            result = function(*arguments)
-        except InputError as raised:
-            error = raised
+            outcome = function(*arguments)
+        except InputError as error:
+            outcome = error
     barrier()
-    result, error = broadcast_from_main((result, error))
-    if error is not None:
-        raise error
-    return result
+    outcome = broadcast_from_main(outcome)
+    if isinstance(outcome, InputError):
+        raise outcome
+    return outcome
 
 
 def is_shared_folder(folder: Path) -> bool:
@@ -90,23 +80,14 @@ def is_shared_folder(folder: Path) -> bool:
     return is_shared
 
 
-def file_sizes(folder: Path) -> dict[str, int]:
-    """Return the size in bytes of every file in a folder, by its relative name, as this machine sees it."""
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-
-
 def wait_until_visible(folder: Path, files: dict[str, int]) -> None:
-    """Wait until this machine sees files that other machines wrote. A network file system may be late.
-
-    Args:
-        folder: Folder of the files.
-        files: Size in bytes by relative name.
+    """Wait until this machine sees files, with their sizes in bytes, that other machines wrote.
 
     Raises:
         RuntimeError: A file is missing or has a different size after two minutes.
     """
     deadline = time.monotonic() + _FILES_TIMEOUT_S
-    while pending := files.items() - file_sizes(folder).items():
+    while pending := files.items() - LocalFolder(folder).sizes().items():
         if time.monotonic() > deadline:
             name, size = min(pending)
             raise RuntimeError(f"{folder / name}: this machine does not see the {size} bytes that another one wrote")

@@ -1,4 +1,4 @@
-"""The launcher of this process: the number of processes that it started, and ending with it."""
+"""The launcher of this process: the processes that it started, and ending with it."""
 
 import ctypes
 import logging
@@ -16,9 +16,9 @@ _PR_SET_PDEATHSIG = 1  # prctl option of Linux
 _LAUNCHERS = {"TORCHELASTIC_RUN_ID": "torchrun", "CROSS_SIZE": "DeepSpeed's launcher"}
 
 
-def world_size() -> int:
-    """Return the number of processes of this run, as set by the launcher; 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def rank_and_size() -> tuple[int, int]:
+    """Return the rank of this process and the number of processes, as set by the launcher."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def exit_with_parent() -> None:

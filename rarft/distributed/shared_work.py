@@ -6,23 +6,18 @@ identical for any number.
 
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import torch
 
+from rarft.distributed.launch import rank_and_size
 from rarft.progress import progress
 from rarft.storage.hashing import hash_text
 from rarft.storage.location import Location
 
 logger = logging.getLogger(__name__)
-
-
-def rank_and_size() -> tuple[int, int]:
-    """Return the rank of this process and the number of processes, as set by the launcher."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def join_processes() -> None:
@@ -31,8 +26,7 @@ def join_processes() -> None:
         torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
 
 
-def wait_for_all() -> None:
-    """Wait until every process calls this."""
+def _wait_for_all() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
 
@@ -42,14 +36,14 @@ def _file_name(number: int) -> str:
 
 
 class SharedWork:
-    """Batches to process, and the folder with their results."""
+    """Batches to process, and the folder with their results.
+
+    Args:
+        location: Folder for the results of several works.
+        key: JSON value that the results depend on. Work with another key has another subfolder.
+    """
 
     def __init__(self, location: Location, key: Any) -> None:
-        """
-        Args:
-            location: Folder for the results of several works.
-            key: JSON value that the results depend on. Work with another key has another subfolder.
-        """
         self._folder = location.child(hash_text(json.dumps(key, sort_keys=True))[:16])
 
     def _finished(self, batches: int) -> set[int]:
@@ -57,19 +51,28 @@ class SharedWork:
         names = self._folder.sizes().keys()
         return {number for number in range(batches) if _file_name(number) in names}
 
-    def run(self, batches: Sequence[Any], work: Callable[[Any], list[str]], description: str) -> list[list[str]]:
+    def _read(self, number: int) -> list[Any]:
+        return list(json.loads(self._folder.read(_file_name(number))))
+
+    def run(
+        self,
+        batches: Sequence[Any],
+        work: Callable[[Any], list[Any]],
+        description: str,
+        is_current: Callable[[Any, list[Any]], bool] = lambda batch, result: True,
+    ) -> list[list[Any]]:
         """Process this process's share of the batches, wait for the others, and return all results in order.
 
         Args:
             batches: The same batches on every process.
-            work: Returns the result of a batch.
+            work: Returns the result of a batch, a list of JSON values.
             description: Name of the work on the console.
-
-        Raises:
-            RuntimeError: The result of another process is missing, because the processes do not share the folder.
+            is_current: Checks whether the result of an earlier run is still that of its batch.
         """
         rank, size = rank_and_size()
-        finished = self._finished(len(batches))
+        finished = {
+            number for number in self._finished(len(batches)) if is_current(batches[number], self._read(number))
+        }
         if finished and rank == 0:
             logger.info("%s: resuming after %d of %d batches", description, len(finished), len(batches))
         # Shares are contiguous, so that few videos are read by two processes.
@@ -77,9 +80,9 @@ class SharedWork:
         own = range(rank * share, min(len(batches), (rank + 1) * share))
         for number in progress([each for each in own if each not in finished], description, unit=" batches"):
             self._folder.write(_file_name(number), json.dumps(work(batches[number])).encode())
-        wait_for_all()
+        _wait_for_all()
         if missing := set(range(len(batches))) - self._finished(len(batches)):
             raise RuntimeError(f"{self._folder}: {len(missing)} batches of other processes are missing; share --out")
-        results = [list(json.loads(self._folder.read(_file_name(number)))) for number in range(len(batches))]
-        wait_for_all()
+        results = [self._read(number) for number in range(len(batches))]
+        _wait_for_all()
         return results

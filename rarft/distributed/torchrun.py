@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -21,34 +22,26 @@ _SHUTDOWN_TIMEOUT_S = 1140  # for ranks to end after SIGTERM: a step, a save and
 _RESULT_ENV = "RARFT_RESULT"  # file that rank 0 writes the step's result to
 
 
-def check_accelerators(minimum: int) -> None:
-    """Check that this machine has enough accelerators, so that a step does not run on a CPU by mistake.
-
-    Raises:
-        InputError: It has fewer.
-    """
-    import torch
-
-    if minimum > (found := torch.cuda.device_count()):
-        raise InputError(
-            f"accelerators {minimum}: torch {torch.__version__} sees {found}; use a GPU image, such as rarft-train"
-        )
-
-
 def _get_step(name: str) -> Callable[..., Any]:
     """Return a function of `rarft.steps`, which imports this package."""
     return getattr(import_module("rarft.steps"), name)
 
 
 def run_step(
-    step: str, arguments: dict[str, Any], processes: int = 0, restarts: int = 0, name: str | None = None
+    step: str,
+    arguments: dict[str, Any],
+    processes: int = 0,
+    accelerators: int = 0,
+    restarts: int = 0,
+    name: str | None = None,
 ) -> Any:
-    """Call a function of `rarft.steps`, in this process or in several that torchrun starts.
+    """Call a function of `rarft.steps` in this process, or in several that torchrun starts.
 
     Args:
         step: Name of the function.
         arguments: Its arguments, as JSON types.
         processes: Number of processes; 0 means one per GPU, and one on a machine without GPUs.
+        accelerators: Number of GPUs that this machine must have, so that a step does not run on a CPU by mistake.
         restarts: Number of times that torchrun restarts all processes after one fails.
         name: Name of the step in messages; None means that of the function.
 
@@ -56,14 +49,18 @@ def run_step(
         The result of the function; with several processes, that of rank 0.
 
     Raises:
-        InputError: The step raised it in some process.
+        InputError: The machine has fewer GPUs, or the step raised it in some process.
         ChildFailedError: A process failed; its one-line cause.
         SystemExit: With code 75, after SIGTERM, which is passed to all processes.
     """
-    if not processes:
-        import torch
+    import torch
 
-        processes = torch.cuda.device_count() or 1
+    gpus = torch.cuda.device_count()
+    if accelerators > gpus:
+        raise InputError(
+            f"accelerators {accelerators}: torch {torch.__version__} sees {gpus}; use a GPU image, such as rarft-train"
+        )
+    processes = processes or gpus or 1
     if processes == 1:
         return _get_step(step)(**arguments)
     with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +93,8 @@ def _torchrun(processes: int, restarts: int, arguments: list[str], environment: 
     try:
         with subprocess.Popen(command, env=environment) as torchrun:
             is_terminated = False
-            while (code := _poll(torchrun)) is None:
+            while (code := torchrun.poll()) is None:
+                time.sleep(0.5)
                 has_bad_input = isinstance(read_failure(Path(environment[TERMINATION_LOG_ENV])), InputError)
                 if (has_bad_input or stop_requested.is_set()) and not is_terminated:
                     torchrun.terminate()
@@ -104,14 +102,6 @@ def _torchrun(processes: int, restarts: int, arguments: list[str], environment: 
             return code, stop_requested.is_set()
     finally:
         signal.signal(signal.SIGTERM, previous_handler)
-
-
-def _poll(process: subprocess.Popen[bytes]) -> int | None:
-    """Return the exit code of a process; None if it still runs after a second."""
-    try:
-        return process.wait(timeout=1)
-    except subprocess.TimeoutExpired:
-        return None
 
 
 def _main() -> None:

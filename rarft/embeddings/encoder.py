@@ -14,11 +14,11 @@ from rarft.storage.hashing import hash_folder, hash_text
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 
-# Part of every key of a stored embedding; increase it with every change of `normalize_text`.
-NORMALIZATION_VERSION = 1
+# Part of every key of a stored embedding; increase it with every change of `_normalize_text`.
+_NORMALIZATION_VERSION = 1
 
 
-def normalize_text(text: str) -> str:
+def _normalize_text(text: str) -> str:
     """Collapse whitespace. Case is left to the encoder, which lowercases if it was trained that way."""
     return " ".join(text.split())
 
@@ -64,10 +64,8 @@ class SentenceEncoder:
             self._model: Any = SentenceTransformer(str(folder), device="cpu")
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"{name_or_path}: cannot be loaded ({reason}); use {DEFAULT_ENCODER}, or name or folder of another "
-                "SentenceTransformer"
-            ) from error
+            fix = f"use {DEFAULT_ENCODER}, or name or folder of another SentenceTransformer"
+            raise InputError(f"{name_or_path}: cannot be loaded ({reason}); {fix}") from error
         if partitioned := [name for name, tensor in self._model.named_parameters() if hasattr(tensor, "ds_id")]:
             raise RuntimeError(
                 f"ZeRO-3 partitioned the sentence encoder ({partitioned[0]}); load it before DeepSpeed is set up"
@@ -75,6 +73,10 @@ class SentenceEncoder:
         self.name = name_or_path
         self.fingerprint = hash_folder(folder, _affects_embeddings)
         self.dimension: int = self._model.get_embedding_dimension()
+
+    def key(self, text: str) -> str:
+        """Return the key of a text's embedding, which depends on the encoder, the normalization and the text."""
+        return hash_text(self.fingerprint, str(_NORMALIZATION_VERSION), _normalize_text(text))
 
     def encode(self, texts: list[str]) -> NDArray[np.float32]:
         """Return unit embeddings of the texts, float32 of shape (N, D).
@@ -84,12 +86,9 @@ class SentenceEncoder:
         """
         if not texts:
             return np.zeros((0, self.dimension), np.float32)
+        normalized = [_normalize_text(text) for text in texts]
         embeddings: NDArray[np.float32] = self._model.encode(
-            [normalize_text(text) for text in texts],
-            batch_size=64,
-            normalize_embeddings=True,
-            convert_to_numpy=True,
-            show_progress_bar=False,
+            normalized, batch_size=64, normalize_embeddings=True, show_progress_bar=False
         ).astype(np.float32)
         if not np.isfinite(embeddings).all():
             text = texts[int(np.argmin(np.isfinite(embeddings).all(axis=1)))]
@@ -101,8 +100,3 @@ class SentenceEncoder:
 def default_encoder() -> SentenceEncoder:
     """Return the packaged all-MiniLM-L6-v2, loaded once."""
     return SentenceEncoder()
-
-
-def embedding_key(fingerprint: str, text: str) -> str:
-    """Return the key of a text's embedding, which depends on the encoder, the normalization and the text."""
-    return hash_text(fingerprint, str(NORMALIZATION_VERSION), normalize_text(text))

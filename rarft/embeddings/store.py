@@ -1,9 +1,12 @@
-"""Store of the reference queries' embeddings.
+"""Store of the reference queries' embeddings. Each distinct text is encoded once, also across interrupted runs.
 
 `embeddings.safetensors` contains unit vectors, float32 of shape (N, D). `index.json` maps keys to rows and identifies
 the encoder; a store of another encoder is rejected.
 """
 
+import logging
+import time
+from collections.abc import Iterable
 from functools import cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -14,15 +17,20 @@ import xxhash
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from rarft.embeddings.encoder import SentenceEncoder, default_encoder, embedding_key
+from rarft.embeddings.encoder import SentenceEncoder, default_encoder
 from rarft.errors import InputError
+from rarft.progress import progress
 from rarft.storage.location import Location
 
 EMBEDDINGS = "embeddings.safetensors"
 INDEX = "index.json"
 
+_PARTIAL = ".unfinished"  # subfolder with the intermediate results of `build_store`
+_BATCH_SIZE = 512  # texts
+_SAVE_INTERVAL_S = 30.0
 # The composition of a batch changes a similarity by up to 2e-7; rounding keeps rewards independent of it.
-DECIMALS = 5
+_DECIMALS = 5
+logger = logging.getLogger(__name__)
 
 
 class _Index(msgspec.Struct):
@@ -62,17 +70,13 @@ class ReferenceStore:
         misses: Number of texts that were looked up but not in the store.
     """
 
-    def __init__(self, encoder: SentenceEncoder, rows: dict[str, int], embeddings_ND: NDArray[np.float32]) -> None:
+    def __init__(self, encoder: SentenceEncoder) -> None:
+        """Create an empty store."""
         self._encoder = encoder
-        self._rows = rows
-        self._embeddings_ND = embeddings_ND
+        self._rows: dict[str, int] = {}
+        self._embeddings_ND = np.zeros((0, encoder.dimension), np.float32)
         self._added: dict[str, NDArray[np.float32]] = {}
         self.misses = 0
-
-    @classmethod
-    def empty(cls, encoder: SentenceEncoder) -> "ReferenceStore":
-        """Return an empty store."""
-        return cls(encoder, {}, np.zeros((0, encoder.dimension), np.float32))
 
     @classmethod
     def load(cls, location: Location, encoder: SentenceEncoder) -> "ReferenceStore":
@@ -98,32 +102,26 @@ class ReferenceStore:
                 f"{location}: made by {index.encoder}, whose files differ from those of {encoder.name}; run "
                 "`rarft embed` with the encoder of the training"
             )
-        return cls(encoder, index.rows, embeddings_ND)
+        store = cls(encoder)
+        store._rows, store._embeddings_ND = index.rows, embeddings_ND
+        return store
 
     def add(self, texts: list[str]) -> None:
         """Encode the texts that are not in the store, in one batch."""
-        keys = {embedding_key(self._encoder.fingerprint, text): text for text in texts}
-        new = {key: text for key, text in keys.items() if key not in self}
+        new = {key: text for text in texts if (key := self._encoder.key(text)) not in self}
         self._added.update(zip(new, self._encoder.encode(list(new.values())), strict=True))
 
     def merge(self, other: "ReferenceStore") -> None:
         """Add the embeddings of another store of the same encoder."""
-        for key, row in other._rows.items():
-            if key not in self:
-                self._added[key] = other._embeddings_ND[row]
+        self._added |= {key: other._embeddings_ND[row] for key, row in other._rows.items() if key not in self}
 
     def save(self, location: Location) -> None:
         """Write the store atomically, with its rows sorted by key."""
         keys = sorted([*self._rows, *self._added])
         vectors = [self._vector(key) for key in keys]
         content = save({"embeddings": np.stack(vectors) if vectors else self._embeddings_ND})
-        index = _Index(
-            self._encoder.name,
-            self._encoder.fingerprint,
-            self._encoder.dimension,
-            _checksum(content, keys),
-            {key: row for row, key in enumerate(keys)},
-        )
+        encoder, rows = self._encoder, {key: row for row, key in enumerate(keys)}
+        index = _Index(encoder.name, encoder.fingerprint, encoder.dimension, _checksum(content, keys), rows)
         with location.write_files(last=INDEX) as temporary:
             (temporary / EMBEDDINGS).write_bytes(content)
             (temporary / INDEX).write_bytes(msgspec.json.encode(index) + b"\n")
@@ -149,13 +147,56 @@ class ReferenceStore:
         vectors = dict(zip(distinct, self._encoder.encode(distinct), strict=True))
         similarities = []
         for text, references in pairs:
-            keys = [embedding_key(self._encoder.fingerprint, reference) for reference in references]
-            cosines = [float(vectors[text] @ self._vector(key)) for key in keys]
-            similarities.append([round(min(1.0, max(-1.0, cosine)), DECIMALS) for cosine in cosines])
+            cosines = [float(vectors[text] @ self._vector(self._encoder.key(reference))) for reference in references]
+            similarities.append([round(min(1.0, max(-1.0, cosine)), _DECIMALS) for cosine in cosines])
         return similarities
 
 
 @cache
 def default_store() -> ReferenceStore:
     """Return one store of the default encoder per process; it starts empty and caches references."""
-    return ReferenceStore.empty(default_encoder())
+    return ReferenceStore(default_encoder())
+
+
+def _load_existing(location: Location, encoder: SentenceEncoder) -> ReferenceStore:
+    """Return the store in a folder; an empty one if there is none, or it cannot be used."""
+    if location.exists(INDEX):
+        try:
+            return ReferenceStore.load(location, encoder)
+        except InputError as error:
+            logger.warning("re-encoding: %s", error)
+    return ReferenceStore(encoder)
+
+
+def build_store(texts: Iterable[str], location: Location, encoder: SentenceEncoder) -> tuple[ReferenceStore, int]:
+    """Create or extend the store in a folder so that it contains these texts.
+
+    Intermediate results are saved every half minute in a subfolder that readers of the store ignore. The store itself
+    is written when it is complete. An existing store of another encoder is replaced.
+
+    Args:
+        texts: Reference queries; repeated texts, and texts that differ only in whitespace, are encoded once.
+        location: Folder of the store; created if missing.
+        encoder: Sentence encoder.
+
+    Returns:
+        The store, and the number of texts that were encoded.
+    """
+    partial = location.child(_PARTIAL)
+    store = _load_existing(location, encoder)
+    store.merge(_load_existing(partial, encoder))
+    by_key = {encoder.key(text): text for text in texts}
+    # Texts of similar length share a batch, which keeps padding small.
+    missing = sorted((text for key, text in by_key.items() if key not in store), key=lambda text: (len(text), text))
+    saved = time.monotonic()
+    batches = [missing[start : start + _BATCH_SIZE] for start in range(0, len(missing), _BATCH_SIZE)]
+    for batch in progress(batches, f"encoding {len(missing)} texts", unit=" batches"):
+        store.add(batch)
+        if time.monotonic() - saved > _SAVE_INTERVAL_S:
+            store.save(partial)
+            saved = time.monotonic()
+    if missing or not location.exists(INDEX):
+        store.save(location)
+    partial.remove()
+    logger.info("%d distinct reference queries, %d newly encoded with %s", len(store), len(missing), encoder.name)
+    return store, len(missing)

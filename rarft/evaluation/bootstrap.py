@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rarft.evaluation.metrics import GROUPINGS, PredictionTable, Tree, leaf_at, map_tree, metrics_from
+from rarft.evaluation.metrics import GROUPINGS, PredictionTable, Tree, map_tree, metrics_from, value_at
 
 RESAMPLES = 1000
 _CHUNK = 100  # resamples per matrix product
@@ -60,7 +60,7 @@ def _interval(values: Any) -> list[float] | None:
 
 
 def _without_counts(tree: Tree) -> Tree:
-    return {name: value for name, value in tree.items() if name != "samples"} | {
+    return {name: value for name, value in tree.items() if name not in ("samples", "skipped")} | {
         "relevance": {name: value for name, value in tree["relevance"].items() if name != "confusion"}
     }
 
@@ -77,26 +77,32 @@ def intervals(table: PredictionTable, seed: int = 0) -> Tree:
 
 
 def paired(table: PredictionTable, base: PredictionTable, paths: Sequence[str], seed: int = 0) -> Tree:
-    """Compare two candidates on the same samples, in the same order.
+    """Compare two candidates on the same samples, in the same order; those that either skipped are left out.
 
     Returns:
         Per path the `difference`, its 95 % `interval`, and the two-sided `p`: the share of resamples, at least
-        2 / (resamples + 1), whose difference does not have the same sign. None where either metric is unknown.
+        2 / (resamples + 1), whose difference does not have the same sign. None where either metric is unknown; the
+        last two are None where it is unknown in every resample.
     """
-    points = [metrics_from(one.sums(one.all)) for one in (table, base)]
-    resampled = [_resample(one, [one.all], seed)[0] for one in (table, base)]
+    pairs = list(zip(table.predictions, base.predictions, strict=True))
+    kept = [pair for pair in pairs if pair[0].skipped is None and pair[1].skipped is None]
+    if not kept:
+        return dict.fromkeys(paths)
+    tables = [table, base] if len(kept) == len(pairs) else [PredictionTable(rows) for rows in zip(*kept, strict=True)]
+    points = [metrics_from(one.sums(one.all)) for one in tables]
+    resampled = [_resample(one, [one.all], seed)[0] for one in tables]
     compared: Tree = {}
     for path in paths:
-        value, reference = (float(leaf_at(point, path)) for point in points)
-        differences = np.subtract(*(leaf_at(one, path) for one in resampled))
+        value, reference = (float(value_at(point, path)) for point in points)
+        differences = np.subtract(*(value_at(one, path) for one in resampled))
         differences = differences[~np.isnan(differences)]
-        if np.isnan(value - reference) or not differences.size:
+        if np.isnan(value - reference):
             compared[path] = None
             continue
         tails = [int((differences <= 0).sum()), int((differences >= 0).sum())]
         compared[path] = {
             "difference": value - reference,
             "interval": _interval(differences),
-            "p": min(1.0, 2 * (min(tails) + 1) / (len(differences) + 1)),
+            "p": min(1.0, 2 * (min(tails) + 1) / (len(differences) + 1)) if differences.size else None,
         }
     return compared

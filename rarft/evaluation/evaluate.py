@@ -9,9 +9,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from rarft.annotations.schema import Sample
 from rarft.checkpoint.locate import checkpoint_fingerprint
-from rarft.distributed.shared_work import SharedWork, join_processes, rank_and_size
+from rarft.distributed.launch import rank_and_size
+from rarft.distributed.shared_work import SharedWork, join_processes
 from rarft.embeddings.encoder import DEFAULT_ENCODER, SentenceEncoder
 from rarft.embeddings.store import ReferenceStore
 from rarft.errors import InputError, input_name
@@ -28,10 +31,14 @@ from rarft.models.qwen2_5_vl.load import open_checkpoint
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.reporting.training_log import read_training_log
 from rarft.storage.location import Location, open_local
+from rarft.storage.s3 import ObjectNotFoundError, is_object_uri, object_version
+from rarft.video.skipping import SkippedVideos
 
 PREDICTIONS_JSONL = "predictions.jsonl"
 _UNFINISHED = ".unfinished"  # folder of the completions of evaluations that are not finished
 _MAX_LOGGED_PROBLEMS = 5
+_Result = tuple[str, str | None, str | None]  # completion, why it was skipped, version of the video
+
 logger = logging.getLogger(__name__)
 
 
@@ -46,13 +53,11 @@ class EvaluationOptions:
         encoder: Sentence encoder of the similarities; None for the packaged one.
         backend: Generation backend, a key of BACKENDS.
         batch_size: Prompts per batch.
+        max_skipped_videos: Number of videos that may be unreadable; their queries count as wrong.
         judge_url: URL of an OpenAI-compatible endpoint; None for no judge.
         judge_model: Model that the endpoint serves.
         judge_cache: SQLite file of verdicts; None for the user's cache folder.
         judge_prices: US dollars per million prompt tokens and per million completion tokens, if known.
-
-    Raises:
-        InputError: The backend is unknown, or only one of `judge_url` and `judge_model` is given.
     """
 
     gates: Sequence[Gate] = ()
@@ -60,6 +65,7 @@ class EvaluationOptions:
     encoder: str | None = None
     backend: str = "transformers"
     batch_size: int = 16
+    max_skipped_videos: int = 10
     judge_url: str | None = None
     judge_model: str | None = None
     judge_cache: str | None = None
@@ -83,8 +89,6 @@ def evaluate(
     Args:
         candidates: The candidate to evaluate, then the reference, then others.
         samples: Validated data; None if every candidate is finished predictions.
-        out: Folder to write into.
-        options: Options.
 
     Returns:
         The content of metrics.json; an empty dict on the other processes.
@@ -98,7 +102,7 @@ def evaluate(
     # Whatever can fail quickly comes before the generation.
     predictions, unusable, queries = _read_finished(candidates, samples)
     with input_name("--encoder"):
-        store = ReferenceStore.empty(SentenceEncoder(options.encoder or DEFAULT_ENCODER))
+        store = ReferenceStore(SentenceEncoder(options.encoder or DEFAULT_ENCODER))
     judge = None
     if options.judge_url is not None:
         judge = Judge(options.judge_url, str(options.judge_model), options.judge_cache)
@@ -109,7 +113,12 @@ def evaluate(
     tables = {}
     for candidate in candidates:
         rows = score_predictions(predictions[candidate.name], store)
-        tables[candidate.name] = PredictionTable(judge.judge(rows) if judge else rows)
+        tables[candidate.name] = PredictionTable(_judge(judge, rows) if judge else rows)
+        if skipped := sum(row.skipped is not None for row in rows):
+            logger.warning(
+                "%s: %d of %d queries skipped, because their videos cannot be read; they count as wrong",
+                candidate.source, skipped, len(rows),
+            )  # fmt: skip
     metrics = _summarize(candidates, tables, unusable, options.in_sample)
     metrics["judge"] = _summarize_judge(judge, tables[EVALUATED], options) if judge else None
     metrics |= _check_gates(options.gates, metrics)
@@ -173,13 +182,14 @@ def _generate_missing(
 ) -> None:
     """Add the predictions of every checkpoint. All checkpoints read prompts as the first one does."""
     prompt_config = None
+    skipped_videos = SkippedVideos(options.max_skipped_videos, "--max-skipped-videos")
     for candidate in candidates:
         if not candidate.is_checkpoint:
             continue
         with input_name(candidate.flag), open_checkpoint(candidate.source) as path:
             prompt_config = prompt_config or PromptConfig.load(path)
-            completions = _generate(candidate, path, prompt_config, queries, options, out)
-        predictions[candidate.name] = [Prediction(*row) for row in zip(queries, completions, strict=True)]
+            rows = _generate(candidate, path, prompt_config, queries, options, out, skipped_videos)
+        predictions[candidate.name] = rows
 
 
 def _generate(
@@ -189,30 +199,58 @@ def _generate(
     queries: Sequence[Sample],
     options: EvaluationOptions,
     out: Location,
-) -> list[str]:
-    """Complete the queries with the checkpoint at `path`; all processes share the batches, and none is repeated."""
-    inputs = [
-        (sample.id, sample.video, sample.query, sample.duration, sample.crop, _file_version(sample.video))
-        for sample in queries
-    ]
+    skipped_videos: SkippedVideos,
+) -> list[Prediction]:
+    """Complete the queries with the checkpoint at `path`; all processes share the batches.
+
+    A batch is repeated if one of its videos has changed since.
+    """
+    inputs = [(sample.id, sample.video, sample.query, sample.duration, sample.crop) for sample in queries]
     content = checkpoint_fingerprint(candidate.source)
     resume_key = [candidate.source, content, asdict(prompt_config), inputs, options.backend, options.batch_size]
     batches = in_batches(queries, options.batch_size)
     # Loaded when there is a batch to complete.
     predictor = functools.cache(lambda: Predictor(path, prompt_config, options.backend, queries))
-    completions = SharedWork(out.child(_UNFINISHED), resume_key).run(
-        batches,
-        lambda batch: predictor().predict([queries[index] for index in batch]),
-        f"evaluating {candidate.name}",
-    )
-    texts = dict(zip(chain.from_iterable(batches), chain.from_iterable(completions), strict=True))
-    return [texts[index] for index in range(len(queries))]
+
+    def predict(batch: list[int]) -> list[_Result]:
+        samples = [queries[index] for index in batch]
+        rows = predictor().predict(samples)
+        skipped_videos.update({row.sample.video: row.skipped for row in rows if row.skipped is not None})
+        return [(row.completion, row.skipped, _video_version(row.sample.video, row.skipped)) for row in rows]
+
+    def is_current(batch: list[int], results: list[_Result]) -> bool:
+        rows = zip(batch, results, strict=True)
+        return all(version == _video_version(queries[index].video, skipped) for index, (_, skipped, version) in rows)
+
+    work = SharedWork(out.child(_UNFINISHED), resume_key)
+    results = work.run(batches, predict, f"evaluating {candidate.name}", is_current)
+    found = dict(zip(chain.from_iterable(batches), chain.from_iterable(results), strict=True))
+    rows = [Prediction(sample, found[index][0], skipped=found[index][1]) for index, sample in enumerate(queries)]
+    # Those of other processes, and of an evaluation that was resumed.
+    skipped_videos.update({row.sample.video: row.skipped for row in rows if row.skipped is not None}, is_logged=False)
+    return rows
 
 
-def _file_version(video: str) -> tuple[int, int] | None:
-    """Return what changes when a local video file does."""
+def _video_version(video: str, skipped: str | None) -> str | None:
+    """Return a text that changes when a video does; None for a missing one, and for an object that could be read."""
+    if is_object_uri(video):
+        try:
+            return object_version(video) if skipped is not None else None
+        except ObjectNotFoundError:
+            return None
     path = Path(video)
-    return (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
+    return f"{path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else None
+
+
+def _judge(judge: Judge, predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Return the predictions with verdicts. A skipped one is not judged, and names no category."""
+    judged = iter(judge.judge([row for row in predictions if row.skipped is None]))
+    return [
+        next(judged)
+        if row.skipped is None
+        else msgspec.structs.replace(row, categories=[] if row.sample.task_type == "refusable" else None)
+        for row in predictions
+    ]
 
 
 def _summarize(
@@ -264,5 +302,5 @@ def _summarize_judge(judge: Judge, table: PredictionTable, options: EvaluationOp
         counts.prompt_tokens + counts.completion_tokens,
         "" if cost is None else f", {cost:.2f} US dollars",
     )
-    unjudged = sum(row.consistency is None for row in table.predictions)
+    unjudged = sum(row.consistency is None and row.skipped is None for row in table.predictions)
     return {**asdict(counts), "unjudged_of_checkpoint": unjudged, "dollars": cost}

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any
 
 from rarft.completion import format_segment
+from rarft.evaluation.predictions import Prediction
 from rarft.evaluation.scored_predictions import ScoredPrediction
 from rarft.segments import Segment, is_valid
 from rarft.video.reader import VideoError
@@ -21,6 +22,7 @@ KINDS = {
     "refused": "Refused, but the query fits the video",
     "misplaced": f"Correctly answered, IoU below {_LOW_IOU:g}",
     "unanswered": "No answer",
+    "skipped": "Skipped, because the video cannot be read",
     "uncorrected": "Correctly refused, correction missing or wrong",
     "right": "Correct",
 }
@@ -28,6 +30,8 @@ KINDS = {
 
 def classify_failure(row: ScoredPrediction) -> tuple[str, float]:
     """Return the kind of failure, a key of KINDS, and its severity: 1 is the worst."""
+    if row.prediction.skipped is not None:
+        return "skipped", 1.0
     if not row.completion.answer:
         return "unanswered", 1.0
     if row.relevant:
@@ -57,11 +61,15 @@ def select_examples(
         kind, severity = classify_failure(row)
         by_kind[kind].append((-severity, index))
     examples = [
-        _describe(kind, scored[index], {name: rows[index].prediction.completion for name, rows in others.items()})
+        _describe(kind, scored[index], {name: _text(rows[index].prediction) for name, rows in others.items()})
         for kind, ranked in by_kind.items()
         for _, index in sorted(ranked)[:MAX_EXAMPLES]
     ]
     return examples, [(kind, KINDS[kind], len(ranked)) for kind, ranked in by_kind.items() if ranked]
+
+
+def _text(prediction: Prediction) -> str:
+    return prediction.completion if prediction.skipped is None else f"skipped: {prediction.skipped}"
 
 
 def _describe(kind: str, row: ScoredPrediction, others: Mapping[str, str]) -> dict[str, Any]:
@@ -86,7 +94,7 @@ def _describe(kind: str, row: ScoredPrediction, others: Mapping[str, str]) -> di
         "error": error,
         "strips": strips,
         "truth": format_segment(sample.segment) if sample.segment else f"does not fit: {sample.gt_answer}",
-        "completion": row.prediction.completion,
+        "completion": _text(row.prediction),
         "others": others,
         "scores": "; ".join(score for score in scores if score),
     }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rarft.errors import InputError
-from rarft.evaluation.metrics import compute_metrics, value_at
+from rarft.evaluation.metrics import PredictionTable, metrics_of, value_at
 
 _OPERATORS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 _NUMBER = r"[+-]?\s*(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
@@ -28,8 +28,8 @@ class Gate:
         text: The gate as the user wrote it.
         path: Dotted path of the metric.
         operator: Comparison operator.
-        relative_to_base: Whether `number` is added to the metric of the reference.
-        number: Bound, or offset from the reference.
+        relative_to_base: Whether `number` is an offset from the metric of the reference.
+        number: Bound or offset.
     """
 
     text: str
@@ -57,19 +57,20 @@ def _value(metrics: dict[str, Any], path: str) -> float | None:
     try:
         if (group := _GROUPS.fullmatch(path)) is not None:
             metrics, path = metrics[group["grouping"]][group["name"]], group["path"]
-        return value_at(metrics, path)
+        value: float | None = value_at(metrics, path)
     except KeyError:
         return None
+    return value
 
 
 def _is_metric(path: str) -> bool:
     group = _GROUPS.fullmatch(path)
     path = group["path"] if group else path
     try:
-        value_at(compute_metrics([]), path)
+        value_at(metrics_of(PredictionTable([])), path)
+        return True
     except KeyError:
         return _DATA_DEPENDENT.fullmatch(path) is not None
-    return True
 
 
 def parse_gates(text: str) -> list[str]:
@@ -81,11 +82,7 @@ def parse_gates(text: str) -> list[str]:
 
 
 def parse_gate(text: str, with_base: bool = True) -> Gate:
-    """Parse a gate.
-
-    Args:
-        text: The gate as the user wrote it.
-        with_base: Whether there is a reference to compare with.
+    """Parse a gate; `with_base` if there is a reference to compare with.
 
     Raises:
         InputError: The text is not a gate, names an unknown metric, or needs a reference that is missing.

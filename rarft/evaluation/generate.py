@@ -16,6 +16,7 @@ from transformers.utils import cached_file
 from rarft.annotations.schema import Sample
 from rarft.checkpoint.locate import checkpoint_path
 from rarft.errors import InputError
+from rarft.evaluation.predictions import Prediction
 from rarft.models.qwen2_5_vl.load import load_model, load_processor
 from rarft.models.qwen2_5_vl.prompt_check import check_prompts
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
@@ -26,6 +27,7 @@ from rarft.models.qwen2_5_vl.vision_features import enable_cached_features, enco
 from rarft.models.qwen2_5_vl.vllm_rollout import generate_with_vllm
 from rarft.prompts import fill_prompt
 from rarft.video.decode import read_frames
+from rarft.video.reader import VideoError
 
 _MAX_CACHED_VIDEOS = 2  # decoded videos, and vision features, kept for their next queries
 
@@ -144,16 +146,32 @@ class Predictor:
         self._encoder = PromptEncoder(processor, config, prompt_config.sampling, read, BACKENDS[backend].keeps_frames)
         self._prompt = prompt_config.prompt
         check_prompts(samples, self._encoder, self._prompt, checkpoint)
+        self._unreadable: dict[str, str] = {}  # why, by name of the video
         self._backend: Backend = BACKENDS[backend](checkpoint, generation)
 
-    def _encode(self, sample: Sample) -> tuple[str, PromptInputs]:
-        texts = fill_prompt(self._prompt, sample.query, sample.duration, sample.crop)
-        return _video_name(sample), self._encoder.encode(video_prompt(*texts, sample.video, sample.crop))
+    def _encode(self, sample: Sample) -> tuple[str, PromptInputs] | str:
+        """Return the prompt of a sample, or why its video cannot be read."""
+        name = _video_name(sample)
+        if name not in self._unreadable:
+            texts = fill_prompt(self._prompt, sample.query, sample.duration, sample.crop)
+            try:
+                return name, self._encoder.encode(video_prompt(*texts, sample.video, sample.crop))
+            except VideoError as error:
+                self._unreadable[name] = str(error)
+        return self._unreadable[name]
 
-    def predict(self, samples: Sequence[Sample]) -> list[str]:
-        """Return one completion per sample, all in one batch."""
-        ids = self._backend.generate([self._encode(sample) for sample in samples])
-        return list(self._tokenizer.batch_decode(ids, skip_special_tokens=True))
+    def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
+        """Return one prediction per sample, all in one batch; those whose video cannot be read are skipped."""
+        encoded = [self._encode(sample) for sample in samples]
+        prompts = [prompt for prompt in encoded if not isinstance(prompt, str)]
+        ids = self._backend.generate(prompts) if prompts else []
+        completions = iter(self._tokenizer.batch_decode(ids, skip_special_tokens=True))
+        return [
+            Prediction(sample, "", skipped=prompt)
+            if isinstance(prompt, str)
+            else Prediction(sample, next(completions))
+            for sample, prompt in zip(samples, encoded, strict=True)
+        ]
 
 
 def _video_name(sample: Sample) -> str:

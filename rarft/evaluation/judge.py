@@ -56,8 +56,7 @@ class JudgeCounts:
         asked: Replies received.
         cached: Completions whose verdict was in the cache.
         failed: Completions without a verdict: no reply in time, or two malformed ones.
-        prompt_tokens: Prompt tokens, as counted by the endpoint.
-        completion_tokens: Completion tokens, as counted by the endpoint.
+        prompt_tokens, completion_tokens: As counted by the endpoint.
     """
 
     asked: int = 0
@@ -90,7 +89,7 @@ class Judge:
             model: Model that the endpoint serves.
             cache: SQLite file of verdicts; None for the user's cache folder.
             concurrency: Maximum number of simultaneous requests.
-            timeout: Timeout of a request, in seconds.
+            timeout: Seconds per request.
 
         Raises:
             InputError: The openai package is not installed, or the cache cannot be opened.
@@ -178,11 +177,7 @@ class Judge:
             yield from pool.map(self._request, questions[1:])
 
     def judge(self, predictions: Sequence[Prediction]) -> list[Prediction]:
-        """Return the predictions with verdicts; those without a usable reply stay as they are.
-
-        Raises:
-            InputError: The endpoint cannot be used.
-        """
+        """Return the predictions with verdicts; those without a usable reply stay as they are."""
         questions = [f"Query: {row.sample.query}\n\nReply:\n{row.completion}" for row in predictions]
         keys = [hash_text(self._model, _SYSTEM, question) for question in questions]
         replies = {key: reply for key in keys if (reply := self._cache.get(key)) is not None}

@@ -1,7 +1,8 @@
 """Metrics of predictions, listed in docs/evaluation.md.
 
 Relevance is read by rule: an answer with a timestamp claims that the query is relevant, an answer without one is a
-refusal, and a completion without an answer is wrong whatever the truth is (decision D2).
+refusal, and a completion without an answer is wrong whatever the truth is (decision D2). A skipped query, whose video
+cannot be read, has no answer.
 """
 
 from collections import defaultdict
@@ -92,6 +93,7 @@ def metrics_from(sums: Sums) -> Tree:
     means = {name.removeprefix("rewards/"): _mean(sums, name) for name in rewards}
     return {
         "samples": sums["samples"],
+        "skipped": sums["skipped"],
         "relevance": _relevance(sums),
         "ra_iou": _overlap(sums, "ra_iou"),
         "grounding": _overlap(sums, "grounding"),
@@ -117,7 +119,7 @@ def map_tree(tree: Tree, function: Callable[[str, Any], Any]) -> Tree:
 
 def _to_json(name: str, value: Any) -> int | float | None:
     """Convert a leaf to a JSON number: an integer for a count, None for NaN."""
-    if name in ("samples", "tp", "fp", "fn", "tn"):
+    if name in ("samples", "skipped", "tp", "fp", "fn", "tn"):
         return int(value)
     return None if np.isnan(value) else float(value)
 
@@ -170,11 +172,6 @@ class PredictionTable:
         return {name: np.asarray(column[mask].sum()) for name, column in self.columns.items()}
 
 
-def compute_metrics(predictions: Sequence[Prediction]) -> Tree:
-    """Return all metrics of predictions, overall and per group."""
-    return metrics_of(PredictionTable(predictions))
-
-
 def metrics_of(table: PredictionTable) -> Tree:
     """Return all metrics of a table, overall and per group."""
     metrics = map_tree(metrics_from(table.sums(table.all)), _to_json) | {grouping: {} for grouping in GROUPINGS}
@@ -201,11 +198,11 @@ HEADLINE = {
 }
 
 
-def leaf_at(tree: Tree, path: str) -> Any:
-    """Return the leaf at a dotted path, such as `relevance.irrelevant.f1`.
+def value_at(tree: Tree, path: str) -> Any:
+    """Return the value at a dotted path, such as `relevance.irrelevant.f1`; None if it is unknown.
 
     Raises:
-        KeyError: No leaf has that name.
+        KeyError: There is no value of that name.
     """
     value: Any = tree
     for part in path.split("."):
@@ -215,13 +212,3 @@ def leaf_at(tree: Tree, path: str) -> Any:
     if isinstance(value, dict):
         raise KeyError(path)
     return value
-
-
-def value_at(metrics: Tree, path: str) -> float | None:
-    """Return the metric at a dotted path; None if it is unknown.
-
-    Raises:
-        KeyError: No metric has that name.
-    """
-    value = leaf_at(metrics, path)
-    return None if value is None else float(value)

@@ -14,7 +14,7 @@ from rarft.completion import find_segment, parse_completion
 from rarft.errors import InputError
 from rarft.segments import Segment, is_valid
 
-QueryKey = tuple[Any, ...]
+_QueryKey = tuple[Any, ...]
 
 
 class Prediction(msgspec.Struct, frozen=True):
@@ -22,13 +22,14 @@ class Prediction(msgspec.Struct, frozen=True):
 
     Attributes:
         sample: The query and its ground truth.
-        completion: Generated text.
+        completion: Generated text; empty if the query was skipped.
         rewards: Rewards that training would have given, by name.
         refusal_similarity: Cosine similarity of a refusal's answer and the true one; None if either is missing.
         correction_similarity: Cosine similarity of the correction and the nearest reference query; None if either is
             missing.
         categories: Mismatch categories that the refusal names, as read by the judge; None if not judged.
         consistency: How well the reasoning supports the answer, 0 to 5, as rated by the judge; None if not judged.
+        skipped: Why the video could not be read; None if the query was completed.
     """
 
     sample: Sample
@@ -38,6 +39,7 @@ class Prediction(msgspec.Struct, frozen=True):
     correction_similarity: float | None = None
     categories: list[str] | None = None
     consistency: int | None = None
+    skipped: str | None = None
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
@@ -134,7 +136,7 @@ def _parse_published(row: dict[str, Any], number: int, file: str) -> Prediction:
     return Prediction(sample, _replace_surrogates(output or ""))
 
 
-def _key_of(sample: Sample) -> QueryKey:
+def _key_of(sample: Sample) -> _QueryKey:
     """Return the identity of a query: queries with the same text differ in their segment."""
     return base_name(sample.video), sample.query, sample.task_type, sample.segment
 
@@ -144,7 +146,7 @@ class _SampleIndex:
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.by_id = {sample.id: sample for sample in samples}
-        self._by_text: dict[QueryKey, list[Sample]] = {}
+        self._by_text: dict[_QueryKey, list[Sample]] = {}
         for sample in samples:
             self._by_text.setdefault(_key_of(sample)[:3], []).append(sample)
 
@@ -159,12 +161,14 @@ def _parse_row(row: Any, number: int, file: str, data: _SampleIndex | None) -> P
     """Parse a row of any format; raise a ValueError if it is not a prediction, or its query is not in the data."""
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
+    skipped = None
     if "model_output" in row:
         given = _parse_published(row, number, file)
         sample, completion = data.find(given.sample) if data else given.sample, given.completion
     elif "sample" in row:
         given = msgspec.convert(row, Prediction)
         sample, completion = data.by_id.get(given.sample.id) if data else given.sample, given.completion
+        skipped = given.skipped
     elif isinstance(row.get("id"), str) and isinstance(row.get("completion"), str):
         if data is None:
             raise ValueError("has only an id; pass the data, too")
@@ -173,7 +177,7 @@ def _parse_row(row: Any, number: int, file: str, data: _SampleIndex | None) -> P
         raise ValueError('needs "sample", "model_output", or "id" with "completion"')
     if sample is None:
         raise ValueError("the query is not in the data")
-    return Prediction(sample, _replace_surrogates(completion))
+    return Prediction(sample, "" if skipped else _replace_surrogates(completion), skipped=skipped)
 
 
 def read_predictions(path: Path, samples: Sequence[Sample] | None) -> tuple[list[Prediction], list[str]]:
@@ -211,15 +215,10 @@ def read_predictions(path: Path, samples: Sequence[Sample] | None) -> tuple[list
 def align(source: str, predictions: Sequence[Prediction], queries: Sequence[Sample]) -> list[Prediction]:
     """Return the predictions in the order of the queries.
 
-    Args:
-        source: File of the predictions, for error messages.
-        predictions: Predictions.
-        queries: Samples in the order to return.
-
     Raises:
-        InputError: The predictions are not of the same queries.
+        InputError: The predictions, from the file `source`, are not of the same queries.
     """
-    by_key: dict[QueryKey, list[Prediction]] = {}
+    by_key: dict[_QueryKey, list[Prediction]] = {}
     for prediction in reversed(predictions):
         by_key.setdefault(_key_of(prediction.sample), []).append(prediction)
     aligned = [by_key[key].pop() for sample in queries if by_key.get(key := _key_of(sample))]

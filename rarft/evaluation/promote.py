@@ -74,6 +74,8 @@ def _check_evaluation(evaluation: Location, checkpoint: str) -> bytes:
     if not passed:
         reasons = "; ".join(gate["reason"] for gate in gates if not gate["passed"])
         raise CheckFailedError(f"{checkpoint} is not promoted: {reasons}")
+    if metrics.get("skipped"):
+        logger.warning("%s was evaluated with %d skipped queries, counted as wrong", checkpoint, metrics["skipped"])
     if not gates:
         logger.warning("%s was evaluated without gates", checkpoint)
     if not _is_same_checkpoint(evaluated, checkpoint):

@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from rarft.evaluation.gallery import MAX_EXAMPLES, select_examples
-from rarft.evaluation.metrics import HEADLINE, PredictionTable, leaf_at, value_at
+from rarft.evaluation.metrics import HEADLINE, PredictionTable, value_at
 from rarft.reporting.charts import histogram, rates, scatter
 from rarft.reporting.html import render_page
 from rarft.reporting.training_curves import draw_training
@@ -32,27 +32,35 @@ def _by_candidate(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def headline_rows(metrics: dict[str, Any]) -> list[tuple[str, float | None, float | None, float | None]]:
-    """Return (label, checkpoint, base, difference) of each headline metric that is known for either."""
+    """Return (label, checkpoint, base, difference) of each headline metric that is known for either.
+
+    The difference is that of the queries that neither skipped.
+    """
     rows = []
     for label, path in HEADLINE.items():
-        value = value_at(metrics, path)
-        base = value_at(metrics["base"], path) if metrics["base"] else None
+        value, base = (value_at(one, path) if one else None for one in (metrics, metrics["base"]))
         if value is not None or base is not None:
-            rows.append((label, value, base, value - base if value is not None and base is not None else None))
+            compared = (metrics["comparison"] or {}).get(path)
+            rows.append((label, value, base, compared["difference"] if compared else None))
     return rows
 
 
 def console_table(metrics: dict[str, Any]) -> str:
     """Return the headline metrics as aligned text: the evaluated candidate, the reference, and the others."""
-    title = {True: "in-sample", False: "held-out", None: "evaluated"}[metrics["in_sample"]]
+    title = {True: "in-sample", False: "held-out set", None: "evaluated"}[metrics["in_sample"]]
     base, others = metrics["base"], metrics["others"]
     names = [*([base["name"]] if base else []), "checkpoint", *(["change"] if base else []), *others]
     widths = [max(8, len(name)) for name in names]
-    lines = [_align(f"{title}, {metrics['samples']} queries", names, widths)]
+    skipped = f", {metrics['skipped']} skipped" if metrics["skipped"] else ""
+    lines = [_align(f"{title}, {metrics['samples']} queries{skipped}", names, widths)]
     for label, value, of_base, change in headline_rows(metrics):
         figures = [*([_format(of_base)] if base else []), _format(value), *([_format(change, "+")] if base else [])]
         figures += [_format(value_at(other, HEADLINE[label])) for other in others.values()]
         lines.append(_align(f"{label} (in-sample)" if metrics["in_sample"] else label, figures, widths))
+    if any(one["skipped"] for one in _by_candidate(metrics).values()):
+        counts = [*([str(base["skipped"])] if base else []), str(metrics["skipped"]), *([""] if base else [])]
+        counts += [str(other["skipped"]) for other in others.values()]
+        lines.append(_align("Skipped queries, counted as wrong", counts, widths))
     return "\n".join(lines)
 
 
@@ -66,11 +74,19 @@ def _format(value: float | None, sign: str = "") -> str:
 
 def _headline(metrics: dict[str, Any], suffix: str) -> list[dict[str, Any]]:
     """Return the rows of the headline table; each figure is (value, interval)."""
-    rows = []
+    rows: list[dict[str, Any]] = [
+        {
+            "name": label,
+            "figures": [(one[name], None) for one in _by_candidate(metrics).values()],
+            "change": "",
+            "p": "",
+        }
+        for label, name in (("Queries", "samples"), ("Skipped queries, counted as wrong", "skipped"))
+    ]
     for label, *_ in headline_rows(metrics):
         path = HEADLINE[label]
         compared = (metrics["comparison"] or {}).get(path)
-        figures = [(leaf_at(one, path), leaf_at(one["intervals"], path)) for one in _by_candidate(metrics).values()]
+        figures = [(value_at(one, path), value_at(one["intervals"], path)) for one in _by_candidate(metrics).values()]
         change, p = (f"{compared['difference']:+.3f}", compared["p"]) if compared else ("–", None)
         rows.append({"name": label + suffix, "figures": figures, "change": change, "p": p})
     return rows
@@ -80,7 +96,7 @@ def _breakdowns(metrics: dict[str, Any], suffix: str) -> dict[str, list[tuple[An
     """Return a table of the evaluated candidate's metrics per group for each grouping that has any."""
     paths = ("samples", "relevance.accuracy", "ra_iou.mean", "grounding.mean", "correction_similarity.all")
     return {
-        title: [(name + suffix, *(leaf_at(group, path) for path in paths)) for name, group in metrics[key].items()]
+        title: [(name + suffix, *(value_at(group, path) for path in paths)) for name, group in metrics[key].items()]
         for key, title in _BREAKDOWNS.items()
         if metrics[key]
     }
@@ -93,7 +109,7 @@ def _refusal_rates(metrics: dict[str, Any], grouping: str) -> dict[tuple[str, st
         for group, of_group in figures[grouping].items():
             if of_group["relevance"]["confusion"]["fp"] + of_group["relevance"]["confusion"]["tn"]:
                 path = "relevance.irrelevant.recall"
-                found[group, name] = (leaf_at(of_group, path), leaf_at(figures["intervals"][grouping][group], path))
+                found[group, name] = (value_at(of_group, path), value_at(figures["intervals"][grouping][group], path))
     return found
 
 

@@ -27,7 +27,7 @@ class ScoredPrediction:
         relevant: Whether the query is answerable.
         predicted_relevant: Relevance that the completion claims; the opposite of the truth if it has no answer.
         iou: Temporal IoU with the true segment; None for a refusable query.
-        ra_iou: RA-IoU: 0 if relevance is wrong, 1 for a correct refusal, else the temporal IoU.
+        ra_iou: RA-IoU: 0 if relevance is wrong, 1 for a correct refusal, otherwise the temporal IoU.
     """
 
     def __init__(self, prediction: Prediction) -> None:
@@ -87,6 +87,7 @@ def columns(scored: Sequence[ScoredPrediction]) -> dict[str, Column]:
     for index, row in enumerate(scored):
         prediction, completion = row.prediction, row.completion
         found["samples"][index] = 1.0
+        found["skipped"][index] = prediction.skipped is not None
         correct = "t" if row.relevant == row.predicted_relevant else "f"
         found[correct + ("p" if row.predicted_relevant else "n")][index] = 1.0
         for name, value in (("ra_iou", row.ra_iou), ("grounding", row.iou)):
@@ -102,7 +103,7 @@ def columns(scored: Sequence[ScoredPrediction]) -> dict[str, Column]:
         found.put_mean("consistency", index, prediction.consistency)
         if not row.relevant:
             _put_refusable(found, row, index)
-    for name in ("samples", "tp", "fp", "fn", "tn"):
+    for name in ("samples", "skipped", "tp", "fp", "fn", "tn"):
         found.setdefault(name, np.zeros(len(scored)))
     return found
 

@@ -8,39 +8,22 @@ import msgspec
 from rarft.embeddings.store import ReferenceStore
 from rarft.evaluation.predictions import Prediction
 from rarft.evaluation.scored_predictions import ScoredPrediction
-from rarft.rewards.columns import DEFAULT_REWARDS, RewardFunction, apply_reward
+from rarft.rewards.columns import DEFAULT_REWARDS, apply_reward
 from rarft.rewards.explain_correction import BEST_SIMILARITY
 from rarft.rewards.registry import resolve_rewards
-
-REWARDS = list(DEFAULT_REWARDS)
-
-
-def _compute_reward(
-    predictions: Sequence[Prediction], name: str, reward: RewardFunction, extras: dict[str, list[Any]]
-) -> list[float | None]:
-    """Return a reward of every prediction, from one call; None where it needs a duration that is unknown.
-
-    `extras` receives the per-completion columns that the reward logs.
-    """
-    usable = [index for index, row in enumerate(predictions) if row.sample.duration or name != "refuse_iou"]
-    values: list[float | None] = [None] * len(predictions)
-    if usable:
-        rows = [predictions[index] for index in usable]
-        rewards = apply_reward(
-            reward, [row.sample for row in rows], [row.completion for row in rows], log_extra=extras.__setitem__
-        )
-        for index, value in zip(usable, rewards, strict=True):
-            values[index] = value
-    return values
 
 
 def score_predictions(predictions: Sequence[Prediction], store: ReferenceStore) -> list[Prediction]:
     """Return the predictions with rewards and similarities; each distinct text is encoded once."""
     if not predictions:
         return []
+    samples, completions = [row.sample for row in predictions], [row.completion for row in predictions]
     extras: dict[str, list[Any]] = {}
-    functions = dict(zip(REWARDS, resolve_rewards(REWARDS, store), strict=True))
-    rewards = {name: _compute_reward(predictions, name, reward, extras) for name, reward in functions.items()}
+    functions = dict(zip(DEFAULT_REWARDS, resolve_rewards(list(DEFAULT_REWARDS), store), strict=True))
+    rewards = {
+        name: apply_reward(reward, samples, completions, log_extra=extras.__setitem__)
+        for name, reward in functions.items()
+    }
     scored = [ScoredPrediction(prediction) for prediction in predictions]
     refusals = [
         index
@@ -49,7 +32,7 @@ def score_predictions(predictions: Sequence[Prediction], store: ReferenceStore) 
     ]
     pairs = [(str(scored[index].completion.answer), [predictions[index].sample.gt_answer]) for index in refusals]
     similarities = {index: values[0] for index, values in zip(refusals, store.similarities(pairs), strict=True)}
-    corrections = extras.get(BEST_SIMILARITY) or [None] * len(predictions)
+    corrections = extras[BEST_SIMILARITY]
     return [
         msgspec.structs.replace(
             prediction,

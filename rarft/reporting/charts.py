@@ -1,11 +1,12 @@
 """Charts as HTML and SVG. Each function computes the geometry; macros in `templates/charts.html.j2` draw it."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 from markupsafe import Markup
 
-from rarft.reporting.html import render_macro
+from rarft.reporting.html import draw
 
 Points = Sequence[tuple[float, float]]  # (x, y)
 Interval = Sequence[float]  # [low, high]
@@ -14,41 +15,27 @@ _MAX_POINTS = 400  # per line; longer lines are averaged
 _WIDTH = 480
 
 
-def _draw(macro: str, **values: Any) -> Markup:
-    return render_macro("charts.html.j2", macro, **values)
-
-
-def _color(index: int) -> str:
-    return _COLORS[index % len(_COLORS)]
+def _bar(name: str, value: float, label: str, interval: Interval | None = None) -> dict[str, Any]:
+    line = (f"{100 * interval[0]:.1f}", f"{100 * (interval[1] - interval[0]):.1f}") if interval else None
+    return {"name": name, "width": f"{100 * value:.1f}", "interval": line, "label": label}
 
 
 def bars(counts: Mapping[str, int]) -> Markup:
     """Draw horizontal bars of counts, relative to the largest."""
     largest = max(counts.values(), default=0) or 1
-    rows = [
-        {"name": name, "width": f"{100 * count / largest:.1f}", "interval": None, "label": f"{count:,}"}
-        for name, count in counts.items()
-    ]
-    return _draw("bars", rows=rows)
+    return draw("bars", rows=[_bar(name, count / largest, f"{count:,}") for name, count in counts.items()])
 
 
 def rates(values: Mapping[str, tuple[float, Interval | None]]) -> Markup:
     """Draw horizontal bars of fractions, each with its interval as a thin line."""
-    rows = []
-    for name, (value, interval) in values.items():
-        line = (f"{100 * interval[0]:.1f}", f"{100 * (interval[1] - interval[0]):.1f}") if interval else None
-        rows.append({"name": name, "width": f"{100 * value:.1f}", "interval": line, "label": f"{value:.3f}"})
-    return _draw("bars", rows=rows)
+    rows = [_bar(name, value, f"{value:.3f}", interval) for name, (value, interval) in values.items()]
+    return draw("bars", rows=rows)
 
 
 def histogram(counts: Sequence[int], top: float, unit: str, open_ended: bool = True) -> Markup:
-    """Draw a histogram of equal bins from 0 to `top`.
+    """Draw a histogram of equal bins from 0 to `top`; `unit` has a leading space.
 
-    Args:
-        counts: Count of each bin.
-        top: Upper edge of the last bin.
-        unit: Unit of the values, with a leading space.
-        open_ended: Whether the last bin also counts larger values. Empty bins at the end are cut off then.
+    If it is open-ended, the last bin also counts larger values, and empty bins at the end are cut off.
     """
     if open_ended:
         filled = max((index + 1 for index, count in enumerate(counts) if count), default=1)
@@ -68,7 +55,7 @@ def histogram(counts: Sequence[int], top: float, unit: str, open_ended: bool = T
         for index, count in enumerate(counts)
     ]
     last_label = f"{top:g}{unit}{' and more' if open_ended else ''}"
-    return _draw("histogram", width=_WIDTH, height=height, bins=bins, last_label=last_label)
+    return draw("histogram", width=_WIDTH, height=height, bins=bins, last_label=last_label)
 
 
 def _downsample(points: Points) -> list[tuple[float, float]]:
@@ -93,14 +80,14 @@ def curves(series: Mapping[str, Points]) -> Markup:
     drawn = [
         {
             "name": name,
-            "color": _color(index),
+            "color": color,
             "points": " ".join(position(x, y) for x, y in points),
             "label": f"{name} {series[name][-1][1]:.4g}",
         }
-        for index, (name, points) in enumerate(lines.items())
+        for color, (name, points) in zip(cycle(_COLORS), lines.items(), strict=False)
     ]
     limits = {"y_max": f"{y_max:.4g}", "y_min": f"{y_min:.4g}", "x_max": f"{x_max:g}"}
-    return _draw("curves", width=_WIDTH, height=height, lines=drawn, **limits)
+    return draw("curves", width=_WIDTH, height=height, lines=drawn, **limits)
 
 
 def scatter(points: Mapping[str, tuple[float, float]]) -> Markup:
@@ -110,10 +97,10 @@ def scatter(points: Mapping[str, tuple[float, float]]) -> Markup:
         {
             "x": f"{margin + x * size:.1f}",
             "y": f"{margin + (1 - y) * size:.1f}",
-            "color": _color(index),
+            "color": color,
             "title": f"{name}: {x:.3f}, {y:.3f}",
             "label": f"{name} ({x:.2f}, {y:.2f})",
         }
-        for index, (name, (x, y)) in enumerate(points.items())
+        for color, (name, (x, y)) in zip(cycle(_COLORS), points.items(), strict=False)
     ]
-    return _draw("scatter", size=size, margin=margin, points=drawn)
+    return draw("scatter", size=size, margin=margin, points=drawn)

@@ -36,17 +36,10 @@ _environment.globals["numeric_columns"] = _numeric_columns
 
 
 def render_page(template: str, title: str, note: str, **values: Any) -> str:
-    """Render a page.
-
-    Args:
-        template: File name in `templates/`.
-        title: Title and heading.
-        note: Line below the heading.
-        values: Variables of the template.
-    """
+    """Render a page from a template and its values; `note` is the line below the heading."""
     return _environment.get_template(template).render(title=title, note=note, **values) + "\n"
 
 
-def render_macro(template: str, macro: str, **values: Any) -> Markup:
-    """Render a macro of a template."""
-    return Markup(getattr(_environment.get_template(template).module, macro)(**values))
+def draw(chart: str, **values: Any) -> Markup:
+    """Draw a chart with the macro of that name."""
+    return Markup(getattr(_environment.get_template("charts.html.j2").module, chart)(**values))

@@ -21,51 +21,30 @@ _CHARTS = {
 
 def _reward_parts(entries: Sequence[Entry]) -> dict[str, list[str]]:
     """Return the names of each reward's parts: `refuse_iou/iou` is a part of refuse_iou."""
-    rewards = {name.removeprefix("rewards/").removesuffix("_reward") for entry in entries for name in entry}
-    parts: dict[str, set[str]] = {}
-    for entry in entries:
-        for name in entry:
-            owner, slash, _ = name.partition("/")
-            if slash and owner in rewards:
-                parts.setdefault(owner, set()).add(name)
-    return {owner: sorted(names) for owner, names in sorted(parts.items())}
+    rewards = [name.removeprefix("rewards/").removesuffix("_reward") for name in reward_names(entries)]
+    names = sorted({name for entry in entries for name in entry})
+    parts = {reward: [name for name in names if name.startswith(f"{reward}/")] for reward in rewards}
+    return {reward: names for reward, names in parts.items() if names}
 
 
 def draw_charts(entries: Sequence[Entry], charts: Mapping[str, Sequence[str]]) -> dict[str, Markup]:
-    """Draw curves of logged figures by step.
-
-    Args:
-        entries: Entries of a training log.
-        charts: Title -> names of the figures; a chart without any value is left out.
-    """
+    """Draw curves of logged figures by step: title -> names of the figures. A chart without values is left out."""
     return {title: curves(series) for title, names in charts.items() if (series := series_of(entries, names))}
 
 
 def draw_training(entries: Sequence[Entry]) -> dict[str, Markup]:
     """Draw the reward, each reward, and the KL divergence by step."""
-    charts = {
-        "Mean reward by step": ["reward"],
-        "Each reward": reward_names(entries),
-        "KL divergence from the base": ["kl"],
-    }
-    return draw_charts(entries, charts)
+    charts = {"Mean reward by step": ["reward"], "Each reward": reward_names(entries)}
+    return draw_charts(entries, {**charts, "KL divergence from the base": ["kl"]})
 
 
 def render_curves(entries: Sequence[Entry], name: str, max_steps: int) -> str:
-    """Render the page: rewards and their parts, KL, entropy, length, learning rate, times, and evaluations.
-
-    Args:
-        entries: Log so far; each entry has a `step`.
-        name: Name of the run.
-        max_steps: Number of steps of the run.
-    """
+    """Render the page: rewards and their parts, KL, entropy, length, learning rate, times, and evaluations."""
     steps = [entry for entry in entries if "reward" in entry]
     parts = {f"Parts of {owner}": names for owner, names in _reward_parts(steps).items()}
     times = series_of(steps, [f"time/{part}" for part in _TIMES])
     means = {key: sum(value for _, value in points) / len(points) for key, points in times.items()}
-    evaluations = {
-        key: [key] for key in sorted({key for entry in entries for key in entry}) if key.startswith("eval_")
-    }
+    evaluations = sorted({key for entry in entries for key in entry if key.startswith("eval_")})
     done = int(steps[-1]["step"]) if steps else 0
     skipped = int(steps[-1].get("videos/skipped") or 0) if steps else 0
     return render_page(
@@ -75,5 +54,5 @@ def render_curves(entries: Sequence[Entry], name: str, max_steps: int) -> str:
         charts=draw_charts(steps, {**_CHARTS, "Each reward": reward_names(steps), **parts}),
         times=curves(times) if times else None,
         time_rows=[(key.removeprefix("time/"), mean, mean / means["time/total"]) for key, mean in means.items()],
-        evaluations=draw_charts(entries, evaluations),
+        evaluations=draw_charts(entries, {key: [key] for key in evaluations}),
     )

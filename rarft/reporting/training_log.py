@@ -20,11 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def parse_log(text: str) -> list[dict[str, Any]]:
-    """Parse a log. An incomplete last line, of a killed or a running training, is ignored.
-
-    Raises:
-        ValueError: The text is not a training log.
-    """
+    """Parse a log, or raise a ValueError. An incomplete last line, of a killed or a running training, is ignored."""
     entries = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
     if not all(isinstance(entry, dict) and "step" in entry for entry in entries):
         raise ValueError("a line has no step")
@@ -49,11 +45,7 @@ def reward_names(entries: Sequence[Entry]) -> list[str]:
 def read_training_log(checkpoint: str) -> list[Entry]:
     """Read the log of the run that saved a checkpoint, up to the checkpoint's step, from the checkpoint's parent.
 
-    Args:
-        checkpoint: Path, URI or Hub name.
-
-    Returns:
-        The entries; an empty list if there is no log, or, with a warning, if it cannot be read.
+    Without a log, or, with a warning, if it cannot be read, the list is empty.
     """
     if not is_object_uri(checkpoint) and not Path(checkpoint).is_dir():
         return []

@@ -1,4 +1,4 @@
-"""The list of rewards, the columns that they read, and the terms that they log."""
+"""The list of rewards, the columns that they read, and the logging of their terms."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,14 +33,9 @@ def apply_reward(
     log_metric: LogMetric = lambda name, value: None,
     log_extra: LogExtra = lambda name, values: None,
 ) -> list[float | None]:
-    """Call a reward outside of training, with the arguments that TRL passes.
+    """Call a reward outside of training, for at least one sample, with the arguments that TRL passes.
 
-    Args:
-        reward: Reward function.
-        samples: Sample of each completion, at least one.
-        completions: Completions.
-        log_metric: Receives the mean of each term.
-        log_extra: Receives the values of each term.
+    `log_metric` receives the mean of each term that the reward logs, `log_extra` the values.
     """
     rows = [reward_columns(sample) for sample in samples]
     return reward(

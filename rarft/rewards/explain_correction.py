@@ -18,7 +18,7 @@ class Similarity(Protocol):
 
 
 def refusal_score(completion: Completion, task_type: str) -> float:
-    """Return 1.0 for a timestamp on an answerable query and a refusal on a refusable one, else 0.0."""
+    """Return 1.0 for a timestamp on an answerable query and a refusal on a refusable one; 0.0 otherwise."""
     return float(completion.refuses if task_type == "refusable" else completion.segment is not None)
 
 
@@ -36,11 +36,6 @@ class ExplainCorrection:
     __name__ = "explain_correction_reward"
 
     def __init__(self, similarity: Similarity, baseline: str = "none") -> None:
-        """
-        Args:
-            similarity: Encoder that compares texts.
-            baseline: "none" or "query".
-        """
         self._similarity = similarity
         self._baseline = baseline
 
@@ -54,11 +49,7 @@ class ExplainCorrection:
         log_extra: LogExtra | None = None,
         **_: Any,
     ) -> list[float]:
-        """Score each completion. The encoder receives one batch of texts.
-
-        Raises:
-            ValueError: The column `query` is missing with the baseline `query`.
-        """
+        """Score each completion. The encoder receives one batch of texts, and one of queries as their baseline."""
         parsed = [parse_completion(completion_text(completion)) for completion in completions]
         scores = [refusal_score(*row) for row in zip(parsed, task_type, strict=True)]
         log_term("explain_correction/refusal_score", scores, log_metric, log_extra)

@@ -7,7 +7,7 @@ from rarft.rewards.columns import completion_text
 
 
 def format_reward(completions: list[Any], **_: Any) -> list[float]:
-    """Return 1.0 for think, answer and correction in order, each tag once, else 0.0 (training guide, reward 1; D1).
+    """Return 1.0 for think, answer and correction in order, each tag once; 0.0 otherwise (guide, reward 1; D1).
 
     Example:
         >>> format_reward(["<think>a</think><answer>1 to 2</answer><correction>NIL</correction>", "1 to 2"])

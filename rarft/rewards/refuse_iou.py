@@ -29,38 +29,37 @@ def refuse_iou_reward(
     completions: list[Any],
     task_type: list[str],
     solution: list[Segment | None],
-    durations: list[float],
+    durations: list[float | None],
     log_metric: LogMetric | None = None,
     log_extra: LogExtra | None = None,
     **_: Any,
-) -> list[float]:
+) -> list[float | None]:
     """Score each completion, in [0, 1] (training guide, reward 2; D2, D3).
 
-    Refusable query: 1 for a refusal, else 0. Answerable query: the product of `grounding_terms`.
+    Refusable query: 1 for a refusal, 0 otherwise. Answerable query: the product of `grounding_terms`.
 
     Args:
         completions: Completions, plain or conversational.
         task_type: "answerable" or "refusable".
         solution: True segments, in seconds; None for refusable queries.
-        durations: Durations of the videos, in seconds.
-        log_metric: TRL's function to log a term's mean.
-        log_extra: TRL's function to log a term's values.
+        durations: Durations of the videos, in seconds. If one is None, so is the score.
+        log_metric, log_extra: TRL's functions to log the mean and the values of a term.
 
     Example:
         >>> text = "<think>a</think><answer>22 to 38</answer><correction>NIL</correction>"
         >>> refuse_iou_reward([text], ["answerable"], [(20.0, 40.0)], [100.0])  # 0.8 * 0.98 * 0.98
         [0.76832]
     """
-    scores: list[float] = []
+    scores: list[float | None] = []
     terms: list[tuple[float, float, float] | tuple[None, None, None]] = []
     for text, kind, truth, duration in zip(completions, task_type, solution, durations, strict=True):
         completion = parse_completion(completion_text(text))
-        if kind == "refusable":
-            terms.append((None, None, None))
-            scores.append(float(completion.refuses))
-        else:
+        if duration is not None and kind == "answerable":
             terms.append(values := grounding_terms(completion.segment, truth, duration))
             scores.append(math.prod(values))
+        else:
+            terms.append((None, None, None))
+            scores.append(None if duration is None else float(completion.refuses))
     for index, name in enumerate(_TERMS):
         log_term(name, [values[index] for values in terms], log_metric, log_extra)
     return scores

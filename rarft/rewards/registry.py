@@ -75,15 +75,12 @@ def _check_values(function: RewardFunction, name: str) -> RewardFunction:
 
 
 def resolve_rewards(names: list[str], similarity: Similarity, baseline: str = "none") -> list[RewardFunction]:
-    """Return the reward functions of these names, in the same order.
+    """Return the reward functions of these names, in the same order; raise an InputError if there is no such one.
 
     Args:
         names: Built-in rewards, `path/to/file.py:function` or `package.module:function`.
         similarity: Encoder of the correction rewards.
         baseline: Baseline of the correction bonus, "none" or "query".
-
-    Raises:
-        InputError: A name does not lead to a reward.
     """
     functions = (
         format_reward,

@@ -34,11 +34,7 @@ class _Row(msgspec.Struct):
 
 
 def read_completions(path: Path, samples: list[Sample]) -> list[tuple[Sample, str]]:
-    """Return finished completions with their samples.
-
-    Args:
-        path: JSON lines with `completion`, and `id` or the `sample` that `rarft evaluate` writes.
-        samples: Data that the completions answer.
+    """Read finished completions: JSON lines with `completion`, and `id` or the `sample` of `rarft evaluate`.
 
     Raises:
         InputError: A line is malformed, or its id is not in the data.
@@ -77,12 +73,6 @@ def replay(
     rows: list[tuple[Sample, str]], rewards: dict[str, RewardFunction], weights: list[float], out: Location
 ) -> dict[str, float | None]:
     """Score completions and write scores.csv and, last, report.html.
-
-    Args:
-        rows: Completions with their samples.
-        rewards: Reward functions by name.
-        weights: Weight of each reward.
-        out: Folder to write to.
 
     Returns:
         The mean of each reward, None where it never applies, and of their weighted sum as `reward`.

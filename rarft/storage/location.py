@@ -189,8 +189,13 @@ class S3Folder:
         return s3.object_version(f"{self.uri}/{name}")
 
     def upload(self, files: Sequence[tuple[str, Path]]) -> None:
-        """Upload local files, each given as its name under the prefix and its source path."""
-        s3.upload([(f"{self.uri}/{name}", path) for name, path in files])
+        """Upload local files, each given as its name under the prefix and its source path.
+
+        The last one is uploaded after all others, so that it can mark them as complete.
+        """
+        pairs = [(f"{self.uri}/{name}", path) for name, path in files]
+        s3.upload(pairs[:-1])
+        s3.upload(pairs[-1:])
 
     @contextmanager
     def download(self, names: Sequence[str]) -> Iterator[Path]:
@@ -208,8 +213,7 @@ class S3Folder:
             files = [(file.name, file) for file in _marker_last(Path(temporary), last)]
             for name in (last, *stale):
                 self.delete(name)
-            self.upload(files[:-1])
-            self.upload(files[-1:])
+            self.upload(files)
 
     def delete(self, name: str) -> None:
         """Delete an object if it exists."""

@@ -30,6 +30,7 @@ _ERROR_HINTS = {
     "404": "no such object or bucket; check the path",
     "AccessDenied": "access denied; check the permissions of the credentials",
     "403": "access denied; check the credentials and their permissions",
+    "PreconditionFailed": "the object changed while it was read; do not replace objects during a run",
     "InvalidAccessKeyId": "the store does not know AWS_ACCESS_KEY_ID; check the credentials",
     "SignatureDoesNotMatch": "wrong AWS_SECRET_ACCESS_KEY; check the credentials",
 }
@@ -190,11 +191,42 @@ def stored_sha256(uri: str) -> str | None:
     return metadata.get(_SHA256)
 
 
-def object_version(uri: str) -> str:
-    """Return a text that changes when the object does: its size and ETag."""
+def size_and_etag(uri: str) -> tuple[int, str]:
+    """Return an object's size in bytes and its ETag, which changes when the content does."""
     with request(uri, "read") as (connected, bucket, key):
         head = connected.head_object(Bucket=bucket, Key=key)
-    return f"{head['ContentLength']} {head['ETag']}"
+        return head["ContentLength"], head["ETag"]
+
+
+def object_version(uri: str) -> str:
+    """Return a text that changes when the object does: its size and ETag."""
+    size, etag = size_and_etag(uri)
+    return f"{size} {etag}"
+
+
+def read_range(uri: str, start: int, stop: int, etag: str) -> bytes:
+    """Return bytes `start` to `stop` (exclusive) of an object.
+
+    Raises:
+        StoreError: The object does not have this ETag any more, or cannot be read.
+    """
+    for attempt in range(1, _TRANSFER_ATTEMPTS + 1):
+        try:
+            with request(uri, "read") as (connected, bucket, key):
+                span = f"bytes={start}-{stop - 1}"
+                reply = connected.get_object(Bucket=bucket, Key=key, Range=span, IfMatch=etag)
+                if reply["ETag"] == etag:
+                    content: bytes = reply["Body"].read()
+                    if len(content) != stop - start:
+                        raise ValueError("the store does not support ranges")
+                    return content
+        except StoreError as error:
+            # The client repeats requests, but not the reading of a body.
+            if attempt == _TRANSFER_ATTEMPTS or _is_permanent(error.__cause__):
+                raise
+        else:
+            break
+    raise StoreError(f"{uri}: cannot be read ({_ERROR_HINTS['PreconditionFailed']})")
 
 
 def _pages(operation: str, required_key: str, bucket: str, prefix: str) -> list[dict[str, Any]]:

@@ -19,12 +19,11 @@ from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
 from rarft.models.qwen2_5_vl.rollout import vision_token_ids
 from rarft.training.callbacks.checkpoint import CheckpointCallback
-from rarft.training.callbacks.jsonl_log import JsonlLogCallback
+from rarft.training.callbacks.log import JsonlLogCallback, ProgressCallback
 from rarft.training.callbacks.preemption import PreemptionCallback
-from rarft.training.callbacks.progress import ProgressCallback
 from rarft.training.config import TrainingConfig
 from rarft.training.curriculum import Curriculum
-from rarft.training.data import SetEpochCallback, TrainingDataset, make_dataset, make_pools
+from rarft.training.data import TrainingDataset, make_dataset, make_pools
 from rarft.training.divergence import StepGuard
 from rarft.training.model import load_policy, lora_config
 from rarft.training.preflight import check_prompt_lengths
@@ -38,19 +37,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """The start of a run.
+    """The start of a run."""
 
-    Attributes:
-        checkpoint: Checkpoint to resume from; None to start from scratch.
-        is_shared: Whether all machines see the run's local folder.
-        callbacks: Callbacks that resuming needs.
-        uploader: Uploads checkpoints to an object store; None without a store, and on most processes.
-    """
-
-    checkpoint: Path | None
-    is_shared: bool
-    callbacks: list[TrainerCallback]
-    uploader: CheckpointUploader | None
+    checkpoint: Path | None  # None to start from scratch
+    is_shared: bool  # whether all machines see the run's local folder
+    callbacks: list[TrainerCallback]  # that resuming needs
+    uploader: CheckpointUploader | None  # None without an object store, and on most processes
 
 
 @dataclass(frozen=True)
@@ -58,23 +50,22 @@ class TrainingSession:
     """A trainer, and those of its callbacks that are used after training."""
 
     trainer: VideoGRPOTrainer
-    prompt_config: PromptConfig
     checkpoints: CheckpointCallback
     preemption: PreemptionCallback
     log: JsonlLogCallback
 
 
 def build_session(run: PreparedRun, start: ResumePoint) -> TrainingSession:
-    """Load the model and build the trainer.
-
-    Raises:
-        InputError: A prompt is too long, the model cannot be loaded, or settings contradict each other.
-    """
+    """Load the model and build the trainer."""
     args, sampling = run.args, run.args.sampling
     prompt_config = PromptConfig(
         run.template, sampling.fps, sampling.total_pixels, sampling.min_frame_pixels, args.max_completion_length
     )
-    rows = _make_rows(run)
+    pools = make_pools(run.samples, args.queries_per_item, args.refusable_pool)
+    curriculum = Curriculum(pools, run.references.similarities) if args.curriculum else None
+    rows = TrainingDataset(pools, run.template, args.seed, args.prompts_per_generation, curriculum)
+    if PartialState().is_main_process:
+        logger.info(rows.summary())
     guard = StepGuard(args.fp16)
     checkpoints = CheckpointCallback(
         prompt_config, run.resume_key, args.save_total_limit, start.checkpoint, start.is_shared, start.uploader, guard
@@ -82,19 +73,9 @@ def build_session(run: PreparedRun, start: ResumePoint) -> TrainingSession:
     args.save_total_limit, args.resume_from_checkpoint = None, None  # transformers would count incomplete ones
     preemption = PreemptionCallback()
     log = JsonlLogCallback(run.paths.local, run.name)
-    callbacks = [*start.callbacks, ProgressCallback(), log, SetEpochCallback(rows), preemption, checkpoints]
-    trainer = _build_trainer(run, rows, prompt_config, callbacks, guard)
-    return TrainingSession(trainer, prompt_config, checkpoints, preemption, log)
-
-
-def _make_rows(run: PreparedRun) -> TrainingDataset:
-    args = run.args
-    pools = make_pools(run.samples, args.queries_per_item, args.refusable_pool)
-    curriculum = Curriculum(pools, run.references.similarities) if args.curriculum else None
-    rows = TrainingDataset(pools, run.template, args.seed, args.prompts_per_generation, curriculum)
-    if PartialState().is_main_process:
-        logger.info(rows.summary())
-    return rows
+    callbacks = [*start.callbacks, ProgressCallback(), log, rows, preemption, checkpoints]
+    trainer = _build_trainer(run, rows, callbacks, guard)
+    return TrainingSession(trainer, checkpoints, preemption, log)
 
 
 def _make_prefetcher(args: TrainingConfig, processor: Any, model_config: Any) -> PromptPrefetcher:
@@ -108,22 +89,10 @@ def _make_prefetcher(args: TrainingConfig, processor: Any, model_config: Any) ->
     return PromptPrefetcher(encoder, args.decode_workers, 2 * args.prompts_per_device * (batches + 1))
 
 
-def _set_trainer_arguments(args: TrainingConfig, model_config: Any) -> None:
-    args.generation_kwargs = {**(args.generation_kwargs or {}), "suppress_tokens": vision_token_ids(model_config)}
-    args.shuffle_dataset = False  # rows are in the order in which they are trained on
-    args.disable_tqdm = True
-    if args.ddp_find_unused_parameters is None and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
-        args.ddp_find_unused_parameters = False  # DDP cannot find them under reentrant checkpointing
-
-
 def _build_trainer(
-    run: PreparedRun,
-    rows: TrainingDataset,
-    prompt_config: PromptConfig,
-    callbacks: list[TrainerCallback],
-    guard: StepGuard,
+    run: PreparedRun, rows: TrainingDataset, callbacks: list[TrainerCallback], guard: StepGuard
 ) -> VideoGRPOTrainer:
-    args, prompt = run.args, prompt_config.prompt
+    args, prompt = run.args, run.template
     with input_name("--model_name_or_path"):
         processor = load_processor(args.model_name_or_path)
         model_config = AutoConfig.from_pretrained(checkpoint_path(args.model_name_or_path))
@@ -134,7 +103,11 @@ def _build_trainer(
     with input_name("--model_name_or_path"):
         model = load_policy(args)
     rows.on_draw = prefetcher.prefetch
-    _set_trainer_arguments(args, model_config)
+    args.generation_kwargs = {**(args.generation_kwargs or {}), "suppress_tokens": vision_token_ids(model_config)}
+    args.shuffle_dataset = False  # rows are in the order in which they are trained on
+    args.disable_tqdm = True
+    if args.ddp_find_unused_parameters is None and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        args.ddp_find_unused_parameters = False  # DDP cannot find them under reentrant checkpointing
     try:
         trainer = VideoGRPOTrainer(
             prefetcher=prefetcher,

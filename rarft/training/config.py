@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from transformers.hf_argparser import HfArg
 from trl import GRPOConfig
 
 from rarft.embeddings.encoder import DEFAULT_ENCODER
@@ -16,20 +17,10 @@ from rarft.training.tracking import resolve_report_to
 from rarft.video.decode import MAX_FRAME_PIXELS, PATCH, FrameSampling
 
 _MINIMUMS = {
-    "per_device_train_batch_size": 1,
-    "per_device_eval_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "num_generations": 2,
-    "max_completion_length": 1,
-    "max_prompt_length": 1,
-    "learning_rate": 0.0,
-    "beta": 0.0,
-    "lora_r": 1,
-    "decode_workers": 0,
-    "frame_cache_gb": 0.0,
-    "max_skipped_videos": 0,
-    "refusable_pool": 1,
-}
+    "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
+    "num_generations": 2, "max_completion_length": 1, "max_prompt_length": 1, "learning_rate": 0.0, "beta": 0.0,
+    "lora_r": 1, "decode_workers": 0, "frame_cache_gb": 0.0, "max_skipped_videos": 0, "refusable_pool": 1,
+}  # fmt: skip
 # `--max_pixels` of the guide: its default means the published budget, and half of it means half the budget (D22).
 _DEFAULT_MAX_PIXELS = 12_845_056
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo")
@@ -37,170 +28,129 @@ LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vesp
 
 @dataclass
 class TrainingConfig(GRPOConfig):
-    """Settings of TRL and ours. `per_device_train_batch_size` counts prompts when it is given (decision D20).
+    """Settings of TRL and ours.
 
-    Attributes:
-        prompts_per_device: Prompts per device and step. `per_device_train_batch_size` then counts completions.
+    `per_device_train_batch_size` is given in prompts (decision D20). An instance has that number as
+    `prompts_per_device`, and completions in `per_device_train_batch_size`, as TRL does.
     """
 
-    model_name_or_path: str = field(
+    model_name_or_path: str = HfArg(
         default="Qwen/Qwen2.5-VL-7B-Instruct",
-        metadata={"help": "Base model: a Hub name, a folder, an s3:// URI, or `tiny` for the packaged test model."},
+        help="Base model: a Hub name, a folder, an s3:// URI, or `tiny` for the packaged test model.",
     )
-    train_data_path: str | None = field(
-        default=None, metadata={"help": "Validated training data: riq.jsonl, or the folder that contains it."}
+    train_data_path: str | None = HfArg(
+        default=None, help="Validated training data: riq.jsonl, or the folder that contains it."
     )
-    eval_data_path: str | None = field(
-        default=None, metadata={"help": "Validated data for evaluation during training."}
+    eval_data_path: str | None = HfArg(default=None, help="Validated data for evaluation during training.")
+    data_version: str | None = HfArg(
+        default=None, help="Version of the videos; change it when they change. A run resumes only if it is unchanged."
     )
-    data_version: str | None = field(
+    exp_name: str | None = HfArg(
         default=None,
-        metadata={"help": "Version of the videos; change it when they change. A run resumes only if it is unchanged."},
+        help="Name of the run. Checkpoints go to OUT/checkpoints/EXP_NAME. "
+        "Defaults to the environment variable EXP_NAME, then to rarft.",
     )
-    exp_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "Name of the run. Checkpoints go to OUT/checkpoints/EXP_NAME. "
-            "Defaults to the environment variable EXP_NAME, then to rarft."
-        },
+    out: str = HfArg(default=".", help="Folder or s3://BUCKET/PREFIX that contains checkpoints/EXP_NAME.")
+    work_dir: str = HfArg(
+        default=".", help="With --out s3://...: local folder that holds checkpoints until they are uploaded."
     )
-    out: str = field(
-        default=".",
-        metadata={"help": "Folder or s3://BUCKET/PREFIX that contains checkpoints/EXP_NAME."},
-    )
-    work_dir: str = field(
-        default=".",
-        metadata={"help": "With --out s3://...: local folder that holds checkpoints until they are uploaded."},
-    )
-    prompt_type: str = field(
-        default="rarft", metadata={"help": "Prompt template: rarft, rarft-text-first, brief, or a text file."}
-    )
-    reward_funcs: list[str] = field(
+    prompt_type: str = HfArg(default="rarft", help="Prompt template: rarft, rarft-text-first, brief, or a text file.")
+    reward_funcs: list[str] = HfArg(
         default_factory=lambda: list(DEFAULT_REWARDS),
-        metadata={
-            "help": "Rewards to sum: format, refuse_iou, explain_correction, explain_correction_contrastive, "
-            "or file.py:function."
-        },
+        help="Rewards to sum: format, refuse_iou, explain_correction, explain_correction_contrastive, "
+        "or file.py:function.",
     )
-    correction_baseline: str = field(
+    correction_baseline: Literal["none", "query"] = HfArg(
         default="none",
-        metadata={
-            "help": "query: reward a correction only for its gain over repeating the query; none: no baseline.",
-            "choices": ["none", "query"],
-        },
+        help="query: reward a correction only for its gain over repeating the query; none: no baseline.",
     )
-    encoder: str = field(
+    encoder: str = HfArg(
         default=DEFAULT_ENCODER,
-        metadata={"help": "Sentence encoder for the correction reward: a SentenceTransformer name or folder."},
+        help="Sentence encoder for the correction reward: a SentenceTransformer name or folder.",
     )
-    embeddings: str | None = field(
-        default=None,
-        metadata={"help": "Precomputed reference embeddings: the output folder of `rarft embed`."},
+    embeddings: str | None = HfArg(
+        default=None, help="Precomputed reference embeddings: the output folder of `rarft embed`."
     )
-    max_pixels: int = field(
+    max_pixels: int = HfArg(
         default=_DEFAULT_MAX_PIXELS,
-        metadata={
-            "help": "Scale of the pixel budget of a video, which is "
-            f"{FrameSampling.total_pixels} * max_pixels / {_DEFAULT_MAX_PIXELS}."
-        },
+        help="Scale of the pixel budget of a video, which is "
+        f"{FrameSampling.total_pixels} * max_pixels / {_DEFAULT_MAX_PIXELS}.",
     )
-    video_total_pixels: int | None = field(
+    video_total_pixels: int | None = HfArg(
+        default=None, help="Pixel budget of a video; overrides --max_pixels. 784 pixels cost one video token."
+    )
+    video_min_frame_pixels: int = HfArg(
+        default=FrameSampling.min_frame_pixels, help="Minimum frame size in pixels; overrides the budget of the video."
+    )
+    video_fps: float = HfArg(default=FrameSampling.fps, help="Frames sampled per second of video.")
+    max_prompt_length: int = HfArg(
+        default=2048, help="Maximum number of text tokens of a prompt; longer prompts are an error."
+    )
+    fix_vit: bool = HfArg(
+        default=False, help="Freeze the vision tower except its merger; the language model still trains."
+    )
+    use_grpo: bool = HfArg(default=True, help="Use the GRPO loss; false selects the clipped token-mean loss (bnpo).")
+    attn_implementation: Literal["flash_attention_2", "sdpa", "eager"] | None = HfArg(
         default=None,
-        metadata={"help": "Pixel budget of a video; overrides --max_pixels. 784 pixels cost one video token."},
+        help="Attention implementation. By default, and with flash_attention_2 if flash-attn is not installed, "
+        "torch's fused kernels, with variable lengths if the GPU has them. Packed rows always use the latter.",
     )
-    video_min_frame_pixels: int = field(
-        default=FrameSampling.min_frame_pixels,
-        metadata={"help": "Minimum frame size in pixels; overrides the budget of the video."},
-    )
-    video_fps: float = field(default=FrameSampling.fps, metadata={"help": "Frames sampled per second of video."})
-    max_prompt_length: int = field(
-        default=2048, metadata={"help": "Maximum number of text tokens of a prompt; longer prompts are an error."}
-    )
-    fix_vit: bool = field(
-        default=False, metadata={"help": "Freeze the vision tower except its merger; the language model still trains."}
-    )
-    use_grpo: bool = field(
-        default=True, metadata={"help": "Use the GRPO loss; false selects the clipped token-mean loss (bnpo)."}
-    )
-    attn_implementation: str | None = field(
-        default=None,
-        metadata={
-            "help": "Attention implementation. By default, and with flash_attention_2 if flash-attn is not installed, "
-            "torch's fused kernels, with variable lengths if the GPU has them. Packed rows always use the latter.",
-            "choices": ["flash_attention_2", "sdpa", "eager"],
-        },
-    )
-    use_peft: bool = field(default=False, metadata={"help": "Train LoRA adapters instead of the model's weights."})
-    lora_r: int = field(default=64, metadata={"help": "Rank of the adapters."})
-    lora_alpha: int = field(default=16, metadata={"help": "Adapter outputs are scaled by lora_alpha / lora_r."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the inputs of the adapters."})
-    lora_target_modules: list[str] = field(
+    use_peft: bool = HfArg(default=False, help="Train LoRA adapters instead of the model's weights.")
+    lora_r: int = HfArg(default=64, help="Rank of the adapters.")
+    lora_alpha: int = HfArg(default=16, help="Adapter outputs are scaled by lora_alpha / lora_r.")
+    lora_dropout: float = HfArg(default=0.0, help="Dropout on the inputs of the adapters.")
+    lora_target_modules: list[str] = HfArg(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"],
-        metadata={"help": "Language model layers to adapt, or one regular expression matched against all layers."},
+        help="Language model layers to adapt, or one regular expression matched against all layers.",
     )
-    merge_lora: bool = field(
-        default=True, metadata={"help": "Merge the adapters into checkpoint-final; false saves only the adapters."}
+    merge_lora: bool = HfArg(
+        default=True, help="Merge the adapters into checkpoint-final; false saves only the adapters."
     )
-    queries_per_item: str = field(
+    queries_per_item: Literal["pair", "all"] = HfArg(
         default="pair",
-        metadata={
-            "help": "pair: one answerable and one refusable query per item, redrawn every epoch; "
-            "all: every query in every epoch.",
-            "choices": ["pair", "all"],
-        },
+        help="pair: one answerable and one refusable query per item, redrawn every epoch; "
+        "all: every query in every epoch.",
     )
-    refusable_pool: int | None = field(
-        default=None,
-        metadata={"help": "Draw the refusable query from an item's first N (default: all)."},
+    refusable_pool: int | None = HfArg(
+        default=None, help="Draw the refusable query from an item's first N (default: all)."
     )
-    curriculum: bool = field(
-        default=False,
-        metadata={"help": "Draw only easy refusable queries in epoch 1, easy and medium ones in epoch 2, then all."},
+    curriculum: bool = HfArg(
+        default=False, help="Draw only easy refusable queries in epoch 1, easy and medium ones in epoch 2, then all."
     )
-    decode_workers: int = field(
-        default=2, metadata={"help": "Threads per rank that prefetch videos; 0 disables prefetching."}
+    decode_workers: int = HfArg(default=2, help="Threads per rank that prefetch videos; 0 disables prefetching.")
+    frame_cache: str | None = HfArg(default=None, help="Cache folder for decoded frames.")
+    frame_cache_gb: float = HfArg(default=50.0, help="Maximum size of the frame cache in GB.")
+    max_skipped_videos: int = HfArg(
+        default=10, help="Number of unreadable videos to skip; the run fails if more cannot be read."
     )
-    frame_cache: str | None = field(default=None, metadata={"help": "Cache folder for decoded frames."})
-    frame_cache_gb: float = field(default=50.0, metadata={"help": "Maximum size of the frame cache in GB."})
-    max_skipped_videos: int = field(
-        default=10, metadata={"help": "Number of unreadable videos to skip; the run fails if more cannot be read."}
+    log_completions_steps: int = HfArg(
+        default=10, help="Log one prompt's completions and rewards every N steps; 0 disables this."
     )
-    log_completions_steps: int = field(
-        default=10, metadata={"help": "Log one prompt's completions and rewards every N steps; 0 disables this."}
+    prompt_sharing: Literal["on", "off"] = HfArg(
+        default="on", help="on: one packed forward pass per prompt; off: one row per completion."
     )
-    prompt_sharing: str = field(
-        default="on",
-        metadata={
-            "help": "on: one packed forward pass per prompt; off: one row per completion.",
-            "choices": ["on", "off"],
-        },
-    )
-    resume_from_checkpoint: str | None = field(
-        default=None,
-        metadata={"help": "Checkpoint to resume from: auto (the newest valid one), a path or URI, or none."},
+    resume_from_checkpoint: str | None = HfArg(
+        default=None, help="Checkpoint to resume from: auto (the newest valid one), a path or URI, or none."
     )
     # Fields of TRL and transformers with the guide's defaults.
-    learning_rate: float = field(default=5e-7, metadata={"help": "Learning rate of AdamW."})
-    num_generations: int | None = field(default=4, metadata={"help": "Completions per prompt (G)."})
-    beta: float = field(default=0.05, metadata={"help": "Weight of the KL divergence from the base model."})
-    num_train_epochs: float = field(default=1.0, metadata={"help": "Number of epochs."})
-    per_device_train_batch_size: int = field(
-        default=1, metadata={"help": "Prompts per device and step (not completions)."}
+    learning_rate: float = HfArg(default=5e-7, help="Learning rate of AdamW.")
+    num_generations: int | None = HfArg(default=4, help="Completions per prompt (G).")
+    beta: float = HfArg(default=0.05, help="Weight of the KL divergence from the base model.")
+    num_train_epochs: float = HfArg(default=1.0, help="Number of epochs.")
+    per_device_train_batch_size: int = HfArg(default=1, help="Prompts per device and step (not completions).")
+    per_device_eval_batch_size: int = HfArg(default=1, help="Prompts per device in evaluation.")
+    bf16: bool | None = HfArg(default=True, help="Compute in bfloat16.")
+    loss_type: str = HfArg(default="grpo", help="Loss type; --use_grpo false forces bnpo.")
+    deepspeed: str | None = HfArg(
+        default="zero3_offload", help="DeepSpeed configuration: zero2, zero3, zero3_offload, a JSON file, or none."
     )
-    per_device_eval_batch_size: int = field(default=1, metadata={"help": "Prompts per device in evaluation."})
-    bf16: bool | None = field(default=True, metadata={"help": "Compute in bfloat16."})
-    loss_type: str = field(default="grpo", metadata={"help": "Loss type; --use_grpo false forces bnpo."})
-    deepspeed: str | None = field(
-        default="zero3_offload",
-        metadata={"help": "DeepSpeed configuration: zero2, zero3, zero3_offload, a JSON file, or none."},
-    )
-    report_to: list[str] = field(
+    report_to: list[str] = HfArg(
         default_factory=lambda: ["auto"],
-        metadata={"help": "Trackers such as wandb; auto uses W&B if it is installed; none disables tracking."},
+        help="Trackers such as wandb; auto uses W&B if it is installed; none disables tracking.",
     )
-    logging_steps: float = field(default=1, metadata={"help": "Log metrics every N steps."})
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Only false is supported: true would hide a non-finite loss."}
+    logging_steps: float = HfArg(default=1, help="Log metrics every N steps.")
+    logging_nan_inf_filter: bool = HfArg(
+        default=False, help="Only false is supported: true would hide a non-finite loss."
     )
 
     def __post_init__(self) -> None:
@@ -243,13 +193,8 @@ class TrainingConfig(GRPOConfig):
 
 
 def frame_sampling(settings: Mapping[str, Any]) -> FrameSampling:
-    """Return the sampling of a video's frames by the settings of `rarft train`.
-
-    Raises:
-        InputError: A setting is out of its range.
-    """
-    fps, total = settings["video_fps"], settings["video_total_pixels"]
-    max_pixels, min_frame = settings["max_pixels"], settings["video_min_frame_pixels"]
+    """Return the sampling of a video's frames from the settings of `rarft train`."""
+    fps, total, min_frame = (settings[f"video_{name}"] for name in ("fps", "total_pixels", "min_frame_pixels"))
     if not 0 < fps < math.inf:
         raise InputError(f"--video_fps {fps}: must be above 0")
     if not PATCH * PATCH <= min_frame <= MAX_FRAME_PIXELS:
@@ -258,8 +203,8 @@ def frame_sampling(settings: Mapping[str, Any]) -> FrameSampling:
         )
     flag = f"--video_total_pixels {total}"
     if total is None:
-        flag = f"--max_pixels {max_pixels}"
-        total = FrameSampling.total_pixels * max_pixels // _DEFAULT_MAX_PIXELS
+        flag = f"--max_pixels {settings['max_pixels']}"
+        total = FrameSampling.total_pixels * settings["max_pixels"] // _DEFAULT_MAX_PIXELS
     if total < min_frame:
         raise InputError(
             f"{flag}: gives a video {total} pixels, fewer than --video_min_frame_pixels {min_frame} of one frame; "
@@ -269,11 +214,7 @@ def frame_sampling(settings: Mapping[str, Any]) -> FrameSampling:
 
 
 def build_config(settings: Mapping[str, Any], output_dir: Path) -> TrainingConfig:
-    """Return the configuration with these settings. It may set up DeepSpeed.
-
-    Raises:
-        InputError: A setting is out of its range, or contradicts another one.
-    """
+    """Return the configuration with these settings. It may set up DeepSpeed."""
     try:
         return TrainingConfig(**{**settings, "output_dir": str(output_dir)})
     except (ValueError, TypeError, ImportError) as error:

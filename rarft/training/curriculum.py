@@ -30,14 +30,14 @@ def _difficulty_levels(pool: list[Sample], similarities: Similarities) -> list[i
 
 
 class Curriculum:
-    """Filters the refusable queries of an item by epoch."""
+    """Filters the refusable queries of an item by epoch.
+
+    Args:
+        pools: Queries to draw from, one list per row of an epoch.
+        similarities: Compares texts. Called only for items with a query that has no difficulty label.
+    """
 
     def __init__(self, pools: Iterable[list[Sample]], similarities: Similarities) -> None:
-        """
-        Args:
-            pools: Queries to draw from, one list per row of an epoch.
-            similarities: Compares texts. Called only for items with a query that has no difficulty label.
-        """
         self._levels: dict[Source, int] = {}
         for pool in pools:
             if pool[0].task_type == "refusable":

@@ -19,23 +19,16 @@ from rarft.training.curriculum import Curriculum
 def stratified_shuffle(samples: list[Sample], seed: int, epoch: int = 0) -> list[Sample]:
     """Return the samples in random order, with the task types spread evenly over it."""
     rng = random.Random(f"{seed} {epoch}")
-    groups: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        groups[sample.task_type].append(sample)
     placed = []
-    for task_type in sorted(groups):
-        group = groups[task_type]
+    for task_type in sorted({sample.task_type for sample in samples}):
+        group = [sample for sample in samples if sample.task_type == task_type]
         rng.shuffle(group)
         placed += [((rank + 0.5) / len(group), task_type, sample) for rank, sample in enumerate(group)]
     return [sample for _, _, sample in sorted(placed, key=lambda entry: entry[:2])]
 
 
 def filter_trainable(samples: list[Sample], path: str) -> list[Sample]:
-    """Return the samples with a known duration.
-
-    Args:
-        samples: All samples of the data.
-        path: Path or URI of the data, for the error message.
+    """Return the samples with a known duration, of the data at `path`.
 
     Raises:
         InputError: There are none.
@@ -49,27 +42,22 @@ def filter_trainable(samples: list[Sample], path: str) -> list[Sample]:
     return with_duration
 
 
-def item_key(sample: Sample) -> tuple[str, int]:
-    """Return the key that the queries of one annotated item share."""
+def _item_key(sample: Sample) -> tuple[str, int]:
     return sample.source.file, sample.source.item
 
 
 def make_pools(samples: list[Sample], queries_per_item: str, refusable_pool: int | None) -> list[list[Sample]]:
     """Group the samples into pools. Each epoch has one row per pool, which asks one query of it (D25).
 
-    Args:
-        samples: All samples of the data.
-        queries_per_item: `pair`: one answerable and one refusable query per item; `all`: each query is a pool.
-        refusable_pool: With `pair`, number of refusable queries per item to keep, the first ones; None keeps all.
-
-    Returns:
-        The pools in the order in which they first appear in the data. Their queries are in the order of the item.
+    With `queries_per_item="pair"` the answerable queries of an item are a pool, and its refusable ones, of which only
+    the first `refusable_pool` are kept unless it is None. With "all" each query is a pool. Pools are in the order of
+    their first appearance in the data, their queries in the order of the item.
     """
     if queries_per_item == "all":
         return [[sample] for sample in samples]
     groups: dict[tuple[tuple[str, int], str], list[Sample]] = defaultdict(list)
     for sample in samples:
-        groups[item_key(sample), sample.task_type].append(sample)
+        groups[_item_key(sample), sample.task_type].append(sample)
     return [
         sorted(pool, key=lambda sample: sample.source.query)[: refusable_pool if task_type == "refusable" else None]
         for (_, task_type), pool in groups.items()
@@ -88,8 +76,7 @@ def draw(pool: list[Sample], seed: int, epoch: int, curriculum: Curriculum | Non
 def pad_to_batch(samples: list[Sample], prompts: int) -> list[Sample]:
     """Return the samples, extended by the first of them to a multiple of `prompts`, the prompts of one generation.
 
-    The sampler drops an incomplete batch. Without padding, some samples would never be trained on, and with fewer
-    samples than a batch none would.
+    The sampler drops an incomplete batch, so without padding some samples would never be trained on.
     """
     missing = -len(samples) % prompts
     return samples + [samples[index % len(samples)] for index in range(missing)]
@@ -106,26 +93,27 @@ def make_dataset(samples: list[Sample], template: str) -> Dataset:
     return Dataset.from_list([make_row(sample, template) for sample in samples])
 
 
-class TrainingDataset:
+class TrainingDataset(TrainerCallback):
     """The rows of a training run, drawn again for each epoch, and the same for any number of ranks.
+
+    As a callback of the trainer it learns which epoch begins.
+
+    Args:
+        pools: Queries of which an epoch asks one each, from `make_pools`.
+        template: Text of the prompt template.
+        seed: Random seed for the order and for the queries that are drawn.
+        prompts: Number of prompts that one generation takes.
+        curriculum: Filter of the pools by epoch.
 
     Attributes:
         all_samples: Every sample that some epoch may ask.
-        epoch: Epoch whose rows are drawn; set by a callback of the trainer.
+        epoch: Epoch whose rows are drawn.
         on_draw: Called with each prompt that is drawn, so that its video can be prefetched.
     """
 
     def __init__(
         self, pools: list[list[Sample]], template: str, seed: int, prompts: int, curriculum: Curriculum | None = None
     ) -> None:
-        """
-        Args:
-            pools: Queries of which an epoch asks one each, from `make_pools`.
-            template: Text of the prompt template.
-            seed: Random seed for the order and for the queries that are drawn.
-            prompts: Number of prompts that one generation takes.
-            curriculum: Filter of the pools by epoch; None admits all queries.
-        """
         self._pools, self._template, self._seed, self._prompts = pools, template, seed, prompts
         self._curriculum = curriculum
         self._drawn: tuple[int, list[Sample]] = (-1, [])  # epoch, its samples
@@ -143,12 +131,11 @@ class TrainingDataset:
 
     def summary(self) -> str:
         """Return a line with the numbers of items and prompts."""
-        items, rows = len({item_key(sample) for sample in self.all_samples}), len(self._pools)
+        items, rows = len({_item_key(sample) for sample in self.all_samples}), len(self._pools)
         refusable = sum(pool[0].task_type == "refusable" for pool in self._pools) / rows
+        repeated = len(self.samples()) - rows
         line = f"{items} items, {rows} prompts per epoch, {refusable:.0%} refusable"
-        if repeated := len(self.samples()) - rows:
-            line += f"; {repeated} prompts repeated to fill the last batch"
-        return line
+        return line + (f"; {repeated} prompts repeated to fill the last batch" if repeated else "")
 
     def _draw(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         samples = self.samples()
@@ -161,17 +148,6 @@ class TrainingDataset:
         """Return a data set that makes a row when it is drawn."""
         return Dataset.from_dict({"index": range(len(self.samples()))}).with_transform(self._draw)
 
-
-class SetEpochCallback(TrainerCallback):
-    """Sets the epoch of a `TrainingDataset`."""
-
-    def __init__(self, rows: TrainingDataset) -> None:
-        """
-        Args:
-            rows: Data set that the trainer draws from.
-        """
-        self._rows = rows
-
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Set the epoch that begins."""
-        self._rows.epoch = int(state.epoch or 0)
+        """Set the epoch."""
+        self.epoch = int(state.epoch or 0)

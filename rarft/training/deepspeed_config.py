@@ -3,19 +3,17 @@
 import json
 import os
 import socket
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from rarft.errors import InputError
 
-_FOLDER = "deepspeed"
+_FOLDER = Path(__file__).parent / "deepspeed"
 
 
 def packaged_deepspeed() -> list[str]:
     """Return the names of the packaged DeepSpeed configurations."""
-    folder = resources.files("rarft.training").joinpath(_FOLDER)
-    return sorted(file.name.removesuffix(".json") for file in folder.iterdir())
+    return sorted(file.stem for file in _FOLDER.glob("*.json"))
 
 
 def deepspeed_file(name_or_path: str | None) -> str | None:
@@ -32,19 +30,15 @@ def deepspeed_file(name_or_path: str | None) -> str | None:
     path = Path(name_or_path)
     if path.is_file():
         return str(path)
-    name = path.name.removesuffix(".json")
-    if name not in packaged_deepspeed():
+    packaged = _FOLDER / f"{path.name.removesuffix('.json')}.json"
+    if not packaged.is_file():
         known = ", ".join(packaged_deepspeed())
         raise InputError(f"--deepspeed {name_or_path}: no such file; pass a path, one of {known}, or none")
-    return str(resources.files("rarft.training").joinpath(_FOLDER, f"{name}.json"))
+    return str(packaged)
 
 
 def zero_settings(configuration: str | None) -> dict[str, Any]:
-    """Return the ZeRO settings of a DeepSpeed configuration; empty without a configuration.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
+    """Return the ZeRO settings of a DeepSpeed configuration; empty without a configuration."""
     if configuration is None:
         return {}
     try:
@@ -55,11 +49,7 @@ def zero_settings(configuration: str | None) -> dict[str, Any]:
 
 
 def check_gathers_weights(configuration: str | None) -> None:
-    """Check that a run under ZeRO-3 saves checkpoints that load without DeepSpeed.
-
-    Raises:
-        InputError: The configuration cannot be read, or saves partitioned weights.
-    """
+    """Raise an `InputError` if a run under ZeRO-3 would save checkpoints that do not load without DeepSpeed."""
     zero = zero_settings(configuration)
     if zero.get("stage") == 3 and zero.get("stage3_gather_16bit_weights_on_model_save") is not True:
         raise InputError(
@@ -68,21 +58,16 @@ def check_gathers_weights(configuration: str | None) -> None:
         )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def prepare_deepspeed(on_cpu: bool) -> None:
     """Set the environment of the process group, and on a CPU initialize DeepSpeed.
 
     To be called before a `TrainingConfig` with DeepSpeed is created.
     """
     if "RANK" not in os.environ:
-        os.environ.update(
-            RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port())
-        )
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     if not on_cpu:
         return
     os.environ["DS_ACCELERATOR"] = "cpu"

@@ -13,7 +13,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from rarft.checkpoint import remote
-from rarft.checkpoint.local import DIVERGED, exclude, good_step, is_complete, list_checkpoints, parse_step
+from rarft.checkpoint.local import DIVERGED, exclude_later, good_step
 from rarft.checkpoint.uploader import CheckpointUploader
 from rarft.distributed.collectives import all_gather, barrier, broadcast_from_main
 from rarft.errors import DivergedError
@@ -30,23 +30,22 @@ _STATES = ("finite", "infinite", "nan")
 class StepGuard:
     """Checks the loss and the gradient norm of every optimizer step.
 
+    Args:
+        fp16: Whether gradients are scaled, so that one that overflows is skipped and is not an error.
+
     Attributes:
         last_finite: The last step that passed; 0 before the first.
     """
 
     def __init__(self, fp16: bool) -> None:
-        """
-        Args:
-            fp16: Whether gradients are scaled, so that one that overflows is skipped and is not an error.
-        """
         self.last_finite = 0
         self._fp16, self._overflows = fp16, 0
 
     def check(self, step: int, loss: Tensor, grad_norm: Tensor | float | None) -> None:
-        """Check one step, at the cost of one small all-reduce and one transfer to the host.
+        """Check the step that is to be applied next, at the cost of a small all-reduce and a transfer to the host.
 
         Args:
-            step: Number of the step that is about to be applied, from 1.
+            step: Number of the step, from 1.
             loss: This process's loss, shape (). May be a sum over micro-batches or steps.
             grad_norm: Norm of the whole gradient; None if DeepSpeed is configured not to compute it.
 
@@ -86,18 +85,13 @@ def _is_finite(values: Tensor) -> bool:
 
 
 def check_weights(model: Any, step: int) -> None:
-    """Check all weights of a model, of which each process checks its own part.
-
-    Args:
-        model: Model with all of its parameters, trained or not.
-        step: Number of the last step that was applied.
+    """Check all weights of a model after a step. Each process checks its own part.
 
     Raises:
         DivergedError: A weight is not finite on some process. It is raised on every process.
     """
-    bad = next(
-        (name for name, parameter in model.named_parameters() if not _is_finite(_local_values(parameter))), None
-    )
+    parameters = model.named_parameters()
+    bad = next((name for name, parameter in parameters if not _is_finite(_local_values(parameter))), None)
     if found := [name for name in all_gather(bad) if name]:
         raise DivergedError(f"step {step}: the weights after it are not finite ({found[0]})")
 
@@ -105,11 +99,7 @@ def check_weights(model: Any, step: int) -> None:
 def exclude_diverged(run: Path, store: S3Folder | None, is_shared: bool, uploader: CheckpointUploader | None) -> str:
     """Exclude the checkpoints of a diverged run that are not known to be good. To be called by all processes.
 
-    Args:
-        run: Local folder of the run.
-        store: The run's folder in an object store, if it has one.
-        is_shared: Whether all machines see `run`.
-        uploader: Uploads checkpoints. An upload that has begun is finished first.
+    An upload that has begun is finished first.
 
     Returns:
         The end of the error message: where `--resume_from_checkpoint auto` resumes, or what to do first.
@@ -130,24 +120,10 @@ def exclude_diverged(run: Path, store: S3Folder | None, is_shared: bool, uploade
     except StoreError as error:
         store_error = str(error)
     if PartialState().is_main_process and is_shared:
-        remaining += _exclude_local(run, good, reason)
+        remaining += exclude_later(run, good, DIVERGED, reason)
     newest, store_error = broadcast_from_main((max(remaining, default=None), store_error))
     if store_error:
         return f"delete the checkpoints after step {good} in {store} before resuming ({store_error})"
-    return "--resume_from_checkpoint auto " + (
-        "starts from scratch, because no checkpoint is known to be good"
-        if newest is None
-        else f"resumes from checkpoint-{newest}, the newest good one"
-    )
-
-
-def _exclude_local(run: Path, good: int, reason: str) -> list[int]:
-    """Exclude the local checkpoints after step `good`; return the steps of the complete ones among the others."""
-    remaining = []
-    for checkpoint in list_checkpoints(run):
-        if parse_step(checkpoint.name) > good:
-            renamed = exclude(checkpoint, DIVERGED, reason)
-            logger.warning("%s renamed to %s", checkpoint.name, renamed.name)
-        elif is_complete(checkpoint):
-            remaining.append(parse_step(checkpoint.name))
-    return remaining
+    if newest is None:
+        return "--resume_from_checkpoint auto starts from scratch, because no checkpoint is known to be good"
+    return f"--resume_from_checkpoint auto resumes from checkpoint-{newest}, the newest good one"

@@ -2,9 +2,8 @@
 
 import argparse
 import re
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from torch import Tensor
 from transformers import AutoConfig
 
 from rarft.annotations.schema import Sample, read_samples
@@ -30,8 +29,8 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see `rarft inspect-prompt --help`")
 
 
-def _parse_id(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """Return the value of `--id`, and the other arguments."""
+def _parse_id(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options with `--id`, and the flags of `rarft train`."""
     parser = _Parser(
         prog="rarft inspect-prompt",
         usage="%(prog)s --model_name_or_path M --train_data_path RIQ [--id ID] [flags of `rarft train`]",
@@ -39,30 +38,15 @@ def _parse_id(arguments: list[str]) -> tuple[str | None, list[str]]:
         allow_abbrev=False,
     )
     parser.add_argument("--id", help="ID of the query in riq.jsonl (default: the first query)")
-    options, training_flags = parser.parse_known_args(arguments)
-    return options.id, training_flags
-
-
-def _find_sample(samples: list[Sample], query_id: str | None) -> Sample:
-    if query_id is None:
-        return samples[0]
-    for sample in samples:
-        if sample.id == query_id:
-            return sample
-    raise InputError(f"--id {query_id}: no such query; use a value of `id` in riq.jsonl of --train_data_path")
+    return parser.parse_known_args(arguments)
 
 
 def inspect_prompt(arguments: list[str]) -> str:
     """Describe the prompt of one query: its text, frames and their times, tokens and positions.
 
-    Args:
-        arguments: `--id` of the query (default: the first), and flags of `rarft train`.
-
-    Raises:
-        InputError: Settings, data or model are invalid.
-        VideoError: The video cannot be read.
+    The arguments are `--id` of the query (default: the first), and flags of `rarft train`.
     """
-    query_id, training_flags = _parse_id(arguments)
+    options, training_flags = _parse_id(arguments)
     settings = parse_settings(training_flags, check_gpus=False)
     check_train_data_given(settings)
     name = settings["model_name_or_path"]
@@ -72,26 +56,22 @@ def inspect_prompt(arguments: list[str]) -> str:
         template = load_prompt_template(settings["prompt_type"])
     with input_name("--train_data_path"):
         samples = read_samples(settings["train_data_path"])
-    sample = _find_sample(samples, query_id)
-    encoder = _load_encoder(settings)
+    sample = next((sample for sample in samples if options.id in (None, sample.id)), None)
+    if sample is None:
+        raise InputError(f"--id {options.id}: no such query; use a value of `id` in riq.jsonl of --train_data_path")
+    with input_name("--work_dir"):
+        work_dir = local_path(settings["work_dir"])
     with input_name("--model_name_or_path"):
+        model = download_checkpoint(name, work_dir)
+        config = AutoConfig.from_pretrained(checkpoint_path(model))
+        encoder = PromptEncoder(load_processor(model), config, frame_sampling(settings))
         check_prompts([sample], encoder, template, name)
     messages = make_row(sample, template)["prompt"]
     frames = encoder.read_video(messages)
     return _describe(sample, frames, encoder.build_inputs(messages, frames), encoder)
 
 
-def _load_encoder(settings: dict[str, Any]) -> PromptEncoder:
-    with input_name("--work_dir"):
-        work_dir = local_path(settings["work_dir"])
-    with input_name("--model_name_or_path"):
-        model = download_checkpoint(settings["model_name_or_path"], work_dir)
-        processor = load_processor(model)
-    return PromptEncoder(processor, AutoConfig.from_pretrained(checkpoint_path(model)), frame_sampling(settings))
-
-
 def _describe(sample: Sample, frames: Frames, prompt: PromptInputs, encoder: PromptEncoder) -> str:
-    """Return the description of an encoded prompt, in lines."""
     tokenizer = encoder.processor.tokenizer
     ids_L, positions_3L = prompt.input_ids_L, prompt.position_ids_3L
     video = (ids_L == encoder.video_token_id).nonzero().flatten().tolist()
@@ -101,29 +81,20 @@ def _describe(sample: Sample, frames: Frames, prompt: PromptInputs, encoder: Pro
     )
     height, width = frames.pixels_TCHW.shape[-2:]
     grid = " x ".join(map(str, prompt.grid_thw_13[0].tolist()))
+    times = [f"{time:.2f}" for time in frames.timestamps_T.tolist()]
+    if len(times) > 3 * _EDGE:
+        times[_EDGE:-_EDGE] = ["..."]
+    first, start, end, last = (tuple(positions_3L[:, index].tolist()) for index in (0, video[0], video[-1], -1))
     return "\n".join(
         [
             f"query:      {sample.id}, {sample.task_type}, item {sample.source.item} of {sample.source.file}",
             f"video:      {sample.video}" + (f", crop {sample.crop[0]} to {sample.crop[1]} s" if sample.crop else ""),
             f"frames:     {len(frames.indices)}, {height} x {width} pixels (height x width)",
-            f"times (s):  {_format_times(frames)}",
+            f"times (s):  {', '.join(times)}",
             f"tokens:     {ids_L.numel() - len(video)} text + {len(video)} video = {ids_L.numel()}",
             f"grid:       {grid} patches (time x height x width)",
-            f"positions:  (time, height, width) {_format_position(positions_3L, 0)} first token, "
-            f"{_format_position(positions_3L, video[0])} to {_format_position(positions_3L, video[-1])} video, "
-            f"{_format_position(positions_3L, -1)} last token",
+            f"positions:  (time, height, width) {first} first token, {start} to {end} video, {last} last token",
             "prompt:",
             text,
         ]
     )
-
-
-def _format_times(frames: Frames) -> str:
-    times = [f"{time:.2f}" for time in frames.timestamps_T.tolist()]
-    if len(times) > 3 * _EDGE:
-        times[_EDGE:-_EDGE] = ["..."]
-    return ", ".join(times)
-
-
-def _format_position(positions_3L: Tensor, index: int) -> str:
-    return "({}, {}, {})".format(*positions_3L[:, index].tolist())

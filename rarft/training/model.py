@@ -70,13 +70,8 @@ def save_final(trainer: VideoGRPOTrainer, prompt_config: PromptConfig, resume_ke
 
     LoRA adapters are merged into the model, unless `--merge_lora false`.
     """
-    final = run / FINAL
-    temporary, adapters = run / f".{final.name}.unfinished", run / ".adapters.unfinished"
+    temporary, adapters = run / f".{FINAL}.unfinished", run / ".adapters.unfinished"
     merges = trainer.args.use_peft and trainer.args.merge_lora
-    if trainer.accelerator.is_main_process:
-        for leftover in (temporary, adapters):  # of a run that was killed
-            shutil.rmtree(leftover, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
     trainer.save_model(str(adapters if merges else temporary))
     if trainer.accelerator.is_main_process:
         if merges:
@@ -86,5 +81,5 @@ def save_final(trainer: VideoGRPOTrainer, prompt_config: PromptConfig, resume_ke
         prompt_config.save(temporary)
         fields = {"step": trainer.state.global_step, "settings": resume_key}
         write_manifest(temporary, CHECKPOINT_JSON, fields, hash_files(temporary, CHECKPOINT_JSON))
-        replace_folder(temporary, final)
+        replace_folder(temporary, run / FINAL)
     trainer.accelerator.wait_for_everyone()

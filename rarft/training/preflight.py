@@ -24,11 +24,7 @@ _MIN_LORA_RATE = 1e-6
 
 
 def experiment_name(settings: dict[str, Any]) -> str:
-    """Return `--exp_name`, else the environment variable EXP_NAME, else `rarft`. It may contain subfolders.
-
-    Raises:
-        InputError: The name points outside of `checkpoints/`.
-    """
+    """Return `--exp_name`; otherwise the environment variable EXP_NAME, then `rarft`. It may contain subfolders."""
     name = settings["exp_name"] or os.environ.get("EXP_NAME") or "rarft"
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise InputError(f"--exp_name {name}: must stay inside checkpoints/; use a name such as rarft/first")
@@ -36,11 +32,7 @@ def experiment_name(settings: dict[str, Any]) -> str:
 
 
 def check_train_data_given(settings: dict[str, Any]) -> None:
-    """Check that training data are given.
-
-    Raises:
-        InputError: They are not.
-    """
+    """Raise an `InputError` if no training data are given."""
     if not settings["train_data_path"]:
         raise InputError("--train_data_path: is missing; pass the riq.jsonl of `rarft validate`")
 
@@ -49,12 +41,11 @@ def check_settings(settings: dict[str, Any]) -> None:
     """Check that the settings of a run are supported, and that the names in them exist.
 
     Raises:
-        InputError: They are not, or one does not. The message names the first such setting.
+        InputError: The message names the first setting that does not pass.
     """
     check_train_data_given(settings)
     _check_supported(settings)
     frame_sampling(settings)
-    _check_query_selection(settings)
     _check_installed(settings)
     check_gathers_weights(deepspeed_file(settings["deepspeed"]))
     _check_resume_path(settings["resume_from_checkpoint"])
@@ -73,22 +64,18 @@ def _check_supported(settings: dict[str, Any]) -> None:
     if settings["load_best_model_at_end"] or settings["save_strategy"] == "best" or settings["save_only_model"]:
         raise InputError(
             "--load_best_model_at_end, --save_strategy best, --save_only_model: not supported, because a run could "
-            "not resume; save by steps or epochs, and choose a checkpoint by `rarft evaluate`"
+            "not resume; save by steps or epochs, and choose a checkpoint with `rarft evaluate`"
         )
     if settings["cast_lm_head_to_fp32"]:
         raise InputError("--cast_lm_head_to_fp32: trl does not support it with Qwen2.5-VL; remove the flag")
     if settings["model_init_kwargs"]:
         raise InputError("--model_init_kwargs: not supported; use --attn_implementation, --bf16 and --fix_vit")
-
-
-def _check_query_selection(settings: dict[str, Any]) -> None:
-    if settings["queries_per_item"] == "all":
-        for flag, off in (("curriculum", "false"), ("refusable_pool", "null")):
-            if settings[flag]:
-                raise InputError(
-                    f"--{flag} {settings[flag]}: selects queries to draw from, and --queries_per_item all draws none; "
-                    f"use --{flag} {off} or --queries_per_item pair"
-                )
+    for flag, off in (("curriculum", "false"), ("refusable_pool", "null")):
+        if settings["queries_per_item"] == "all" and settings[flag]:
+            raise InputError(
+                f"--{flag} {settings[flag]}: selects queries to draw from, and --queries_per_item all draws none; "
+                f"use --{flag} {off} or --queries_per_item pair"
+            )
 
 
 def _check_resume_path(requested: str | None) -> None:
@@ -101,13 +88,10 @@ def _check_resume_path(requested: str | None) -> None:
 
 
 def check_model_fits(settings: dict[str, Any]) -> None:
-    """Check that this process's GPU has memory for the weights that it needs in generation (decision D26).
+    """Raise an `InputError` if this process's GPU has less memory than the weights need in generation (D26).
 
-    Nothing else is counted. Under ZeRO-3, generation gathers all weights on each GPU. Without ZeRO-3, and with vLLM,
-    each GPU has them anyway. `--ds3_gather_for_generation false` gathers layer by layer.
-
-    Raises:
-        InputError: The weights need more memory than the GPU has.
+    Under ZeRO-3, generation gathers all weights on each GPU. Without ZeRO-3, and with vLLM, each GPU has them anyway.
+    `--ds3_gather_for_generation false` gathers layer by layer.
     """
     if settings["use_cpu"] or not torch.cuda.is_available():
         return
@@ -136,11 +120,10 @@ def check_model_fits(settings: dict[str, Any]) -> None:
 
 
 def lora_rate_warning(settings: dict[str, Any]) -> str | None:
-    """Return a warning if LoRA adapters hardly learn at the learning rate (decision D23), else None."""
-    rate = settings["learning_rate"]
+    """Return a warning if LoRA adapters hardly learn at the learning rate (decision D23)."""
+    rate, scale = settings["learning_rate"], settings["lora_alpha"] / settings["lora_r"]
     if not settings["use_peft"] or rate >= _MIN_LORA_RATE:
         return None
-    scale = settings["lora_alpha"] / settings["lora_r"]
     return (
         f"--learning_rate {rate:g} with --use_peft true: adapters with --lora_alpha / --lora_r = {scale:g} hardly "
         "learn at this rate; a usual rate for LoRA is 1e-5"
@@ -150,11 +133,8 @@ def lora_rate_warning(settings: dict[str, Any]) -> str | None:
 def _check_installed(settings: dict[str, Any]) -> None:
     if settings["use_vllm"] and not importlib.util.find_spec("vllm"):
         raise InputError("--use_vllm: vllm is not installed; use an image that has it, or remove the flag")
-    if settings["use_vllm"] and (
-        settings["vllm_mode"] != "colocate"
-        or settings["vllm_tensor_parallel_size"] != 1
-        or settings["vllm_enable_sleep_mode"]
-    ):
+    vllm = {"vllm_mode": "colocate", "vllm_tensor_parallel_size": 1, "vllm_enable_sleep_mode": False}
+    if settings["use_vllm"] and any(settings[name] != value for name, value in vllm.items()):
         raise InputError(
             "--use_vllm: supports only colocated mode with one engine per GPU; remove --vllm_mode, "
             "--vllm_tensor_parallel_size and --vllm_enable_sleep_mode"
@@ -164,11 +144,7 @@ def _check_installed(settings: dict[str, Any]) -> None:
 
 
 def check_prompt_lengths(samples: list[Sample], encoder: PromptEncoder, template: str, max_tokens: int) -> None:
-    """Check that no prompt has more text tokens than `--max_prompt_length`. None is ever truncated (decision D21).
-
-    Raises:
-        InputError: A prompt is longer. The message names its item.
-    """
+    """Raise an `InputError` if a prompt has more text tokens than `--max_prompt_length`. None is truncated (D21)."""
     for sample in samples:
         if (tokens := encoder.count_text_tokens(make_row(sample, template)["prompt"])) > max_tokens:
             raise InputError(

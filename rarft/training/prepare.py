@@ -30,41 +30,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that is ready to resume or to start.
-
-    Attributes:
-        name: Name of the run.
-        args: Configuration.
-        paths: Folders of the run.
-        resume_from: Value of `--resume_from_checkpoint`.
-        template: Text of the prompt template.
-        samples: Training data.
-        eval_samples: Data for evaluation during training; may be empty.
-        references: Reference embeddings.
-        rewards: Reward functions.
-        fingerprint: Settings that the result of the run depends on.
-        resume_key: Settings that the run must share with a checkpoint to resume from it.
-    """
+    """A run that is ready to resume or to start."""
 
     name: str
     args: TrainingConfig
     paths: RunPaths
-    resume_from: str | None
-    template: str
+    resume_from: str | None  # value of --resume_from_checkpoint
+    template: str  # text of the prompt template
     samples: list[Sample]
-    eval_samples: list[Sample]
+    eval_samples: list[Sample]  # for evaluation during training; may be empty
     references: ReferenceStore
     rewards: list[RewardFunction]
-    fingerprint: dict[str, Any]
-    resume_key: dict[str, Any]
+    fingerprint: dict[str, Any]  # settings that the result of the run depends on
+    resume_key: dict[str, Any]  # settings that the run must share with a checkpoint to resume from it
 
 
 def prepare_run(arguments: list[str]) -> PreparedRun:
-    """Parse and check the settings of a run, and load all it needs except for the model.
-
-    Raises:
-        InputError: Settings or data are invalid.
-    """
+    """Parse and check the settings of a run, and load all it needs except for the model."""
     settings = parse_settings(arguments)
     if settings["full_determinism"]:
         # It sets environment variables that CUDA and cuBLAS read once, at their first use.
@@ -79,7 +61,13 @@ def prepare_run(arguments: list[str]) -> PreparedRun:
     with input_name("--reward_funcs"):
         rewards = resolve_rewards(settings["reward_funcs"], references, settings["correction_baseline"])
     paths = RunPaths.from_settings(settings, name)
-    args = _build_args(settings, paths)
+    with input_name("--work_dir"):
+        work_dir = local_path(settings["work_dir"])
+    with input_name("--model_name_or_path"):
+        model = download_checkpoint(settings["model_name_or_path"], work_dir)
+    if settings["deepspeed"] not in (None, "none"):
+        prepare_deepspeed(settings["use_cpu"])
+    args = build_config({**settings, "model_name_or_path": model}, paths.local)
     paths.make()
     set_seed(args.seed)
     if (warning := lora_rate_warning(settings)) and PartialState().is_main_process:
@@ -117,17 +105,6 @@ def _load_references(settings: dict[str, Any]) -> ReferenceStore:
     with input_name("--encoder"):
         encoder = SentenceEncoder(settings["encoder"])
     if not settings["embeddings"]:
-        return ReferenceStore.empty(encoder)
+        return ReferenceStore(encoder)
     with input_name("--embeddings"):
         return ReferenceStore.load(parse_location(settings["embeddings"]), encoder)
-
-
-def _build_args(settings: dict[str, Any], paths: RunPaths) -> TrainingConfig:
-    """Return the configuration, with a model of an object store downloaded."""
-    with input_name("--work_dir"):
-        work_dir = local_path(settings["work_dir"])
-    with input_name("--model_name_or_path"):
-        model = download_checkpoint(settings["model_name_or_path"], work_dir)
-    if settings["deepspeed"] not in (None, "none"):
-        prepare_deepspeed(settings["use_cpu"])
-    return build_config({**settings, "model_name_or_path": model}, paths.local)

@@ -1,15 +1,16 @@
 """Settings in YAML, and the packaged presets."""
 
 import re
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rarft.distributed.launch import world_size
+from rarft.distributed.launch import rank_and_size
 from rarft.errors import InputError
 
 NULL = "null"  # None on the command line
+_FOLDER = Path(__file__).parent / "presets"
 
 
 class _YamlLoader(yaml.SafeLoader):
@@ -29,11 +30,7 @@ def _scalar_text(name: str, node: yaml.Node) -> str:
 
 
 def read_yaml(text: str) -> dict[str, Any]:
-    """Return settings by name: the text of a scalar, a list of texts, or a mapping.
-
-    Raises:
-        InputError: `text` is not a YAML mapping.
-    """
+    """Return settings by name from a YAML mapping: the text of a scalar, a list of texts, or a mapping."""
     loader = _YamlLoader(text)
     try:
         root = loader.get_single_node()
@@ -58,26 +55,21 @@ def read_yaml(text: str) -> dict[str, Any]:
 
 def preset_names() -> list[str]:
     """Return the names of the packaged presets."""
-    folder = resources.files("rarft.training").joinpath("presets")
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    return sorted(file.stem for file in _FOLDER.glob("*.yaml"))
 
 
 def load_preset(name: str, check_gpus: bool = True) -> dict[str, Any]:
     """Return the settings of a packaged preset.
 
-    Args:
-        name: Name of the preset.
-        check_gpus: Whether this run must have the number of processes that the preset is for.
-
     Raises:
-        InputError: The preset is for machines with a different number of GPUs.
+        InputError: With `check_gpus`, the run has another number of processes than the preset requires.
     """
-    file = resources.files("rarft.training").joinpath("presets", f"{name}.yaml")
-    settings = read_yaml(file.read_text(encoding="utf-8"))
+    settings = read_yaml((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     gpus = int(settings.pop("gpus", 1))
-    if check_gpus and world_size() % gpus:
+    processes = rank_and_size()[1]
+    if check_gpus and processes % gpus:
         raise InputError(
-            f"--preset {name}: is for machines with {gpus} GPUs, and this run has {world_size()} process(es); "
+            f"--preset {name}: requires {gpus} processes or a multiple, but this run has {processes}; "
             f"start it with torchrun --nproc_per_node {gpus}, or choose another preset"
         )
     return settings

@@ -17,8 +17,9 @@ from accelerate import PartialState
 from transformers import TrainerCallback, set_seed
 
 from rarft.checkpoint.local import CHECKPOINT_JSON
-from rarft.distributed.collectives import barrier, is_local_main_process
-from rarft.storage.files import replace_folder, write_atomically
+from rarft.distributed.collectives import barrier
+from rarft.storage.files import replace_folder
+from rarft.storage.location import LocalFolder
 from rarft.storage.manifest import read_manifest
 from rarft.training.config import TrainingConfig
 
@@ -28,15 +29,9 @@ _LATEST, _LATEST_UNIVERSAL = "latest", "latest_universal"  # files with the name
 
 
 def reshard_if_needed(args: TrainingConfig, checkpoint: Path, is_shared: bool) -> list[TrainerCallback]:
-    """Make a checkpoint loadable by this number of ranks. To be called by all processes, before the trainer is made.
+    """Make a checkpoint loadable by this number of ranks; return callbacks that the trainer then needs.
 
-    Args:
-        args: Configuration of the run.
-        checkpoint: Complete checkpoint.
-        is_shared: Whether all machines see the checkpoint.
-
-    Returns:
-        Callbacks that the trainer then needs.
+    To be called by all processes, before the trainer is made. `is_shared`: whether all machines see the checkpoint.
     """
     state = PartialState()
     saved_ranks = int(read_manifest(checkpoint, CHECKPOINT_JSON)["world_size"])
@@ -48,7 +43,7 @@ def reshard_if_needed(args: TrainingConfig, checkpoint: Path, is_shared: bool) -
         )
     if not args.deepspeed:
         return [ReseedCallback()]
-    if state.is_main_process or (is_local_main_process() and not is_shared):
+    if state.is_main_process or (state.is_local_main_process and not is_shared):
         _convert(checkpoint)
     barrier()
     for config in (args.hf_deepspeed_config.config, args.deepspeed_plugin.deepspeed_config):
@@ -57,11 +52,7 @@ def reshard_if_needed(args: TrainingConfig, checkpoint: Path, is_shared: bool) -
 
 
 def _convert(checkpoint: Path) -> None:
-    """Write the universal form into a checkpoint's folder, unless it exists.
-
-    Raises:
-        RuntimeError: DeepSpeed's converter failed.
-    """
+    """Write the universal form into a checkpoint's folder, unless it exists."""
     if (checkpoint / _LATEST_UNIVERSAL).exists():
         return
     partitions = (checkpoint / _LATEST).read_text(encoding="utf-8").strip()
@@ -76,8 +67,7 @@ def _convert(checkpoint: Path) -> None:
         raise RuntimeError(f"{checkpoint}: cannot be converted for a different number of ranks: {done.stderr[-2000:]}")
     name = f"{partitions}_universal"
     replace_folder(temporary_folder, checkpoint / name)
-    with write_atomically(checkpoint / _LATEST_UNIVERSAL) as temporary:
-        temporary.write_text(name, encoding="utf-8")
+    LocalFolder(checkpoint).write(_LATEST_UNIVERSAL, name.encode())
 
 
 class UnshareAdamStepCallback(TrainerCallback):
@@ -99,8 +89,7 @@ class UnshareAdamStepCallback(TrainerCallback):
 class ReseedCallback(TrainerCallback):
     """Seeds each rank before its first step, because no saved RNG state fits the number of ranks."""
 
-    def __init__(self) -> None:
-        self._is_seeded = False
+    _is_seeded = False
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Seed by step and rank, after the trainer has loaded its state."""

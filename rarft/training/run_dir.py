@@ -1,7 +1,7 @@
 """Folders of a run: the local one, which is locked and cleaned up, and the one in an object store."""
 
 import contextlib
-import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,12 @@ _STORE = ".store"  # file with the --out of a run whose checkpoints are uploaded
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Folders of a run.
+    """Folders of a run."""
 
-    Attributes:
-        out: Value of `--out`.
-        local: Local folder of the run.
-        store: The run's folder in an object store, if `--out` is one.
-        depth: Number of parent folders that belong to the run: `checkpoints` and the parts of the run's name.
-    """
-
-    out: Location
+    out: Location  # value of --out
     local: Path
-    store: S3Folder | None
-    depth: int
+    store: S3Folder | None  # if --out is an object store
+    depth: int  # number of folders that belong to the run: `checkpoints` and the parts of the run's name
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any], name: str) -> "RunPaths":
@@ -51,11 +44,6 @@ class RunPaths:
     def location(self) -> Location:
         """Folder with the results of the run."""
         return self.store or LocalFolder(self.local)
-
-    @property
-    def final(self) -> str:
-        """Path or URI of the final checkpoint."""
-        return str(self.location.child(FINAL))
 
     @property
     def _store_name(self) -> str:
@@ -80,31 +68,31 @@ class RunPaths:
                 "--work_dir or --exp_name"
             )
 
-    def lock(self, stack: contextlib.ExitStack) -> None:
-        """Lock the local folder until the stack is closed, and remove temporary files.
-
-        A folder without checkpoints is removed if the run ends with an `InputError`.
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Lock the local folder, and remove temporary files; after an `InputError` also a folder that is then empty.
 
         Raises:
             InputError: Another process trains into the folder.
         """
-        stack.push(functools.partial(_remove_empty_run_dir, self))
-        with input_name("--exp_name"):
-            stack.enter_context(lock_folder(self.local))
-        remove_temp_files(self.local)
-        (self.local / _STORE).write_text(self._store_name, encoding="utf-8")
+        with contextlib.ExitStack() as stack:
+            with input_name("--exp_name"):
+                stack.enter_context(lock_folder(self.local))
+            remove_temp_files(self.local)
+            (self.local / _STORE).write_text(self._store_name, encoding="utf-8")
+            try:
+                yield
+            except InputError:
+                self._remove_empty_folders()
+                raise
 
-
-def _remove_empty_run_dir(paths: RunPaths, kind: type[BaseException] | None, *_: object) -> None:
-    """Remove the empty folders of a run that ends with an `InputError`, as the exit of a `with` statement."""
-    if kind is None or not issubclass(kind, InputError):
-        return
-    if {path.name for path in paths.local.iterdir()} <= {LOCK, _STORE}:
-        for name in (LOCK, _STORE):
-            (paths.local / name).unlink(missing_ok=True)
-        for folder in [paths.local, *paths.local.parents][: paths.depth]:
-            with contextlib.suppress(OSError):  # it contains other runs
-                folder.rmdir()
+    def _remove_empty_folders(self) -> None:
+        if {path.name for path in self.local.iterdir()} <= {LOCK, _STORE}:
+            for name in (LOCK, _STORE):
+                (self.local / name).unlink(missing_ok=True)
+            for folder in [self.local, *self.local.parents][: self.depth]:
+                with contextlib.suppress(OSError):  # it contains other runs
+                    folder.rmdir()
 
 
 def is_run_finished(paths: RunPaths, fingerprint: dict[str, Any]) -> bool:
@@ -118,11 +106,7 @@ def is_run_finished(paths: RunPaths, fingerprint: dict[str, Any]) -> bool:
 
 
 def upload_final(run: Path, store: S3Folder) -> None:
-    """Upload the final checkpoint, then the run's other files, then the marker of a finished run.
-
-    Raises:
-        RuntimeError: The store cannot be written to.
-    """
+    """Upload the final checkpoint, then the run's other files, then the marker of a finished run."""
     names = (TRAINING_JSONL, TRAINING_HTML, "completions/*")
     files = [path for name in names for path in sorted(run.glob(name)) if path.is_file()]
     try:

@@ -18,26 +18,21 @@ _IGNORED_FIELDS = {
     "decode_workers", "out", "work_dir", "local_rank",
 }  # fmt: skip
 
-# Entries of the resume key, and how messages name them.
+# Entries of the resume key whose names differ from the flags, with their names in messages; then the others.
 _RESUME_KEY_NAMES = {
     "model": "--model_name_or_path",
     "data": "--train_data_path (the content of the data)",
     "template": "--prompt_type (the text of the template)",
-    "num_generations": "--num_generations",
-    "seed": "--seed",
-    "prompts_per_generation": "number of prompts per generation (batch size, accumulation or number of ranks)",
-    "num_iterations": "--num_iterations",
-    "queries_per_item": "--queries_per_item",
-    "refusable_pool": "--refusable_pool",
-    "curriculum": "--curriculum",
-    "use_peft": "--use_peft",
-    "fix_vit": "--fix_vit",
-    "data_version": "--data_version",
     "sampling": "--video_fps or pixel budget (--max_pixels, --video_total_pixels, --video_min_frame_pixels)",
+    "prompts_per_generation": "number of prompts per generation (batch size, accumulation or number of ranks)",
 }
+_RESUME_KEY_FLAGS = (
+    "num_generations", "seed", "num_iterations", "queries_per_item", "refusable_pool", "curriculum", "use_peft",
+    "fix_vit", "data_version",
+)  # fmt: skip
 
 
-def hash_samples(samples: list[Sample]) -> str:
+def _hash_samples(samples: list[Sample]) -> str:
     """Return a hash of the samples' content, independent of the folders of annotations and videos."""
     rows = []
     for sample in samples:
@@ -49,25 +44,22 @@ def hash_samples(samples: list[Sample]) -> str:
 
 
 def resume_key(args: TrainingConfig, model: str, samples: list[Sample], template: str) -> dict[str, Any]:
-    """Return the settings that a run must share with a checkpoint to resume from it.
-
-    Args:
-        args: Configuration of the run.
-        model: Base model as the user named it.
-        samples: Training data.
-        template: Text of the prompt template.
-    """
-    key = {
-        "model": model, "data": hash_samples(samples), "template": template, "sampling": list(astuple(args.sampling)),
-    }  # fmt: skip
-    return {name: key[name] if name in key else getattr(args, name) for name in _RESUME_KEY_NAMES}
+    """Return the settings that a run must share with a checkpoint to resume from it; `model` is the name as given."""
+    return {
+        "model": model,
+        "data": _hash_samples(samples),
+        "template": template,
+        **{name: getattr(args, name) for name in _RESUME_KEY_FLAGS},
+        "prompts_per_generation": args.prompts_per_generation,
+        "sampling": list(astuple(args.sampling)),
+    }
 
 
 def find_difference(current: Mapping[str, Any], saved: Mapping[str, Any]) -> str | None:
     """Return the first entry in which two resume keys differ, such as `--seed: 42, now 7`; None if they are equal."""
-    for name, label in _RESUME_KEY_NAMES.items():
+    for name in current:
         if saved.get(name) != current[name]:
-            return f"{label}: {saved.get(name)}, now {current[name]}"
+            return f"{_RESUME_KEY_NAMES.get(name, f'--{name}')}: {saved.get(name)}, now {current[name]}"
     return None
 
 
@@ -80,7 +72,7 @@ def run_fingerprint(settings: dict[str, Any], samples: list[Sample], template: s
     """Return the settings that the result of a run depends on. Two runs that share them have the same result."""
     return {
         **{name: repr(value) for name, value in settings.items() if name not in _IGNORED_FIELDS},
-        "data": hash_samples(samples),
+        "data": _hash_samples(samples),
         "template": template,
         "rewards": [_hash_reward(name) for name in settings["reward_funcs"]],
     }

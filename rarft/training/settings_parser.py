@@ -48,7 +48,7 @@ def _field_types() -> dict[str, tuple[Any, ...]]:
 
 
 def _make_converter(name: str, types: tuple[Any, ...], convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Extend argparse's conversion of one value by `null`, by `on` and `off`, and by JSON for a mapping."""
+    """Extend argparse's conversion of one value with `null`, with `on` and `off`, and with JSON for a mapping."""
 
     @functools.wraps(convert, updated=())
     def extended(text: str) -> Any:
@@ -127,11 +127,7 @@ def _parse_arguments(arguments: list[str]) -> argparse.Namespace:
 
 
 def _check_shapes(settings: Mapping[str, Any]) -> None:
-    """Check that each name is a setting, and that it accepts a mapping, a list or null if that is its value.
-
-    Raises:
-        InputError: It is not, or it does not.
-    """
+    """Check that each name is a setting, and that it accepts a mapping, a list or null if that is its value."""
     options, types = _get_parser()._option_string_actions, _field_types()
     for name, value in settings.items():
         flag = _RENAMED.get(f"--{name}", f"--{name}")
@@ -160,14 +156,10 @@ def to_arguments(settings: Mapping[str, Any]) -> list[str]:
 
 
 def yaml_to_arguments(text: str, source: str) -> list[str]:
-    """Convert settings in YAML to command-line arguments, and check them one by one.
-
-    Args:
-        text: YAML mapping of settings.
-        source: Name of the YAML text in messages, as the user typed it.
+    """Convert a YAML mapping of settings to command-line arguments, and check them one by one.
 
     Raises:
-        InputError: The text is not a YAML mapping, a setting is unknown, or its value is invalid.
+        InputError: The YAML or a setting is invalid. The message begins with `source`, as the user typed it.
     """
     try:
         settings = read_yaml(text)
@@ -180,7 +172,6 @@ def yaml_to_arguments(text: str, source: str) -> list[str]:
 
 
 def _read_config_file(name: str) -> list[str]:
-    """Return the arguments of a YAML file of settings."""
     with input_name("--config"):
         path = existing_file(name)
     try:
@@ -194,14 +185,10 @@ def _read_config_file(name: str) -> list[str]:
 
 
 def parse_settings(arguments: list[str], check_gpus: bool = True) -> dict[str, Any]:
-    """Return the settings of a run, checked one by one.
-
-    Args:
-        arguments: Command-line arguments of `rarft train`.
-        check_gpus: Whether this run must have the number of processes that its preset is for.
+    """Return the settings of a run from the arguments of `rarft train`, checked one by one.
 
     Raises:
-        InputError: A setting is unknown, or its value is invalid. The message names the setting.
+        InputError: A setting is unknown or invalid. With `check_gpus`, the number of processes is not the preset's.
     """
     options = _parse_arguments(arguments)
     if options.config:

@@ -9,8 +9,6 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-PROJECT = "time_r1"
-
 
 def resolve_report_to(requested: list[str]) -> list[str]:
     """Return the trackers that metrics are logged to; `auto` means W&B if it is installed."""
@@ -21,22 +19,17 @@ def resolve_report_to(requested: list[str]) -> list[str]:
 
 @contextmanager
 def wandb_run(folder: Path, name: str) -> Iterator[None]:
-    """Open a W&B run, which the trainer logs to. Environment variables take precedence over the arguments.
-
-    Args:
-        folder: Folder for W&B's files.
-        name: Name of the run.
-    """
+    """Open a W&B run, which the trainer logs to. Environment variables take precedence over the arguments."""
     import wandb
 
     offline = "WANDB_MODE" not in os.environ and not wandb.login(prompt=False, verify=False)
     if offline:
         logger.warning(
-            "no W&B credentials, so its run is offline; upload it later by `wandb sync`, or turn W&B off by "
+            "no W&B credentials, so its run is offline; upload it later with `wandb sync`, or turn W&B off with "
             "--report_to none"
         )
     with wandb.init(
-        project=os.environ.get("WANDB_PROJECT", PROJECT),
+        project=os.environ.get("WANDB_PROJECT", "time_r1"),
         dir=os.environ.get("WANDB_DIR", str(folder)),
         name=os.environ.get("WANDB_NAME", name),
         mode="offline" if offline else None,

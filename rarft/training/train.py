@@ -3,20 +3,21 @@
 import contextlib
 import functools
 import logging
+from typing import Any
 
 from accelerate import PartialState
 
-from rarft.checkpoint.local import is_complete, list_checkpoints
+from rarft.checkpoint.local import FINAL, is_complete, list_checkpoints
 from rarft.checkpoint.resume import AUTO, NONE, ResumeResolver, mark_finished
 from rarft.checkpoint.uploader import CheckpointUploader, UploadTask
-from rarft.distributed.collectives import is_local_main_process, is_shared_folder, run_on_main
+from rarft.distributed.collectives import is_shared_folder, run_on_main
 from rarft.errors import EXIT_PREEMPTED, DivergedError, InputError, input_name
 from rarft.training.build import ResumePoint, TrainingSession, build_session
 from rarft.training.divergence import check_weights, exclude_diverged
 from rarft.training.model import save_final
 from rarft.training.prepare import PreparedRun, prepare_run
 from rarft.training.reshard import reshard_if_needed
-from rarft.training.run_dir import RunPaths, is_run_finished, upload_final
+from rarft.training.run_dir import is_run_finished, upload_final
 from rarft.training.run_identity import find_difference
 from rarft.training.tracking import wandb_run
 
@@ -24,10 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def train(arguments: list[str]) -> str:
-    """Train, and save `OUT/checkpoints/EXP_NAME/checkpoint-final` and the training curves.
-
-    Args:
-        arguments: Flags of `rarft train`.
+    """Train with flags of `rarft train`, and save `OUT/checkpoints/EXP_NAME/checkpoint-final` and training curves.
 
     Returns:
         Path or URI of the final checkpoint, a Hugging Face folder with its processor.
@@ -39,11 +37,12 @@ def train(arguments: list[str]) -> str:
         SystemExit: With code 75, if SIGTERM stopped training after a checkpoint was saved.
     """
     run = prepare_run(arguments)
+    final = str(run.paths.location.child(FINAL))
     with contextlib.ExitStack() as stack:
-        run_on_main(run.paths.lock, stack)
+        run_on_main(stack.enter_context, run.paths.lock())
         if run.resume_from == AUTO and run_on_main(is_run_finished, run.paths, run.fingerprint):
-            _log_on_main(f"{run.name} is already finished; use a new --exp_name to retrain")
-            return run.paths.final
+            _log_on_main("%s is already finished; use a new --exp_name to retrain", run.name)
+            return final
         resume_point = prepare_resume(run)
         if resume_point.uploader:
             stack.push(resume_point.uploader.close_on_exit)
@@ -55,27 +54,24 @@ def train(arguments: list[str]) -> str:
         if not session.preemption.stopped:
             finalize(run, resume_point, session)
     if session.preemption.stopped:
-        _log_on_main(f"stopped at step {session.trainer.state.global_step} on SIGTERM; rerun to resume")
+        _log_on_main("stopped at step %d on SIGTERM; rerun to resume", session.trainer.state.global_step)
         session.trainer.accelerator.wait_for_everyone()  # a launcher kills the remaining ranks once one exits
         raise SystemExit(EXIT_PREEMPTED)
-    if run.references.misses:
-        _log_on_main(
-            f"{run.references.misses} reference queries had no precomputed embedding and were encoded during training"
-        )
-    return run.paths.final
+    if misses := run.references.misses:
+        _log_on_main("%d reference queries had no precomputed embedding and were encoded during training", misses)
+    return final
 
 
-def _log_on_main(message: str) -> None:
+def _log_on_main(message: str, *values: Any) -> None:
     if PartialState().is_main_process:
-        logger.info(message)
+        logger.info(message, *values)
 
 
 def prepare_resume(run: PreparedRun) -> ResumePoint:
     """Choose the checkpoint to resume from, and start the uploader.
 
     Raises:
-        InputError: The run cannot resume, or the machines do not share its folder and --out is not an
-            `s3://` URI. Raised on every process.
+        InputError: The run cannot resume, or needs an object store. It is raised on every process.
     """
     paths, requested = run.paths, run.resume_from
     is_shared = is_shared_folder(paths.local)
@@ -87,30 +83,18 @@ def prepare_resume(run: PreparedRun) -> ResumePoint:
     with input_name("--out" if requested in (None, AUTO, NONE) else "--resume_from_checkpoint"):
         checkpoint = ResumeResolver(requested, paths.local, paths.store, is_shared, find_setting_difference).resolve()
     callbacks = reshard_if_needed(run.args, checkpoint, is_shared) if checkpoint else []
-    return ResumePoint(checkpoint, is_shared, callbacks, _start_uploader(paths, is_shared, run.args.save_total_limit))
-
-
-def _start_uploader(paths: RunPaths, is_shared: bool, max_checkpoints: int | None) -> CheckpointUploader | None:
-    """Start the upload of checkpoints, starting with those left by a killed run.
-
-    Only one process per folder uploads.
-    """
-    should_upload = PartialState().is_main_process if is_shared else is_local_main_process()
-    if paths.store is None or not should_upload:
-        return None
-    uploader = CheckpointUploader(paths.store, paths.local, max_checkpoints)
-    if is_shared:
-        for checkpoint in filter(is_complete, reversed(list_checkpoints(paths.local))):
-            uploader.submit(UploadTask(checkpoint))
-    return uploader
+    uploader = None
+    state = PartialState()
+    if paths.store and (state.is_main_process if is_shared else state.is_local_main_process):  # one per folder
+        uploader = CheckpointUploader(paths.store, paths.local, run.args.save_total_limit)
+        if is_shared:
+            for left in filter(is_complete, reversed(list_checkpoints(paths.local))):  # by a killed run
+                uploader.submit(UploadTask(left))
+    return ResumePoint(checkpoint, is_shared, callbacks, uploader)
 
 
 def fit(run: PreparedRun, resume_point: ResumePoint, session: TrainingSession) -> None:
-    """Train until the last step, or until the first save boundary after SIGTERM.
-
-    Raises:
-        DivergedError: A loss, a gradient norm or a weight was not finite.
-    """
+    """Train until the last step, or until the first save boundary after SIGTERM."""
     trainer = session.trainer
     try:
         trainer.train(resume_from_checkpoint=str(resume_point.checkpoint) if resume_point.checkpoint else None)
@@ -123,14 +107,10 @@ def fit(run: PreparedRun, resume_point: ResumePoint, session: TrainingSession) -
 
 
 def finalize(run: PreparedRun, resume_point: ResumePoint, session: TrainingSession) -> None:
-    """Save the final checkpoint, complete the uploads, and mark the run as finished.
-
-    Raises:
-        RuntimeError: A checkpoint cannot be uploaded.
-    """
+    """Save the final checkpoint, complete the uploads, and mark the run as finished."""
     paths = run.paths
     session.checkpoints.confirm(paths.local)  # no later step will confirm it; fit() checked its weights
-    save_final(session.trainer, session.prompt_config, run.resume_key, paths.local)
+    save_final(session.trainer, session.checkpoints.prompt_config, run.resume_key, paths.local)
     if resume_point.uploader:
         resume_point.uploader.close()
     if PartialState().is_main_process:

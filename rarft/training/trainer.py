@@ -26,6 +26,7 @@ from torch import Tensor
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
+from rarft.distributed.collectives import all_gather
 from rarft.models.qwen2_5_vl.logprobs import (
     limit_lm_head_to_completions,
     per_completion_logps,
@@ -39,9 +40,9 @@ from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
 from rarft.models.qwen2_5_vl.vision_features import enable_cached_features, encode_video, is_frozen
 from rarft.models.qwen2_5_vl.vllm_rollout import generate_with_vllm
 from rarft.training.divergence import StepGuard, check_weights
-from rarft.training.skipped_videos import SkippedVideos
 from rarft.training.trainer_logging import LoggingGRPOTrainer
 from rarft.video.reader import VideoError
+from rarft.video.skipping import SkippedVideos
 
 # Private methods of trl 1.16 that are overridden, and the parameters that the overrides use.
 OVERRIDDEN_METHODS = {
@@ -63,11 +64,7 @@ MAX_SHARD = "5GB"  # of a weight file, which every store and loader accepts
 
 
 def check_trl_compat() -> None:
-    """Check that TRL has the methods that this trainer overrides.
-
-    Raises:
-        RuntimeError: A method or a parameter is missing.
-    """
+    """Raise a `RuntimeError` if TRL lacks a method, or a parameter of one, that this trainer overrides."""
     for name, required in OVERRIDDEN_METHODS.items():
         method = getattr(GRPOTrainer, name, None)
         missing = required - (inspect.signature(method).parameters.keys() if method else set())
@@ -79,29 +76,30 @@ def check_trl_compat() -> None:
 
 
 class VideoGRPOTrainer(LoggingGRPOTrainer):
-    """GRPO that reads the video of a prompt once, and encodes the prompt once, for all of its completions."""
+    """GRPO that reads the video of a prompt once, and encodes the prompt once, for all of its completions.
+
+    Args:
+        prefetcher: Encodes conversations as model inputs, in advance if they are known.
+        guard: Checks the loss and gradient norm of each step.
+        arguments: Arguments of `trl.GRPOTrainer`.
+    """
 
     def __init__(self, *, prefetcher: PromptPrefetcher, guard: StepGuard, **arguments: Any) -> None:
-        """
-        Args:
-            prefetcher: Encodes conversations as model inputs, in advance if they are known.
-            guard: Checks the loss and gradient norm of each step.
-            arguments: Arguments of `trl.GRPOTrainer`.
-        """
         check_trl_compat()
         self._prefetcher, self._guard = prefetcher, guard
         # Prompts of the current rows, one per group; set by whichever override passes rows to TRL.
         self._groups: list[PromptInputs] = []
         args = arguments["args"]
-        self._skipped_videos = SkippedVideos(args.max_skipped_videos)
+        self._skipped_videos = SkippedVideos(args.max_skipped_videos, "--max_skipped_videos")
+        self._unreadable: dict[int, VideoError] = {}  # of the current groups of this rank, by index
         super().__init__(**arguments)
         if not args.use_peft:  # adapters are small, and saved by other code
             save = self.model.save_pretrained
             self.model.save_pretrained = functools.partial(save, max_shard_size=MAX_SHARD)
         # vLLM computes the vision features itself, so no forward before the loss has them.
         self._reuses_vision = is_frozen(self.model) and not self.use_vllm
-        models = [self.model, *([self.accelerator.unwrap_model(self.ref_model)] if self.ref_model is not None else [])]
-        for model in models:
+        reference = [self.accelerator.unwrap_model(self.ref_model)] if self.ref_model is not None else []
+        for model in [self.model, *reference]:
             limit_lm_head_to_completions(model)
             if args.prompt_sharing == "on":
                 enable_shared_prefix(model)
@@ -109,23 +107,24 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
                 enable_cached_features(model)
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        G = self._group_size
-        device = self.accelerator.device
-        self._skipped_videos.groups = []
+        G, device = self._group_size, self.accelerator.device
+        self._unreadable = {}
         with self._stopwatch.part("decode"):
             self._groups = [self._read(index, prompt).to(device) for index, prompt in enumerate(prompts[::G])]
-        self._skipped_videos.synchronize(self.accelerator.is_main_process)
+        reasons = {video_path(prompts[index * G]): str(error) for index, error in self._unreadable.items()}
+        merged = {video: reason for of_rank in all_gather(reasons) for video, reason in of_rank.items()}
+        self._skipped_videos.update(merged, is_logged=self.accelerator.is_main_process)
         return [group.input_ids_L.tolist() for group in self._groups for _ in range(G)], None, {}
 
     def _read(self, index: int, messages: Any) -> PromptInputs:
-        """Return the prompt of a group. If its video cannot be read, a blank clip with zero loss replaces it.
+        """Return the prompt of a group; with a blank clip and zero loss if its video cannot be read.
 
         So every rank computes the same number of forwards.
         """
         try:
             return self._prefetcher.get(messages)
         except VideoError as error:
-            self._skipped_videos.add(index, video_path(messages), str(error))
+            self._unreadable[index] = error
             return self._prefetcher.encoder.placeholder_inputs(messages)
 
     def _generate_single_turn(
@@ -196,41 +195,32 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
     ) -> tuple[Tensor, Tensor | None, None]:
         G = input_ids.shape[0] // len(self._groups)
         self._check_groups(input_ids, attention_mask, logits_to_keep)
-        completion_ids_BC = input_ids[:, -logits_to_keep:]
-        completion_mask_BC = attention_mask[:, -logits_to_keep:]
-        logps, entropies = [], []
+        logps_of: Any = shared_prefix_logps
+        if self.args.prompt_sharing == "off":
+            logps_of = functools.partial(per_completion_logps, pad_token_id=self._tokenizer.pad_token_id)
+        groups = []  # log-probabilities and entropies
         for index, prompt in enumerate(self._groups):
             rows = slice(index * G, (index + 1) * G)
-            group = (model, prompt, completion_ids_BC[rows], completion_mask_BC[rows])
+            ids_GC, mask_GC = input_ids[rows, -logits_to_keep:], attention_mask[rows, -logits_to_keep:]
             with self._stopwatch.part("forward"), self.accelerator.autocast():
-                if self.args.prompt_sharing == "on":
-                    group_logps, group_entropies = shared_prefix_logps(*group, compute_entropy)
-                else:
-                    pad = self._tokenizer.pad_token_id
-                    group_logps, group_entropies = per_completion_logps(*group, pad, compute_entropy)
-            logps.append(group_logps)
-            if group_entropies is not None:
-                entropies.append(group_entropies)
+                groups.append(logps_of(model, prompt, ids_GC, mask_GC, with_entropy=compute_entropy))
+        logps, entropies = zip(*groups, strict=True)
         return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
 
     def _check_groups(self, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int) -> None:
-        """Check that the rows of each group begin with the prompt that they are scored on.
-
-        Raises:
-            RuntimeError: A row belongs to another prompt.
-        """
+        """Raise a `RuntimeError` unless the rows of each group begin with the prompt that they are scored on."""
         G = input_ids.shape[0] // len(self._groups)
-        lengths = attention_mask[:, :-logits_to_keep].sum(1)
         for index, prompt in enumerate(self._groups):
-            P = prompt.input_ids_L.numel()
-            rows = input_ids[index * G : (index + 1) * G, : input_ids.shape[1] - logits_to_keep][:, -P:]
-            if not (lengths[index * G : (index + 1) * G] == P).all() or not (rows == prompt.input_ids_L).all():
+            P, group = prompt.input_ids_L.numel(), slice(index * G, (index + 1) * G)
+            lengths = attention_mask[group, :-logits_to_keep].sum(1)
+            rows = input_ids[group, : input_ids.shape[1] - logits_to_keep][:, -P:]
+            if not (lengths == P).all() or not (rows == prompt.input_ids_L).all():
                 raise RuntimeError(f"group {index} does not match its prompt")
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
         B, G = output["prompt_ids"].shape[0], self._group_size
-        for index in self._skipped_videos.groups:
+        for index in self._unreadable:
             for name in ("completion_mask", "advantages"):
                 output[name][index * G : (index + 1) * G] = 0
         # Shape (groups, G, ...), so that TRL shuffles and splits groups together with their videos.
@@ -243,17 +233,11 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
         return grouped | {"video_prompts": list(self._groups)}
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """Return the loss of a micro-batch, summed over its prompts.
+        """Return the scaled loss of a micro-batch, shape (), summed over its prompts.
 
         In training the backward of each prompt but the last runs here, before the forward of the next prompt. The
-        caller runs the last one. The gradients equal those of one backward over all prompts.
-
-        Args:
-            model: Wrapped policy.
-            inputs: Tensors of shape (prompts, G, ...), and the prompts.
-
-        Returns:
-            The scaled loss, shape (). Only the part of the last prompt has a graph.
+        caller runs the last one; only that part of the loss has a graph. The gradients equal those of one backward
+        over all prompts. The tensors of `inputs` have shape (prompts, G, ...).
         """
         prompts = inputs["video_prompts"]
         tokens_P = inputs["completion_mask"].sum((1, 2))

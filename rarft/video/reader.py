@@ -4,11 +4,14 @@ A file is read in two passes. The first one collects the presentation times of a
 second one decodes the groups of pictures that contain requested frames, without the pictures that neither are
 requested nor serve as a reference. It reads packets in the order of the file, since seeking is unreliable in some
 containers and saves only reading, not decoding.
+
+A large object in a store is read in ranges if its index states where the packets are (`mp4_object`); any other one is
+downloaded to a temporary file.
 """
 
 import logging
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -23,7 +26,9 @@ from numpy.typing import NDArray
 
 from rarft.errors import InputError
 from rarft.storage.location import open_local
+from rarft.storage.object_file import ObjectFile
 from rarft.storage.s3 import ObjectNotFoundError, is_object_uri
+from rarft.video.mp4_object import Mp4Object, SparseView, find_media_data
 from rarft.video.timeline import Timeline
 
 VIDEO_SUFFIXES = {
@@ -32,6 +37,10 @@ VIDEO_SUFFIXES = {
 }  # fmt: skip
 MAX_ASPECT_RATIO = 200  # of qwen-vl-utils
 
+# Smaller objects are downloaded: a request takes as long as transferring a few megabytes.
+_MIN_RANGED_BYTES = 2**22
+# Codecs whose packets FFmpeg returns without looking into them.
+_INDEXED_CODECS = {"av1", "h264", "hevc", "mjpeg", "mpeg4", "prores", "vp9"}
 # Packets of up to this many bytes are kept in memory between the passes.
 _MAX_KEPT_BYTES = 2**26
 # Fewer packets between two requested groups of pictures are decoded: restarting the decoder costs as much.
@@ -85,6 +94,8 @@ class _Packets:
     duration_P: NDArray[np.float64]
     is_key_P: NDArray[np.bool_]
     is_presented_P: NDArray[np.bool_]
+    position_P: NDArray[np.float64]  # first byte in the file; NaN if unknown
+    size_P: NDArray[np.float64]  # bytes
 
 
 @dataclass(frozen=True)
@@ -122,22 +133,6 @@ class _Orientation:
         return pixels_HWC[:, ::-1] if self.reverses_columns else pixels_HWC
 
 
-@contextmanager
-def open_video(path: str) -> Iterator[str]:
-    """Yield a local path of a video; an object in a store is downloaded temporarily.
-
-    Raises:
-        VideoError: The object does not exist.
-        StoreError: The store cannot be read, which is not an error of the video.
-    """
-    with ExitStack() as files:
-        try:
-            local = str(files.enter_context(open_local(path))) if is_object_uri(path) else path
-        except ObjectNotFoundError as error:
-            raise VideoError(str(error)) from error
-        yield local
-
-
 def probe(path: str) -> VideoInfo:
     """Read the properties of a video. Its packets are counted, since headers are sometimes wrong.
 
@@ -167,12 +162,14 @@ class VideoReader:
 
         Raises:
             VideoError: The file does not exist, is not a video, has no frames, or has no usable times.
+            StoreError: The store cannot be read, or the object changed, which is not an error of the video.
         """
         self._path, self._keeps_packets = path, keeps_packets
+        self._file: str | Mp4Object = path
         self._resources = ExitStack()
         try:
             with self._decoding_errors("not a readable video"):
-                self._open(self._resources.enter_context(open_video(path)))
+                self._open()
         except BaseException:
             self._resources.close()
             raise
@@ -187,14 +184,38 @@ class VideoReader:
     def _decoding_errors(self, problem: str) -> Iterator[None]:
         try:
             yield
-        except av.error.FFmpegError as error:
+        except (av.error.FFmpegError, VideoError) as error:
+            self._check_store()
+            if isinstance(error, VideoError):
+                raise
             raise VideoError(f"{self._path}: {problem} ({error.strerror})") from error
+        self._check_store()
 
-    def _open(self, file: str) -> None:
-        if not Path(file).is_file():
+    def _check_store(self) -> None:
+        """Raise the error of the store that FFmpeg took for the end of the file, if there was one."""
+        if isinstance(self._file, Mp4Object):
+            self._file.check()
+
+    def _open_file(self) -> None:
+        """Set `_file` to a local path, or to an object that is read in ranges, and open its stream."""
+        if is_object_uri(self._path):
+            try:
+                file = ObjectFile(self._path)
+            except ObjectNotFoundError as error:
+                raise VideoError(str(error)) from error
+            media = find_media_data(file) if file.size >= _MIN_RANGED_BYTES else None
+            if media is not None:
+                self._file = Mp4Object(file, media)
+                self._stream = self._open_stream()
+                if self._stream.codec_context.codec.canonical_name in _INDEXED_CODECS:
+                    return
+            self._file = str(self._resources.enter_context(open_local(self._path)))
+        elif not Path(self._path).is_file():
             raise VideoError(f"{self._path}: no such video")
-        self._file = file
         self._stream = self._open_stream()
+
+    def _open(self) -> None:
+        self._open_file()
         self._decoder = self._stream.codec_context
         packets, first = self._scan()
         self._orientation = _Orientation.of(first)
@@ -221,8 +242,14 @@ class VideoReader:
         )
 
     def _open_stream(self, threads: int = 1) -> Any:
+        file: str | SparseView
+        if isinstance(self._file, str):
+            file, options = self._file, {}
+        else:
+            file = self._view = self._file.view()
+            options = {"fflags": "+noparse"}  # a parser looks into packets
         # Metadata such as titles is not used, and not always valid UTF-8.
-        container = self._resources.enter_context(av.open(self._file, metadata_errors="ignore"))
+        container = self._resources.enter_context(av.open(file, metadata_errors="ignore", options=options))
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
             raise VideoError(f"{self._path}: has no video stream")
@@ -234,14 +261,17 @@ class VideoReader:
 
     def _scan(self) -> tuple[_Packets, av.VideoFrame]:
         """Return the packets' timestamps, and the first frame that is decoded."""
-        rows: list[tuple[float, float, float, bool, bool]] = []
-        kept: list[av.Packet] | None = [] if self._keeps_packets else None
+        rows: list[tuple[float, float, float, bool, bool, float, int]] = []
+        is_ranged = isinstance(self._file, Mp4Object)
+        kept: list[av.Packet] | None = [] if self._keeps_packets and not is_ranged else None
         kept_bytes, first = 0, None
         for packet in self._stream.container.demux(self._stream):
             # A frame with an error depends on a part that was cut off, as long as an intact one follows.
             if first is None or first.is_corrupt:
                 frames = _decode(self._decoder, packet, is_strict=False)
                 first = next((frame for frame in frames if not frame.is_corrupt), first or next(iter(frames), None))
+                if isinstance(self._file, Mp4Object) and first is not None and not first.is_corrupt:
+                    self._view.limit(self._file.known_extents([]))
             if not packet.size:
                 continue
             kept_bytes += packet.size
@@ -251,9 +281,9 @@ class VideoReader:
                     kept = None
             # A corrupt packet is one that the file ends in, or that a part of is missing.
             is_presented = not (packet.is_discard or packet.is_corrupt or self._is_hidden(packet))
-            pts, dts = (np.nan if ticks is None else ticks for ticks in (packet.pts, packet.dts))
-            rows.append((pts, dts, packet.duration or 0, packet.is_keyframe, is_presented))
-        if first is None or not any(is_presented for *_, is_presented in rows):
+            pts, dts, position = (np.nan if v is None else v for v in (packet.pts, packet.dts, packet.pos))
+            rows.append((pts, dts, packet.duration or 0, packet.is_keyframe, is_presented, position, packet.size))
+        if first is None or not any(row[4] for row in rows):
             raise VideoError(f"{self._path}: contains no frames that can be decoded")
         self._kept = kept
         return _Packets(*(np.array(column) for column in zip(*rows, strict=True))), first
@@ -342,15 +372,28 @@ class VideoReader:
                             yield number, self._orientation.upright(pixels_HWC)
                         if not pending:
                             return
+                self._check_store()
         seconds = self.timeline.times_N[min(pending)]
         raise VideoError(f"{self._path}: the frame at {seconds:.3f} s cannot be decoded; encode the video again")
 
-    def _restart(self, threads: int) -> tuple[Any, Iterator[av.Packet]]:
-        """Return a decoder, and the packets from the start of the file."""
+    def _restart(
+        self, threads: int, ranges: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[Any, Iterator[av.Packet]]:
+        """Return a decoder, and the packets from the start of the file.
+
+        Args:
+            threads: Number of threads of the decoder.
+            ranges: Ranges of packets that are decoded; the content of the others may be missing. None for all.
+        """
         if threads == 1 and self._kept is not None:
             self._decoder.flush_buffers()
             return self._decoder, iter(self._kept)
         stream = self._open_stream(threads)
+        if isinstance(self._file, Mp4Object) and ranges is not None:
+            starts_P, sizes_P = self._packets.position_P, self._packets.size_P
+            needed = [index for start, stop in ranges for index in range(start, stop)]
+            extents = zip(starts_P[needed], starts_P[needed] + sizes_P[needed], strict=True)
+            self._view.limit(self._file.known_extents((int(start), int(stop)) for start, stop in extents))
         packets = self._kept or (packet for packet in stream.container.demux(stream) if packet.size)
         return stream.codec_context, iter(packets)
 
@@ -379,7 +422,7 @@ class VideoReader:
         wanted = set(packet_N[numbers].tolist())
         ranges = self._packet_ranges(sorted(wanted))
         by_pts = self._numbers_by_pts(numbers)
-        decoder, packets = self._restart(self._threads(sum(stop - start for start, stop in ranges)))
+        decoder, packets = self._restart(self._threads(sum(stop - start for start, stop in ranges)), ranges)
         skips_unused = decoder.name in _SKIPS_UNUSED
         position = 0
         with _emptied(decoder):

@@ -62,11 +62,17 @@ def buckets(name, folder, *names):
 
 
 class CuttingProxy:
-    """Forwards bytes to a server, and cuts connections after a random number of bytes in either direction."""
+    """Forwards bytes to a server, and cuts connections after a random number of bytes in either direction.
+
+    Attributes:
+        share: Fraction of connections to cut.
+        cuts: Number of connections that were cut.
+        received: Number of bytes from the server.
+    """
 
     def __init__(self, target, seed):
         self._target, self._random = target, random.Random(seed)
-        self.cuts, self.share = 0, 0.0  # number of cut connections; fraction of connections to cut
+        self.cuts, self.share, self.received = 0, 0.0, 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -91,6 +97,7 @@ class CuttingProxy:
                         self.cuts += 1
                         break
                     sink.sendall(data)
+                    self.received += len(data) if source is upstream else 0
             for end in (source, sink):
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)

@@ -31,7 +31,8 @@ def test_help_and_validate_import_nothing_heavy(sample_set, tmp_path):
 def test_fingerprint_imports_nothing_heavy(sample_set, tmp_path):
     """The image of this component contains no torch."""
     arguments = [str(sample_set / "train.json"), "", "", "", "", "tiny-truthful", "", str(tmp_path / "out"), ""]
-    assert imported_by(f"from components.fingerprint.run import run; run(*{arguments!r})") == "[]"
+    code = f"from components.fingerprint.component import fingerprint; fingerprint.python_func(*{arguments!r})"
+    assert imported_by(code) == "['kfp']"
     assert (tmp_path / "out").is_dir()
 
 

@@ -6,9 +6,8 @@ import pytest
 
 from helpers.cluster_server import Cluster
 from rarft.cluster import client as cluster_api
-from rarft.cluster import doctor_cluster, doctor_local
+from rarft.cluster import doctor_local
 from rarft.cluster.job_config import Job
-from rarft.cluster.manifests import role
 from rarft.cluster.pytorchjob import pytorchjob
 
 JOB = pytorchjob(Job(name="first", image="i", arguments=[]))
@@ -98,17 +97,6 @@ def test_doctor_without_cluster(main, cluster, monkeypatch, tmp_path):
     code, output, _ = main("doctor", "--cluster")
     assert code == 1
     assert "no cluster configured" in output
-
-
-def test_doctor_permissions_match_role():
-    granted = {
-        (verb, group, *[*resource.split("/"), ""][:2])
-        for rule in role()["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
-    assert set(doctor_cluster.PERMISSIONS) == granted
 
 
 def test_cancel_deletes_job(main, cluster):

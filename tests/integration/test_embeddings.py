@@ -11,9 +11,8 @@ import pytest
 
 from rarft import steps
 from rarft.annotations.schema import read_samples
-from rarft.embeddings.build import build_store
 from rarft.embeddings.encoder import SentenceEncoder, default_encoder
-from rarft.embeddings.store import EMBEDDINGS, INDEX, ReferenceStore
+from rarft.embeddings.store import EMBEDDINGS, INDEX, ReferenceStore, build_store
 from rarft.errors import InputError
 from rarft.storage.location import LocalFolder
 
@@ -50,7 +49,7 @@ def test_similarities_match_encoder(tmp_path, encoder):
 
 
 def test_miss_is_encoded_and_counted(encoder):
-    store = ReferenceStore.empty(encoder)
+    store = ReferenceStore(encoder)
     store.add(["a dog runs"])
     (first,), (second, _) = store.similarities([("a bird", ["a bird"]), ("a bird", ["a bird", "a dog runs"])])
     assert first == second == 1.0

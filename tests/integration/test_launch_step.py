@@ -3,11 +3,12 @@
 import json
 import threading
 import time
+from types import SimpleNamespace
 
 import boto3
 import pytest
 
-from components.launch_pytorchjob.run import run
+from components.launch_pytorchjob.component import launch_pytorchjob
 from helpers.cluster_server import Cluster
 from helpers.s3_servers import buckets
 from rarft.cluster import job_monitor, train
@@ -15,7 +16,11 @@ from rarft.cluster.job_config import Job
 from rarft.cluster.pytorchjob import pytorchjob
 from rarft.storage.location import S3Folder
 
-JOB = {"name": "run-1", "image": "i", "nodes": 2, "gpus": 8, "queue": "", "priority_class": ""}
+NODES = {
+    "image": "i", "nodes": 2, "accelerator": "nvidia.com/gpu", "processes": 0, "cpu": "4", "memory": "16Gi",
+    "node_selector": {}, "tolerations": [], "affinity": {}, "queue": "", "priority_class": "",
+    "store_secret": "store", "hub_secret": "hub", "tracking_secret": "wandb",
+}  # fmt: skip
 FINAL = "checkpoints/seven/checkpoint-final"
 
 
@@ -32,7 +37,7 @@ def cluster(monkeypatch, tmp_path):
     served.close()
 
 
-def start(cluster, validated, out="s3://runs/a"):
+def start(cluster, validated):
     def succeeds():
         while "run-1" not in cluster.jobs:
             time.sleep(0.02)
@@ -41,7 +46,14 @@ def start(cluster, validated, out="s3://runs/a"):
 
     threading.Thread(target=succeeds, daemon=True).start()
     training = "preset: 8xA100-80\nexp_name: seven\n"
-    return run(str(validated), str(validated), "", training, out, "v1", JOB)
+    return launch(validated, training, "s3://runs/a")
+
+
+def launch(data, training, out):
+    """Call the component like Kubeflow's executor."""
+    folder = SimpleNamespace(path=str(data))
+    step = {"data": folder, "embeddings": folder, "encoder": "", "videos_fingerprint": "v1", "accelerators": "8"}
+    return launch_pytorchjob.python_func(**step, **NODES, training=training, output_uri=out, job="run-1")
 
 
 def test_launch_uploads_runs_and_returns_checkpoint(cluster, validated):
@@ -68,7 +80,7 @@ def test_launch_adopts_job_without_upload(cluster, validated):
 
 def test_launch_rejects_local_output(cluster, validated, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
-        run(str(validated), "", "", "preset: tiny", str(tmp_path), "v1", JOB)
+        launch(validated, "preset: tiny", str(tmp_path))
     assert ended.value.code == 2
     assert "the nodes share no disk; give an s3:// URI" in capsys.readouterr().err
     assert json.dumps(cluster.jobs) == "{}"
@@ -77,5 +89,5 @@ def test_launch_rejects_local_output(cluster, validated, tmp_path, capsys):
 def test_launch_job_equals_rendered_manifest(cluster, validated):
     start(cluster, validated)
     started = cluster.jobs["run-1"]["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
-    rendered = pytorchjob(Job(arguments=started["containers"][0]["args"], **JOB))
+    rendered = pytorchjob(Job(name="run-1", arguments=started["containers"][0]["args"], gpus=8, **NODES))
     assert started == rendered["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]

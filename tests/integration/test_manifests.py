@@ -20,15 +20,15 @@ from helpers.paths import ROOT
 from helpers.s3_servers import free_port
 from rarft.cluster.job_config import Job
 from rarft.cluster.manifests import EXAMPLE, manifests, render
-from rarft.cluster.pod_spec import COMMAND, RENDEZVOUS_PORT
-from rarft.cluster.pytorchjob import pytorchjob
+from rarft.cluster.pod_spec import COMMAND
+from rarft.cluster.pytorchjob import RENDEZVOUS_PORT, pytorchjob
 from rarft.cluster.trainjob import training_runtime, trainjob
 from rarft.errors import InputError
 from rarft.training.settings_parser import parse_settings
 
 FULL = replace(
-    EXAMPLE, nodes=4, queue="gpus", priority_class="high", pvc_name="rarft-data", node_selector={"pool": "a100"},
-    affinity={"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}, environment={"A": "b"},
+    EXAMPLE, nodes=4, queue="gpus", priority_class="high", node_selector={"pool": "a100"},
+    affinity={"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}},
 )  # fmt: skip
 JOBS = {"one node": EXAMPLE, "two nodes": replace(EXAMPLE, nodes=2), "all settings": FULL}
 
@@ -161,7 +161,7 @@ def test_example_flags_are_valid(monkeypatch):
         ({"name": "Rarft"}, "job name 'Rarft': must start with a lowercase letter"),
         ({"name": "x" * 54}, "at most 53 lowercase letters"),
         ({"nodes": 0}, "nodes 0: must be at least 1"),
-        ({"grace_period_s": 10}, "grace_period_s 10: must be at least 120"),
+        ({"processes": -1}, "processes -1: must be at least 0"),
     ],
 )
 def test_job_rejects_invalid_values(settings, message):

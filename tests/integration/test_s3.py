@@ -6,9 +6,8 @@ import pytest
 from helpers.s3_servers import buckets
 from rarft import steps
 from rarft.annotations.schema import read_samples
-from rarft.embeddings.build import build_store
 from rarft.embeddings.encoder import default_encoder
-from rarft.embeddings.store import ReferenceStore
+from rarft.embeddings.store import ReferenceStore, build_store
 from rarft.errors import InputError
 from rarft.storage.location import S3Folder
 

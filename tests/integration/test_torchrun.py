@@ -65,8 +65,9 @@ from rarft.errors import report_errors
 from rarft.distributed.torchrun import run_step
 with report_errors("train"):
     inputs = {"train_data_path": sys.argv[1], "max_steps": sys.argv[3], "deepspeed": "zero3", "save_steps": "2"}
-    trained = run_step("train_from_yaml", {"training": "preset: tiny", "inputs": inputs, "out": sys.argv[2]}, 2, 3)
-print(trained["checkpoint"], trained["base"])
+    arguments = {"training": "preset: tiny", "inputs": inputs, "out": sys.argv[2]}
+    checkpoint, base, _ = run_step("train_from_yaml", arguments, processes=2, restarts=3)
+print(checkpoint, base)
 """
 
 

@@ -225,7 +225,7 @@ def test_trl_compatibility_check(monkeypatch):
     [
         (["--no_such_flag", "1"], "unrecognized arguments: --no_such_flag"),
         (["--learning_rate", "fast"], "--learning_rate"),
-        (["--preset", "nope"], "--preset: invalid choice: 'nope' (choose from '4xA100-80'"),
+        (["--preset", "nope"], "--preset: invalid choice: 'nope' (choose from '1x24-lora'"),
         (["--preset", "tiny"], "--train_data_path: is missing"),
         (["--preset", "tiny", "--train_data_path", "DATA", "--reward_funcs", "nope"], "no such reward"),
         (["--preset", "tiny", "--train_data_path", "DATA", "--prompt_type", "nope"], "no such template"),

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from components.fingerprint.run import run
+from components.fingerprint.component import fingerprint
 from rarft import steps
 from rarft.errors import InputError
 
@@ -103,7 +103,7 @@ def test_candidate_to_compare_with(data, tmp_path):
     other = tmp_path / "other"
 
     def run_component(name):
-        return run(str(data / "train.json"), "", "", "", "", name, "", str(tmp_path / "out"), "")
+        return fingerprint.python_func(str(data / "train.json"), "", "", "", "", name, "", str(tmp_path / "out"), "")
 
     with pytest.raises(SystemExit):
         run_component(str(other))

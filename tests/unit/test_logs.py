@@ -11,7 +11,7 @@ from rarft.logs import setup_logging
 @pytest.mark.parametrize(
     ("name", "level", "line"),
     [
-        ("rarft.training.callbacks.progress", logging.INFO, "training: step 1"),
+        ("rarft.training.callbacks.log", logging.INFO, "training: step 1"),
         ("components.evaluate.run", logging.WARNING, "evaluate: WARNING: step 1"),
         ("rarft.progress", logging.INFO, "step 1"),
         ("pipelines.local", logging.ERROR, "ERROR: step 1"),

@@ -18,7 +18,7 @@ METRICS = {
 def split(sample_set, tmp_path):
     """Validate the synthetic training split and another file; returns the result and the folder of the other file."""
 
-    def run(eval_annotations=None, **options):
+    def run(eval_annotations="", **options):
         eval_out = tmp_path / "eval"
         result = steps.validate_splits(
             str(sample_set / "train.json"), str(tmp_path / "train"), eval_annotations, str(eval_out), **options
@@ -89,8 +89,8 @@ def test_promote_if_passed(monkeypatch, destination, passed, promoted):
 def test_parse_compare():
     assert steps.parse_compare("") == []
     assert steps.parse_compare("tiny, sft=s3://runs/a=b/c ,") == ["tiny", "sft=s3://runs/a=b/c"]
-    assert steps.split_candidate("sft=s3://runs/a=b/c") == ("sft", "s3://runs/a=b/c")
-    assert steps.split_candidate("/runs/a=b/c") == ("", "/runs/a=b/c")
+    assert steps.split_name("sft=s3://runs/a=b/c") == ("sft", "s3://runs/a=b/c")
+    assert steps.split_name("/runs/a=b/c") == ("", "/runs/a=b/c")
 
 
 def test_fingerprint_candidates(tmp_path):

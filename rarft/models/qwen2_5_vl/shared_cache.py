@@ -1,8 +1,8 @@
 """A key-value cache in which the completions of a prompt share the prompt's part, and its attention for decoding.
 
 The prompt's keys and values are stored and read once per prompt, not once per completion: the queries of its G
-completions, and of the query heads of a key head, are rows of one matrix product. The tokens of each completion have
-their own cache. One softmax covers both parts, so the result is that of an ordinary cache.
+completions, and of the query heads of a key head, are rows of one matrix product. Each completion has a cache
+for its tokens. One softmax covers both parts, so the result is that of an ordinary cache.
 
 Shapes: B prompts of P tokens, padded on the left; G completions of each, N = B * G, of C tokens; H query heads, K key
 heads, D values per head.

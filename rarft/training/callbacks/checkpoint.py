@@ -1,5 +1,6 @@
 """Finalization of checkpoints: manifest, upload, and rotation of those that are known to be good."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,118 +18,91 @@ from rarft.checkpoint.local import (
     write_checkpoint_manifest,
 )
 from rarft.checkpoint.uploader import CheckpointUploader, UploadTask
-from rarft.distributed.collectives import (
-    all_gather,
-    barrier,
-    file_sizes,
-    is_local_main_process,
-    run_on_main,
-    wait_until_visible,
-)
+from rarft.distributed.collectives import all_gather, barrier, run_on_main, wait_until_visible
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
+from rarft.storage.location import LocalFolder
 from rarft.storage.manifest import hash_files
 from rarft.training.divergence import StepGuard
 
 
+@dataclass(eq=False)
 class CheckpointCallback(TrainerCallback):
     """Finalizes a checkpoint once every rank has saved its part, and rotates the good ones.
 
     A checkpoint is good once a later step had a finite loss and gradient norm. Older ones are removed only then, so
     that a run that diverges has one to resume from.
+
+    Attributes:
+        prompt_config: Saved next to the weights, so that evaluation reads prompts in the same way.
+        resume_key: Settings that a run must share with a checkpoint to resume from it.
+        max_checkpoints: Number of good checkpoints to keep; None keeps all.
+        resumed: Checkpoint that the run resumes from, which is not removed.
+        is_shared: Whether all machines see the run's folder.
+        uploader: Uploads checkpoints to an object store; on one process per machine.
+        guard: Records which steps were finite.
     """
 
-    def __init__(
-        self,
-        prompt_config: PromptConfig,
-        resume_key: dict[str, Any],
-        max_checkpoints: int | None,
-        resumed: Path | None,
-        is_shared: bool,
-        uploader: CheckpointUploader | None,
-        guard: StepGuard,
-    ) -> None:
-        """
-        Args:
-            prompt_config: Saved next to the weights, so that evaluation reads prompts in the same way.
-            resume_key: Settings that a run must share with a checkpoint to resume from it.
-            max_checkpoints: Number of good checkpoints to keep; None keeps all.
-            resumed: Checkpoint that the run resumes from, which is not removed.
-            is_shared: Whether all machines see the run's folder.
-            uploader: Uploads checkpoints to an object store; on one process per machine.
-            guard: Records which steps were finite.
-        """
-        self._prompt_config, self._resume_key, self._max_checkpoints = prompt_config, resume_key, max_checkpoints
-        self._resumed, self._is_shared, self._uploader, self._guard = resumed, is_shared, uploader, guard
-        self._unconfirmed: int | None = None  # step of the newest checkpoint, until it is known to be good
+    prompt_config: PromptConfig
+    resume_key: dict[str, Any]
+    max_checkpoints: int | None
+    resumed: Path | None
+    is_shared: bool
+    uploader: CheckpointUploader | None
+    guard: StepGuard
+    _unconfirmed: int | None = None  # step of the newest checkpoint, until it is known to be good
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Check that the checkpoints fit on the disk.
-
-        Raises:
-            InputError: They do not. It is raised on every process.
-        """
+        """Check that the checkpoints fit on the disk."""
         self._unconfirmed = state.global_step or None
-        run_on_main(self._check_disk_space, args, state, model)
-
-    def _check_disk_space(self, args: Any, state: Any, model: Any) -> None:
-        run = Path(args.output_dir)
-        max_new = None
-        if self._max_checkpoints is not None:
+        run, max_new = Path(args.output_dir), None
+        if self.max_checkpoints is not None:
             # The oldest one is removed after the newest is known to be good.
             existing = sum(map(is_complete, list_checkpoints(run)))
-            max_new = max(1, self._max_checkpoints + 1 - existing)
-        check_disk_space(run, required_bytes(model, args, state, max_new))
+            max_new = max(1, self.max_checkpoints + 1 - existing)
+        run_on_main(check_disk_space, run, required_bytes(model, args, state, max_new))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write the manifest of a checkpoint, and upload it."""
-        processes = PartialState()
         checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        if processes.is_main_process:
-            self._prompt_config.save(checkpoint)
-        processes.wait_for_everyone()
-        task = self._finalize_shared(checkpoint) if self._is_shared else self._finalize_per_node(checkpoint)
-        if self._uploader is not None and task is not None:
-            self._uploader.submit(task)
+        if PartialState().is_main_process:
+            self.prompt_config.save(checkpoint)
+        PartialState().wait_for_everyone()
+        task = self._finalize_shared(checkpoint) if self.is_shared else self._finalize_per_node(checkpoint)
+        if self.uploader and task:
+            self.uploader.submit(task)
         self._unconfirmed = state.global_step
         barrier()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Confirm the checkpoint before this step if the step was finite."""
-        if self._unconfirmed is not None and self._guard.last_finite > self._unconfirmed:
+        if self._unconfirmed is not None and self.guard.last_finite > self._unconfirmed:
             self.confirm(Path(args.output_dir))
 
     def confirm(self, run: Path) -> None:
-        """Record that the newest checkpoint is good, and remove those beyond the limit. To be called by all processes.
-
-        Args:
-            run: Folder of the checkpoints.
-        """
+        """Record that the newest checkpoint in `run` is good, and rotate. To be called by all processes."""
         if self._unconfirmed is None:
             return
         if PartialState().is_main_process:
             mark_good(run, self._unconfirmed)
-            if self._is_shared:
-                pending = self._uploader.pending if self._uploader else []
-                rotate(run, self._max_checkpoints, [*pending, *([self._resumed] if self._resumed else [])])
+            if self.is_shared:
+                pending = self.uploader.pending if self.uploader else []
+                rotate(run, self.max_checkpoints, [*pending, *([self.resumed] if self.resumed else [])])
         self._unconfirmed = None
         barrier()
 
     def _finalize_shared(self, checkpoint: Path) -> UploadTask | None:
         """Write a manifest of all files of a shared folder, once the main process sees all of them."""
-        sizes = all_gather(file_sizes(checkpoint) if is_local_main_process() else {})
+        sizes = all_gather(LocalFolder(checkpoint).sizes() if PartialState().is_local_main_process else {})
         if not PartialState().is_main_process:
             return None
-        largest: dict[str, int] = {}  # a machine may still see an earlier size of what another one wrote
-        for files in sizes:
-            for name, size in files.items():
-                largest[name] = max(size, largest.get(name, 0))
-        wait_until_visible(checkpoint, largest)
+        # The largest size counts: a machine may still see an earlier one of what another machine wrote.
+        wait_until_visible(checkpoint, dict(sorted(entry for files in sizes for entry in files.items())))
         self._write_manifest(checkpoint, hash_files(checkpoint, CHECKPOINT_JSON))
         return UploadTask(checkpoint)
 
     def _finalize_per_node(self, checkpoint: Path) -> UploadTask | None:
         """Write a manifest of the files of all machines, of which each has a part."""
-        own = hash_files(checkpoint, CHECKPOINT_JSON) if is_local_main_process() else None
+        own = hash_files(checkpoint, CHECKPOINT_JSON) if PartialState().is_local_main_process else None
         barrier()
         parts = {process: files for process, files in enumerate(all_gather(own)) if files is not None}
         if own is None:
@@ -141,4 +115,4 @@ class CheckpointCallback(TrainerCallback):
         return UploadTask(checkpoint, own, {process: files for process, files in parts.items() if process})
 
     def _write_manifest(self, checkpoint: Path, files: dict[str, dict[str, Any]]) -> None:
-        write_checkpoint_manifest(checkpoint, self._resume_key, PartialState().num_processes, files)
+        write_checkpoint_manifest(checkpoint, self.resume_key, PartialState().num_processes, files)

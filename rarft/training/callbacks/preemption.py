@@ -41,7 +41,7 @@ class PreemptionCallback(TrainerCallback):
         self._previous_wakeup_fd = -1
         self._sockets: tuple[socket.socket, socket.socket] | None = None
         self._last_progress = 0.0  # time at which the last step, save or evaluation ended
-        self._longest_step: float | None = None  # seconds
+        self._longest_step = 0.0  # seconds; 0 before the end of the first step
         self._saved_step = -1
         self._is_saving = False  # or evaluating, which has no timeout either
 
@@ -84,13 +84,9 @@ class PreemptionCallback(TrainerCallback):
                 return
             while self._sockets is not None:
                 time.sleep(0.5)
-                longest = self._longest_step
-                timeout = _FIRST_TIMEOUT_S if longest is None else max(_MIN_TIMEOUT_S, 2 * longest)
-                if (
-                    self._sockets is not None
-                    and not self._is_saving
-                    and time.monotonic() - self._last_progress > timeout
-                ):
+                timeout = max(_MIN_TIMEOUT_S, 2 * self._longest_step) if self._longest_step else _FIRST_TIMEOUT_S
+                is_late = time.monotonic() - self._last_progress > timeout
+                if is_late and not self._is_saving and self._sockets is not None:
                     logger.error(
                         "no step ended within %.0f s of SIGTERM, because another rank has died; "
                         "the first error in this log is the cause", timeout,
@@ -118,8 +114,7 @@ class PreemptionCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Save and stop if that is due and this step is a boundary."""
-        now = time.monotonic()
-        self._longest_step = max(self._longest_step or 0.0, now - self._last_progress)
+        self._longest_step = max(self._longest_step, time.monotonic() - self._last_progress)
         stop_requested = self._is_stop_requested(args)
         self._save_is_due = self._save_is_due or control.should_save or stop_requested
         batches = state.global_step * args.gradient_accumulation_steps

@@ -3,6 +3,7 @@
 import math
 import random
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,9 +17,14 @@ from rarft.completion import render_completion
 from rarft.errors import InputError
 from rarft.evaluation.bootstrap import intervals, paired
 from rarft.evaluation.gates import parse_gate
-from rarft.evaluation.metrics import HEADLINE, PredictionTable, compute_metrics, value_at
+from rarft.evaluation.metrics import HEADLINE, PredictionTable, metrics_of, value_at
 
 LABELS = sorted(CATEGORIES)
+PATHS = list(HEADLINE.values())
+
+
+def compute_metrics(predictions):
+    return metrics_of(PredictionTable(predictions))
 
 
 PREDICTIONS = [
@@ -212,9 +218,23 @@ def test_paired_comparison():
     assert found["difference"] == pytest.approx(
         compute_metrics(better)["relevance"]["accuracy"] - compute_metrics(base)["relevance"]["accuracy"]
     )
-    same = paired(PredictionTable(base), PredictionTable(base), list(HEADLINE.values()))
+    same = paired(PredictionTable(base), PredictionTable(base), PATHS)
     assert same[path] == {"difference": 0.0, "interval": [0.0, 0.0], "p": 1.0}
     assert same["grounding.mean"] is None  # no relevant query
+
+
+def test_paired_comparison_leaves_out_skipped():
+    rows, base = independent(40, 0.7, seed=2), independent(40, 0.5, seed=3)
+    skips = [
+        msgspec.structs.replace(row, completion="", skipped="x") if i % 7 == 0 else row for i, row in enumerate(rows)
+    ]
+    base_skips = [
+        msgspec.structs.replace(row, completion="", skipped="x") if i % 5 == 0 else row for i, row in enumerate(base)
+    ]
+    kept = [i for i in range(40) if i % 7 and i % 5]
+    expected = paired(PredictionTable([rows[i] for i in kept]), PredictionTable([base[i] for i in kept]), PATHS)
+    assert paired(PredictionTable(skips), PredictionTable(base_skips), PATHS) == expected
+    assert paired(PredictionTable(skips[:1]), PredictionTable(base_skips[:1]), PATHS) == dict.fromkeys(PATHS)
 
 
 METRICS = compute_metrics(PREDICTIONS)

@@ -131,7 +131,7 @@ def test_preset_paper(monkeypatch, tmp_path):
     assert {name: parsed[name] for name in PAPER} == PAPER
     assert frame_sampling(parsed) == FrameSampling(2.0, 3584 * 28 * 28, 16 * 28 * 28)
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with pytest.raises(InputError, match="paper: is for machines with 8 GPUs"):
+    with pytest.raises(InputError, match="paper: requires 8 processes"):
         parse_settings(["--preset", "paper"])
     config = build_config({**parsed, "deepspeed": "none", "bf16": False, "report_to": ["none"]}, tmp_path)
     assert (config.loss_type, config.prompts_per_device) == ("bnpo", 1)
@@ -139,7 +139,7 @@ def test_preset_paper(monkeypatch, tmp_path):
 
 def test_preset_for_other_machines(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with pytest.raises(InputError, match=r"8xA100-80: is for machines with 8 GPUs.*1 process.*--nproc_per_node 8"):
+    with pytest.raises(InputError, match=r"8xA100-80: requires 8 processes.* has 1; .*--nproc_per_node 8"):
         load_preset("8xA100-80")
 
 

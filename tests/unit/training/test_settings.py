@@ -80,7 +80,7 @@ def test_pipeline_carries_every_value(tmp_path, monkeypatch, text, flags, expect
     """`-p training=`, `rarft run -- FLAGS`, the training step, and the arguments of a cluster job agree."""
     calls = []
     monkeypatch.setattr(steps, "train", lambda arguments: calls.append(arguments) or "checkpoint")
-    monkeypatch.setattr(steps, "_training_outputs", lambda checkpoint, settings: {})
+    monkeypatch.setattr(steps, "_trained", lambda checkpoint, settings: checkpoint)
 
     class FakeLauncher:
         def __init__(self, _api, _namespace, manifest):
