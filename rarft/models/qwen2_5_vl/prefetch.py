@@ -11,12 +11,7 @@ class PromptPrefetcher:
     """Prompts encoded in background threads. Decoding, resizing and patching are native code without the GIL."""
 
     def __init__(self, encoder: PromptEncoder, workers: int, max_prompts: int) -> None:
-        """
-        Args:
-            encoder: Encoder of the prompts.
-            workers: Number of threads; 0 encodes each prompt when it is needed.
-            max_prompts: Number of encoded prompts to keep; the oldest are dropped.
-        """
+        """Use `workers` threads (0: encode a prompt when it is needed) and keep the newest `max_prompts` prompts."""
         self.encoder = encoder
         self._pool = ThreadPoolExecutor(workers, "rarft-decode") if workers else None
         self._max_prompts = max_prompts
