@@ -56,6 +56,7 @@ def build(profile: Profile) -> Any:
         training: str = "preset: tiny",
         compare: str = "",
         gates: str = "",
+        max_skipped_videos: int = 10,
         final_uri: str = "",
         validate_image: str = VALIDATE_IMAGE,
         steps_image: str = STEPS_IMAGE,
@@ -91,6 +92,7 @@ def build(profile: Profile) -> Any:
             training: Flags of `rarft train` as YAML.
             compare: Checkpoints or predictions to compare with, next to the base; comma-separated [NAME=]CHECKPOINT.
             gates: Conditions for promotion, one per line, such as ra_iou.mean>=base.
+            max_skipped_videos: Number of unreadable videos that evaluation skips; for training, set it in `training`.
             final_uri: Release location for a checkpoint that passes the gates; empty to skip promotion.
             validate_image: Image of the steps that do not need torch.
             steps_image: Image of the other steps without accelerators.

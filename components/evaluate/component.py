@@ -16,6 +16,7 @@ def evaluate(
     encoder: str,
     in_sample: bool,
     gates: str,
+    max_skipped_videos: int,
     cache_key: str,
     checkpoint_cache_key: str,
     compare_cache_key: str,
@@ -36,6 +37,7 @@ def evaluate(
         encoder: Name or folder of a SentenceTransformer; empty for all-MiniLM-L6-v2.
         in_sample: Whether the checkpoint was trained on these videos.
         gates: Conditions for promotion, one per line, such as relevance.f1_avg>=0.70 or ra_iou.mean>=base.
+        max_skipped_videos: Number of unreadable videos to skip; the step fails if more cannot be read.
         cache_key: Fingerprint of the inputs; cached results are reused only if it is the same.
         checkpoint_cache_key: Fingerprint of the checkpoint, used in the same way.
         compare_cache_key: Fingerprint of the others to compare with, used in the same way.
@@ -64,6 +66,7 @@ def evaluate(
             "compare": [*([f"base={base}"] if base else []), *steps.parse_compare(compare)],
             "in_sample": in_sample,
             "gates": conditions,
+            "max_skipped_videos": max_skipped_videos,
         }
         evaluation = steps.run_step("evaluate", arguments, processes, int(accelerators))
         copy_report(results, report)

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from rarft.storage.s3 import read_range, size_and_etag
 
 _BLOCK = 2**16  # bytes; ranges are whole blocks
-_MIN_FETCH, _MAX_FETCH = 2**18, 2**23  # bytes of one request; doubled while reading is sequential
+_MIN_FETCH, _MAX_FETCH = 2**18, 2**23  # bytes of one request
 _MAX_CACHED_BYTES = 2**25
 
 
@@ -37,7 +37,8 @@ class ObjectFile:
         Args:
             start: First byte.
             stop: End of the bytes to return.
-            limit: End of the bytes that are worth reading ahead; None for the end of the file.
+            limit: End of the bytes that will be read next. If it is None, more is read ahead the longer reading has
+                been sequential.
 
         Raises:
             StoreError: The object changed, or cannot be read.
@@ -46,21 +47,21 @@ class ObjectFile:
         if start >= stop:
             return b""
         blocks = range(start // _BLOCK, (stop - 1) // _BLOCK + 1)
-        content = b"".join(self._block(block, stop, self.size if limit is None else limit) for block in blocks)
+        content = b"".join(self._block(block, stop, limit) for block in blocks)
         first = start - blocks[0] * _BLOCK
         return content[first : first + stop - start]
 
-    def _block(self, block: int, stop: int, limit: int) -> bytes:
+    def _block(self, block: int, stop: int, limit: int | None) -> bytes:
         if block not in self._blocks:
             self._fetch(block, stop, limit)
         self._blocks.move_to_end(block)
         return self._blocks[block]
 
-    def _fetch(self, block: int, stop: int, limit: int) -> None:
+    def _fetch(self, block: int, stop: int, limit: int | None) -> None:
         """Request a block and the ones that are read next."""
         start = block * _BLOCK
         self._fetch_size = min(2 * self._fetch_size, _MAX_FETCH) if block == self._next else _MIN_FETCH
-        wanted = min(max(stop, min(start + self._fetch_size, limit)), start + _MAX_FETCH)
+        wanted = min(max(stop, start + self._fetch_size if limit is None else limit), start + _MAX_FETCH)
         end = min(-(-wanted // _BLOCK) * _BLOCK, self.size)
         content = read_range(self.uri, start, end, self._etag)
         for offset in range(0, len(content), _BLOCK):

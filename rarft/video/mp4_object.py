@@ -16,7 +16,7 @@ Extent = tuple[int, int]  # first byte, and the byte after the last one
 
 _FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}
 _MAX_BOXES = 64
-_MAX_GAP = 2**17  # bytes between two extents that are read rather than requested separately
+_MAX_GAP = 2**20  # bytes between two extents that are read, since another request takes as long
 
 
 class Mp4Object:
@@ -63,10 +63,12 @@ class SparseView:
         self._source, self._size = source, source.file.size
         self._position = 0
         self._edges = [0, self._size]  # starts and ends of the extents
+        self._is_limited = False
 
     def limit(self, extents: Iterable[Extent]) -> None:
         """Read only these extents, which are increasing and disjoint, from now on."""
         self._edges = [edge for extent in extents for edge in extent]
+        self._is_limited = True
 
     def read(self, size: int) -> bytes:
         """Return the next bytes, at least one unless the file ends."""
@@ -78,7 +80,7 @@ class SparseView:
         stop = min(stop, edge)
         if index % 2:
             try:
-                content = self._source.file.read_at(start, stop, edge)
+                content = self._source.file.read_at(start, stop, edge if self._is_limited else None)
             except StoreError as error:
                 self._source.error = error
                 return b""

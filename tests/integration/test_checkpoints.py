@@ -331,6 +331,7 @@ def test_run_folder_is_locked(validated, tmp_path, monkeypatch):
     run.mkdir(parents=True)
     with lock_folder(run), pytest.raises(InputError, match="in use by another process"):
         train(validated, tmp_path, "--max_steps", "1")
+    assert (run / ".lock").exists()  # the other process still holds it
     train(validated, tmp_path, "--max_steps", "1")
 
 

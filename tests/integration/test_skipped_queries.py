@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from helpers.predictions import REFUSAL, prediction
 from helpers.riq_items import read_lines
 from rarft import steps
 from rarft.annotations.schema import read_samples
@@ -145,6 +147,25 @@ def test_resume_retries_a_repaired_video(data_with_broken_video, unbroken, tmp_p
     assert str(video) in predicted
     assert len(predicted) <= 2 * 2 * OPTIONS["batch_size"]
     assert caplog.text.count("video skipped: ") == 1
+
+
+def test_skipped_queries_are_not_judged():
+    """A skipped refusal names no category, so it counts as wrong."""
+
+    class Judge:
+        def judge(self, rows):
+            assert all(row.skipped is None for row in rows)
+            return [msgspec.structs.replace(row, consistency=3) for row in rows]
+
+    rows = [
+        prediction("answerable", "", "original", skipped="unreadable"),
+        prediction("refusable", REFUSAL, "hard", "Object/ObjectExistence"),
+        prediction("refusable", "", "hard", "Object/ObjectExistence", skipped="unreadable"),
+    ]
+    judged = evaluation._judge(Judge(), rows)
+    assert [row.consistency for row in judged] == [None, 3, None]
+    assert [row.categories for row in judged] == [None, None, []]
+    assert [row.skipped for row in judged] == [row.skipped for row in rows]
 
 
 @pytest.mark.long

@@ -101,6 +101,33 @@ def test_same_frames_as_local_files(store, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("name", "codec", "arguments"),
+    [
+        ("vp9.mp4", "libvpx-vp9", {"options": {"b": "1000000", "deadline": "realtime", "g": "12"}}),
+        ("av1.mp4", "libsvtav1", {"options": {"preset": "12", "svtav1-params": "keyint=12:lp=1"}}),
+        ("mpeg4.mp4", "mpeg4", {"options": {"bf": "2", "g": "12"}}),
+        ("open-gop.mp4", "libx264", {"options": {**H264, "x264-params": "open-gop=1:keyint=12:scenecut=0"}}),
+        ("mjpeg.mov", "mjpeg", {"pix_fmt": "yuvj420p"}),
+        ("prores.mov", "prores", {"pix_fmt": "yuv422p10le"}),
+    ],
+)
+def test_codecs_read_in_ranges(store, tmp_path, monkeypatch, name, codec, arguments):
+    monkeypatch.setattr(reader, "_MIN_RANGED_BYTES", 0)
+    monkeypatch.setattr(object_file, "_BLOCK", 512)
+    monkeypatch.setattr(object_file, "_MIN_FETCH", 512)
+    write(tmp_path / name, range(80), codec, time_base=TICK, **arguments)
+    uri = upload(tmp_path / name)
+    assert probe(uri) == probe(str(tmp_path / name))
+    with VideoReader(uri) as ranged, VideoReader(str(tmp_path / name)) as local:
+        assert not isinstance(ranged._file, str)
+        assert np.array_equal(ranged.timeline.times_N, local.timeline.times_N)
+        for numbers in ([50], [11, 12, 13, 70], range(80)):
+            frames, expected = dict(ranged.frames(numbers)), dict(local.frames(numbers))
+            assert frames.keys() == expected.keys()
+            assert all(np.array_equal(frames[number], expected[number]) for number in frames)
+
+
+@pytest.mark.parametrize(
     ("action", "share"),
     [
         (probe, 0.05),
