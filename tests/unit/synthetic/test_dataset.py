@@ -33,7 +33,7 @@ def test_seeds_and_splits_differ(tmp_path, sample_set):
 
 def test_clips_match_annotations(sample_set):
     for item in json.loads((sample_set / "train.json").read_text()):
-        info = probe(sample_set / item["video"])
+        info = probe(str(sample_set / item["video"]))
         assert (info.duration, info.fps, info.height, info.width) == (item["duration"], 4.0, 56, 56)
 
 
