@@ -10,11 +10,11 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cpu_time import cpu_seconds
 
 from rarft.completion import render_completion
 from rarft.embeddings.encoder import SentenceEncoder, default_encoder
@@ -25,6 +25,16 @@ from rarft.storage.location import LocalFolder
 WORDS = ("person", "dog", "opens", "closes", "door", "window", "runs", "sits", "table", "red", "blue", "walks")
 STORE = 100_000  # texts
 COMPLETIONS, REFERENCES = 8, 5
+
+
+def cpu_seconds(function: Callable[[], Any], repeats: int) -> float:
+    """Return the median CPU seconds of a function."""
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        function()
+        times.append(time.process_time() - start)
+    return statistics.median(times)
 
 
 def sentences(number: int, seed: int) -> list[str]:

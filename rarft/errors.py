@@ -28,13 +28,9 @@ _START_TIME = time.time()
 
 
 class InputError(Exception):
-    """Bad usage or bad input. The message is one line: `<path or value>: <what is wrong>; <what to do>`.
+    """Bad usage or bad input. The message is one line: `<path or value>: <what is wrong>; <what to do>`."""
 
-    Attributes:
-        input_name: Name that the user knows the input by, such as a flag; it precedes the message.
-    """
-
-    input_name: str | None = None
+    input_name: str | None = None  # the user's name for the input, such as a flag; it precedes the message
 
     def __str__(self) -> str:
         return f"{self.input_name} {super().__str__()}" if self.input_name else super().__str__()
@@ -100,10 +96,7 @@ def read_failure(log: Path) -> BaseException | None:
 
 @contextmanager
 def report_errors(name: str) -> Iterator[None]:
-    """Set up logging and run a step; on failure print its one-line cause, write the termination log, and exit.
-
-    Args:
-        name: Name of the step or command.
+    """Set up logging and run a step or command; on failure print its one-line cause, also to the termination log.
 
     Raises:
         SystemExit: Code 2 after an `InputError`, 1 after any other exception.

@@ -37,12 +37,10 @@ class _ConsoleHandler(logging.StreamHandler[TextIO]):
 
 
 def setup_logging(level: str | None = None) -> None:
-    """Log to stderr, and let no character stop a line from being written.
-
-    Other libraries' warnings appear in the same format. Calling this again changes the level only.
+    """Log to stderr, with other libraries' warnings in the same format. Calling this again changes the level only.
 
     Args:
-        level: DEBUG, INFO, WARNING or ERROR, also for child processes; default: `RARFT_LOG_LEVEL`, else INFO.
+        level: DEBUG, INFO, WARNING or ERROR, also for child processes; default: `RARFT_LOG_LEVEL`, then INFO.
     """
     if level is not None:
         os.environ[LOG_LEVEL_ENV] = level

@@ -19,14 +19,7 @@ _LOG_INTERVAL_S = 10.0
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
-    """Yield the items and show how many of them are done.
-
-    Args:
-        items: Items to iterate over.
-        description: Name of the work.
-        total: Number of items; default: their length, if they have one.
-        unit: What an item is, with a leading space.
-    """
+    """Yield the items and show how many are done. `total` defaults to their length; `unit` starts with a space."""
     if not logger.isEnabledFor(logging.INFO):
         yield from items
         return

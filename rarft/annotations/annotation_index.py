@@ -47,18 +47,13 @@ def _repeated(hashes: "array[int]") -> frozenset[int]:
 
 
 class AnnotationIndex:
-    """Index of reference queries, contradictions, duplicates and queries per video. Call `build` before a look-up.
-
-    Attributes:
-        items: Number of items.
-        queries_per_video: Number of videos by their number of queries, from `build`.
-    """
+    """Index of reference queries, contradictions, duplicates and queries per video. Call `build` before a look-up."""
 
     def __init__(self, resolve_video: Callable[[str], str] | None = None) -> None:
         """Create an empty index; `resolve_video` maps a video's name to its file, so that two names are one video."""
         self._resolve = lru_cache(maxsize=4096)(resolve_video) if resolve_video else lambda video: video
         self.items = 0
-        self.queries_per_video: dict[str, int] = {}
+        self.queries_per_video: dict[str, int] = {}  # number of videos by their number of queries
         self._texts = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the index
         self._text_end = 0
         # Per answerable query: its video, and where its text starts and ends.
@@ -129,9 +124,8 @@ class AnnotationIndex:
 
     def refuses_answerable_query(self, video: str, query: str) -> bool:
         """Check whether the query is marked both ways, except for case and punctuation."""
-        return bool(self._refused_answerable) and (
-            self._query_hash(video, normalize_text(query)) in self._refused_answerable
-        )
+        marked = self._refused_answerable
+        return bool(marked) and self._query_hash(video, normalize_text(query)) in marked
 
     def may_be_duplicate(self, item: Any) -> bool:
         """Check whether a query of the item occurs more than once for its video and task type."""

@@ -48,43 +48,24 @@ class VideoFile(msgspec.Struct, frozen=True):
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One query. Times are in seconds from the start of the video file.
+    """One query. Times are in seconds from the start of the video file."""
 
-    Attributes:
-        id: Stable id: the same video name, query, task type and segment give the same id.
-        video: Path of the video.
-        query: Text of the query.
-        task_type: Whether the video answers the query.
-        segment: Segment of the answer; None for a refusable query.
-        duration: Duration of the video; None if unknown, and then the sample cannot be used for training.
-        crop: Part of the video that frames are taken from; None for all of it.
-        gt_answer: Ground-truth answer without its tags.
-        contrast_answer: Ground-truth answer of the item's query of the other task type, if any.
-        reference_queries: Answerable queries of the same video, the item's own first.
-        categories: Kinds of mismatch between a refusable query and the video.
-        difficulty: `original` for an answerable query; easy, medium or hard for a refusable one.
-        captions: Timed captions as (start, end, text).
-        source: Location in the annotations.
-        extra: All other fields of the item and the query, unchanged.
-        video_file: Size and hash of the video's file when it was validated; None if it was not opened.
-    """
-
-    id: str
-    video: str
+    id: str  # the same video name, query, task type and segment give the same id
+    video: str  # path or URI
     query: str
     task_type: TaskType
-    segment: Segment | None
-    duration: float | None
-    crop: Segment | None
-    gt_answer: str
-    contrast_answer: str | None
-    reference_queries: list[str]
-    categories: list[str]
-    difficulty: Difficulty | None
-    captions: list[tuple[float, float, str]]
+    segment: Segment | None  # of the answer; None for a refusable query
+    duration: float | None  # of the video; None if unknown, and then the sample cannot be used for training
+    crop: Segment | None  # part of the video that frames are taken from; None for all of it
+    gt_answer: str  # without its tags
+    contrast_answer: str | None  # ground-truth answer of the item's query of the other task type
+    reference_queries: list[str]  # answerable queries of the same video, the item's own first
+    categories: list[str]  # kinds of mismatch between a refusable query and the video
+    difficulty: Difficulty | None  # `original` for an answerable query
+    captions: list[tuple[float, float, str]]  # start, end and text
     source: Source
-    extra: dict[str, Any]
-    video_file: VideoFile | None = None
+    extra: dict[str, Any]  # all other fields of the item and the query
+    video_file: VideoFile | None = None  # when the video was validated; None if it was not opened
 
 
 def iterate_samples(path: Path, name: str | None = None) -> Iterator[Sample]:

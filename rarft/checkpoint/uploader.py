@@ -1,9 +1,11 @@
 """Upload checkpoints to an object store, one at a time, while training continues.
 
 One checkpoint is uploaded while another may wait. If a third is ready, training waits and logs it, so disk use and
-lost work are bounded. Failed uploads are retried at the end of the run, which fails if they fail again.
+lost work are bounded. Failed uploads are retried at the end of the run, which fails if they fail again. The last
+checkpoint of a run that was requested to stop is uploaded before all others, because the machine may be lost soon.
 """
 
+import functools
 import json
 import logging
 import math
@@ -24,7 +26,7 @@ from rarft.reporting.training_log import TRAINING_HTML, TRAINING_JSONL
 from rarft.storage.hashing import hash_text
 from rarft.storage.location import S3Folder
 from rarft.storage.manifest import CorruptFolderError
-from rarft.storage.s3 import StoreError
+from rarft.storage.s3 import StoreError, UploadCancelledError
 from rarft.storage.sync import commit_upload, upload_files, upload_folder
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class CheckpointUploader:
     def __init__(self, store: S3Folder, run: Path, max_checkpoints: int | None) -> None:
         self._store, self._run, self._max_checkpoints = store, run, max_checkpoints
         self._last_step: float = math.inf  # of the checkpoints to upload
+        self._urgent_step = 0  # of the checkpoint before which no other is uploaded
         self._is_cancelled = threading.Event()
         self._waited_s = 0.0  # time that training has waited for uploads
         self._is_main = PartialState().is_main_process
@@ -78,11 +81,13 @@ class CheckpointUploader:
         """Checkpoints that must not be removed yet. Of those that failed, only the newest."""
         return [*self._in_progress, *(task.folder for task in self._failed[-1:])]
 
-    def submit(self, task: UploadTask) -> None:
-        """Upload a checkpoint after those that were submitted before it."""
+    def submit(self, task: UploadTask, is_urgent: bool = False) -> None:
+        """Upload a checkpoint after those that were submitted before it, or before them if it is urgent."""
         self._in_progress.append(task.folder)
         start = time.monotonic()
-        if self._queue.full():
+        if is_urgent:
+            self._urgent_step = parse_step(task.folder.name)
+        elif self._queue.full():
             logger.warning("waiting: two checkpoint uploads pending")
         self._queue.put(task)
         self._waited_s += time.monotonic() - start
@@ -92,15 +97,24 @@ class CheckpointUploader:
             try:
                 if parse_step(task.folder.name) <= self._last_step:
                     self._upload(task)
+            except UploadCancelledError:
+                logger.info("%s is uploaded after checkpoint-%d", task.folder.name, self._urgent_step)
+                self._failed.append(task)
             except Exception as error:  # `close` retries, and raises
                 logger.warning("%s not uploaded yet: %s", task.folder.name, one_line(error))
                 self._failed.append(task)
             self._in_progress.remove(task.folder)
 
+    def _must_wait(self, task: UploadTask) -> bool:
+        return self._thread.is_alive() and parse_step(task.folder.name) < self._urgent_step
+
     def _upload(self, task: UploadTask) -> None:
+        if self._must_wait(task):
+            raise UploadCancelledError
         self._upload_run_files()
         if task.files is None:
-            upload_folder(task.folder, self._store.child(task.folder.name), CHECKPOINT_JSON)
+            target = self._store.child(task.folder.name)
+            upload_folder(task.folder, target, CHECKPOINT_JSON, functools.partial(self._must_wait, task))
         else:
             self._upload_part(task, task.files)
             shutil.rmtree(task.folder)  # no run can resume from a part
@@ -119,13 +133,15 @@ class CheckpointUploader:
         target = self._store.child(task.folder.name)
         if self._is_main:
             target.delete(CHECKPOINT_JSON)
-        upload_files(task.folder, target, files)
+        upload_files(task.folder, target, files, functools.partial(self._must_wait, task))
         if not self._is_main:
             target.write(_part_marker(PartialState().process_index, files), b"")
             return
         expected = {_part_marker(process, part) for process, part in task.other_parts.items()}
         deadline = time.monotonic() + _PART_TIMEOUT_S
         while missing := expected - target.sizes().keys():
+            if self._must_wait(task):
+                raise UploadCancelledError
             if time.monotonic() > deadline or self._is_cancelled.is_set():
                 raise CorruptFolderError(f"process {min(missing).split('-')[1]} has not uploaded its part")
             time.sleep(_POLL_INTERVAL_S)

@@ -70,19 +70,18 @@ class SharedWork:
             is_current: Checks whether the result of an earlier run is still that of its batch.
         """
         rank, size = rank_and_size()
-        finished = {
-            number for number in self._finished(len(batches)) if is_current(batches[number], self._read(number))
-        }
+        finished = self._finished(len(batches))
         if finished and rank == 0:
             logger.info("%s: resuming after %d of %d batches", description, len(finished), len(batches))
         # Shares are contiguous, so that few videos are read by two processes.
         share = -(-len(batches) // size)
         own = range(rank * share, min(len(batches), (rank + 1) * share))
-        for number in progress([each for each in own if each not in finished], description, unit=" batches"):
+        missing = [each for each in own if each not in finished or not is_current(batches[each], self._read(each))]
+        for number in progress(missing, description, unit=" batches"):
             self._folder.write(_file_name(number), json.dumps(work(batches[number])).encode())
         _wait_for_all()
-        if missing := set(range(len(batches))) - self._finished(len(batches)):
-            raise RuntimeError(f"{self._folder}: {len(missing)} batches of other processes are missing; share --out")
+        if unshared := set(range(len(batches))) - self._finished(len(batches)):
+            raise RuntimeError(f"{self._folder}: {len(unshared)} batches of other processes are missing; share --out")
         results = [self._read(number) for number in range(len(batches))]
         _wait_for_all()
         return results

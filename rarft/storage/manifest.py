@@ -6,6 +6,7 @@ one that does not match.
 
 import json
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,23 @@ from typing import Any
 from rarft.storage.files import sync_path, write_atomically
 from rarft.storage.hashing import hash_file
 
-HASH_THREADS = min(16, os.cpu_count() or 1)  # hashing releases the GIL
+_HASH_THREADS = min(16, os.cpu_count() or 1)  # hashing releases the GIL
 
 
 class CorruptFolderError(Exception):
     """A file of a folder, or its manifest, is missing or damaged."""
 
 
-def hash_files(folder: Path, manifest: str) -> dict[str, dict[str, Any]]:
-    """Flush all files but the manifest to disk and return size and SHA-256 of each, by its relative name."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / manifest)
+def hash_files(folder: Path, manifest: str, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Flush files to disk and return size and SHA-256 of each, by its relative name; default: all but the manifest."""
+    paths = folder.rglob("*") if names is None else (folder / name for name in names)
+    files = sorted(path for path in paths if path.is_file() and path != folder / manifest)
 
     def entry(path: Path) -> dict[str, Any]:
         sync_path(path)
         return {"size": path.stat().st_size, "sha256": hash_file(path)}
 
-    with ThreadPoolExecutor(HASH_THREADS) as pool:
+    with ThreadPoolExecutor(_HASH_THREADS) as pool:
         entries = list(pool.map(entry, files))
     for parent in {path.parent for path in files}:
         sync_path(parent)
@@ -62,8 +64,7 @@ def read_manifest(folder: Path, manifest: str) -> dict[str, Any]:
         raise CorruptFolderError(f"{manifest} cannot be read ({error})") from error
 
 
-def find_mismatch(folder: Path, name: str, entry: dict[str, Any]) -> str | None:
-    """Compare a file with its entry in the manifest; return what differs, or None."""
+def _find_mismatch(folder: Path, name: str, entry: dict[str, Any]) -> str | None:
     path = folder / name
     try:
         if path.stat().st_size != entry["size"]:
@@ -73,6 +74,13 @@ def find_mismatch(folder: Path, name: str, entry: dict[str, Any]) -> str | None:
         return f"{name} cannot be read ({error.strerror})"
 
 
+def find_mismatches(folder: Path, files: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Compare files with their entries in the manifest; return what differs, by name."""
+    with ThreadPoolExecutor(_HASH_THREADS) as pool:
+        found = pool.map(lambda item: _find_mismatch(folder, *item), files.items())
+        return {name: mismatch for name, mismatch in zip(files, found, strict=True) if mismatch}
+
+
 def verify_folder(folder: Path, manifest: str) -> dict[str, Any]:
     """Check every file of the manifest, and return the manifest's fields. Other files are ignored.
 
@@ -80,8 +88,6 @@ def verify_folder(folder: Path, manifest: str) -> dict[str, Any]:
         CorruptFolderError: A file is missing or does not match.
     """
     fields = read_manifest(folder, manifest)
-    with ThreadPoolExecutor(HASH_THREADS) as pool:
-        for mismatch in list(pool.map(lambda item: find_mismatch(folder, *item), fields["files"].items())):
-            if mismatch:
-                raise CorruptFolderError(mismatch)
+    if mismatches := find_mismatches(folder, fields["files"]):
+        raise CorruptFolderError(next(iter(mismatches.values())))
     return fields

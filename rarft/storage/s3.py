@@ -162,19 +162,42 @@ def download(files: Sequence[tuple[str, Path]]) -> None:
     _transfer(lambda manager, uri, path: manager.download(*_split(uri), str(path)), files, "read")
 
 
-def upload(files: Sequence[tuple[str, Path]], *, hashes: dict[str, str] | None = None) -> None:
+class UploadCancelledError(Exception):
+    """An upload was cancelled by its `should_stop`."""
+
+
+def upload(
+    files: Sequence[tuple[str, Path]],
+    *,
+    hashes: dict[str, str] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
     """Upload files, each given as its object's URI and its local path. Each object appears atomically.
 
     Args:
         files: URI and path of each file.
         hashes: SHA-256 of the content by URI, stored in the object's metadata for `stored_sha256`.
+        should_stop: Function that is called during the transfer and returns True to cancel it.
+
+    Raises:
+        UploadCancelledError: `should_stop` returned True. Files that were complete are in the store.
     """
+    from s3transfer.exceptions import CancelledError
+    from s3transfer.subscribers import BaseSubscriber
+
+    class Cancel(BaseSubscriber):
+        def on_progress(self, future: Any, **_: Any) -> None:
+            if should_stop():
+                future.cancel()
 
     def submit(manager: Any, uri: str, path: Path) -> Any:
         known = (hashes or {}).get(uri)
-        return manager.upload(str(path), *_split(uri), {"Metadata": {_SHA256: known}} if known else None)
+        return manager.upload(str(path), *_split(uri), {"Metadata": {_SHA256: known}} if known else None, [Cancel()])
 
-    _transfer(submit, files, "written")
+    try:
+        _transfer(submit, files, "written")
+    except CancelledError as error:
+        raise UploadCancelledError from error
 
 
 def stored_sha256(uri: str) -> str | None:

@@ -6,8 +6,7 @@ it, because others may write to the store, and not every store's own checksums c
 
 import logging
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from rarft.storage import s3
 from rarft.storage.files import replace_folder
 from rarft.storage.location import S3Folder
-from rarft.storage.manifest import HASH_THREADS, CorruptFolderError, find_mismatch, parse_manifest, read_manifest
+from rarft.storage.manifest import CorruptFolderError, find_mismatches, parse_manifest, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +22,9 @@ _OWN_FILES = {"rarft.json", "trainer_state.json"}  # a folder of ours with one o
 _DOWNLOAD_ATTEMPTS = 2
 
 
-def upload_files(folder: Path, remote: S3Folder, files: dict[str, dict[str, Any]]) -> list[str]:
+def upload_files(
+    folder: Path, remote: S3Folder, files: dict[str, dict[str, Any]], should_stop: Callable[[], bool] = lambda: False
+) -> list[str]:
     """Upload the files that the store does not have yet, by their entries from `hash_files`. Return their names."""
     present = remote.sizes()
     missing = {
@@ -34,16 +35,20 @@ def upload_files(folder: Path, remote: S3Folder, files: dict[str, dict[str, Any]
     s3.upload(
         [(uri, folder / name) for name, uri in missing.items()],
         hashes={uri: files[name]["sha256"] for name, uri in missing.items()},
+        should_stop=should_stop,
     )
     return list(missing)
 
 
-def upload_folder(folder: Path, remote: S3Folder, manifest: str) -> list[str]:
+def upload_folder(
+    folder: Path, remote: S3Folder, manifest: str, should_stop: Callable[[], bool] = lambda: False
+) -> list[str]:
     """Upload a complete folder, its manifest last; there must be no other writer. Return the uploaded files' names.
 
     Raises:
         StoreError: The store cannot be written to; then it has no manifest of the folder.
         CorruptFolderError: The local folder is not complete.
+        UploadCancelledError: `should_stop` returned True.
     """
     content = (folder / manifest).read_bytes()
     files = read_manifest(folder, manifest)["files"]
@@ -51,7 +56,7 @@ def upload_folder(folder: Path, remote: S3Folder, manifest: str) -> list[str]:
         if remote.read(manifest) == content:
             return []
         remote.delete(manifest)
-    uploaded = upload_files(folder, remote, files)
+    uploaded = upload_files(folder, remote, files, should_stop)
     commit_upload(remote, manifest, content)
     return uploaded
 
@@ -80,12 +85,9 @@ def download_folder(remote: S3Folder, folder: Path, manifest: str) -> None:
         unfinished = Path(temporary) / folder.name
         mismatches: dict[str, str] = {}
         for _ in range(_DOWNLOAD_ATTEMPTS):
-            names = list(mismatches or files)
-            _download_files(remote, unfinished, names)
-            with ThreadPoolExecutor(HASH_THREADS) as pool:
-                found = list(pool.map(lambda name: find_mismatch(unfinished, name, files[name]), names))
-            mismatches = {name: mismatch for name, mismatch in zip(names, found, strict=True) if mismatch}
-            if not mismatches:
+            wanted = {name: files[name] for name in mismatches or files}
+            _download_files(remote, unfinished, list(wanted))
+            if not (mismatches := find_mismatches(unfinished, wanted)):
                 break
         else:
             raise CorruptFolderError(next(iter(mismatches.values())))
@@ -107,12 +109,7 @@ def open_local_folder(remote: S3Folder, manifest: str, temp_dir: Path | None = N
     """Download a folder temporarily and yield its local path.
 
     A folder without a manifest, such as a model that others uploaded, is used without verification, unless
-    it looks like an incomplete folder of ours.
-
-    Args:
-        remote: Folder in a store.
-        manifest: Name of the manifest.
-        temp_dir: Folder to download into; default: the system's folder for temporary files.
+    it looks like an incomplete folder of ours. `temp_dir` defaults to the system's folder for temporary files.
 
     Raises:
         InputError: The folder does not exist or cannot be read.

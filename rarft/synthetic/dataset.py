@@ -79,11 +79,9 @@ def draw_scene(rng: np.random.Generator, duration: int | None = None) -> Scene:
 def mismatch(scene: Scene, rng: np.random.Generator, changes: int) -> tuple[Scene, list[str]]:
     """Return the scene with `changes` of its attributes replaced, and the names of those attributes."""
     changed = sorted(rng.choice(list(ATTRIBUTES), size=changes, replace=False).tolist())
-    others = {
-        name: str(rng.choice([value for value in ATTRIBUTES[name] if value != getattr(scene, name)]))
-        for name in changed
-    }
-    return replace(scene, **others), changed  # type: ignore[arg-type]
+    others = {name: [value for value in ATTRIBUTES[name] if value != getattr(scene, name)] for name in changed}
+    new = {name: str(rng.choice(values)) for name, values in others.items()}
+    return replace(scene, **new), changed  # type: ignore[arg-type]
 
 
 def _shape_masks() -> dict[str, NDArray[np.bool_]]:

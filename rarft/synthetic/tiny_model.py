@@ -7,7 +7,6 @@ trained on the sentences of the synthetic dataset: it can encode any text, and t
 import json
 from collections.abc import Iterator
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,19 +43,14 @@ def chat_template() -> str:
 
 def verdicts(scene: dataset.Scene, query: dataset.Scene) -> str:
     """Return each attribute of the clip and whether the query matches it, such as `red no` for a red shape."""
-    attributes = {name: getattr(scene, name) for name in dataset.ATTRIBUTES}
-    return ", ".join(
-        f"{value} {'yes' if value == getattr(query, name) else 'no'}" for name, value in attributes.items()
-    )
+    pairs = [(getattr(scene, name), getattr(query, name)) for name in dataset.ATTRIBUTES]
+    return ", ".join(f"{actual} {'yes' if actual == queried else 'no'}" for actual, queried in pairs)
 
 
 def truthful_completion(scene: dataset.Scene, query: dataset.Scene, correction: str | None = None) -> str:
-    """Return the completion of a truthful model: verdicts, the answer and, for a mismatched query, the correction.
+    """Return the completion of a truthful model for the clip of `scene` and the query that describes `query`.
 
-    Args:
-        scene: Content of the clip.
-        query: Scene that the query describes.
-        correction: Correction to use instead of the true one.
+    It consists of the verdicts, the answer and, for a mismatched query, the true correction or the given one.
     """
     changed = [name for name in dataset.ATTRIBUTES if getattr(scene, name) != getattr(query, name)]
     think = verdicts(scene, query)
@@ -81,12 +75,9 @@ def build_tokenizer() -> Qwen2Tokenizer:
     """Return a Qwen2 tokenizer with all 256 bytes, merges for the synthetic sentences, and the special tokens."""
     bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.NFC()
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    words = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated")
+    bytes_of_words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([words, bytes_of_words])
     trainer = trainers.BpeTrainer(
         vocab_size=420, show_progress=False, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())
     )
@@ -121,10 +112,7 @@ def build_processor() -> Qwen2_5_VLProcessor:
 def build_model(tokenizer: Any, seed: int = 0, **text_overrides: Any) -> Qwen2_5_VLForConditionalGeneration:
     """Return a randomly initialized float32 model: 4 language layers of width 128, 2 vision layers of width 96.
 
-    Args:
-        tokenizer: Tokenizer with the vocabulary and the special tokens.
-        seed: Random seed for the initialization.
-        text_overrides: Fields of the language model's configuration to change.
+    `text_overrides` changes fields of the language model's configuration.
     """
     token_id = tokenizer.convert_tokens_to_ids
     text = {
@@ -170,10 +158,3 @@ def build_model(tokenizer: Any, seed: int = 0, **text_overrides: Any) -> Qwen2_5
         eos_token_id=token_id("<|im_end|>"), pad_token_id=token_id("<|endoftext|>")
     )
     return model
-
-
-def save_tiny(out: Path, seed: int = 0) -> None:
-    """Write a randomly initialized tiny model with its processor as a Hugging Face folder."""
-    processor = build_processor()
-    build_model(processor.tokenizer, seed).save_pretrained(out)
-    processor.save_pretrained(out)

@@ -67,11 +67,18 @@ def build_session(run: PreparedRun, start: ResumePoint) -> TrainingSession:
     if PartialState().is_main_process:
         logger.info(rows.summary())
     guard = StepGuard(args.fp16)
+    preemption = PreemptionCallback()
     checkpoints = CheckpointCallback(
-        prompt_config, run.resume_key, args.save_total_limit, start.checkpoint, start.is_shared, start.uploader, guard
+        prompt_config,
+        run.resume_key,
+        args.save_total_limit,
+        start.checkpoint,
+        start.is_shared,
+        start.uploader,
+        guard,
+        preemption,
     )
     args.save_total_limit, args.resume_from_checkpoint = None, None  # transformers would count incomplete ones
-    preemption = PreemptionCallback()
     log = JsonlLogCallback(run.paths.local, run.name)
     callbacks = [*start.callbacks, ProgressCallback(), log, rows, preemption, checkpoints]
     trainer = _build_trainer(run, rows, callbacks, guard)

@@ -10,6 +10,7 @@ from rarft.embeddings.encoder import default_encoder
 from rarft.embeddings.store import ReferenceStore, build_store
 from rarft.errors import InputError
 from rarft.storage.location import S3Folder
+from rarft.storage.s3 import UploadCancelledError, upload
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +74,19 @@ def test_interrupted_embed_to_store(bucket, crashing_encoder):
 def test_missing_bucket_fails_early(bucket, validated):
     with pytest.raises(InputError, match="--out s3://no-such-bucket/x: cannot be written"):
         steps.embed(str(validated), "s3://no-such-bucket/x")
+
+
+def test_cancelled_upload_leaves_no_object(bucket, tmp_path):
+    (tmp_path / "large").write_bytes(b"x" * 2**20)
+    calls = []
+
+    def should_stop():
+        calls.append(1)
+        return True
+
+    with pytest.raises(UploadCancelledError):
+        upload([("s3://riq/cancelled/large", tmp_path / "large")], should_stop=should_stop)
+    assert calls
+    assert keys(bucket, "cancelled") == []
+    upload([("s3://riq/cancelled/large", tmp_path / "large")])
+    assert keys(bucket, "cancelled") == ["cancelled/large"]

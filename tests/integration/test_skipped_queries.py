@@ -149,6 +149,19 @@ def test_resume_retries_a_repaired_video(data_with_broken_video, unbroken, tmp_p
     assert caplog.text.count("video skipped: ") == 1
 
 
+def test_versions_of_videos(tmp_path, monkeypatch):
+    """A skipped object is looked up, so that a replaced one is read again; one that could be read is not."""
+    monkeypatch.setattr(evaluation, "object_version", lambda uri: f"version of {uri}")
+    assert evaluation._video_version("s3://b/a.mp4", "unreadable") == "version of s3://b/a.mp4"
+    assert evaluation._video_version("s3://b/a.mp4", None) is None
+    video = tmp_path / "a.mp4"
+    assert evaluation._video_version(str(video), "unreadable") is None
+    video.write_bytes(b"1")
+    first = evaluation._video_version(str(video), None)
+    video.write_bytes(b"12")
+    assert len({None, first, evaluation._video_version(str(video), None)}) == 3
+
+
 def test_skipped_queries_are_not_judged():
     """A skipped refusal names no category, so it counts as wrong."""
 

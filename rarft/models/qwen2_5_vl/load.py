@@ -26,32 +26,25 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def open_checkpoint(name_or_path: str, temp_dir: Path | None = None) -> Iterator[str]:
-    """Yield the local path or Hub name of a checkpoint; one in an object store is downloaded temporarily.
-
-    Args:
-        name_or_path: Name, path or URI of the checkpoint.
-        temp_dir: Folder to download into; default: the system's folder for temporary files.
+    """Yield the local path or Hub name of a checkpoint; one in an object store is downloaded into a temporary folder.
 
     Raises:
         InputError: The checkpoint does not exist, cannot be read, or does not match its manifest.
     """
+    if not is_object_uri(name_or_path):
+        yield name_or_path
+        return
     with ExitStack() as files:
-        path = name_or_path
-        if is_object_uri(name_or_path):
+        try:
             remote = S3Folder(name_or_path.rstrip("/"))
-            try:
-                path = str(files.enter_context(open_local_folder(remote, CHECKPOINT_JSON, temp_dir)))
-            except CorruptFolderError as error:
-                raise InputError(f"{name_or_path}: {error}; use another checkpoint") from error
-        yield path
+            folder = files.enter_context(open_local_folder(remote, CHECKPOINT_JSON, temp_dir))
+        except CorruptFolderError as error:
+            raise InputError(f"{name_or_path}: {error}; use another checkpoint") from error
+        yield str(folder)
 
 
 def download_checkpoint(name_or_path: str, work_dir: Path) -> str:
-    """Return the local path of a checkpoint; one in an object store is downloaded once for all processes.
-
-    Args:
-        name_or_path: Name, path or URI of the checkpoint. Only a URI is downloaded.
-        work_dir: Folder to download into.
+    """Return the local path of a checkpoint; one in an object store is downloaded once for the machine's processes.
 
     Raises:
         InputError: The checkpoint does not exist, cannot be read, or does not match its manifest.
@@ -72,11 +65,7 @@ def download_checkpoint(name_or_path: str, work_dir: Path) -> str:
 
 
 def count_parameters(name_or_path: str) -> int:
-    """Return the number of a checkpoint's parameters, from its `config.json` alone.
-
-    Raises:
-        InputError: The configuration cannot be loaded.
-    """
+    """Return the number of a checkpoint's parameters, from its `config.json` alone."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     with ExitStack() as files:
@@ -125,11 +114,7 @@ def load_model(name_or_path: str, dtype: torch.dtype, attn_implementation: str |
 
 
 def load_processor(name_or_path: str) -> Any:
-    """Load a checkpoint's processor, with padding on the left.
-
-    Raises:
-        InputError: The processor cannot be loaded.
-    """
+    """Load a checkpoint's processor, with padding on the left."""
     from transformers import AutoProcessor
 
     try:

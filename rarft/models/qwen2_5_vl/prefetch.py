@@ -8,19 +8,10 @@ from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 
 
 class PromptPrefetcher:
-    """Prompts encoded in background threads. Decoding, resizing and patching are native code without the GIL.
-
-    Attributes:
-        encoder: Encoder of the prompts.
-    """
+    """Prompts encoded in background threads. Decoding, resizing and patching are native code without the GIL."""
 
     def __init__(self, encoder: PromptEncoder, workers: int, max_prompts: int) -> None:
-        """
-        Args:
-            encoder: Encoder of the prompts.
-            workers: Number of threads; 0 encodes each prompt when it is needed.
-            max_prompts: Number of encoded prompts to keep; the oldest are dropped.
-        """
+        """Use `workers` threads (0: encode a prompt when it is needed) and keep the newest `max_prompts` prompts."""
         self.encoder = encoder
         self._pool = ThreadPoolExecutor(workers, "rarft-decode") if workers else None
         self._max_prompts = max_prompts
@@ -41,11 +32,7 @@ class PromptPrefetcher:
             self._pending.popitem(last=False)[1].cancel()
 
     def get(self, messages: list[Message]) -> PromptInputs:
-        """Return an encoded prompt.
-
-        Raises:
-            VideoError: The video cannot be read.
-        """
+        """Return an encoded prompt; raise a `VideoError` if its video cannot be read."""
         key = repr(messages)
         self._recent[key] = None
         while len(self._recent) > self._max_prompts:

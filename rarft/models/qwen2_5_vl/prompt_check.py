@@ -16,12 +16,6 @@ logger = logging.getLogger(__name__)
 def check_prompts(samples: Sequence[Sample], encoder: PromptEncoder, template: str, model: str) -> None:
     """Render the first prompts with a random text instead of the query, and look for it and for the video.
 
-    Args:
-        samples: Validated queries.
-        encoder: Encoder with the model's processor.
-        template: Prompt template.
-        model: Name or path of the model, for messages.
-
     Raises:
         InputError: The query is missing or repeated, or the prompt does not have exactly one video whose tokens match
             its grid.

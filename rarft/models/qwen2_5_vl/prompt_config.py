@@ -16,21 +16,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PromptConfig:
-    """Settings of a training run that evaluation must share. The fields have the names of their training flags.
+    """Settings of a training run that evaluation must share. The fields have the names of their training flags."""
 
-    Attributes:
-        prompt: Text of the prompt template.
-        video_fps: Frames per second of video.
-        video_total_pixels: Pixel budget of a whole video, also where training derived it from `--max_pixels`.
-        video_min_frame_pixels: Smallest size of a frame in pixels.
-        max_completion_length: Longest completion in tokens.
-    """
-
-    prompt: str = PROMPTS["rarft"]
+    prompt: str = PROMPTS["rarft"]  # text of the template
     video_fps: float = FrameSampling.fps
-    video_total_pixels: int = FrameSampling.total_pixels
+    video_total_pixels: int = FrameSampling.total_pixels  # also if training derived it from `--max_pixels`
     video_min_frame_pixels: int = FrameSampling.min_frame_pixels
-    max_completion_length: int = 512
+    max_completion_length: int = 512  # tokens
 
     @property
     def sampling(self) -> FrameSampling:

@@ -25,6 +25,10 @@ def video_prompt(before: str, after: str, video: str, crop: Segment | None = Non
     return [{"role": "user", "content": [*texts[0], part, *texts[1]]}]
 
 
+def _without_none(part: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if value is not None}
+
+
 def _video_part(messages: list[Message]) -> dict[str, Any]:
     return next(part for part in messages[-1]["content"] if part["type"] == "video")
 
@@ -81,15 +85,7 @@ class PromptEncoder:
         """Return the prompt's text by the checkpoint's chat template, the video as one placeholder token."""
         # Datasets fill the keys that only other parts have with None, and chat templates test for a key: a text part
         # with the key `video` would become a second video.
-        turns = [
-            {
-                **message,
-                "content": [
-                    {key: value for key, value in part.items() if value is not None} for part in message["content"]
-                ],
-            }
-            for message in messages
-        ]
+        turns = [{**message, "content": list(map(_without_none, message["content"]))} for message in messages]
         return str(self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
     def count_text_tokens(self, messages: list[Message]) -> int:
@@ -97,19 +93,11 @@ class PromptEncoder:
         return len(self.processor.tokenizer(self.render(messages))["input_ids"])
 
     def encode(self, messages: list[Message]) -> PromptInputs:
-        """Read the conversation's video and return the prompt's inputs, on the CPU.
-
-        Raises:
-            VideoError: The video cannot be read.
-        """
+        """Read the conversation's video and return the prompt's inputs, on the CPU."""
         return self.build_inputs(messages, self.read_video(messages))
 
     def read_video(self, messages: list[Message]) -> Frames:
-        """Read the frames of the conversation's video.
-
-        Raises:
-            VideoError: The video cannot be read.
-        """
+        """Read the frames of the conversation's video; raise a `VideoError` if that fails."""
         part = _video_part(messages)
         start, end = part.get("video_start"), part.get("video_end")
         return self._read(part["video"], self.sampling, None if start is None or end is None else (start, end))

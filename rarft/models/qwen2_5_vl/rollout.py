@@ -32,10 +32,7 @@ def vision_token_ids(config: Any) -> list[int]:
 def prompts_per_rollout(model: Any, prompt_tokens: int, completion_tokens: int) -> int:
     """Return for how many prompts, at least one, the key-value cache fits into a tenth of the memory.
 
-    Args:
-        model: Qwen2.5-VL for conditional generation, possibly wrapped.
-        prompt_tokens: Tokens of the longest prompt.
-        completion_tokens: Tokens of all completions of a prompt.
+    `prompt_tokens` is the length of the longest prompt, `completion_tokens` that of all completions of a prompt.
     """
     core = unwrap_model(model)
     config = core.config.text_config

@@ -23,17 +23,11 @@ ATTENTION = "rarft_shared_cache"
 
 @dataclass(frozen=True)
 class SharedStates:
-    """Keys or values of one layer.
+    """Keys or values of one layer."""
 
-    Attributes:
-        prefix_BKPD: Those of the prompts.
-        suffix_NKCD: Those of the completions.
-        bias_B11P: Zero for tokens of the prompts, minus infinity for padding.
-    """
-
-    prefix_BKPD: Tensor
-    suffix_NKCD: Tensor
-    bias_B11P: Tensor
+    prefix_BKPD: Tensor  # of the prompts
+    suffix_NKCD: Tensor  # of the completions
+    bias_B11P: Tensor  # zero for tokens of the prompts, minus infinity for padding
 
 
 class _Layer(DynamicLayer):
@@ -60,7 +54,7 @@ def share_prefixes(caches: list[DynamicCache]) -> Cache:
         bias_B11P[row, ..., :padding] = -torch.inf
     layers = []
     for index in range(len(caches[0].layers)):
-        states = ([], [])
+        states: tuple[list[Tensor], list[Tensor]] = ([], [])
         for cache, padding in zip(caches, paddings, strict=True):
             layer = cache.layers[index]
             for rows, heads_1KPD in zip(states, (layer.keys, layer.values), strict=True):
@@ -86,16 +80,10 @@ def shared_cache_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Compute the attention of one new token per completion.
+    """Compute the attention of one new token per completion; the mask is that of the cache.
 
     Args:
-        module: Attention layer.
         query: Queries (N, H, 1, D).
-        key: Keys of the shared cache.
-        value: Values of the shared cache.
-        attention_mask: Unused; the cache has a mask.
-        scaling: Factor of the scores.
-        kwargs: Unused.
 
     Returns:
         Output of shape (N, 1, H, D), and None for the weights.

@@ -30,17 +30,11 @@ ATTENTION = "rarft_shared_prefix"
 
 @dataclass(frozen=True)
 class PrefixLayout:
-    """Lengths in a packed row.
+    """Lengths in a packed row."""
 
-    Attributes:
-        prefix: Tokens of the shared prefix.
-        group: Number of segments.
-        segment: Tokens per segment.
-    """
-
-    prefix: int
-    group: int
-    segment: int
+    prefix: int  # tokens of the shared prefix
+    group: int  # number of segments
+    segment: int  # tokens per segment
 
 
 def _flash_takes(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> bool:
@@ -61,33 +55,19 @@ def shared_prefix_attention(
 ) -> tuple[Tensor, None]:
     """Compute the attention over a packed row; without a layout, transformers' own SDPA attention.
 
+    The mask is unused in a packed row, which has padding only at the ends of segments.
+
     Args:
-        module: Attention layer.
         query: Queries (1, H, P + G*S, D).
-        key: Keys (1, H_kv, P + G*S, D).
-        value: Values (1, H_kv, P + G*S, D).
-        attention_mask: Unused in a packed row, which has padding only at the ends of segments.
-        dropout: Probability of dropping a weight.
-        scaling: Factor of the scores.
-        is_causal: Passed on if there is no layout.
+        key, value: Keys and values (1, H_kv, P + G*S, D).
         prefix_layout: P, G and S.
-        kwargs: Passed on if there is no layout.
 
     Returns:
         Output of shape (1, P + G*S, H, D), and None for the weights.
     """
     if prefix_layout is None:
-        return sdpa_attention_forward(
-            module,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=dropout,
-            scaling=scaling,
-            is_causal=is_causal,
-            **kwargs,
-        )
+        options = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal, **kwargs}
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     P, G, S = prefix_layout.prefix, prefix_layout.group, prefix_layout.segment
     H, H_kv, D = query.shape[1], key.shape[1], query.shape[3]
     if query.shape[0] != 1 or query.shape[2] != P + G * S:

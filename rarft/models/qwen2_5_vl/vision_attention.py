@@ -50,13 +50,8 @@ def batched_attention(
     """Compute the attention within each segment, with one batch per length.
 
     Args:
-        module: Attention layer.
-        query: Queries (1, H, N, D).
-        key: Keys (1, H, N, D).
-        value: Values (1, H, N, D).
-        attention_mask: Unused.
+        query, key, value: States of shape (1, H, N, D).
         cu_seq_lens_q: Bounds of the segments (S + 1,).
-        scaling: Factor of the scores.
 
     Returns:
         Output (1, N, H, D), and None for the weights.
@@ -87,17 +82,7 @@ def varlen_attention(
 ) -> tuple[Tensor, None]:
     """Compute the same with torch's variable-length kernel, which requires a GPU. It computes in half precision.
 
-    Args:
-        module: Attention layer, whose scores have the usual factor D**-0.5.
-        query: Queries (1, H, N, D).
-        key: Keys (1, H, N, D).
-        value: Values (1, H, N, D).
-        attention_mask: Unused.
-        cu_seq_lens_q: Bounds of the segments (S + 1,).
-        max_length_q: Length of the longest segment.
-
-    Returns:
-        Output (1, N, H, D), and None for the weights.
+    The scores have the usual factor D**-0.5. `max_length_q` is the length of the longest segment.
     """
     from torch.nn.attention.varlen import varlen_attn
 

@@ -25,11 +25,7 @@ def is_frozen(model: Any) -> bool:
 
 
 def enable_cached_features(model: Any) -> None:
-    """Make the model accept features as well as patches; it distinguishes them by their width.
-
-    Raises:
-        ValueError: Features and patches have the same width.
-    """
+    """Make the model accept features as well as patches; it distinguishes them by their width."""
     visual = unwrap_model(model).model.visual
     config, stock = visual.config, visual.forward
     patch = config.in_channels * config.temporal_patch_size * config.patch_size**2

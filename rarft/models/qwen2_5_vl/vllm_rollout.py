@@ -13,11 +13,7 @@ from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 
 
 def engine_prompt(prompt: PromptInputs, video_token_id: int) -> dict[str, Any]:
-    """Return a prompt in vLLM's form: the video as one placeholder token, with its frames as multi-modal data.
-
-    Raises:
-        ValueError: The prompt was encoded without keeping its frames.
-    """
+    """Return a prompt in vLLM's form: the video as one placeholder token, with its frames as multi-modal data."""
     if prompt.frames is None:
         raise ValueError("the prompt has no frames; create its encoder with keep_frames=True")
     ids: list[int] = []
@@ -47,9 +43,6 @@ def generate_with_vllm(
 
     Returns:
         B * n lists of token ids, grouped by prompt, and the log-probability of each token.
-
-    Raises:
-        RuntimeError: The engine tokenized a prompt differently from training.
     """
     requests = [engine_prompt(prompt, video_token_id) for prompt in prompts]
     outputs = engine.generate(requests, sampling_params=sampling, use_tqdm=False)
@@ -62,8 +55,7 @@ def generate_with_vllm(
                 f"{prompt.input_ids_L.numel()}; use the versions of the vLLM image, or omit --use_vllm"
             )
         for sample in output.outputs:
+            steps = zip(sample.token_ids, sample.logprobs, strict=True)
             completions.append(list(sample.token_ids))
-            logprobs.append(
-                [step[token].logprob for token, step in zip(sample.token_ids, sample.logprobs, strict=True)]
-            )
+            logprobs.append([step[token].logprob for token, step in steps])
     return completions, logprobs

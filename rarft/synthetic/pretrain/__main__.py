@@ -29,15 +29,8 @@ from rarft.synthetic.pretrain.sft import train_phase
 from rarft.synthetic.pretrain.vision import train_vision_tower
 
 PHASES = (
-    Phase("truthful", 1500, 1.5e-3, mismatch_rate=0.5),
-    Phase(
-        "answers everything",
-        400,
-        5e-4,
-        mismatch_rate=0.5,
-        answered_mismatch_rate=0.85,
-        wrong_correction_rate=2 / 3,
-    ),
+    Phase("truthful", 1500, 1.5e-3, 0.5),
+    Phase("answers everything", 400, 5e-4, 0.5, answered_mismatch_rate=0.85, wrong_correction_rate=2 / 3),
 )
 logger = logging.getLogger("rarft.synthetic.pretrain")  # also when run by -m
 

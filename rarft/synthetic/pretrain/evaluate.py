@@ -1,5 +1,7 @@
 """Evaluation of the tiny model after a phase of pretraining."""
 
+from collections import defaultdict
+
 import numpy as np
 import torch
 from transformers import GenerationConfig
@@ -29,11 +31,7 @@ def evaluate_model(model: torch.nn.Module, encoder: PromptEncoder, scenes: int =
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    ious: list[float] = []
-    hits: dict[str, list[float]] = {
-        f"{outcome} {name}": [] for outcome in ("refused", "seen") for name in dataset.ATTRIBUTES
-    }
-    false_refusals = 0
+    values: dict[str, list[float]] = defaultdict(list)
     model.eval()
     for _ in range(scenes):
         scene = dataset.draw_scene(rng)
@@ -47,13 +45,9 @@ def evaluate_model(model: torch.nn.Module, encoder: PromptEncoder, scenes: int =
         prompts = [build_scene_inputs(encoder, scene, query) for query in queries]
         texts = tokenizer.batch_decode(generate(model, prompts, 1, config), skip_special_tokens=True)
         matching = parse_completion(texts[0])
-        false_refusals += matching.refuses
-        ious.append(temporal_iou(matching.segment, scene.segment) if matching.segment else 0.0)
+        values["false_refusals"].append(matching.refuses)
+        values["iou"].append(temporal_iou(matching.segment, scene.segment) if matching.segment else 0.0)
         for name, text in zip(dataset.ATTRIBUTES, texts[1:], strict=True):
-            hits[f"refused {name}"].append(float(parse_completion(text).refuses))
-            hits[f"seen {name}"].append(float(f"{getattr(scene, name)} no" in text.split("</think>")[0]))
-    return {
-        "iou": float(np.mean(ious)),
-        "false_refusals": false_refusals / scenes,
-        **{key: float(np.mean(values)) for key, values in hits.items()},
-    }
+            values[f"refused {name}"].append(parse_completion(text).refuses)
+            values[f"seen {name}"].append(f"{getattr(scene, name)} no" in text.split("</think>")[0])
+    return {name: float(np.mean(each)) for name, each in values.items()}

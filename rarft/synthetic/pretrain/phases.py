@@ -10,23 +10,14 @@ from rarft.synthetic import dataset, tiny_model
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of training of the whole model.
-
-    Attributes:
-        name: Name of the phase.
-        steps: Number of optimizer steps.
-        learning_rate: Learning rate of the plateau.
-        mismatch_rate: Fraction of mismatched queries.
-        answered_mismatch_rate: Fraction of the mismatched queries that are answered with a segment.
-        wrong_correction_rate: Fraction of the refusals with a wrong correction: the query or NIL, half of them each.
-    """
+    """One phase of training of the whole model."""
 
     name: str
     steps: int
-    learning_rate: float
-    mismatch_rate: float
-    answered_mismatch_rate: float = 0.0
-    wrong_correction_rate: float = 0.0
+    learning_rate: float  # of the plateau
+    mismatch_rate: float  # fraction of the queries
+    answered_mismatch_rate: float = 0.0  # fraction of the mismatched queries that are answered with a segment
+    wrong_correction_rate: float = 0.0  # fraction of the refusals with a wrong correction: the query or NIL, half each
 
     def query(self, scene: dataset.Scene, rng: np.random.Generator) -> dataset.Scene:
         """Return a random query for a scene's clip, as the scene that it describes."""

@@ -22,7 +22,23 @@ from rarft.distributed.collectives import all_gather, barrier, run_on_main, wait
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.storage.location import LocalFolder
 from rarft.storage.manifest import hash_files
+from rarft.training.callbacks.preemption import PreemptionCallback
 from rarft.training.divergence import StepGuard
+
+
+def _hash_together(folder: Path, sizes: dict[str, int], index: int, count: int) -> list[dict[str, dict[str, Any]]]:
+    """Hash a share of a folder's files on each process, and return the entries of the files by process.
+
+    Args:
+        folder: Folder that this process shares with others.
+        sizes: Size of each of its files.
+        index: Number of this process among those that share the folder.
+        count: Number of those processes.
+    """
+    by_size = sorted(sizes, key=lambda name: (-sizes[name], name))
+    entries = hash_files(folder, CHECKPOINT_JSON, by_size[index::count])
+    barrier()
+    return all_gather(entries)
 
 
 @dataclass(eq=False)
@@ -40,6 +56,7 @@ class CheckpointCallback(TrainerCallback):
         is_shared: Whether all machines see the run's folder.
         uploader: Uploads checkpoints to an object store; on one process per machine.
         guard: Records which steps were finite.
+        preemption: Knows whether the run stops because of SIGTERM.
     """
 
     prompt_config: PromptConfig
@@ -49,6 +66,7 @@ class CheckpointCallback(TrainerCallback):
     is_shared: bool
     uploader: CheckpointUploader | None
     guard: StepGuard
+    preemption: PreemptionCallback
     _unconfirmed: int | None = None  # step of the newest checkpoint, until it is known to be good
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
@@ -69,7 +87,7 @@ class CheckpointCallback(TrainerCallback):
         PartialState().wait_for_everyone()
         task = self._finalize_shared(checkpoint) if self.is_shared else self._finalize_per_node(checkpoint)
         if self.uploader and task:
-            self.uploader.submit(task)
+            self.uploader.submit(task, is_urgent=self.preemption.stopped)
         self._unconfirmed = state.global_step
         barrier()
 
@@ -93,21 +111,31 @@ class CheckpointCallback(TrainerCallback):
     def _finalize_shared(self, checkpoint: Path) -> UploadTask | None:
         """Write a manifest of all files of a shared folder, once the main process sees all of them."""
         sizes = all_gather(LocalFolder(checkpoint).sizes() if PartialState().is_local_main_process else {})
-        if not PartialState().is_main_process:
-            return None
         # The largest size counts: a machine may still see an earlier one of what another machine wrote.
-        wait_until_visible(checkpoint, dict(sorted(entry for files in sizes for entry in files.items())))
-        self._write_manifest(checkpoint, hash_files(checkpoint, CHECKPOINT_JSON))
+        expected = dict(sorted(entry for files in sizes for entry in files.items()))
+        wait_until_visible(checkpoint, expected)
+        state = PartialState()
+        parts = _hash_together(checkpoint, expected, state.process_index, state.num_processes)
+        if not state.is_main_process:
+            return None
+        self._write_manifest(checkpoint, {name: entry for files in parts for name, entry in files.items()})
         return UploadTask(checkpoint)
 
     def _finalize_per_node(self, checkpoint: Path) -> UploadTask | None:
         """Write a manifest of the files of all machines, of which each has a part."""
-        own = hash_files(checkpoint, CHECKPOINT_JSON) if PartialState().is_local_main_process else None
-        barrier()
-        parts = {process: files for process, files in enumerate(all_gather(own)) if files is not None}
-        if own is None:
+        state = PartialState()
+        # The first process of each process's machine.
+        firsts = [rank - local for rank, local in enumerate(all_gather(state.local_process_index))]
+        first = firsts[state.process_index]
+        sizes = LocalFolder(checkpoint).sizes()
+        parts: dict[int, dict[str, dict[str, Any]]] = {}
+        hashed = _hash_together(checkpoint, sizes, state.local_process_index, firsts.count(first))
+        for process, files in zip(firsts, hashed, strict=True):
+            parts.setdefault(process, {}).update(files)
+        if not state.is_local_main_process:
             return None
-        if not PartialState().is_main_process:
+        own = parts[first]
+        if not state.is_main_process:
             return UploadTask(checkpoint, own)
         self._write_manifest(
             checkpoint, {name: entry for files in parts.values() for name, entry in files.items()} | own

@@ -10,10 +10,12 @@ from rarft.synthetic import tiny_model
 
 
 def test_auto_classes_reload_the_model(tmp_path, prompts):
-    tiny_model.save_tiny(tmp_path, seed=1)
+    built = tiny_model.build_processor()
+    original = tiny_model.build_model(built.tokenizer, seed=1)
+    for part in (original, built):
+        part.save_pretrained(tmp_path)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path)
     processor = AutoProcessor.from_pretrained(tmp_path)
-    original = tiny_model.build_model(tiny_model.build_tokenizer(), seed=1)
     model_inputs, _ = per_completion_batch([(prompts[0], torch.tensor([5, 6]))], 0)
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(**model_inputs).logits, original.eval()(**model_inputs).logits)
