@@ -183,9 +183,8 @@ def upload(
         UploadCancelledError: `should_stop` returned True. Files that were complete are in the store.
     """
     from s3transfer.exceptions import CancelledError
-    from s3transfer.subscribers import BaseSubscriber
 
-    class Cancel(BaseSubscriber):
+    class Cancel:
         def on_progress(self, future: Any, **_: Any) -> None:
             if should_stop():
                 future.cancel()
