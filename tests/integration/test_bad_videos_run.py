@@ -1,7 +1,6 @@
 """A folder with one of each kind of bad file: the good ones are trained on and evaluated, the others accounted for."""
 
 import json
-import os
 import re
 import shutil
 
@@ -11,12 +10,12 @@ from helpers.bad_videos import KINDS, make_bad_videos
 from helpers.riq_items import read_lines
 
 QUICK = ("--max_steps", "2", "--per_device_train_batch_size", "2", "--num_generations", "2")
-TRAINING = ("--max_steps", "26", "--per_device_train_batch_size", "1", "--num_generations", "2")
+TRAINING = ("--max_steps", "11", "--per_device_train_batch_size", "2", "--num_generations", "2")  # one epoch
 
 
 def make_annotations(sample_set, folder, split, bad):
     """Copy the annotations of a split, and those of its first video once more for each bad file."""
-    items = json.loads((sample_set / f"{split}.json").read_text())
+    items = json.loads((sample_set / f"{split}.json").read_text())[:2]
     (folder / f"{split}.json").write_text(
         json.dumps(items + [{**items[0], "video": f"videos/{name}"} for name in bad])
     )
@@ -56,15 +55,11 @@ def test_videos_that_break_after_validation(main, sample_set, tmp_path):
     count = make_annotations(sample_set, tmp_path, "eval", KINDS)
     assert main("validate", "eval.json", "--out", "data")[0] == 0
     make_bad_videos(videos, good)
-    for path in map(videos.joinpath, KINDS):
-        if path.is_file():  # a file of another size stops training before it starts
-            os.truncate(path, good.stat().st_size)
     code, _, error = main("train", "--preset", "tiny", "--train_data_path", "data", *TRAINING, "--out", "run")
     assert code == 0, error
     assert error.count("video skipped: ") == len(KINDS)
     log = read_lines(tmp_path / "run" / "checkpoints" / "rarft" / "training.jsonl")
     assert [entry["videos/skipped"] for entry in log if "reward" in entry][-1] == len(KINDS)
-    make_bad_videos(videos, good)
     code, output, error = main("evaluate", "--checkpoint", "tiny-truthful", "--data", "data", "--out", "out")
     assert code == 0, error
     assert f"{2 * (count + len(KINDS))} queries, {2 * len(KINDS)} skipped" in output
