@@ -12,7 +12,7 @@ from rarft.errors import InputError
 # Bytes per trained parameter that AdamW adds to a checkpoint: two moments, and under DeepSpeed a float32 master copy
 # of the 16-bit weights.
 _MOMENTS_BYTES, _MASTER_BYTES = 8, 4
-VOLUME_LIMIT_ENV = "RARFT_VOLUME_LIMIT_BYTES"
+VOLUME_LIMIT_ENV = "RARFT_VOLUME_LIMIT"
 
 
 def _remaining_saves(args: Any, state: Any) -> int:
@@ -46,18 +46,18 @@ def free_bytes(folder: Path) -> int:
     """Return the free bytes of a folder's volume.
 
     Kubernetes evicts a pod whose volume exceeds its size limit. The file system does not show the limit, so the
-    manifests set `VOLUME_LIMIT_ENV`.
+    manifests state it in `VOLUME_LIMIT_ENV`, as `PATH=BYTES`.
     """
     free = shutil.disk_usage(folder).free
-    if VOLUME_LIMIT_ENV not in os.environ:
+    volume, _, limit = os.environ.get(VOLUME_LIMIT_ENV, "").rpartition("=")
+    if not volume or not folder.resolve().is_relative_to(volume):
         return free
-    volume = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.is_mount())
     used = 0
     for parent, _, names in os.walk(volume):
         for name in names:
             with contextlib.suppress(FileNotFoundError):  # removed by another process
                 used += (Path(parent) / name).lstat().st_blocks * 512
-    return min(free, int(os.environ[VOLUME_LIMIT_ENV]) - used)
+    return min(free, int(limit) - used)
 
 
 def check_disk_space(folder: Path, required: int) -> None:

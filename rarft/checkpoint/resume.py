@@ -153,10 +153,9 @@ class ResumeResolver:
 
     def _download_requested(self, checkpoint: S3Folder) -> Path:
         """Check a checkpoint, then download it. A failed check leaves the run's folder unchanged."""
-        try:
-            content = checkpoint.read(CHECKPOINT_JSON)
-        except ObjectNotFoundError as error:
-            raise CorruptFolderError(f"{CHECKPOINT_JSON} is missing: the checkpoint is incomplete") from error
+        if CHECKPOINT_JSON not in checkpoint.sizes():  # raises if the bucket does not exist
+            raise CorruptFolderError(f"{CHECKPOINT_JSON} is missing: the checkpoint is incomplete")
+        content = checkpoint.read(CHECKPOINT_JSON)
         self._check_settings(checkpoint, parse_manifest(content, CHECKPOINT_JSON))
         path = self.run / checkpoint.name
         if is_complete(path) and (path / CHECKPOINT_JSON).read_bytes() != content:

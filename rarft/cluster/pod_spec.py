@@ -44,7 +44,7 @@ def _environment(job: Job, extra: Mapping[str, str]) -> list[dict[str, Any]]:
         "XDG_CACHE_HOME": "/scratch/cache",
         "TMPDIR": "/scratch/tmp",
         "SHARED_MEMORY": "/dev/shm",
-        VOLUME_LIMIT_ENV: str(_WORK_DIR_GIB * 2**30),
+        VOLUME_LIMIT_ENV: f"/scratch={_WORK_DIR_GIB * 2**30}",
         **extra,
     }
     return [*({"name": name, "value": value} for name, value in values.items()), *_secret_environment(job)]

@@ -59,12 +59,13 @@ def inspect_prompt(arguments: list[str]) -> str:
     sample = next((sample for sample in samples if options.id in (None, sample.id)), None)
     if sample is None:
         raise InputError(f"--id {options.id}: no such query; use a value of `id` in riq.jsonl of --train_data_path")
+    sampling = frame_sampling(settings)
     with input_name("--work_dir"):
         work_dir = local_path(settings["work_dir"])
     with input_name("--model_name_or_path"):
         model = download_checkpoint(name, work_dir)
         config = AutoConfig.from_pretrained(checkpoint_path(model))
-        encoder = PromptEncoder(load_processor(model), config, frame_sampling(settings))
+        encoder = PromptEncoder(load_processor(model), config, sampling)
         check_prompts([sample], encoder, template, name)
     messages = make_row(sample, template)["prompt"]
     frames = encoder.read_video(messages)

@@ -11,7 +11,7 @@ from rarft.errors import InputError
 from rarft.models.qwen2_5_vl.prompt_encoder import FrameReader
 from rarft.segments import Segment
 from rarft.storage.hashing import hash_file
-from rarft.storage.s3 import is_object_uri, object_version
+from rarft.storage.s3 import ObjectNotFoundError, is_object_uri, object_version
 from rarft.video.decode import Frames
 from rarft.video.reader import VideoError
 from rarft.video.sampling import FrameSampling
@@ -59,9 +59,9 @@ class UnchangedVideos:
 
 
 def _changed(path: str, file: VideoFile) -> bool:
-    if is_object_uri(path):
-        return object_version(path) != f"{file.size} {file.hash}"
     try:
+        if is_object_uri(path):
+            return object_version(path) != f"{file.size} {file.hash}"
         return hash_file(path) != file.hash
-    except OSError:  # reported by the reader
+    except (ObjectNotFoundError, OSError):  # reported by the reader
         return False

@@ -80,18 +80,22 @@ def varlen_attention(
     max_length_q: int,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Compute the same with torch's variable-length kernel, which requires a GPU. It computes in half precision.
+    """Compute the same with torch's variable-length kernel, which requires a GPU and half precision.
+
+    Values in float32, which mean that the run has no mixed precision, are computed as without the kernel.
 
     The scores have the usual factor D**-0.5. `max_length_q` is the length of the longest segment.
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    dtype = value.dtype if value.dtype == torch.float16 else torch.bfloat16
-    _log_kernel(f"torch's varlen_attn in {str(dtype).removeprefix('torch.')}")
-    states_NHD = (states[0].transpose(0, 1).to(dtype) for states in (query, key, value))
+    if value.dtype == torch.float32:
+        return batched_attention(module, query, key, value, attention_mask, cu_seq_lens_q=cu_seq_lens_q)
+    _log_kernel("torch's varlen_attn")
+    # Under autocast the rotary embedding returns queries and keys in float32, while values are in bfloat16.
+    states_NHD = (states[0].transpose(0, 1).to(value.dtype) for states in (query, key, value))
     bounds = cu_seq_lens_q.to(torch.int32)
     output_NHD = varlen_attn(*states_NHD, bounds, bounds, max_length_q, max_length_q)
-    return output_NHD[None].to(value.dtype), None
+    return output_NHD[None], None
 
 
 AttentionInterface.register(BATCHED, batched_attention)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from rarft import steps
-from rarft.annotations.schema import read_samples
+from rarft.annotations.schema import VideoFile, read_samples
 from rarft.errors import InputError
+from rarft.storage.s3 import ObjectNotFoundError
 from rarft.training.unchanged_videos import UnchangedVideos, check_sizes, recorded_files
 from rarft.video.reader import VideoError
 from rarft.video.sampling import FrameSampling
@@ -66,3 +67,18 @@ def test_data_without_recorded_files(data):
     Path(video).unlink()
     check_sizes({}, 0)
     assert UnchangedVideos(read_path, {})("gone.mp4", FrameSampling(), None) == "gone.mp4"
+
+
+def test_missing_object_is_reported_by_the_reader(monkeypatch):
+    """A video that no longer exists in a store is skipped like any other that cannot be read."""
+
+    def missing(uri):
+        raise ObjectNotFoundError(f"{uri}: cannot be read")
+
+    def read(path, sampling, crop):
+        raise VideoError(f"{path}: by the reader")
+
+    monkeypatch.setattr("rarft.training.unchanged_videos.object_version", missing)
+    reader = UnchangedVideos(read, {"s3://riq/v.mp4": VideoFile(1, "etag")})
+    with pytest.raises(VideoError, match="by the reader"):
+        reader("s3://riq/v.mp4", FrameSampling(), None)
