@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from kfp import local
 
 from pipelines.docker_runner import docker_runner
@@ -78,6 +79,8 @@ def _parameters(options: LocalRun, work: Path) -> dict[str, Any]:
     given = parse(options.assignments, spec)
     if "training" not in given:
         values["training"] = training_yaml(options.preset, options.training_flags, None if is_local else str(work))
+        if fps := yaml.safe_load(values["training"]).get("video_fps"):
+            given.setdefault("video_fps", float(fps))
     elif options.preset or options.training_flags:
         raise InputError("-p training=...: contains all training settings; remove --preset and the flags after `--`")
     if repeated := sorted(values.keys() & given.keys()):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rarft import steps
+from rarft.annotations.videos import PROBES
 from rarft.errors import InputError, input_name
 from rarft.storage.location import LocalFolder, parse_location
 
@@ -12,7 +13,7 @@ _CPU = re.compile(r"\d+(\.\d+)?m?")
 _MEMORY = re.compile(r"\d+([KMGTPE]i?)?")
 _COUNT = re.compile(r"\d+")
 _QUANTITIES = {"cpu": _CPU, "train_cpu": _CPU, "memory": _MEMORY, "train_memory": _MEMORY, "accelerators": _COUNT}
-_MINIMUM = {"nodes": 1, "processes": 0}
+_MINIMUM = {"nodes": 1, "processes": 0, "max_skipped_videos": 0}
 # Fields of a pod's `affinity.nodeAffinity`. Kubeflow silently drops all others.
 _NODE_AFFINITY = {
     "requiredDuringSchedulingIgnoredDuringExecution", "preferredDuringSchedulingIgnoredDuringExecution"
@@ -37,6 +38,8 @@ def check(values: Mapping[str, Any], use_pytorchjob: bool = False) -> None:
     for name, minimum in _MINIMUM.items():
         if values.get(name, minimum) < minimum:
             raise InputError(f"-p {name}={values[name]}: must be at least {minimum}")
+    if (probe := values.get("probe", PROBES[0])) not in PROBES:
+        raise InputError(f"-p probe={probe}: must be {', '.join(PROBES[:-1])} or {PROBES[-1]}")
     if unknown := sorted(set(values.get("affinity", {})) - _NODE_AFFINITY):
         raise InputError(f"-p affinity: unknown field {unknown[0]}; use {' or '.join(sorted(_NODE_AFFINITY))}")
     if limit := values.get("max_quarantine"):

@@ -53,6 +53,7 @@ def build(profile: Profile) -> Any:
         eval_video_root: str = "",
         max_quarantine: str = "",
         probe: str = "decode",
+        video_fps: float = 2.0,
         encoder: str = "",
         training: str = "preset: tiny",
         compare: str = "",
@@ -90,6 +91,7 @@ def build(profile: Profile) -> Any:
             eval_video_root: Folder of the held-out videos; empty for `video_root`.
             max_quarantine: Limit of quarantined queries per file, such as 5% or 120; empty for no limit.
             probe: How validation reads videos: decode, header or none.
+            video_fps: Frames per second that validation decodes; set it as in `training`.
             encoder: Name or folder of a SentenceTransformer; empty for all-MiniLM-L6-v2.
             training: Flags of `rarft train` as YAML.
             compare: Checkpoints or predictions to compare with, next to the base; comma-separated [NAME=]CHECKPOINT.

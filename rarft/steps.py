@@ -179,6 +179,7 @@ def validate_splits(
     eval_video_root: str = "",
     max_quarantine: str = "",
     probe: str = "decode",
+    video_fps: float = 2.0,
 ) -> ValidatedSplits:
     """Validate training annotations into `out`, and held-out annotations into `eval_out`.
 
@@ -189,13 +190,13 @@ def validate_splits(
         InputError: All queries of a file are quarantined.
         CheckFailedError: More queries of a file are quarantined than `max_quarantine` accepts.
     """
-    counts = _validate_split(annotations, out, video_root, max_quarantine, probe)
+    counts = _validate_split(annotations, out, video_root, max_quarantine, probe, video_fps)
     if not eval_annotations:
         with parse_location(out).download([RIQ_JSONL]) as folder:
             parse_location(eval_out).upload([(RIQ_JSONL, folder / RIQ_JSONL)])
         return ValidatedSplits(counts, {}, in_sample=True)
     eval_root = eval_video_root or video_root
-    eval_counts = _validate_split(eval_annotations, eval_out, eval_root, max_quarantine, probe)
+    eval_counts = _validate_split(eval_annotations, eval_out, eval_root, max_quarantine, probe, video_fps)
     eval_videos = _video_names(eval_out)
     if shared := _video_names(out) & eval_videos:
         logger.warning(
@@ -208,8 +209,10 @@ def validate_splits(
     return ValidatedSplits(counts, eval_counts, in_sample=bool(shared))
 
 
-def _validate_split(annotations: str, out: str, video_root: str, max_quarantine: str, probe: str) -> dict[str, int]:
-    report = validate(annotations, out, video_root or None, probe=probe)
+def _validate_split(
+    annotations: str, out: str, video_root: str, max_quarantine: str, probe: str, video_fps: float
+) -> dict[str, int]:
+    report = validate(annotations, out, video_root or None, probe=probe, video_fps=video_fps)
     logger.info("%s: %s", annotations, format_validation(report))
     counts: dict[str, int] = report["counts"]
     if not counts["accepted"] + counts["repaired"]:

@@ -15,6 +15,7 @@ def validate(
     eval_video_root: str,
     max_quarantine: str,
     probe: str,
+    video_fps: float,
     cache_key: str,
     data: dsl.Output[dsl.Dataset],
     eval_data: dsl.Output[dsl.Dataset],
@@ -30,6 +31,7 @@ def validate(
         eval_video_root: Folder of the held-out videos; empty for `video_root`.
         max_quarantine: Limit of quarantined queries per file, such as 5% or 120; empty for no limit.
         probe: How videos are read: decode for the frames that training samples, header, or none.
+        video_fps: Frames per second that training samples.
         cache_key: Fingerprint of the inputs; cached results are reused only if it is the same.
         data: riq.jsonl, quarantine.jsonl, report.html and report.json of the training annotations.
         eval_data: The same files of the held-out annotations, or a copy of the training data.
@@ -43,7 +45,7 @@ def validate(
     from rarft import steps
 
     with run_component("validate"):
-        options = (video_root, eval_video_root, max_quarantine, probe)
+        options = (video_root, eval_video_root, max_quarantine, probe, video_fps)
         validated = steps.validate_splits(annotations, data.path, eval_annotations, eval_data.path, *options)
         copy_report(data, report)
         eval_counts = {f"eval_{name}": value for name, value in validated.eval_counts.items()}

@@ -60,7 +60,8 @@ def _check_video(
         return video, None, None
     paths, by_name = context.videos.files.find(video)
     if not paths or (by_name and "find-video-by-name" not in context.repairs):
-        findings.add("video-not-found", f"video not found: {truncate_repr(video)}" + _similar(video, context.videos))
+        hint = "" if paths else _similar(video, context.videos)
+        findings.add("video-not-found", f"video not found: {truncate_repr(video)}{hint}")
         return video, None, None
     if len(paths) > 1:
         findings.add("video-ambiguous", f"{truncate_repr(video)} may be {' or '.join(paths[:3])}")

@@ -37,7 +37,7 @@ def _files(root: str) -> Iterator[tuple[str, tuple[int, int] | None]]:
     """Yield the path and id of each video under a folder, those behind links to folders last.
 
     Each folder is searched once, and links to a folder that contains the root are not followed. A link to a file has
-    no file_id.
+    no id.
     """
     containing = {str(parent) for parent in Path(root).parents}
     linked, seen = deque([root]), set[tuple[int, int]]()

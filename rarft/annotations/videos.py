@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 def item_crop(item: dict[str, Any]) -> Segment | None:
     """Return the part of the video that frames of an item or of a row of riq.jsonl are taken from; None for all."""
-    values = item.get("crop") or [item.get("video_start"), item.get("video_end")]
+    values = item.get("crop") if "query" in item else [item.get("video_start"), item.get("video_end")]
     if not isinstance(values, list | tuple) or len(values) != 2 or (values[0] is None and values[1] is None):
         return None
     start = 0.0 if values[0] is None else parse_number(values[0])
@@ -170,6 +170,9 @@ class VideoInspector:
             except BrokenProcessPool as error:
                 message = "a process that decodes videos was killed; if memory is short, use fewer CPUs; start again"
                 raise RuntimeError(message) from error
+            except BaseException:  # wait only for videos in progress
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def _version(self, path: str) -> str:
         try:

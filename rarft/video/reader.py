@@ -327,12 +327,15 @@ class VideoReader:
             return float(max(0, declared_packets - packets.total + packets.corrupt) / self.timeline.fps)
         if not {"matroska", "flv"} & {*formats}:
             return 0.0
-        end = start + self.timeline.duration
         if "DURATION" in metadata:
             hours, minutes, seconds = map(float, metadata["DURATION"].split(":"))
-            return max(0.0, 3600 * hours + 60 * minutes + seconds - end)
-        # The container's duration may be that of another stream.
-        return max(0.0, container.duration / av.time_base - end) if len(container.streams) == 1 else 0.0
+            declared = 3600 * hours + 60 * minutes + seconds
+        elif len(container.streams) == 1:  # otherwise the container's duration may be that of another stream
+            declared = container.duration / av.time_base
+        else:
+            return 0.0
+        missing = declared - start - self.timeline.duration
+        return missing if missing > 0.5 / self.timeline.fps else 0.0  # times are rounded to milliseconds
 
     def _is_hidden(self, packet: av.Packet) -> bool:
         """Check whether a packet is one of VP8's that are only referred to, and never presented."""

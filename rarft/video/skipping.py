@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Mapping
 
+from rarft.errors import CheckFailedError
+
 logger = logging.getLogger(__name__)
 
 
@@ -25,14 +27,14 @@ class SkippedVideos:
         """Add videos with the reasons why they cannot be read, and log the new ones.
 
         Raises:
-            RuntimeError: More videos are skipped than allowed.
+            CheckFailedError: More videos are skipped than allowed.
         """
         for video in sorted(reasons.keys() - self._reasons.keys()):
             self._reasons[video] = reasons[video]
             if is_logged:
                 logger.warning("video skipped: %s", reasons[video])
         if len(self) > self._max_videos:
-            raise RuntimeError(
-                f"{len(self)} videos could not be read, more than {self._flag} {self._max_videos}: "
-                f"{', '.join(sorted(self._reasons))}"
+            raise CheckFailedError(
+                f"unreadable videos: {len(self)}, more than {self._flag} {self._max_videos}: "
+                f"{', '.join(sorted(self._reasons))}; repair them, or raise the limit"
             )

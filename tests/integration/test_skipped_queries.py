@@ -105,7 +105,9 @@ def test_too_many_skipped_videos(main, data_with_broken_video):
         "evaluate", "--checkpoint", "tiny", "--data", data, "--out", "out", "--max-skipped-videos", "0"
     )
     assert code == 1
-    assert error.splitlines()[-1].endswith(f"1 videos could not be read, more than --max-skipped-videos 0: {broken}")
+    (line,) = [line for line in error.splitlines() if "--max-skipped-videos" in line]
+    expected = f"unreadable videos: 1, more than --max-skipped-videos 0: {broken}; repair them, or raise the limit"
+    assert line == f"rarft evaluate: {expected}"
 
 
 def test_resume_retries_a_repaired_video(data_with_broken_video, unbroken, tmp_path, monkeypatch, caplog):
@@ -193,5 +195,5 @@ def test_two_processes_skip_alike(data_with_broken_video, skipped, tmp_path):
             cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert run.returncode == code, run.stderr[-3000:]
-        assert ("1 videos could not be read, more than --max-skipped-videos 0" in run.stderr) == bool(code)
+        assert ("unreadable videos: 1, more than --max-skipped-videos 0" in run.stderr) == bool(code)
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == (skipped[0] / "predictions.jsonl").read_bytes()

@@ -123,7 +123,7 @@ def test_too_many_unreadable_videos(main, data_with_broken_video, tmp_path):
     flags = ("--preset", "tiny", "--per_device_train_batch_size", "4", "--max_skipped_videos", "0")
     code, _, error = main("train", *flags, "--train_data_path", str(data))
     assert code == 1
-    assert "1 videos could not be read, more than --max_skipped_videos 0" in error.splitlines()[-1]
+    assert "unreadable videos: 1, more than --max_skipped_videos 0: " in error.splitlines()[-1]
     assert broken in error.splitlines()[-1]
 
 

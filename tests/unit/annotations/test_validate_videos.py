@@ -7,8 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 from helpers.annotation_cases import VIDEO_CASES
@@ -157,6 +160,7 @@ steps.validate("in.json", "out", video_cache="cache.sqlite")
     log = tmp_path / "log"
     with subprocess.Popen([sys.executable, "-c", script, "0.2"], cwd=tmp_path) as process:
         while not log.exists() or len(log.read_text().split()) < 8:
+            assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
     time.sleep(0.5)
@@ -168,3 +172,24 @@ steps.validate("in.json", "out", video_cache="cache.sqlite")
     assert set(before) | set(after) == set(map(str, clips))
     assert len(set(before) & set(after)) <= 2  # those that were being decoded
     assert json.loads((tmp_path / "out" / "report.json").read_text())["counts"]["quarantined"] == 0
+
+
+@pytest.mark.parametrize(("suffix", "rate"), [("mkv", "24000/1001"), ("mkv", "60"), ("flv", "24000/1001")])
+def test_times_rounded_to_milliseconds_are_no_damage(tmp_path, validate_videos, suffix, rate):
+    path = tmp_path / f"whole.{suffix}"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=Fraction(rate), options={"bf": "2"})
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        for index in range(100):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 96, 3), 2 * index, np.uint8))))
+        output.mux(stream.encode())
+    codes = [finding["code"] for finding in validate_videos([path])["findings"]]
+    assert [code for code in codes if code.startswith("RIQ2")] == []
+
+
+def test_video_found_by_name_without_that_repair_is_no_broken_link(tmp_path, files, validate_videos):
+    (tmp_path / "below").mkdir()
+    shutil.copy(files["two-frames"], tmp_path / "below" / "found.mp4")
+    report = validate_videos(["found.mp4"], without_repairs=["find-video-by-name"])
+    found = [finding["found"] for finding in report["findings"] if finding["code"] == "RIQ201"]
+    assert found == ['video not found: "found.mp4"']

@@ -1,10 +1,12 @@
 """Settings in YAML and on the command line: each kind of value, from where it is typed to TrainingConfig."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
 
+from pipelines.local import LocalRun, _parameters
 from pipelines.preflight import check
 from pipelines.training_flags import training_yaml
 from rarft import steps
@@ -108,6 +110,16 @@ def test_pipeline_carries_every_value(tmp_path, monkeypatch, text, flags, expect
         settings = parse_settings(json.loads(json.dumps(arguments)))
         assert (settings["train_data_path"], settings["resume_from_checkpoint"]) == ("s3://runs/data", "auto")
         assert attributes(settings, expected, tmp_path) == expected
+
+
+def test_run_validates_at_the_rate_of_training(tmp_path):
+    (tmp_path / "train.json").write_text("[]")
+    options = LocalRun(annotations=str(tmp_path / "train.json"), out=str(tmp_path), preset="tiny")
+    assert "video_fps" not in _parameters(options, tmp_path)
+    flags = ["--video_fps", "4"]
+    assert _parameters(replace(options, training_flags=flags), tmp_path)["video_fps"] == 4.0
+    given = replace(options, training_flags=flags, assignments=["video_fps=8"])
+    assert _parameters(given, tmp_path)["video_fps"] == 8.0
 
 
 MISTAKES = [
