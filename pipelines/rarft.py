@@ -52,6 +52,7 @@ def build(profile: Profile) -> Any:
         eval_annotations: str = "",
         eval_video_root: str = "",
         max_quarantine: str = "",
+        probe: str = "decode",
         encoder: str = "",
         training: str = "preset: tiny",
         compare: str = "",
@@ -88,6 +89,7 @@ def build(profile: Profile) -> Any:
             eval_annotations: Held-out annotations; empty to evaluate on the training data, labeled as in-sample.
             eval_video_root: Folder of the held-out videos; empty for `video_root`.
             max_quarantine: Limit of quarantined queries per file, such as 5% or 120; empty for no limit.
+            probe: How validation reads videos: decode, header or none.
             encoder: Name or folder of a SentenceTransformer; empty for all-MiniLM-L6-v2.
             training: Flags of `rarft train` as YAML.
             compare: Checkpoints or predictions to compare with, next to the base; comma-separated [NAME=]CHECKPOINT.

@@ -178,6 +178,7 @@ def validate_splits(
     video_root: str = "",
     eval_video_root: str = "",
     max_quarantine: str = "",
+    probe: str = "decode",
 ) -> ValidatedSplits:
     """Validate training annotations into `out`, and held-out annotations into `eval_out`.
 
@@ -188,12 +189,13 @@ def validate_splits(
         InputError: All queries of a file are quarantined.
         CheckFailedError: More queries of a file are quarantined than `max_quarantine` accepts.
     """
-    counts = _validate_split(annotations, out, video_root, max_quarantine)
+    counts = _validate_split(annotations, out, video_root, max_quarantine, probe)
     if not eval_annotations:
         with parse_location(out).download([RIQ_JSONL]) as folder:
             parse_location(eval_out).upload([(RIQ_JSONL, folder / RIQ_JSONL)])
         return ValidatedSplits(counts, {}, in_sample=True)
-    eval_counts = _validate_split(eval_annotations, eval_out, eval_video_root or video_root, max_quarantine)
+    eval_root = eval_video_root or video_root
+    eval_counts = _validate_split(eval_annotations, eval_out, eval_root, max_quarantine, probe)
     eval_videos = _video_names(eval_out)
     if shared := _video_names(out) & eval_videos:
         logger.warning(
@@ -206,8 +208,8 @@ def validate_splits(
     return ValidatedSplits(counts, eval_counts, in_sample=bool(shared))
 
 
-def _validate_split(annotations: str, out: str, video_root: str, max_quarantine: str) -> dict[str, int]:
-    report = validate(annotations, out, video_root or None)
+def _validate_split(annotations: str, out: str, video_root: str, max_quarantine: str, probe: str) -> dict[str, int]:
+    report = validate(annotations, out, video_root or None, probe=probe)
     logger.info("%s: %s", annotations, format_validation(report))
     counts: dict[str, int] = report["counts"]
     if not counts["accepted"] + counts["repaired"]:

@@ -14,6 +14,7 @@ def validate(
     eval_annotations: str,
     eval_video_root: str,
     max_quarantine: str,
+    probe: str,
     cache_key: str,
     data: dsl.Output[dsl.Dataset],
     eval_data: dsl.Output[dsl.Dataset],
@@ -28,6 +29,7 @@ def validate(
         eval_annotations: Path or URI of held-out annotations; empty to evaluate on the training data.
         eval_video_root: Folder of the held-out videos; empty for `video_root`.
         max_quarantine: Limit of quarantined queries per file, such as 5% or 120; empty for no limit.
+        probe: How videos are read: decode for the frames that training samples, header, or none.
         cache_key: Fingerprint of the inputs; cached results are reused only if it is the same.
         data: riq.jsonl, quarantine.jsonl, report.html and report.json of the training annotations.
         eval_data: The same files of the held-out annotations, or a copy of the training data.
@@ -41,7 +43,7 @@ def validate(
     from rarft import steps
 
     with run_component("validate"):
-        options = (video_root, eval_video_root, max_quarantine)
+        options = (video_root, eval_video_root, max_quarantine, probe)
         validated = steps.validate_splits(annotations, data.path, eval_annotations, eval_data.path, *options)
         copy_report(data, report)
         eval_counts = {f"eval_{name}": value for name, value in validated.eval_counts.items()}

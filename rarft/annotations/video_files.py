@@ -54,7 +54,7 @@ def _files(root: str) -> Iterator[tuple[str, tuple[int, int] | None]]:
             if (device, inode) in seen:
                 continue
             seen.add((device, inode))
-            subfolders = []
+            subfolders: list[str] = []
             for entry in entries:
                 if _is_folder(entry):
                     (linked if entry.is_symlink() else subfolders).append(entry.path)

@@ -18,7 +18,7 @@ from rarft.models.qwen2_5_vl.load import load_processor
 from rarft.models.qwen2_5_vl.prefetch import PromptPrefetcher
 from rarft.models.qwen2_5_vl.prompt_check import check_prompts
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
-from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder
+from rarft.models.qwen2_5_vl.prompt_encoder import FrameReader, PromptEncoder
 from rarft.models.qwen2_5_vl.prompt_size import largest_prompt
 from rarft.models.qwen2_5_vl.rollout import vision_token_ids
 from rarft.models.qwen2_5_vl.vllm_rollout import engine_options
@@ -92,7 +92,8 @@ def build_session(run: PreparedRun, start: ResumePoint) -> TrainingSession:
 
 
 def _make_prefetcher(run: PreparedRun, processor: Any, model_config: Any) -> PromptPrefetcher:
-    args, read = run.args, read_frames
+    args = run.args
+    read: FrameReader = read_frames
     if args.frame_cache:
         read = FrameCache(Path(args.frame_cache), args.frame_cache_gb * 1e9).read
     dtype = torch.bfloat16 if args.bf16 else torch.float32  # half the memory; autocast would convert them anyway

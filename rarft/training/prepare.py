@@ -71,7 +71,7 @@ def prepare_run(arguments: list[str]) -> PreparedRun:
         prepare_deepspeed(settings["use_cpu"])
     args = build_config({**settings, "model_name_or_path": model}, paths.local)
     with input_name("--train_data_path"):
-        run_on_main(check_sizes, recorded_files([*samples, *eval_samples]))
+        run_on_main(check_sizes, recorded_files([*samples, *eval_samples]), args.max_skipped_videos)
     paths.make()
     set_seed(args.seed)
     if (warning := lora_rate_warning(settings)) and PartialState().is_main_process:

@@ -24,15 +24,19 @@ def recorded_files(samples: Iterable[Sample]) -> dict[str, VideoFile]:
     return {sample.video: sample.video_file for sample in samples if sample.video_file is not None}
 
 
-def check_sizes(files: dict[str, VideoFile]) -> None:
+def check_sizes(files: dict[str, VideoFile], max_changed: int) -> None:
     """Compare the sizes of local videos with those that validation recorded. Missing ones are reported when read.
 
     Raises:
-        InputError: A size differs.
+        InputError: More sizes differ than videos may be skipped in training.
     """
-    for path, file in files.items():
-        if not is_object_uri(path) and Path(path).is_file() and (size := Path(path).stat().st_size) != file.size:
-            raise InputError(f"{path}: changed since validation ({file.size:,} bytes, now {size:,}); {_ACTION}")
+    sizes = {path: Path(path).stat().st_size for path in files if not is_object_uri(path) and Path(path).is_file()}
+    changed = [path for path, size in sizes.items() if size != files[path].size]
+    if len(changed) > max_changed:
+        path = changed[0]
+        others = f", and {len(changed) - 1} other videos" if len(changed) > 1 else ""
+        change = f"{files[path].size:,} bytes, now {sizes[path]:,}"
+        raise InputError(f"{path}: changed since validation ({change}){others}; {_ACTION}")
 
 
 class UnchangedVideos:

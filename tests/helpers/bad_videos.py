@@ -20,6 +20,8 @@ def make_bad_videos(folder: Path, good: Path) -> list[str]:
     """Write a file of each kind into a folder, from a good MP4 file; replaces existing files. Return their names."""
     content = good.read_bytes()
     for name in KINDS:
+        if (folder / name).is_dir():
+            (folder / name).rmdir()
         (folder / name).unlink(missing_ok=True)
     (folder / "empty.mp4").touch()
     (folder / "folder.mp4").mkdir()
