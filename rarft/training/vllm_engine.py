@@ -169,7 +169,7 @@ class SamplingGuard:
         self._count += 1
         mean = sum(self._recent) / len(self._recent)
         problem = (
-            f"vLLM's log-probabilities of its own completions differ from the model's by {mean:.3f} on average "
+            f"vLLM's log-probabilities of sampled tokens differ from the model's by {mean:.3f} on average "
             f"(sampling/sampling_logp_difference/mean): it "
             "does not run the weights, frames or precision that are trained"
         )
