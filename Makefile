@@ -40,15 +40,15 @@ test-fast: $(VENV)/installed  ## run the unit tests, which train nothing: about 
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
 
 # vLLM for CPUs next to the packages of the other tests, whose torch it accepts.
-$(VLLM)/installed: $(VENV)/installed tests/vllm/requirements.txt
+$(VLLM)/installed: $(VENV)/installed tests/vllm_engine/requirements.txt
 	$(BIN)/python -m venv $(VLLM)
 	$(BIN)/python -c 'import sysconfig; print(f"import site; site.addsitedir({sysconfig.get_path("purelib")!r})")' > $(VLLM)/dev.pth
 	mv $(VLLM)/dev.pth "$$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
-	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/vllm/requirements.txt
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/vllm_engine/requirements.txt
 	touch $@
 
 test-vllm: $(VLLM)/installed  ## run the tests with a real vLLM engine on a CPU: about 10 minutes
-	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/vllm
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/vllm_engine
 
 lint: $(LINT)/installed  ## check style and types in a small environment
 	$(LINT)/bin/ruff check .
