@@ -1,6 +1,7 @@
 """Compare the patches and positions in the engine with those of training, for each kind of video file in a folder.
 
-Run it as a process: `python tests/vllm_engine/engine_inputs.py VIDEO...`. It prints the number of videos that are equal.
+Run it as a process: `python tests/vllm_engine/engine_inputs.py VIDEO...`. It prints
+the number of videos that are equal.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Print how far the engine's log-probabilities are from the trainer's, without and with a reset encoder cache.
 
-Run it as a process: `python tests/vllm_engine/weight_sync.py DATA OUT [flags of rarft train]`. Each line of its table is the
-largest difference of a token, after the sync of the weights of that step.
+Run it as a process: `python tests/vllm_engine/weight_sync.py DATA OUT [flags of rarft train]`. Each line of its
+table is the largest difference of a token, after the sync of the weights of that step.
 """
 
 import json
