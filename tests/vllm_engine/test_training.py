@@ -77,7 +77,7 @@ def test_killed_run_resumes_to_the_same_state(validated, tmp_path):
     [
         (["--vllm_max_model_length", "100"], "more than the 100 of the engine"),
         (["--vllm_mode", "server"], "--vllm_mode server: not supported"),
-        (["--generation_kwargs", '{"nonsense": 1}'], "--generation_kwargs: invalid for vLLM"),
+        (["--generation_kwargs", '{"nonsense": 1}'], "--generation_kwargs: vLLM does not accept them"),
         (["--generation_kwargs", '{"n": 1}'], "--generation_kwargs: n cannot be set"),
         (["--vllm_tensor_parallel_size", "2"], "must divide world size"),
     ],
