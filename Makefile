@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LINT := .venv-lint
+VLLM := .venv-vllm
 DEMO := out/demo
 
 # Two threads per process: more are slower for a model of a million parameters.
@@ -10,7 +11,7 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format generate locks clean
+.PHONY: help demo test test-fast test-vllm lint format generate locks clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -37,6 +38,17 @@ test: $(VENV)/installed  ## run all tests except the long ones: about 12 minutes
 
 test-fast: $(VENV)/installed  ## run the unit tests, which train nothing: about a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
+
+# vLLM for CPUs next to the packages of the other tests, whose torch it accepts.
+$(VLLM)/installed: $(VENV)/installed tests/vllm_engine/requirements.txt
+	$(BIN)/python -m venv $(VLLM)
+	$(BIN)/python -c 'import sysconfig; print(f"import site; site.addsitedir({sysconfig.get_path("purelib")!r})")' > $(VLLM)/dev.pth
+	mv $(VLLM)/dev.pth "$$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/vllm_engine/requirements.txt
+	touch $@
+
+test-vllm: $(VLLM)/installed  ## run the tests with a real vLLM engine on a CPU: about 10 minutes
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/vllm_engine
 
 lint: $(LINT)/installed  ## check style and types in a small environment
 	$(LINT)/bin/ruff check .
@@ -65,4 +77,4 @@ locks: $(VENV)/installed  ## pin the packages of the images, after a change of p
 	$(LOCK) --python-version 3.12 --extra vllm -o docker/locks/vllm.txt
 
 clean:  ## remove environments and outputs
-	rm -rf $(VENV) $(LINT) out
+	rm -rf $(VENV) $(LINT) $(VLLM) out

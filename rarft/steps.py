@@ -22,7 +22,7 @@ from rarft.annotations.validate import summary as format_validation
 from rarft.annotations.validate import validate as validate_file
 from rarft.annotations.video_files import VideoFiles
 from rarft.annotations.videos import PROBES, VideoInspector
-from rarft.checkpoint.locate import CHECKPOINT_JSON, checkpoint_fingerprint
+from rarft.checkpoint.locate import CHECKPOINT_JSON, check_checkpoint, checkpoint_fingerprint
 from rarft.cluster.doctor import doctor
 from rarft.distributed.launch import exit_with_parent
 from rarft.distributed.torchrun import run_step
@@ -477,6 +477,28 @@ def evaluate(
     with input_name("--data"):
         samples = read_samples(data) if data else None
     return run(candidates, samples, _output(out), settings)
+
+
+def predict(
+    checkpoint: str, video: str, query: str, *, backend: str = "transformers", endpoint: str | None = None
+) -> Any:
+    """Answer one query about one video.
+
+    Args:
+        checkpoint: Folder, Hub name or URI.
+        video: Path or URI of the video.
+        query: Text of the query.
+        backend: Generation backend on this machine.
+        endpoint: URL of a server that serves the checkpoint; it replaces the backend.
+
+    Returns:
+        A `rarft.evaluation.answer.Answer`.
+    """
+    from rarft.evaluation.answer import answer
+
+    with input_name("--checkpoint"):
+        check_checkpoint(checkpoint)
+    return answer(checkpoint, video, query, backend, endpoint)
 
 
 def format_evaluation(metrics: dict[str, Any]) -> str:

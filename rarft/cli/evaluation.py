@@ -1,5 +1,6 @@
 """Commands on checkpoints and completions: evaluate, promote, score."""
 
+import json
 from typing import Any
 
 from rarft.cli.parser import Commands
@@ -16,6 +17,13 @@ def _evaluate(out: str, **options: Any) -> None:
     print(steps.format_evaluation(metrics))
     print(f"report: {out}/report.html")
     steps.check_gates(metrics)
+
+
+def _predict(as_json: bool, **options: Any) -> None:
+    from rarft import steps
+
+    answer = steps.predict(**options)
+    print(json.dumps(answer.to_dict(), indent=1) if as_json else answer.to_text())
 
 
 def _promote(**options: str) -> None:
@@ -49,6 +57,9 @@ def _add_evaluate(commands: Commands) -> None:
     parser.add_argument(
         "--backend", default="transformers", help="Generation backend: transformers (default) or vllm."
     )
+    parser.add_argument(
+        "--endpoint", metavar="URL", help="Server that serves --checkpoint (`vllm serve`) and completes its queries."
+    )
     parser.add_argument("--batch-size", type=positive_int, default=16, help="Prompts per batch (default: 16).")
     parser.add_argument(
         "--max-skipped-videos",
@@ -74,6 +85,18 @@ def _add_evaluate(commands: Commands) -> None:
     parser.add_argument(
         "--in-sample", action="store_const", const=True, help="Label all results as measured on training data."
     )
+
+
+def _add_predict(commands: Commands) -> None:
+    parser = commands.add("predict", _predict, "Answer one query about one video.")
+    parser.add_argument("video", help="Path or URI of the video.")
+    parser.add_argument("query", help="Description of the moment to find.")
+    parser.add_argument("--checkpoint", required=True, help="Checkpoint: a folder, Hub name, s3:// URI, or `tiny`.")
+    parser.add_argument(
+        "--backend", choices=["transformers", "vllm"], default="transformers", help="Default: transformers."
+    )
+    parser.add_argument("--endpoint", metavar="URL", help="Server that serves the checkpoint (`vllm serve`).")
+    parser.add_argument("--json", dest="as_json", action="store_true", help="Print JSON.")
 
 
 def _add_promote(commands: Commands) -> None:
@@ -107,5 +130,6 @@ def _add_score(commands: Commands) -> None:
 def add_evaluation_commands(commands: Commands) -> None:
     """Add the commands on checkpoints and completions."""
     _add_evaluate(commands)
+    _add_predict(commands)
     _add_promote(commands)
     _add_score(commands)

@@ -52,6 +52,7 @@ class EvaluationOptions:
             if it was.
         encoder: Sentence encoder of the similarities; None for the packaged one.
         backend: Generation backend, a key of BACKENDS.
+        endpoint: URL of a server that serves the first checkpoint; it completes the queries instead of a backend.
         batch_size: Prompts per batch.
         max_skipped_videos: Number of videos that may be unreadable; their queries count as wrong.
         judge_url: URL of an OpenAI-compatible endpoint; None for no judge.
@@ -64,6 +65,7 @@ class EvaluationOptions:
     in_sample: bool | None = None
     encoder: str | None = None
     backend: str = "transformers"
+    endpoint: str | None = None
     batch_size: int = 16
     max_skipped_videos: int = 10
     judge_url: str | None = None
@@ -206,11 +208,13 @@ def _generate(
     A batch is repeated if one of its videos has changed since.
     """
     inputs = [(sample.id, sample.video, sample.query, sample.duration, sample.crop) for sample in queries]
+    endpoint = options.endpoint if candidate.name == EVALUATED else None
     content = checkpoint_fingerprint(candidate.source)
-    resume_key = [candidate.source, content, asdict(prompt_config), inputs, options.backend, options.batch_size]
+    backend = endpoint or options.backend
+    resume_key = [candidate.source, content, asdict(prompt_config), inputs, backend, options.batch_size]
     batches = in_batches(queries, options.batch_size)
     # Loaded when there is a batch to complete.
-    predictor = functools.cache(lambda: Predictor(path, prompt_config, options.backend, queries))
+    predictor = functools.cache(lambda: Predictor(path, prompt_config, options.backend, queries, endpoint))
 
     def predict(batch: list[int]) -> list[_Result]:
         samples = [queries[index] for index in batch]

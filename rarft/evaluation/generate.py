@@ -4,7 +4,7 @@ Samples are grouped by video. Each video is decoded and encoded once for all of 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Protocol
@@ -16,15 +16,17 @@ from transformers.utils import cached_file
 from rarft.annotations.schema import Sample
 from rarft.checkpoint.locate import checkpoint_path
 from rarft.errors import InputError
+from rarft.evaluation.endpoint import EndpointBackend
 from rarft.evaluation.predictions import Prediction
 from rarft.models.qwen2_5_vl.load import load_model, load_processor
 from rarft.models.qwen2_5_vl.prompt_check import check_prompts
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
 from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
+from rarft.models.qwen2_5_vl.prompt_size import PromptSize, largest_prompt
 from rarft.models.qwen2_5_vl.rollout import generate, vision_token_ids
 from rarft.models.qwen2_5_vl.vision_features import enable_cached_features, encode_video
-from rarft.models.qwen2_5_vl.vllm_rollout import generate_with_vllm
+from rarft.models.qwen2_5_vl.vllm_rollout import engine_options, engine_prompt, one_gpu, read_outputs
 from rarft.prompts import fill_prompt
 from rarft.video.decode import read_frames
 from rarft.video.reader import VideoError
@@ -37,7 +39,13 @@ class Backend(Protocol):
 
     keeps_frames: bool
 
-    def __init__(self, checkpoint: str, generation: dict[str, Any]) -> None: ...
+    def __init__(self, checkpoint: str, generation: dict[str, Any], size: Callable[[int], PromptSize]) -> None:
+        """
+        Args:
+            checkpoint: Folder, Hub name, or packaged model.
+            generation: End and padding tokens, and `max_new_tokens`.
+            size: Function that returns the size of the largest prompt, given the most tokens that a prompt may have.
+        """
 
     def generate(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
         """Return the token ids of one completion per prompt; prompts come as (video name, inputs)."""
@@ -48,7 +56,7 @@ class TransformersBackend:
 
     keeps_frames = False
 
-    def __init__(self, checkpoint: str, generation: dict[str, Any]) -> None:
+    def __init__(self, checkpoint: str, generation: dict[str, Any], size: Callable[[int], PromptSize]) -> None:
         on_gpu = torch.cuda.is_available()
         # One GPU per process of torchrun.
         self._device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
@@ -77,11 +85,11 @@ class TransformersBackend:
 
 
 class VllmBackend:
-    """Generation with vLLM. Tested against a fake engine only."""
+    """Generation with vLLM, on one GPU per process of torchrun."""
 
     keeps_frames = True
 
-    def __init__(self, checkpoint: str, generation: dict[str, Any]) -> None:
+    def __init__(self, checkpoint: str, generation: dict[str, Any], size: Callable[[int], PromptSize]) -> None:
         try:
             from vllm import LLM, SamplingParams
         except ImportError as error:
@@ -89,19 +97,27 @@ class VllmBackend:
         path = checkpoint_path(checkpoint)
         config = AutoConfig.from_pretrained(path)
         self._video_token_id: int = config.video_token_id
-        self._engine = LLM(model=path, limit_mm_per_prompt={"video": 1})
+        limit = config.text_config.max_position_embeddings
+        dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+        with one_gpu():
+            self._engine = LLM(model=path, **engine_options(size(limit), dtype, limit))
         self._sampling = SamplingParams(
-            n=1,
             temperature=0.0,
             max_tokens=generation["max_new_tokens"],
+            stop_token_ids=_as_list(generation["eos_token_id"]),
             logprobs=0,
             logit_bias=dict.fromkeys(vision_token_ids(config), -100.0),
         )
 
     def generate(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
         """Return the token ids of one completion per prompt; the engine caches videos."""
-        requests = [prompt for _, prompt in prompts]
-        return generate_with_vllm(self._engine, requests, self._video_token_id, self._sampling)[0]
+        requests = [engine_prompt(prompt, self._video_token_id) for _, prompt in prompts]
+        outputs = self._engine.generate(requests, sampling_params=self._sampling, use_tqdm=False)
+        return read_outputs([prompt for _, prompt in prompts], outputs)[0]
+
+
+def _as_list(ids: int | list[int]) -> list[int]:
+    return ids if isinstance(ids, list) else [ids]
 
 
 BACKENDS: dict[str, type[Backend]] = {
@@ -119,6 +135,7 @@ class Predictor:
         prompt_config: PromptConfig,
         backend: str = "transformers",
         samples: Sequence[Sample] = (),
+        endpoint: str | None = None,
     ) -> None:
         """
         Args:
@@ -126,6 +143,7 @@ class Predictor:
             prompt_config: How prompts are read.
             backend: Key of BACKENDS.
             samples: Data; the prompts of the first samples are checked before the model is loaded.
+            endpoint: URL of a server that serves the checkpoint; it replaces the backend.
 
         Raises:
             InputError: The checkpoint or the backend cannot be loaded, or the chat template does not render the query
@@ -143,11 +161,20 @@ class Predictor:
         }
         read = lru_cache(maxsize=_MAX_CACHED_VIDEOS)(read_frames)
         config = AutoConfig.from_pretrained(path)
-        self._encoder = PromptEncoder(processor, config, prompt_config.sampling, read, BACKENDS[backend].keeps_frames)
+        keeps_frames = endpoint is not None or BACKENDS[backend].keeps_frames
+        self._encoder = PromptEncoder(processor, config, prompt_config.sampling, read, keeps_frames)
         self._prompt = prompt_config.prompt
         check_prompts(samples, self._encoder, self._prompt, checkpoint)
         self._unreadable: dict[str, str] = {}  # why, by name of the video
-        self._backend: Backend = BACKENDS[backend](checkpoint, generation)
+        self._backend: Backend | EndpointBackend
+        if endpoint is not None:
+            self._backend = EndpointBackend(endpoint, {**generation, "suppressed": vision_token_ids(config)})
+            return
+
+        def size(limit: int) -> PromptSize:
+            return largest_prompt(samples, self._encoder, self._prompt, prompt_config.max_completion_length, limit)
+
+        self._backend = BACKENDS[backend](checkpoint, generation, size)
 
     def _encode(self, sample: Sample) -> tuple[str, PromptInputs] | str:
         """Return the prompt of a sample, or why its video cannot be read."""

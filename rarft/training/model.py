@@ -77,7 +77,7 @@ def save_final(trainer: VideoGRPOTrainer, prompt_config: PromptConfig, resume_ke
         if merges:
             _merge_adapters(adapters, temporary, trainer.args)
             shutil.rmtree(adapters)
-        trainer.processing_class.save_pretrained(temporary)
+        prompt_config.save_processor(trainer.processing_class, temporary)
         prompt_config.save(temporary)
         fields = {"step": trainer.state.global_step, "settings": resume_key}
         write_manifest(temporary, CHECKPOINT_JSON, fields, hash_files(temporary, CHECKPOINT_JSON))

@@ -133,11 +133,10 @@ def lora_rate_warning(settings: dict[str, Any]) -> str | None:
 def _check_installed(settings: dict[str, Any]) -> None:
     if settings["use_vllm"] and not importlib.util.find_spec("vllm"):
         raise InputError("--use_vllm: vllm is not installed; use an image that has it, or remove the flag")
-    vllm = {"vllm_mode": "colocate", "vllm_tensor_parallel_size": 1, "vllm_enable_sleep_mode": False}
-    if settings["use_vllm"] and any(settings[name] != value for name, value in vllm.items()):
+    if settings["use_vllm"] and settings["vllm_mode"] != "colocate":
         raise InputError(
-            "--use_vllm: supports only colocated mode with one engine per GPU; remove --vllm_mode, "
-            "--vllm_tensor_parallel_size and --vllm_enable_sleep_mode"
+            "--vllm_mode server: not supported, because the client of trl sends images only; remove the flag, "
+            "which makes vLLM run in the processes of the trainer"
         )
     if "wandb" in settings["report_to"] and not importlib.util.find_spec("wandb"):
         raise InputError("--report_to wandb: wandb is not installed; `pip install rarft[wandb]`, or --report_to none")

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import set_seed
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
@@ -35,12 +36,12 @@ from rarft.models.qwen2_5_vl.logprobs import (
 from rarft.models.qwen2_5_vl.prefetch import PromptPrefetcher
 from rarft.models.qwen2_5_vl.prompt_encoder import video_path
 from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
-from rarft.models.qwen2_5_vl.rollout import generate, prompts_per_rollout, vision_token_ids
+from rarft.models.qwen2_5_vl.rollout import generate, prompts_per_rollout
 from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix
 from rarft.models.qwen2_5_vl.vision_features import enable_cached_features, encode_video, is_frozen
-from rarft.models.qwen2_5_vl.vllm_rollout import generate_with_vllm
 from rarft.training.divergence import StepGuard, check_weights
 from rarft.training.trainer_logging import LoggingGRPOTrainer
+from rarft.training.vllm_engine import ColocatedEngine, SamplingGuard, sampling_options
 from rarft.video.reader import VideoError
 from rarft.video.skipping import SkippedVideos
 
@@ -93,6 +94,13 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
         self._skipped_videos = SkippedVideos(args.max_skipped_videos, "--max_skipped_videos")
         self._unreadable: dict[int, VideoError] = {}  # of the current groups of this rank, by index
         super().__init__(**arguments)
+        if self.use_vllm:
+            config = self.model.config
+            self._engine = ColocatedEngine(self.vllm_generation, sampling_options(args, config), config.video_token_id)
+            self._sampling_guard = SamplingGuard(args)
+            # The engine samples with the generators of this process, and seeded them itself when it was created. The
+            # ranks of one engine must draw the same tokens.
+            set_seed(args.seed + self.accelerator.process_index // args.vllm_tensor_parallel_size)
         if not args.use_peft:  # adapters are small, and saved by other code
             save = self.model.save_pretrained
             self.model.save_pretrained = functools.partial(save, max_shard_size=MAX_SHARD)
@@ -132,7 +140,8 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
     ) -> tuple[list[list[int]], list[list[float]] | None]:
         if self.use_vllm:
             with self._stopwatch.part("rollout"):
-                return self._generate_with_vllm(num_generations)
+                self._engine.sync(self.state.global_step)
+                return self._engine.generate(self._groups, num_generations)
         completions: list[list[int]] = []
         with (
             self._stopwatch.part("rollout"),
@@ -162,26 +171,6 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
         count = prompts_per_rollout(self.model, longest, num_generations * self.max_completion_length)
         for start in range(0, len(self._groups), count):
             yield self._groups[start : start + count]
-
-    def _generate_with_vllm(self, num_generations: int) -> tuple[list[list[int]], list[list[float]]]:
-        from vllm import SamplingParams
-
-        if self.state.global_step != self._last_loaded_step:
-            self.vllm_generation.sync_weights()
-            self._last_loaded_step: int = self.state.global_step
-        args, config = self.args, self.model.config
-        sampling = SamplingParams(
-            n=num_generations,
-            temperature=args.temperature,
-            top_p=args.top_p,
-            top_k=args.top_k,
-            min_p=args.min_p or 0.0,
-            repetition_penalty=args.repetition_penalty,
-            max_tokens=args.max_completion_length,
-            logprobs=0,  # only of the sampled tokens
-            logit_bias=dict.fromkeys(vision_token_ids(config), -100.0),
-        )
-        return generate_with_vllm(self.vllm_generation.llm, self._groups, config.video_token_id, sampling)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -219,6 +208,8 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
+        if differences := self._mode_metrics.get("sampling/sampling_logp_difference/mean"):
+            self._sampling_guard.check(differences[-1])
         B, G = output["prompt_ids"].shape[0], self._group_size
         for index in self._unreadable:
             for name in ("completion_mask", "advantages"):

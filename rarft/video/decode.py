@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import resize
 from rarft.segments import Segment
 from rarft.video.reader import VideoError, VideoReader
 from rarft.video.sampling import FrameSampling, frame_size
-from rarft.video.timeline import choose_frames
+from rarft.video.timeline import FrameChoice, choose_frames
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,18 @@ class Frames:
         return len(self.indices) / self.file_frames * self.file_fps
 
 
+def plan_frames(
+    video: VideoReader, sampling: FrameSampling, crop: Segment | None = None
+) -> tuple[FrameChoice, tuple[int, int]]:
+    """Return the sampled frames of an open video, and the height and width that they are resized to.
+
+    Raises:
+        ValueError: The video cannot be sampled.
+    """
+    choice = choose_frames(video.timeline, sampling.fps, crop)
+    return choice, frame_size(video.info.height, video.info.width, len(choice.positions), sampling)
+
+
 def read_frames(path: str, sampling: FrameSampling, crop: Segment | None = None) -> Frames:
     """Decode the sampled frames of a video.
 
@@ -57,8 +69,7 @@ def read_frames(path: str, sampling: FrameSampling, crop: Segment | None = None)
     """
     with VideoReader(path) as video:
         try:
-            choice = choose_frames(video.timeline, sampling.fps, crop)
-            size = frame_size(video.info.height, video.info.width, len(choice.positions), sampling)
+            choice, size = plan_frames(video, sampling, crop)
         except ValueError as error:
             raise VideoError(f"{path}: cannot be sampled: {error}") from error
         decoded: dict[int, Tensor] = {}

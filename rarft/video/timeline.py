@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from rarft.segments import Segment
 
 _FRAME_FACTOR = 2  # frames of a time step; a video has a whole number of steps
-_MIN_FRAMES, _MAX_FRAMES = 4, 768
+_MIN_FRAMES = 4
+MAX_FRAMES = 768
 _MAX_TOLERANCE = 1e-3  # seconds
 
 
@@ -115,7 +116,7 @@ def sample_count(total: int, file_fps: float, fps: float) -> int:
     Raises:
         ValueError: There are fewer than two frames.
     """
-    bound = min(_MAX_FRAMES, total) // _FRAME_FACTOR * _FRAME_FACTOR
+    bound = min(MAX_FRAMES, total) // _FRAME_FACTOR * _FRAME_FACTOR
     count = int(min(max(total / file_fps * fps, _MIN_FRAMES), bound)) // _FRAME_FACTOR * _FRAME_FACTOR
     if count < _FRAME_FACTOR:
         raise ValueError(f"it has {total} frame(s), and at least {_FRAME_FACTOR} are needed")

@@ -8,12 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from types import ModuleType
 
 import pytest
 from markupsafe import escape
 
-from helpers.fake_vllm import FakeEngine, SamplingParams
 from helpers.riq_items import read_lines
 from rarft import steps
 from rarft.annotations.schema import read_samples
@@ -345,16 +343,6 @@ def test_two_processes_share_the_queries(validated, tmp_path, uninterrupted):
     launcher = [*program, "--rdzv_endpoint", "localhost:0", "-m", "rarft.cli"]
     assert start_evaluation(tmp_path, validated, program=launcher).wait() == 0, (tmp_path / "log").read_text()[-3000:]
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == uninterrupted
-
-
-def test_vllm_backend(validated, tmp_path, tiny, evaluated, monkeypatch):
-    vllm = ModuleType("vllm")
-    vllm.SamplingParams = SamplingParams
-    vllm.LLM = lambda model, limit_mm_per_prompt: FakeEngine(*tiny)
-    monkeypatch.setitem(sys.modules, "vllm", vllm)
-    steps.evaluate("tiny", str(validated), str(tmp_path), backend="vllm")
-    base = [row["completion"] for row in read_lines(evaluated[0] / "base-predictions.jsonl")]
-    assert [row["completion"] for row in read_lines(tmp_path / "predictions.jsonl")] == base
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 """Prompt settings of a training run, stored next to the weights so that evaluation uses the same ones."""
 
+import copy
 import json
 import logging
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rarft.checkpoint.locate import checkpoint_path
 from rarft.errors import InputError
 from rarft.prompts import PROMPTS
-from rarft.video.sampling import FrameSampling
+from rarft.video.sampling import MAX_FRAME_PIXELS, PATCH, FrameSampling
 
 _FILE = "rarft.json"
 logger = logging.getLogger(__name__)
@@ -32,6 +35,16 @@ class PromptConfig:
     def save(self, checkpoint: Path) -> None:
         """Write the settings into a checkpoint's folder."""
         (checkpoint / _FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    def save_processor(self, processor: Any, checkpoint: Path) -> None:
+        """Write a processor that gives frames the sizes of training, in the files that vLLM looks for, too."""
+        processor = copy.deepcopy(processor)
+        video, tokens = processor.video_processor, self.video_total_pixels / PATCH**2
+        video.size = {"shortest_edge": self.video_min_frame_pixels, "longest_edge": MAX_FRAME_PIXELS}
+        # The processor takes 90 % of this number as the budget of a video, and divides it among the frames.
+        video.cap_pixels_per_frame, video.max_video_tokens = True, math.ceil(tokens / 0.9)
+        processor.save_pretrained(checkpoint)
+        video.save_pretrained(checkpoint)
 
     @classmethod
     def load(cls, checkpoint: str) -> "PromptConfig":

@@ -69,7 +69,7 @@ class PromptEncoder:
             config: Model configuration.
             sampling: Frames of a video to read.
             read: Function that reads them, from the file or from a cache.
-            keep_frames: Keep the frames next to the patches, for an engine that makes its own patches.
+            keep_frames: Keep frames and conversation next to the patches, for an engine that makes its own.
             patch_dtype: Data type of the patches.
         """
         self._read, self._keep_frames, self._patch_dtype = read, keep_frames, patch_dtype
@@ -129,6 +129,6 @@ class PromptEncoder:
             [self._temporal_patch / frames.sample_fps],
             self._tokens_per_second,
         )
-        kept = frames if self._keep_frames else None
+        kept = (frames, messages) if self._keep_frames else ()
         video_ND = batch["pixel_values_videos"].to(self._patch_dtype)
-        return PromptInputs(input_ids_L, positions_3L, video_ND, grid_thw_13, kept)
+        return PromptInputs(input_ids_L, positions_3L, video_ND, grid_thw_13, *kept)

@@ -1,7 +1,7 @@
 """Model inputs of one prompt with its video."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ class PromptInputs:
     video_ND: Tensor  # normalized patches, or their features from a frozen vision tower
     grid_thw_13: Tensor  # grid of patches before merging
     frames: "Frames | None" = None  # on the CPU, if the encoder keeps them
+    messages: "list[dict[str, Any]] | None" = None  # the conversation, with its frames
 
     def to(self, device: torch.device | str) -> "PromptInputs":
         """Return a copy with the tensors on another device."""
