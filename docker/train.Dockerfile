@@ -1,6 +1,6 @@
 # Training and evaluation on GPUs. Build from the repository's root:
-#   docker build -f docker/train.Dockerfile -t ghcr.io/rarft/rarft-train:0.1.0 .
-#   docker build -f docker/train.Dockerfile --build-arg LOCK=vllm -t ghcr.io/rarft/rarft-vllm:0.1.0 .
+#   docker build -f docker/train.Dockerfile -t rarft-train:0.1.0 .
+#   docker build -f docker/train.Dockerfile --build-arg LOCK=vllm -t rarft-vllm:0.1.0 .
 # The second includes vLLM for rollouts and predictions; it requires an older torch and therefore a separate lock.
 ARG BASE_IMAGE=nvidia/cuda:13.0.1-cudnn-devel-ubuntu24.04
 FROM ${BASE_IMAGE}
