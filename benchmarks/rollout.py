@@ -18,7 +18,7 @@ import torch
 from transformers import AutoConfig, GenerationConfig
 
 from rarft.annotations.schema import read_samples
-from rarft.checkpoint.locate import checkpoint_path
+from rarft.checkpoint.source import checkpoint_path
 from rarft.models.qwen2_5_vl.load import load_model, load_processor
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt

@@ -22,13 +22,13 @@ from rarft.annotations.validate import summary as format_validation
 from rarft.annotations.validate import validate as validate_file
 from rarft.annotations.video_files import VideoFiles
 from rarft.annotations.videos import PROBES, VideoInspector
-from rarft.checkpoint.locate import CHECKPOINT_JSON, check_checkpoint, checkpoint_fingerprint
+from rarft.checkpoint.source import CHECKPOINT_JSON, check_checkpoint, checkpoint_fingerprint
 from rarft.cluster.doctor import doctor
 from rarft.distributed.launch import exit_with_parent
 from rarft.distributed.torchrun import run_step
 from rarft.errors import CheckFailedError, InputError, input_name
-from rarft.evaluation.candidates import parse_candidates, split_name
 from rarft.evaluation.gates import parse_gate, parse_gates
+from rarft.evaluation.model_candidates import parse_candidates, split_name
 from rarft.progress import progress
 from rarft.rewards.columns import DEFAULT_REWARDS
 from rarft.storage.files import existing_folder, local_path

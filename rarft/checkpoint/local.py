@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from rarft.checkpoint.locate import CHECKPOINT_JSON
+from rarft.checkpoint.source import CHECKPOINT_JSON
 from rarft.storage.location import LocalFolder
 from rarft.storage.manifest import CorruptFolderError, read_manifest, verify_folder, write_manifest
 

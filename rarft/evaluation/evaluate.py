@@ -12,18 +12,18 @@ from typing import Any
 import msgspec
 
 from rarft.annotations.schema import Sample
-from rarft.checkpoint.locate import checkpoint_fingerprint
+from rarft.checkpoint.source import checkpoint_fingerprint
 from rarft.distributed.launch import rank_and_size
 from rarft.distributed.shared_work import SharedWork, join_processes
 from rarft.embeddings.encoder import DEFAULT_ENCODER, SentenceEncoder
 from rarft.embeddings.store import ReferenceStore
 from rarft.errors import InputError, input_name
 from rarft.evaluation.bootstrap import intervals, paired
-from rarft.evaluation.candidates import EVALUATED, Candidate
 from rarft.evaluation.gates import Gate
 from rarft.evaluation.generate import BACKENDS, Predictor, in_batches
 from rarft.evaluation.judge import Judge
 from rarft.evaluation.metrics import HEADLINE, PredictionTable, metrics_of
+from rarft.evaluation.model_candidates import EVALUATED, Candidate
 from rarft.evaluation.predictions import Prediction, align, read_predictions, write_predictions
 from rarft.evaluation.report import METRICS_JSON, REPORT_HTML, render_report
 from rarft.evaluation.scoring import score_predictions

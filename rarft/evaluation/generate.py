@@ -14,7 +14,7 @@ from transformers import AutoConfig, GenerationConfig
 from transformers.utils import cached_file
 
 from rarft.annotations.schema import Sample
-from rarft.checkpoint.locate import checkpoint_path
+from rarft.checkpoint.source import checkpoint_path
 from rarft.errors import InputError
 from rarft.evaluation.endpoint import EndpointBackend
 from rarft.evaluation.predictions import Prediction

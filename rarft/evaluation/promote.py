@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rarft.checkpoint.locate import CHECKPOINT_JSON, CONFIG_JSON, check_checkpoint, checkpoint_path
+from rarft.checkpoint.source import CHECKPOINT_JSON, CONFIG_JSON, check_checkpoint, checkpoint_path
 from rarft.errors import CheckFailedError, InputError, input_name
 from rarft.evaluation.report import METRICS_JSON
 from rarft.models.qwen2_5_vl.load import open_checkpoint

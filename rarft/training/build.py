@@ -11,7 +11,7 @@ from accelerate import PartialState
 from transformers import AutoConfig, PrinterCallback, TrainerCallback
 
 from rarft.annotations.schema import Sample
-from rarft.checkpoint.locate import checkpoint_path
+from rarft.checkpoint.source import checkpoint_path
 from rarft.checkpoint.uploader import CheckpointUploader
 from rarft.errors import InputError, input_name
 from rarft.models.qwen2_5_vl.load import load_processor

@@ -50,7 +50,7 @@ class TrainingConfig(GRPOConfig):
         help="Name of the run. Checkpoints go to OUT/checkpoints/EXP_NAME. "
         "Defaults to the environment variable EXP_NAME, then to rarft.",
     )
-    out: str = HfArg(default=".", help="Folder or s3://BUCKET/PREFIX that contains checkpoints/EXP_NAME.")
+    out: str = HfArg(default=".", help="Folder or s3://BUCKET/PREFIX under which checkpoints/EXP_NAME is written.")
     work_dir: str = HfArg(
         default=".", help="With --out s3://...: local folder that holds checkpoints until they are uploaded."
     )
@@ -73,11 +73,11 @@ class TrainingConfig(GRPOConfig):
     )
     max_pixels: int = HfArg(
         default=_DEFAULT_MAX_PIXELS,
-        help="Scale of the pixel budget of a video, which is "
+        help="Scales the pixel budget of a video to "
         f"{FrameSampling.total_pixels} * max_pixels / {_DEFAULT_MAX_PIXELS}.",
     )
     video_total_pixels: int | None = HfArg(
-        default=None, help="Pixel budget of a video; overrides --max_pixels. 784 pixels cost one video token."
+        default=None, help="Pixel budget of a video; overrides --max_pixels. There is one video token per 784 pixels."
     )
     video_min_frame_pixels: int = HfArg(
         default=FrameSampling.min_frame_pixels, help="Minimum frame size in pixels; overrides the budget of the video."
@@ -92,8 +92,8 @@ class TrainingConfig(GRPOConfig):
     use_grpo: bool = HfArg(default=True, help="Use the GRPO loss; false selects the clipped token-mean loss (bnpo).")
     attn_implementation: Literal["flash_attention_2", "sdpa", "eager"] | None = HfArg(
         default=None,
-        help="Attention implementation. By default, and with flash_attention_2 if flash-attn is not installed, "
-        "torch's fused kernels, with variable lengths if the GPU has them. Packed rows always use the latter.",
+        help="Attention implementation. The default is torch's fused kernels, with variable lengths where the GPU "
+        "supports them; they also replace flash_attention_2 if flash-attn is missing. Packed rows always use them.",
     )
     use_peft: bool = HfArg(default=False, help="Train LoRA adapters instead of the model's weights.")
     lora_r: int = HfArg(default=64, help="Rank of the adapters.")
@@ -121,7 +121,7 @@ class TrainingConfig(GRPOConfig):
     frame_cache: str | None = HfArg(default=None, help="Cache folder for decoded frames.")
     frame_cache_gb: float = HfArg(default=50.0, help="Maximum size of the frame cache in GB.")
     max_skipped_videos: int = HfArg(
-        default=10, help="Number of unreadable videos to skip; the run fails if more cannot be read."
+        default=10, help="Maximum number of unreadable videos to skip before the run fails."
     )
     log_completions_steps: int = HfArg(
         default=10, help="Log one prompt's completions and rewards every N steps; 0 disables this."

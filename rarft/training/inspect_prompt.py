@@ -7,7 +7,7 @@ from typing import NoReturn
 from transformers import AutoConfig
 
 from rarft.annotations.schema import Sample, read_samples
-from rarft.checkpoint.locate import check_checkpoint, checkpoint_path
+from rarft.checkpoint.source import check_checkpoint, checkpoint_path
 from rarft.errors import InputError, input_name
 from rarft.models.qwen2_5_vl.load import download_checkpoint, load_processor
 from rarft.models.qwen2_5_vl.prompt_check import check_prompts

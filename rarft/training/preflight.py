@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from rarft.annotations.schema import Sample
-from rarft.checkpoint.locate import check_checkpoint
 from rarft.checkpoint.resume import AUTO, NONE
+from rarft.checkpoint.source import check_checkpoint
 from rarft.errors import InputError, input_name
 from rarft.models.qwen2_5_vl.load import count_parameters
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder

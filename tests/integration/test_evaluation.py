@@ -15,7 +15,7 @@ from markupsafe import escape
 from helpers.riq_items import read_lines
 from rarft import steps
 from rarft.annotations.schema import read_samples
-from rarft.checkpoint.locate import checkpoint_path
+from rarft.checkpoint.source import checkpoint_path
 from rarft.errors import InputError
 from rarft.evaluation import generate
 from rarft.evaluation.generate import Predictor, in_batches

@@ -15,7 +15,7 @@ import pytest
 from helpers.paths import ROOT
 from helpers.s3_servers import buckets
 from pipelines.console import ConsoleFilter
-from rarft.checkpoint.locate import CHECKPOINT_JSON
+from rarft.checkpoint.source import CHECKPOINT_JSON
 from rarft.embeddings.encoder import default_encoder
 from rarft.embeddings.store import ReferenceStore
 from rarft.evaluation.report import METRICS_JSON

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.s3_servers import KEYS, serving
 from rarft import steps
-from rarft.checkpoint.locate import CHECKPOINT_JSON
+from rarft.checkpoint.source import CHECKPOINT_JSON
 from rarft.errors import CheckFailedError, InputError
 from rarft.storage.location import S3Folder
 from rarft.storage.manifest import verify_folder

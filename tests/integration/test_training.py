@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from helpers.paths import ROOT
 from helpers.training import train
 from rarft.annotations.schema import read_samples
-from rarft.checkpoint.locate import checkpoint_path
+from rarft.checkpoint.source import checkpoint_path
 from rarft.evaluation.generate import Predictor
 from rarft.models.qwen2_5_vl.load import load_model
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig

@@ -16,7 +16,7 @@ from helpers.s3_servers import buckets, free_port
 from helpers.training import FLAGS, train
 from rarft import steps
 from rarft.checkpoint.local import verify_checkpoint
-from rarft.checkpoint.locate import CHECKPOINT_JSON
+from rarft.checkpoint.source import CHECKPOINT_JSON
 from rarft.errors import InputError
 from rarft.storage.location import S3Folder
 from rarft.storage.sync import download_folder

@@ -18,7 +18,7 @@ def main(*videos):
     from vllm import LLM, SamplingParams
     from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration as Model
 
-    from rarft.checkpoint.locate import checkpoint_path
+    from rarft.checkpoint.source import checkpoint_path
     from rarft.models.qwen2_5_vl.load import load_processor
     from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
     from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from rarft.checkpoint.locate import CHECKPOINT_JSON, CONFIG_JSON, check_checkpoint, checkpoint_path
+from rarft.checkpoint.source import CHECKPOINT_JSON, CONFIG_JSON, check_checkpoint, checkpoint_path
 from rarft.errors import InputError
 from rarft.storage.files import LOCK, replace_folder
 from rarft.storage.hashing import hash_text

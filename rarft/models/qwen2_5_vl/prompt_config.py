@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rarft.checkpoint.locate import checkpoint_path
+from rarft.checkpoint.source import checkpoint_path
 from rarft.errors import InputError
 from rarft.prompts import PROMPTS
 from rarft.video.sampling import MAX_FRAME_PIXELS, PATCH, FrameSampling

@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from rarft.checkpoint.locate import check_checkpoint
+from rarft.checkpoint.source import check_checkpoint
 from rarft.errors import InputError
 from rarft.models.qwen2_5_vl.per_completion import per_completion_batch
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig

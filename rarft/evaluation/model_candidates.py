@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rarft.checkpoint.locate import PACKAGED, check_checkpoint
+from rarft.checkpoint.source import PACKAGED, check_checkpoint
 from rarft.errors import InputError, input_name
 from rarft.storage.files import local_path
 from rarft.storage.s3 import is_object_uri
