@@ -4,7 +4,6 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from datetime import timedelta
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -41,7 +40,8 @@ def progress(items: Iterable[T], description: str, total: int | None = None, uni
             if done != total:  # the last line follows
                 rate = done / (now - start)
                 speed = f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
-                left = f", {timedelta(seconds=round((total - done) / rate))} left" if total is not None else ""
+                left = f", {(total - done) / rate:.0f} s left" if total is not None else ""
                 logger.info("%s: %d%s%s, %s%s", description, done, of, unit, speed, left)
     if done:
-        logger.info("%s: %d%s in %.1f s", description, done, unit, time.monotonic() - start)
+        units = unit.removesuffix("s") if done == 1 else unit
+        logger.info("%s: done, %d%s in %.1f s", description, done, units, time.monotonic() - start)

@@ -72,7 +72,7 @@ class ContainerTermination:
 
     def __str__(self) -> str:
         cause = f": {self.cause}" if self.cause else ""
-        return f"{self.pod} ended with exit code {self.exit_code} ({self.reason}){cause}"
+        return f"{self.pod} exited with code {self.exit_code} ({self.reason}){cause}"
 
 
 def terminations(pod: Any, container: str) -> Iterator[ContainerTermination]:

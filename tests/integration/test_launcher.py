@@ -159,7 +159,7 @@ def test_launcher_logs_warning_events_once(cluster, caplog):
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (terminated(137, "OOMKilled"), r"first-worker-0 ended with exit code 137 \(OOMKilled\)$"),
+        (terminated(137, "OOMKilled"), r"first-worker-0 exited with code 137 \(OOMKilled\)$"),
         (terminated(1, "Error", "1 train: CUDA error\n1 train: peer"), r"exit code 1 \(Error\): train: CUDA error$"),
         (
             terminated(1, "Error", TORCHRUN_REPORT),

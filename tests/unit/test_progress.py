@@ -10,10 +10,10 @@ def test_progress_logs_lines(caplog, monkeypatch):
     monkeypatch.setattr(module, "_LOG_INTERVAL_S", 0.0)
     caplog.set_level(logging.INFO, "rarft")
     assert list(progress([1, 2], "scoring", unit=" rows")) == [1, 2]
-    assert [line.split(",")[0].split(" in ")[0] for line in caplog.messages] == [
-        "scoring: 1 of 2 rows",
-        "scoring: 2 rows",
-    ]
+    assert list(progress(["a"], "scoring", unit=" rows")) == ["a"]
+    assert caplog.messages[0].startswith("scoring: 1 of 2 rows, ")
+    assert caplog.messages[0].endswith(" s left")
+    assert [line.split(" in ")[0] for line in caplog.messages[1:]] == ["scoring: done, 2 rows", "scoring: done, 1 row"]
 
 
 def test_progress_quiet(caplog):

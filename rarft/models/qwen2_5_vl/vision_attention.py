@@ -56,7 +56,7 @@ def batched_attention(
     Returns:
         Output (1, N, H, D), and None for the weights.
     """
-    _log_kernel("torch's scaled_dot_product_attention, segments of one length at a time")
+    _log_kernel("scaled_dot_product_attention, one call per window size")
     # Under autocast the rotary embedding returns queries and keys in float32, while values are in bfloat16.
     states_NHD = [states[0].transpose(0, 1).to(value.dtype) for states in (query, key, value)]
     starts_S, lengths_S = cu_seq_lens_q[:-1], cu_seq_lens_q.diff()
