@@ -181,7 +181,7 @@ def test_launcher_failure_names_cause_after_log(cluster, caplog, status, message
             lambda: (cluster.remove_pods(), cluster.set("first", "Failed", "has reached the backoff limit")),
         )
     output = "\n".join(caplog.messages)
-    assert "first-worker-0 | step 41\nfirst-worker-0 | step 42\npod first-worker-0 ended with" in output
+    assert "first-worker-0 | step 41\nfirst-worker-0 | step 42\npod first-worker-0 exited with" in output
     assert "torch.distributed.elastic" not in output
 
 
