@@ -160,14 +160,14 @@ def test_launcher_logs_warning_events_once(cluster, caplog):
     ("status", "message"),
     [
         (terminated(137, "OOMKilled"), r"first-worker-0 exited with code 137 \(OOMKilled\)$"),
-        (terminated(1, "Error", "1 train: CUDA error\n1 train: peer"), r"exit code 1 \(Error\): train: CUDA error$"),
+        (terminated(1, "Error", "1 train: CUDA error\n1 train: peer"), r"code 1 \(Error\): train: CUDA error$"),
         (
             terminated(1, "Error", TORCHRUN_REPORT),
-            r"exit code 1 \(Error\): rank 3 ended by signal 9$",
+            r"code 1 \(Error\): rank 3 ended by signal 9$",
         ),
         (
             {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: ephemeral-storage."},
-            r"exit code 137 \(Evicted\): The node was low on resource: ephemeral-storage\.$",
+            r"code 137 \(Evicted\): The node was low on resource: ephemeral-storage\.$",
         ),
     ],
 )  # fmt: skip
@@ -186,7 +186,7 @@ def test_launcher_failure_names_cause_after_log(cluster, caplog, status, message
 
 
 def test_launcher_reports_first_failure(cluster):
-    with pytest.raises(ChildFailedError, match=r"first-worker-0 ended .*OOMKilled"):
+    with pytest.raises(ChildFailedError, match=r"first-worker-0 exited .*OOMKilled"):
         run_scenario(
             cluster,
             lambda: cluster.pod("first-master-1", "Failed", **terminated(1, "Error", "old", "2025-12-31T00:00:00Z")),
@@ -265,7 +265,7 @@ def test_launcher_missing_permission_leaves_no_job(cluster, verb, resource):
 
 def test_launcher_unreadable_log_keeps_cause(cluster, caplog):
     cluster.forbidden = {("get", "pods/log")}
-    with pytest.raises(ChildFailedError, match=r"job first failed: .*exit code 137 \(OOMKilled\)$"):
+    with pytest.raises(ChildFailedError, match=r"job first failed: .*code 137 \(OOMKilled\)$"):
         run_scenario(
             cluster,
             lambda: cluster.pod("first-worker-0", "Failed", **terminated(137, "OOMKilled")),
