@@ -87,7 +87,7 @@ def _similar(video: str, videos: VideoInspector) -> str:
 def _check_inspection(path: str, inspection: Inspection, tolerance: float, findings: FindingList) -> None:
     """Add findings about a video's file."""
     if inspection.kind:
-        findings.add(f"video-{inspection.kind}", truncate_repr(f"{path}: {inspection.problem}"))
+        findings.add(f"video-{inspection.kind}", f"{truncate_repr(path)}: {inspection.problem}")
     info = inspection.info
     if info is None:
         return
