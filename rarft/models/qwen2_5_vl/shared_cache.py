@@ -93,7 +93,6 @@ def shared_cache_attention(
     if queries != 1:
         raise ValueError(f"a shared cache decodes one token per completion, not {queries}")
     G, R = N // B, H // K
-    # Under autocast the rotary embedding returns queries and keys in float32, while values are in bfloat16.
     query = query.to(value.prefix_BKPD.dtype) * (D**-0.5 if scaling is None else scaling)
 
     def by_prompt(heads: Tensor) -> Tensor:
@@ -104,13 +103,14 @@ def shared_cache_attention(
         return heads.view(B, K, G, R, -1).transpose(1, 2).reshape(N * K, R, -1)
 
     rows = query.reshape(N * K, R, D)
-    prefix_scores = _matmul_float32(by_prompt(rows), key.prefix_BKPD.flatten(0, 1).mT)
-    prefix_scores = (prefix_scores.view(B, K, G * R, P) + key.bias_B11P).flatten(0, 1)
-    suffix_scores = by_prompt(_matmul_float32(rows, key.suffix_NKCD.flatten(0, 1).mT))
-    weights = torch.cat([prefix_scores, suffix_scores], -1).softmax(-1).to(query.dtype)
-    prefix_weights, suffix_weights = weights.split([P, weights.shape[-1] - P], -1)
-    output = by_completion(_matmul_float32(prefix_weights, value.prefix_BKPD.flatten(0, 1)))
-    output = output + _matmul_float32(by_completion(suffix_weights), value.suffix_NKCD.flatten(0, 1))
+    with torch.autocast(query.device.type, enabled=False):  # it would round the scores
+        prefix_scores = _matmul_float32(by_prompt(rows), key.prefix_BKPD.flatten(0, 1).mT)
+        prefix_scores = (prefix_scores.view(B, K, G * R, P) + key.bias_B11P).flatten(0, 1)
+        suffix_scores = by_prompt(_matmul_float32(rows, key.suffix_NKCD.flatten(0, 1).mT))
+        weights = torch.cat([prefix_scores, suffix_scores], -1).softmax(-1).to(query.dtype)
+        prefix_weights, suffix_weights = weights.split([P, weights.shape[-1] - P], -1)
+        output = by_completion(_matmul_float32(prefix_weights, value.prefix_BKPD.flatten(0, 1)))
+        output = output + _matmul_float32(by_completion(suffix_weights), value.suffix_NKCD.flatten(0, 1))
     return output.to(query.dtype).view(N, 1, H, D), None
 
 

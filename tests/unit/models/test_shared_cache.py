@@ -47,6 +47,26 @@ def test_attention_equals_separate_caches(lengths, dtype):
             torch.testing.assert_close(output[row, 0], expected[:, 0].to(dtype), **tolerance)
 
 
+def test_autocast_with_keys_in_float32():
+    """Under autocast the cache of a model with float32 weights is in float32; its scores are not rounded."""
+    torch.manual_seed(0)
+    caches = [DynamicCache()]
+    caches[0].update(torch.randn(1, K, 50, D).bfloat16().float(), torch.randn(1, K, 50, D).bfloat16(), 0)
+    prefix = (caches[0].layers[0].keys.float(), caches[0].layers[0].values.float())
+    cache = share_prefixes(caches)
+    new = (torch.randn(2, K, 1, D).bfloat16().float(), torch.randn(2, K, 1, D).bfloat16())
+    query = 20 * torch.randn(2, H, 1, D).bfloat16().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        output, _ = shared_cache_attention(None, query, *cache.update(*new, 0), None, scaling=1.0)
+    for row in range(2):
+        keys, values = (
+            torch.cat([old[0], each[row].float()], 1).repeat_interleave(H // K, 0)
+            for old, each in zip(prefix, new, strict=True)
+        )
+        expected = torch.nn.functional.scaled_dot_product_attention(query[row], keys, values, scale=1.0)
+        torch.testing.assert_close(output[row, 0].float(), expected[:, 0], atol=1e-5, rtol=1e-5)
+
+
 def test_a_prompt_is_read_once_for_its_completions():
     """Count the bytes that matrix products read for one token of each of 8 completions of 2 prompts."""
     G, P = 8, 400
