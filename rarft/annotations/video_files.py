@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from rarft.annotations.parsing import base_name
 from rarft.errors import InputError
 from rarft.storage.hashing import hash_text
 from rarft.storage.location import Location, S3Folder
@@ -195,7 +196,7 @@ class VideoFiles:
 
     def similar(self, video: str) -> list[str]:
         """Return the names of files that differ from a video's in case, composed characters or suffix."""
-        return self._by_spelling.get(_spelling(_base_name(video.replace("\\", "/"))), [])
+        return self._by_spelling.get(_spelling(base_name(video)), [])
 
     def resolve(self, video: str) -> str:
         """Return the path of a video's file if there is exactly one, else the name itself."""

@@ -102,6 +102,7 @@ def test_repairs_can_be_turned_off(validate_items, repair):
 def test_catalog_page_is_current():
     page = ROOT / "docs" / "checks.md"
     assert page.read_text() == catalog_page(), "run `python -m rarft.annotations.findings > docs/checks.md`"
+    assert f"| {len(CHECKS_BY_CODE)} checks, " in (ROOT / "README.md").read_text()
 
 
 def test_every_check_is_tested():
