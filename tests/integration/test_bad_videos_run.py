@@ -45,6 +45,7 @@ def test_run_with_bad_videos(cli, sample_set, tmp_path):
         assert {row["video"] for row in rows} == {f"videos/{name}" for name in bad}
 
 
+@pytest.mark.long
 def test_videos_that_break_after_validation(main, sample_set, tmp_path):
     """Training and evaluation skip them, and the results of the good ones do not change."""
     videos = tmp_path / "videos"

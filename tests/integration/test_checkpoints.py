@@ -307,6 +307,7 @@ def test_estimate_of_disk_space(uninterrupted, monkeypatch, validated, tmp_path)
     assert estimates == [pytest.approx(taken, rel=0.05)]
 
 
+@pytest.mark.long
 def test_disk_that_fills_up_leaves_incomplete_checkpoint(validated, tmp_path, uninterrupted):
     """A limit on the size of a file simulates a full disk: both interrupt a write."""
     command = [sys.executable, "-m", "rarft.cli", "train", *FLAGS, "--train_data_path", str(validated), *SAVING]

@@ -111,6 +111,7 @@ def test_interrupted_run_is_resumed(tmp_path, crashing_encoder):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([EMBEDDINGS, INDEX])
 
 
+@pytest.mark.long
 def test_killed_runs_leave_valid_stores(tmp_path, encoder, validated):
     """Kill `rarft embed` at random moments; it leaves a complete store or none, and a rerun completes it."""
     rng = random.Random(0)

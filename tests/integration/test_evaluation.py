@@ -324,6 +324,7 @@ def uninterrupted(validated, tmp_path_factory):
 
 
 @pytest.mark.long
+@pytest.mark.long
 def test_killed_evaluation_resumes(validated, tmp_path, uninterrupted):
     process = start_evaluation(tmp_path, validated)
     while len(list(tmp_path.glob("out/.unfinished/*/*.json"))) < 3:
