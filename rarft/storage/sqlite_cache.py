@@ -4,6 +4,7 @@ import os
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 
 from rarft.errors import InputError
 
@@ -14,23 +15,25 @@ def user_cache(name: str) -> Path:
 
 
 class SqliteCache:
-    """Texts by key. Every access must come from the thread that opened the cache."""
+    """Texts by key, for any thread. A text that was put is on disk, even if the process is killed."""
 
     def __init__(self, path: Path) -> None:
         """Open the cache; create the file if it is missing."""
+        self._lock = Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=60)
+            self._database = sqlite3.connect(path, timeout=60, check_same_thread=False)
             self._database.execute("CREATE TABLE IF NOT EXISTS cache (key TEXT PRIMARY KEY, text TEXT)")
         except (OSError, sqlite3.Error) as error:
             raise InputError(f"{path}: cannot be used as a cache ({error}); choose another file") from error
 
     def get(self, key: str) -> str | None:
         """Return the text of a key, or None."""
-        row = self._database.execute("SELECT text FROM cache WHERE key = ?", (key,)).fetchone()
+        with self._lock:
+            row = self._database.execute("SELECT text FROM cache WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
 
     def put(self, texts: Mapping[str, str]) -> None:
         """Store texts by their keys."""
-        with self._database:
+        with self._lock, self._database:
             self._database.executemany("INSERT OR REPLACE INTO cache VALUES (?, ?)", texts.items())

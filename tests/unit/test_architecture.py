@@ -13,11 +13,11 @@ LAYERS = [
     {"cli"},
     {"steps"},
     {"cluster"},
-    {"training", "evaluation", "synthetic"},
+    {"training", "evaluation", "synthetic", "negatives"},
     {"models", "rewards"},
     {"annotations", "checkpoint"},
     {"embeddings", "distributed", "reporting", "video"},
-    {"completion", "prompts", "storage"},
+    {"completion", "prompts", "storage", "chat"},
     {"errors"},
     {"logs", "progress", "segments"},
 ]
