@@ -2,10 +2,10 @@
 
 import functools
 import re
-from pathlib import Path
 
 from rarft.errors import InputError
 from rarft.segments import Segment
+from rarft.storage.files import local_path
 
 _REPLY_FORMAT = (
     "The query may describe something that never happens in the video. Then say so instead of guessing.\n"
@@ -42,7 +42,7 @@ def load_prompt_template(name_or_path: str) -> str:
     """
     if name_or_path in PROMPTS:
         return PROMPTS[name_or_path]
-    path = Path(name_or_path)
+    path = local_path(name_or_path)
     if not path.is_file():
         raise InputError(f"{path}: no such template; use {', '.join(sorted(PROMPTS))} or the path of a text file")
     try:
