@@ -56,6 +56,7 @@ class Contexts:
         forms = {name: self._words(lexicon, name) for name in ("noun", "mass", "verb", "adjective", "number")}
         self._nouns = forms["noun"] | forms["mass"]
         self._verbs = forms["verb"]
+        self._finite_verbs = frozenset(word for word in self._verbs if not word.endswith("ing"))
         self._adjectives = forms["adjective"] | forms["number"]
         self._next: dict[str, frozenset[str]] = {}
         for name, group in lexicon.groups.items():
@@ -93,7 +94,7 @@ class Contexts:
         return bool(check(before, after, form))
 
     def _allows_noun(self, before: str, after: str, form: Form) -> bool:
-        if before in self._nouns or not (after in _AFTER_NOUN or after in self._verbs or _is_adverb(after)):
+        if before in self._nouns or not (after in _AFTER_NOUN or after in self._finite_verbs or _is_adverb(after)):
             return False
         introduces = before in DETERMINERS or before in self._adjectives
         if form.inflection == "plural":

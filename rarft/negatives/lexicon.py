@@ -50,6 +50,7 @@ class Group(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     groups: dict[str, Group]
     synonyms: list[list[str]] = []
+    generic: list[str] = []
     irregular_nouns: dict[str, str] = {}
     irregular_verbs: dict[str, tuple[str, str]] = {}
 
@@ -106,6 +107,7 @@ class Lexicon:
                 verb_forms = conjugate(word, file.irregular_verbs).values()
                 for text in {word, plural(word, file.irregular_nouns), *verb_forms}:
                     self._canonical[tuple(text.split())].add(f"={words[0]}")
+        self._generic: frozenset[str] = frozenset()
         self.max_words = max(map(len, (*self.forms, *self._canonical)))
         self._never = {
             (name, *pair)
@@ -113,6 +115,8 @@ class Lexicon:
             for first, second in group.never
             for pair in ((first, second), (second, first))
         }
+
+        self._generic = self.content_words([word for phrase in file.generic for word in phrase.split()])
 
     def _add(self, word: str, sense: str, name: str, file: _File) -> None:
         part = file.groups[name].part
@@ -163,6 +167,10 @@ class Lexicon:
                     found.add(stem(words[position]))
                 position += 1
         return frozenset(found)
+
+    def unnamed(self, words: frozenset[str], video_words: frozenset[str]) -> frozenset[str]:
+        """Return the content words that no text about the video names, without those that need no caption."""
+        return words - video_words - self._generic
 
     def text_words(self, text: str) -> frozenset[str]:
         """Return the content words of a text."""

@@ -27,9 +27,9 @@ _WRITE = f"""You write queries for a test of video search. A system gets a video
 query if no moment of the video matches it. You see captions of a video.
 Write queries that sound as if they belonged to this video, in the style of its captions, but that certainly match no \
 moment of it: something in each query contradicts what the captions describe, and cannot be true next to it. Do not \
-write the opposite of an action (such as closing a door that is opened), which may happen without a caption. Give \
-each query one category of mismatch, and a reason: one or two sentences to a user that name what the video shows instead, \
-without times.
+write the opposite of an action (such as closing a door that is opened), which may happen without a caption.
+Give each query one category of mismatch, and a reason: one or two sentences to a user that name what the video shows \
+instead, without times.
 Categories: {", ".join(_CATEGORIES)}.
 Return one JSON object and nothing else: {{"queries": [{{"query": "...", "category": "...", "reason": "..."}}]}}"""
 _CHECK = """You check queries for a test of video search. You see captions of a video and a query. Decide whether \

@@ -1,7 +1,7 @@
 """Refusable queries from other videos, drawn by their similarity to the texts about a video.
 
 A query is used only if it names something, or an action, that no text about the video names, in any form or by a
-synonym, and if it is less similar to all of them than the duplicate bound. Queries are drawn in equal parts with low,
+synonym, although one would: a door or a hand may be in any video. And it is used only if it is less similar to all of them than the duplicate bound. Queries are drawn in equal parts with low,
 middling and high similarity, and each about as often as any other.
 """
 
@@ -46,9 +46,9 @@ class Duplicates:
 
 
 def unnamed_words(query: str, lexicon: Lexicon, video_words: frozenset[str]) -> list[str]:
-    """Return the words of a query, as it spells them, that no text about the video names."""
+    """Return the words of a query, as it spells them, that no text about the video names, though one would."""
     words = [token.word for token in tokenize(query)]
-    unnamed = lexicon.content_words(words) - video_words
+    unnamed = lexicon.unnamed(lexicon.content_words(words), video_words)
     return [word for word in dict.fromkeys(words) if unnamed & lexicon.content_words([word])]
 
 
@@ -158,7 +158,10 @@ class Shuffler:
             query = int(pool[position])
             if query not in self._words:
                 self._words[query] = self._lexicon.text_words(self._queries[query])
-            if self._words[query] - video_words and normalize_text(self._queries[query]) not in taken:
+            if (
+                self._lexicon.unnamed(self._words[query], video_words)
+                and normalize_text(self._queries[query]) not in taken
+            ):
                 return int(position)
         return None
 
