@@ -1,9 +1,9 @@
 """Client of an OpenAI-compatible endpoint for chat completions."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
+from rarft.environment import read_variable
 from rarft.errors import InputError
 
 API_KEY_ENV = "OPENAI_API_KEY"
@@ -49,7 +49,7 @@ class ChatClient:
             raise InputError(f"{name}: openai is not installed; run `pip install rarft[{extra}]`") from error
         self.openai: Any = openai
         self._client = openai.OpenAI(
-            base_url=url, api_key=os.environ.get(API_KEY_ENV) or "none", timeout=timeout, max_retries=max_retries
+            base_url=url, api_key=read_variable(API_KEY_ENV) or "none", timeout=timeout, max_retries=max_retries
         )
         self._name, self._url, self._model = name, url, model
 

@@ -1,11 +1,7 @@
 """Schema of `riq.jsonl`: one validated query per line, written by validation and read by every later step."""
 
-<<<<<<< HEAD
-from collections.abc import Iterator
-from contextlib import contextmanager
-=======
 from collections.abc import Iterator, Sequence
->>>>>>> next
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 

@@ -14,13 +14,8 @@ from typing import Annotated
 import msgspec
 
 from rarft.annotations.schema import CATEGORIES
-<<<<<<< HEAD
 from rarft.chat import ChatClient
 from rarft.errors import input_name
-=======
-from rarft.environment import read_variable
-from rarft.errors import InputError, input_name
->>>>>>> next
 from rarft.evaluation.predictions import Prediction
 from rarft.evaluation.scored_predictions import ScoredPrediction
 from rarft.progress import progress
@@ -98,20 +93,8 @@ class Judge:
         Raises:
             InputError: The openai package is not installed, or the cache cannot be opened.
         """
-<<<<<<< HEAD
         self._client = ChatClient("judge", "judge", url, model, timeout, _MAX_RETRIES)
         self._model, self._concurrency = model, concurrency
-=======
-        try:
-            import openai
-        except ImportError as error:
-            raise InputError("judge: openai is not installed; run `pip install rarft[judge]`") from error
-        self._openai = openai
-        self._client = openai.OpenAI(
-            base_url=url, api_key=read_variable(_KEY) or "none", timeout=timeout, max_retries=_MAX_RETRIES
-        )
-        self._url, self._model, self._concurrency = url, model, concurrency
->>>>>>> next
         with input_name("--judge-cache"):
             self._cache = SqliteCache(local_path(cache) if cache else user_cache("judge.sqlite"))
         self.counts = JudgeCounts()

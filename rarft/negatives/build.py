@@ -162,9 +162,10 @@ def _to_sample(negative: Negative, source: Sample, query: int, seed: int) -> Sam
     origin = {"kind": negative.kind, "seed": seed, "source": source.id, **negative.detail}
     return msgspec.structs.replace(
         source,
-        id=sample_id(source.video, negative.query, "refusable", None),
+        id=sample_id(source.video, negative.query, "refusable", []),
         query=negative.query,
         task_type="refusable",
+        segments=[],
         segment=None,
         gt_answer=negative.reason,
         contrast_answer=source.gt_answer,

@@ -4,13 +4,13 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 
 import msgspec
 
 from rarft.chat import ChatClient
 from rarft.errors import InputError, input_name
+from rarft.storage.files import local_path
 from rarft.storage.hashing import hash_text
 from rarft.storage.sqlite_cache import SqliteCache, user_cache
 
@@ -82,7 +82,7 @@ class PaidRequests:
         self._options = options
         self._client = ChatClient("negatives", "judge", options.url, options.model, options.timeout, max_retries=0)
         with input_name("--cache"):
-            self._cache = SqliteCache(Path(options.cache) if options.cache else user_cache("negatives.sqlite"))
+            self._cache = SqliteCache(local_path(options.cache) if options.cache else user_cache("negatives.sqlite"))
         self.counts: Counter[str] = Counter()
         self.first_failure = ""
         self._lock = Lock()

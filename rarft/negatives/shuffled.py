@@ -1,8 +1,9 @@
 """Refusable queries from other videos, drawn by their similarity to the texts about a video.
 
 A query is used only if it names something, or an action, that no text about the video names, in any form or by a
-synonym, although one would: a door or a hand may be in any video. And it is used only if it is less similar to all of them than the duplicate bound. Queries are drawn in equal parts with low,
-middling and high similarity, and each about as often as any other.
+synonym. Words that need no caption do not count: a door or a hand may be in any video. The query must also be less
+similar to all texts than the duplicate bound. Queries are drawn in equal parts with low, middling and high similarity,
+and each about as often as any other.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
