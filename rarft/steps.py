@@ -17,6 +17,7 @@ from rarft.annotations.findings import REPAIRS
 from rarft.annotations.parsing import base_name
 from rarft.annotations.reader import read_items
 from rarft.annotations.schema import RIQ_JSONL, iterate_samples, open_samples, read_samples
+from rarft.annotations.split import SPLIT_FILES
 from rarft.annotations.validate import REPORT_HTML, ValidationSettings
 from rarft.annotations.validate import summary as format_validation
 from rarft.annotations.validate import validate as validate_file
@@ -330,6 +331,11 @@ def add_negatives(
         return build_store(texts, folder, _load_encoder(encoder))[0]
 
     with input_name("data"), open_samples(data) as (path, name):
+        if name.endswith(f"/{RIQ_JSONL}") and parse_location(name).parent.exists(SPLIT_FILES["train"]):
+            raise InputError(
+                f"{name}: split into {' and '.join(SPLIT_FILES.values())}; run it on each of them, so that no query "
+                "of one part comes from a video of the other"
+            )
         return run(path, name, location, words, settings, embed_texts)
 
 

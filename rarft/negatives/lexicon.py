@@ -75,7 +75,7 @@ _IGNORED = word_set(
     up down out off over around back away through again person people someone somebody man's person's something
     somewhere thing things item items object objects seen appear appearing begin begins beginning starting put
     puts get gets getting go goes going come comes coming be use using used next near front side top inside
-    outside one's try trying tries continue continues proceed proceeds video clip camera's second two's
+    outside try trying tries continue continues proceed proceeds video clip second where because how than if
     """
 )
 

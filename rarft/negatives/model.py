@@ -188,7 +188,7 @@ class ModelWriter:
 
     def _similarity(self, item: Item, query: str) -> float:
         with self._lock:
-            return self._vectors.similarity(query, list(self._corpus.videos[item.video].texts))
+            return self._vectors.similarities([(query, list(self._corpus.videos[item.video].texts))])[0]
 
     def _check(self, item: Item, candidate: _Candidate) -> str:
         """Return the reason for which the second request rejects a candidate; empty if it is absent."""

@@ -36,7 +36,7 @@ def _similarities(
         if vectors is None:
             return []
         sample = rng.sample(rows, min(len(rows), _MAX_SIMILARITIES))
-        values = [vectors.similarity(row.query, list(corpus.videos[video].texts)) for video, row in sample]
+        values = vectors.similarities([(row.query, list(corpus.videos[video].texts)) for video, row in sample])
     else:
         values = [row.detail["similarity"] for _, row in rows]
     for value in values:

@@ -52,7 +52,11 @@ class TextVectors:
         """Return the vectors of known texts, float32 of shape (N, D)."""
         return _restore(self._vectors_ND[[self._rows[text] for text in texts]])
 
-    def similarity(self, text: str, others: Sequence[str]) -> float:
-        """Return the similarity of any text to the nearest of the known texts."""
-        vector_D = _restore(_quantize(self._store.vectors([text])))[0]
-        return float((self.get(others) @ vector_D).max())
+    def similarities(self, pairs: Sequence[tuple[str, Sequence[str]]]) -> list[float]:
+        """Return the similarity of each text, known or not, to the nearest of its known texts."""
+        if not pairs:
+            return []
+        vectors_ND = _restore(_quantize(self._store.vectors([text for text, _ in pairs])))
+        return [
+            float((self.get(others) @ vector_D).max()) for vector_D, (_, others) in zip(vectors_ND, pairs, strict=True)
+        ]
