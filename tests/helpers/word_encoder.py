@@ -16,6 +16,8 @@ class WordEncoder:
         return hash_text(text)
 
     def encode(self, texts):
+        if not texts:
+            return np.zeros((0, self.dimension), np.float32)
         vectors = np.stack([sum(map(self._word, text.lower().split())) for text in texts])
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 

@@ -21,10 +21,6 @@ from rarft.negatives.requests import MaxCostError, ModelOptions, NoReplyError, P
 from rarft.negatives.settings import parse_mix
 
 COLORS = ["red", "green", "blue", "yellow"]
-    ["red", "green", "blue", "yellow"],
-    ["square", "ring", "cross"],
-    ["slides", "blinks", "stays"],
-)
 CATEGORY = "Attribute/AttributeValue"
 
 
