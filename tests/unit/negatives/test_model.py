@@ -155,7 +155,7 @@ def test_unanswered_items_are_asked_again(make, server, options):
     assert 0 < report["model"]["failed_items"] < 80
     assert report["counts"]["missing"]["model"] >= report["model"]["failed_items"]
     assert "BadRequestError" in report["model"]["first_failure"]
-    with pytest.raises(CheckFailedError, match="the model did not reply for .* rerun the same command"):
+    with pytest.raises(CheckFailedError, match=r"the model did not reply for .* rerun the same command"):
         steps.check_replies(report)
     served, server.script = dict(server.served), None
     report, _, new = make(mix=parse_mix("model=1"), model=options())
