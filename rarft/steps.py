@@ -8,12 +8,19 @@ import contextlib
 import logging
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rarft.annotations.annotation_index import video_hashes
 from rarft.annotations.findings import REPAIRS
+from rarft.annotations.formats.convert import Conversion, Converter
+from rarft.annotations.formats.convert import convert as convert_file
+from rarft.annotations.formats.convert import summary as format_conversion
+from rarft.annotations.formats.durations import read_durations
+from rarft.annotations.formats.export import export_ms_swift
+from rarft.annotations.formats.export import summary as format_export
+from rarft.annotations.formats.registry import AUTO, check_format, load_format
 from rarft.annotations.parsing import base_name
 from rarft.annotations.reader import read_items
 from rarft.annotations.schema import RIQ_JSONL, iterate_samples, read_samples
@@ -37,7 +44,10 @@ from rarft.storage.location import LocalFolder, Location, open_local, parse_loca
 from rarft.storage.sqlite_cache import user_cache
 
 # Imported for callers of this module.
-__all__ = ["doctor", "format_validation", "parse_gates", "run_step", "split_name"]
+__all__ = [
+    "check_format", "doctor", "format_conversion", "format_export", "format_validation", "parse_gates", "run_step",
+    "split_name",
+]  # fmt: skip
 logger = logging.getLogger(__name__)
 
 
@@ -70,6 +80,74 @@ def make_dataset(out: str, videos: Mapping[str, int], seed: int = 0) -> list[str
                 location.upload([(path.relative_to(folder).as_posix(), path) for path in paths])
             annotations.append(str(location.child(paths[-1].name)))
     return annotations
+
+
+def convert(
+    annotations: str,
+    out: str,
+    source_format: str = AUTO,
+    *,
+    durations: str | None = None,
+    video_root: str | None = None,
+) -> Conversion:
+    """Convert annotations of another format to the RIQ format.
+
+    Args:
+        annotations: Annotation file.
+        out: File to write, as JSON Lines.
+        source_format: Name of the format, `path/to/file.py:function`, or `auto` to recognize it.
+        durations: File with the durations of videos, for records without one.
+        video_root: Folder of the videos, whose names are replaced by their paths; default: names are kept.
+
+    Returns:
+        Counts of the records, queries and conversions.
+
+    Raises:
+        InputError: The format is unknown, or no record can be read.
+    """
+    videos = None
+    with _output_file(out) as target, contextlib.ExitStack() as files:
+        with input_name("annotations"):
+            source = files.enter_context(open_local(annotations))
+            found = load_format(source_format, source)
+        lengths: dict[str, float] = {}
+        if durations:
+            with input_name("--durations"):
+                lengths = read_durations(files.enter_context(open_local(durations)))
+        if video_root:
+            with input_name("--video-root"):
+                videos = VideoFiles(_video_root(annotations, video_root), require_videos=True)
+        converter = Converter(found, parse_location(annotations).name, lengths, videos)
+        with input_name("annotations"), target.open("wb") as file:
+            result = convert_file(source, file, converter)
+            if not result.counts["answerable"] + result.counts["refusable"]:
+                raise InputError(
+                    f"{annotations}: no record is in the format {found.name} ({result.reasons[0]}); "
+                    "use another format with --from"
+                )
+    return result
+
+
+def export(data: str, out: str) -> dict[str, int]:
+    """Write validated data as ms-swift's JSON Lines; return the number of rows, and of rows with a crop."""
+    with input_name("annotations"):
+        samples = read_samples(data)
+    with _output_file(out) as target, target.open("wb") as file:
+        return export_ms_swift(samples, file)
+
+
+@contextlib.contextmanager
+def _output_file(uri: str) -> Iterator[Path]:
+    """Yield a temporary file, which is moved to `uri` on success; on an error nothing is written."""
+    with input_name("--out"):
+        location = parse_location(uri)
+        if isinstance(location, LocalFolder) and location.path.is_dir():
+            raise InputError(f"{uri}: is a folder; give a file, such as {location.child('annotations.jsonl')}")
+        location.parent.make()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / location.name
+        yield path
+        location.parent.upload([(location.name, path)])
 
 
 def validate(

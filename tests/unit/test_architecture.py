@@ -17,7 +17,7 @@ LAYERS = [
     {"models", "rewards"},
     {"annotations", "checkpoint"},
     {"embeddings", "distributed", "reporting", "video"},
-    {"completion", "prompts", "storage"},
+    {"completion", "plugins", "prompts", "storage"},
     {"errors"},
     {"logs", "progress", "segments"},
 ]
