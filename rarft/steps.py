@@ -5,6 +5,7 @@ Steps import torch and Kubernetes only when they need them, so that validation r
 """
 
 import contextlib
+import json
 import logging
 import re
 import tempfile
@@ -20,7 +21,7 @@ from rarft.annotations.formats.convert import summary as format_conversion
 from rarft.annotations.formats.durations import read_durations
 from rarft.annotations.formats.export import export_ms_swift
 from rarft.annotations.formats.export import summary as format_export
-from rarft.annotations.formats.registry import AUTO, check_format, load_format
+from rarft.annotations.formats.registry import AUTO, RIQ, check_format, detect_format, format_file, load_format
 from rarft.annotations.parsing import base_name
 from rarft.annotations.reader import read_items
 from rarft.annotations.schema import RIQ_JSONL, iterate_samples, read_samples
@@ -45,8 +46,8 @@ from rarft.storage.sqlite_cache import user_cache
 
 # Imported for callers of this module.
 __all__ = [
-    "check_format", "doctor", "format_conversion", "format_export", "format_validation", "parse_gates", "run_step",
-    "split_name",
+    "check_format", "doctor", "format_conversion", "format_export", "format_file", "format_validation", "parse_gates",
+    "run_step", "split_name",
 ]  # fmt: skip
 logger = logging.getLogger(__name__)
 
@@ -126,6 +127,39 @@ def convert(
                     "use another format with --from"
                 )
     return result
+
+
+CONVERSION_JSON = "conversion.json"
+_CONVERTED = {"annotations": "annotations.jsonl", "eval_annotations": "eval_annotations.jsonl"}
+
+
+def convert_splits(
+    annotations: str, eval_annotations: str, out: str, source_format: str, durations: str = ""
+) -> dict[str, int]:
+    """Convert training and held-out annotations into a folder, and write conversion.json, last.
+
+    Files in the RIQ format are left as they are, if the format is `riq` or `auto`.
+
+    Returns:
+        Counts of both conversions; those of the held-out annotations begin with `eval_`.
+    """
+    location = _output(out)
+    counts: dict[str, int] = {}
+    if source_format != RIQ:
+        for (name, file), uri in zip(_CONVERTED.items(), (annotations, eval_annotations), strict=True):
+            if not uri or (source_format == AUTO and _detect(uri) == RIQ):
+                continue
+            result = convert(uri, str(location.child(file)), source_format, durations=durations or None)
+            logger.info("%s: %s", uri, format_conversion(result))
+            prefix = name.removesuffix("annotations")
+            counts |= {f"{prefix}{key.replace('-', '_')}": count for key, count in result.counts.items()}
+    location.write(CONVERSION_JSON, json.dumps({"format": source_format, "counts": counts}).encode())
+    return counts
+
+
+def _detect(annotations: str) -> str:
+    with input_name("annotations"), open_local(annotations) as path:
+        return detect_format(path)
 
 
 def export(data: str, out: str) -> dict[str, int]:
@@ -258,16 +292,23 @@ def validate_splits(
     max_quarantine: str = "",
     probe: str = "decode",
     video_fps: float = 2.0,
+    *,
+    converted: str = "",
 ) -> ValidatedSplits:
     """Validate training annotations into `out`, and held-out annotations into `eval_out`.
 
     Without held-out annotations, `eval_out` gets a copy of the training data. The default video root is the folder of
-    the annotations; for held-out annotations it is `video_root`.
+    the annotations; for held-out annotations it is `video_root`. Files in `converted`, a folder that `convert_splits`
+    wrote, are validated instead.
 
     Raises:
         InputError: All queries of a file are quarantined.
         CheckFailedError: More queries of a file are quarantined than `max_quarantine` accepts.
     """
+    if converted:
+        annotations, video_root = _converted("annotations", annotations, video_root, converted)
+        eval_root = eval_video_root or video_root
+        eval_annotations, eval_video_root = _converted("eval_annotations", eval_annotations, eval_root, converted)
     counts = _validate_split(annotations, out, video_root, max_quarantine, probe, video_fps)
     if not eval_annotations:
         with parse_location(out).download([RIQ_JSONL]) as folder:
@@ -285,6 +326,14 @@ def validate_splits(
             min(shared),
         )
     return ValidatedSplits(counts, eval_counts, in_sample=bool(shared))
+
+
+def _converted(name: str, annotations: str, video_root: str, folder: str) -> tuple[str, str]:
+    """Return the converted annotations of this name and their video root; without any, the given ones."""
+    location = parse_location(folder)
+    if not location.exists(_CONVERTED[name]):
+        return annotations, video_root
+    return str(location.child(_CONVERTED[name])), video_root or str(parse_location(annotations).parent)
 
 
 def _validate_split(
@@ -339,11 +388,13 @@ def fingerprint(
     eval_annotations: str = "",
     eval_video_root: str = "",
     encoder: str = "",
+    files: Sequence[str] = (),
     packages: Sequence[str] = ("rarft",),
 ) -> tuple[str, str]:
     """Return fingerprints of the input of `validate_splits` and `embed`, for caches that only compare paths.
 
-    Videos outside of the video roots count by their name only. The code of the Python packages counts, too.
+    Videos outside of the video roots count by their name only. The content of `files` and the code of the Python
+    packages count, too.
 
     Returns:
         A text that changes when any input or any code changes, and a text that changes only when the name or size of a
@@ -360,6 +411,9 @@ def fingerprint(
             parts += [file, location.parent.version(location.name)]
         with input_name("--video-root"):
             roots.append(_video_root(file, root))
+    for file in files:
+        location = parse_location(file)
+        parts += [file, location.parent.version(location.name)]
     indexes = {root: VideoFiles(root, require_videos=False) for root in sorted(set(roots), key=str)}
     parts += [videos.fingerprint() for videos in indexes.values()]
     if encoder and Path(encoder).is_dir():

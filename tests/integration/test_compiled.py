@@ -8,6 +8,7 @@ from google.protobuf import json_format
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
 
+from components.convert.component import convert
 from components.embed.component import embed
 from components.evaluate.component import evaluate
 from components.fingerprint.component import fingerprint
@@ -20,7 +21,7 @@ from pipelines.compile import compile_pipeline
 from pipelines.profiles import DEFAULT_PROFILE, PROFILES
 from rarft.errors import InputError
 
-WITHOUT_ACCELERATOR = {"fingerprint", "validate", "embed", "promote"}
+WITHOUT_ACCELERATOR = {"fingerprint", "convert", "validate", "embed", "promote"}
 WITH_ACCELERATORS = {"train", "evaluate"}
 STEPS = WITHOUT_ACCELERATOR | WITH_ACCELERATORS
 
@@ -175,7 +176,7 @@ def test_compile_rejects_unknown_profile(tmp_path):
 
 @pytest.mark.parametrize(
     "component",
-    [fingerprint, validate, embed, train, launch_pytorchjob, evaluate, promote],
+    [fingerprint, convert, validate, embed, train, launch_pytorchjob, evaluate, promote],
     ids=lambda each: each.name,
 )
 def test_component_page_lists_inputs_and_outputs(component):

@@ -82,6 +82,8 @@ def read(record: Record) -> Iterator[Query | UnreadablePart]:
             if solution is None:
                 raise ValueError("neither a solution nor an assistant's message")
             segments, refusal = _truth(solution)
+            if not segments and not refusal and reply:
+                refusal = _truth(reply)[1]
         except ValueError as error:
             if has_columns:
                 raise

@@ -81,6 +81,12 @@ def check_format(name: str) -> None:
         load_function(name, "format", (AUTO, *FORMATS))
 
 
+def format_file(name: str) -> str:
+    """Return the file of a user's own format; empty for any other format."""
+    source = name.rpartition(":")[0]
+    return source if source.endswith(".py") else ""
+
+
 def load_format(name: str, path: Path) -> Format:
     """Return a format by its name, or the recognized format of a file for `auto`.
 

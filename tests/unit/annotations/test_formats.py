@@ -3,9 +3,11 @@
 import gzip
 import json
 import re
+from pathlib import Path
 
 import pytest
 
+from helpers import published_formats
 from helpers.riq_items import read_lines
 from rarft import steps
 from rarft.annotations.formats.durations import read_durations
@@ -103,8 +105,8 @@ CASES = {
         in_lines(
             {**WINDOWS, "relevant_windows": [[118, 136]], "saliency_scores": [[1, 2, 4]]},
             {**WINDOWS, "relevant_windows": [[0, 6], [12, 16]]},
-            {**WINDOWS, "relevant_windows": []},
-            {**WINDOWS, "relevant_windows": [[0, 0]]},
+            {**WINDOWS, "query": "a plane rises", "relevant_windows": []},
+            {**WINDOWS, "query": "a ship rises", "relevant_windows": [[0, 0]]},
             WINDOWS,
             {**WINDOWS, "relevant_windows": None},
         ),
@@ -113,8 +115,8 @@ CASES = {
                 "k1_60.0_210.0", "a kite rises", [118, 136], 150, {"qid": 3, "saliency_scores": [[1, 2, 4]]}, record=0
             ),
             query("k1_60.0_210.0", "a kite rises", [[0, 6], [12, 16]], 150, {"qid": 3}, record=1),
-            query("k1_60.0_210.0", "a kite rises", [], 150, {"qid": 3}, answerable=False, record=2),
-            query("k1_60.0_210.0", "a kite rises", [], 150, {"qid": 3}, answerable=False, record=3),
+            query("k1_60.0_210.0", "a plane rises", [], 150, {"qid": 3}, answerable=False, record=2),
+            query("k1_60.0_210.0", "a ship rises", [], 150, {"qid": 3}, answerable=False, record=3),
             unreadable("no field relevant_windows", WINDOWS, record=4),
             unreadable("relevant_windows is not a list", {**WINDOWS, "relevant_windows": None}, record=5),
         ],
@@ -422,5 +424,27 @@ def test_export_to_ms_swift(validated, tmp_path):
         assert row["solution"] == ([list(sample.segment)] if sample.segment else [])
     steps.convert(str(tmp_path / "swift.jsonl"), str(tmp_path / "back.jsonl"))
     steps.validate(str(tmp_path / "back.jsonl"), str(tmp_path / "back"))
-    identity = [(sample.id, sample.query, sample.segment, sample.duration) for sample in samples]
-    assert [(one.id, one.query, one.segment, one.duration) for one in read_samples(str(tmp_path / "back"))] == identity
+    expected = [(sample.id, sample.query, sample.segment, sample.duration) for sample in samples]
+    assert [(one.id, one.query, one.segment, one.duration) for one in read_samples(str(tmp_path / "back"))] == expected
+
+
+@pytest.mark.parametrize("name", published_formats.FORMATS)
+def test_formats_agree_on_the_same_queries(name, tmp_path, validated, sample_set):
+    """The same queries in each format are the same rows of riq.jsonl, with the same ids."""
+    samples = [
+        sample
+        for sample in read_samples(str(validated))
+        if sample.task_type == "answerable" or name in published_formats.WITH_REFUSABLE
+    ]
+    queries = [(Path(one.video).name, one.query, one.segment, one.duration) for one in samples]
+    (tmp_path / "durations.csv").write_text(published_formats.charades_durations(queries))
+    result, _ = convert(tmp_path, published_formats.FORMATS[name](queries), durations=str(tmp_path / "durations.csv"))
+    assert (result.format, result.counts["unreadable"]) == (name, 0)
+    report = steps.validate(str(tmp_path / "out.jsonl"), str(tmp_path), str(sample_set / "videos"), probe="header")
+    assert report["counts"]["quarantined"] == 0
+    identified = {(one.id, one.video, one.query, one.segment, one.duration, one.task_type) for one in samples}
+    converted = read_samples(str(tmp_path))
+    assert {
+        (one.id, one.video, one.query, one.segment, one.duration, one.task_type) for one in converted
+    } == identified
+    assert len(converted) == len(samples)
