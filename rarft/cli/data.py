@@ -87,6 +87,13 @@ def _add_validate(commands: Commands) -> None:
         metavar="NAME",
         help="Repair to turn off (docs/checks.md); repeatable.",
     )
+    parser.add_argument(
+        "--crop-times",
+        choices=["auto", "absolute", "relative"],
+        default="auto",
+        help="What times of items with video_start and video_end count from: the start of the video, the start of the "
+        "crop, or decided by their durations (default: auto).",
+    )
     parser.add_argument("--split", type=fraction, help="Fraction of the queries for training, split by video.")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="Random seed for the split (default: 0).")
     parser.add_argument(

@@ -83,7 +83,8 @@ def test_task_dependencies(committed):
     tasks = committed[0]["root"]["dag"]["tasks"]
     assert {name: set(task.get("dependentTasks", [])) for name, task in tasks.items()} == {
         "fingerprint": set(),
-        "validate": {"fingerprint"},
+        "convert": {"fingerprint"},
+        "validate": {"fingerprint", "convert"},
         "embed": {"fingerprint", "validate"},
         "train": {"fingerprint", "validate", "embed"},
         "evaluate": {"fingerprint", "validate", "train"},
@@ -98,6 +99,7 @@ def test_task_dependencies(committed):
 def test_caching_and_retries(committed):
     tasks = committed[0]["root"]["dag"]["tasks"]
     assert {name for name in STEPS if tasks[name]["cachingOptions"].get("enableCache")} == {
+        "convert",
         "validate",
         "embed",
         "evaluate",
@@ -111,6 +113,7 @@ def test_caching_and_retries(committed):
     ("step", "image", "cpu", "memory"),
     [
         ("fingerprint", "validate_image", "cpu", "memory"),
+        ("convert", "validate_image", "cpu", "memory"),
         ("validate", "validate_image", "cpu", "memory"),
         ("embed", "steps_image", "cpu", "memory"),
         ("train", "train_image", "train_cpu", "train_memory"),
