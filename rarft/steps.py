@@ -122,9 +122,9 @@ def convert(
         with input_name("annotations"), target.open("wb") as file:
             result = convert_file(source, file, converter)
             if not result.counts["answerable"] + result.counts["refusable"]:
+                reason = f" ({result.reasons[0]})" if result.reasons else ""
                 raise InputError(
-                    f"{annotations}: no record is in the format {found.name} ({result.reasons[0]}); "
-                    "use another format with --from"
+                    f"{annotations}: no query in the format {found.name}{reason}; set another (--from, or -p format)"
                 )
     return result
 

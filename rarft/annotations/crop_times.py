@@ -48,7 +48,7 @@ class CropEvidence:
         self.with_crop = self.with_crop_length = 0
 
     def add(self, item: Any) -> None:
-        """Add an item. A crop from the start of the video is no evidence, and neither is a row of riq.jsonl."""
+        """Add an item. A crop from the start of the video and a row of riq.jsonl are not evidence."""
         if not isinstance(item, dict) or "GRPO" not in item:
             return
         crop, duration = annotated_crop(item), parse_number(item.get("duration"))

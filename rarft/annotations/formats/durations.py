@@ -1,6 +1,7 @@
 """Durations of videos from a file: JSON, or CSV as Charades publishes it."""
 
 import csv
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -54,7 +55,7 @@ def _json_entries(text: str, path: Path) -> Iterable[tuple[str, str, Any]]:
 
 
 def _csv_entries(text: str, path: Path) -> Iterable[tuple[str, str, Any]]:
-    rows = csv.DictReader(text.splitlines())
+    rows = csv.DictReader(io.StringIO(text, newline=""))
     names = rows.fieldnames or []
     video = next((name for name in names if name.strip().lower() in _VIDEO_COLUMNS), None)
     duration = next((name for name in names if name.strip().lower() in _DURATION_COLUMNS), None)

@@ -17,7 +17,7 @@ _TEMPLATE = "rarft"
 
 def ms_swift_row(sample: Sample) -> dict[str, Any]:
     """Return the row of a query. Without a ground-truth answer it has no message of the assistant."""
-    before, after = fill_prompt(PROMPTS[_TEMPLATE], sample.query, sample.duration, sample.crop)
+    before, after = fill_prompt(PROMPTS[_TEMPLATE], sample.query, sample.duration)
     messages = [{"role": "user", "content": f"{before}{VIDEO_TAG}{after}"}]
     if sample.gt_answer:
         messages.append({"role": "assistant", "content": f"<answer>{sample.gt_answer}</answer>"})

@@ -1,7 +1,7 @@
 """Formats by name, and their recognition."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -67,12 +67,9 @@ def detect_format(path: Path) -> str:
     if len(found) == 1 and 2 * counts[found[0]] >= len(records):
         return found[0]
     if found:
-        raise InputError(f"{path}: may be {' or '.join(found)}; name the format with --from")
-    raise InputError(f"{path}: format not recognized; name it with --from: {_names(FORMATS)}")
-
-
-def _names(names: Iterable[str]) -> str:
-    return f"{', '.join(names)}, or your own as path/to/file.py:function"
+        raise InputError(f"{path}: may be {' or '.join(found)}; set the format (--from, or -p format)")
+    known = ", ".join(FORMATS)
+    raise InputError(f"{path}: format not recognized; set it (--from, or -p format) to {known}, or your own function")
 
 
 def check_format(name: str) -> None:

@@ -66,7 +66,7 @@ def test_mixed_file_is_rejected(validate_items):
 
 
 def test_exception_in_relative_file_is_quarantined(validate_items):
-    """Of 40 items, one has another duration: what its times count from is unclear."""
+    """One of 40 items has another duration, so it is unclear what its times count from."""
     report, rows, quarantined = validate_items([*map(cropped, range(39)), absolute(39)])
     assert segments(rows) == [[41.0, 44.0]] * 39
     assert report["reasons"] == {"crop-times-unclear": 2}

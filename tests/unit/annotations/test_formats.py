@@ -1,16 +1,19 @@
 """Conversion from published formats: a small file of each in its published form, and the result by hand."""
 
 import gzip
+import io
 import json
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from helpers import published_formats
 from helpers.riq_items import read_lines
 from rarft import steps
 from rarft.annotations.formats.durations import read_durations
+from rarft.annotations.formats.export import export_ms_swift, ms_swift_row
 from rarft.annotations.formats.registry import FORMATS
 from rarft.annotations.schema import read_samples
 from rarft.errors import InputError
@@ -324,10 +327,10 @@ def test_malformed_line(tmp_path):
     ("content", "message"),
     [
         ("", "empty file"),
-        ("a\nb\n", "format not recognized; name it with --from: activitynet-captions, charades-sta, "),
-        (in_lines({**chat("a", "b"), **WINDOWS}), "may be ms-swift or qvhighlights; name the format with --from"),
+        ("a\nb\n", "format not recognized; set it (--from, or -p format) to activitynet-captions, charades-sta, "),
+        (in_lines({**chat("a", "b"), **WINDOWS}), "may be ms-swift or qvhighlights; set the format (--from, "),
         (in_json([CROPPED, BENCH]), "may be time-r1 or tvgbench"),
-        ("a b c##d\n" + "?\n" * 9, "may be charades-sta; name the format"),
+        ("a b c##d\n" + "?\n" * 9, "may be charades-sta; set the format"),
         (in_json([{"video": "a.mp4", "GRPO": []}]), "is in the RIQ format already; use `rarft validate`"),
         ('{"v_x": {"timestamps": [[1, 2', "truncated or invalid JSON"),
         ('{"v_x": {"sts": []}, "v_x": {"sts": []}}', "key 'v_x' occurs twice"),
@@ -342,7 +345,7 @@ def test_file_is_rejected(content, message, tmp_path):
 
 
 def test_wrong_format_is_rejected(tmp_path):
-    with pytest.raises(InputError, match=r"no record is in the format tvgbench \(record 0: no field path: .*--from"):
+    with pytest.raises(InputError, match=r"no query in the format tvgbench \(record 0: no field path: .*--from"):
         convert(tmp_path, in_json([CROPPED]), "tvgbench")
     assert not (tmp_path / "out.jsonl").exists()
 
@@ -428,6 +431,22 @@ def test_export_to_ms_swift(validated, tmp_path):
     assert [(one.id, one.query, one.segment, one.duration) for one in read_samples(str(tmp_path / "back"))] == expected
 
 
+def test_export_of_crop_several_segments_and_blank_refusal(tmp_path):
+    """The prompt does not mention a crop, which ms-swift does not apply; a blank refusal has no reply."""
+    several = {**CROPPED, "timestamp": [[1, 2], [4, 5]], "duration": 30.5}
+    convert(tmp_path, in_json([several]))
+    steps.validate(str(tmp_path / "out.jsonl"), str(tmp_path), probe="none")
+    (sample,) = read_samples(str(tmp_path))
+    row = ms_swift_row(sample)
+    assert (row["solution"], sample.crop) == ([[41.0, 42.0], [44.0, 45.0]], (40.0, 70.5))
+    assert "part" not in row["messages"][0]["content"]
+    assert row["messages"][1]["content"] == "<answer>41.00 to 42.00, 44.00 to 45.00</answer>"
+    refusable = msgspec.structs.replace(sample, segments=[], segment=None, gt_answer="", task_type="refusable")
+    counts = export_ms_swift([sample, refusable], io.BytesIO())
+    assert counts == {"rows": 2, "with_crop": 2, "without_answer": 1}
+    assert [message["role"] for message in ms_swift_row(refusable)["messages"]] == ["user"]
+
+
 @pytest.mark.parametrize("name", published_formats.FORMATS)
 def test_formats_agree_on_the_same_queries(name, tmp_path, validated, sample_set):
     """The same queries in each format are the same rows of riq.jsonl, with the same ids."""
@@ -446,3 +465,39 @@ def test_formats_agree_on_the_same_queries(name, tmp_path, validated, sample_set
         (one.id, one.video, one.query, one.segment, one.duration, one.task_type) for one in converted
     } == identified
     assert len(converted) == len(samples)
+
+
+def test_command(main, tmp_path, validated):
+    (tmp_path / "a.txt").write_text("AO8RW 0.0 6.9##a person reads a book.\nbroken\n")
+    code, out, _ = main("convert", "a.txt", "--out", "a.jsonl")
+    assert (code, out.splitlines()) == (
+        0,
+        [
+            "2 records in the format charades-sta: 1 queries, 1 answerable, 0 refusable, 1 unreadable",
+            "  1 without a duration: validation reads it from the video",
+            '  unreadable: record 1: not a line VIDEO START END##QUERY: "broken"',
+            "a.jsonl",
+        ],
+    )
+    assert main("convert", validated, "--to", "ms-swift", "--out", "b.jsonl")[:2] == (0, "16 queries\nb.jsonl\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.txt", "--out", "o"], "missing.txt: no such file"),
+        (["a.txt", "--out", "o", "--from", "charade-sta"], "--from charade-sta: no such format; did you mean"),
+        (["a.txt", "--out", "o", "--durations", "none.csv"], "--durations none.csv: no such file"),
+        (["a.txt", "--out", "o", "--video-root", "none"], "--video-root"),
+        (["a.txt", "--out", "."], "--out .: is a folder; give a file"),
+        (["a.txt", "--out", "o", "--to", "ms-swift"], "not a validated query"),
+        (["a.txt", "--out", "o", "--to", "ms-swift", "--from", "auto"], "--from: cannot be combined with --to"),
+    ],
+)  # fmt: skip
+def test_command_rejects(arguments, message, main, tmp_path):
+    (tmp_path / "a.txt").write_text("AO8RW 0.0 6.9##a person reads a book.\n")
+    code, _, error = main("convert", *arguments)
+    assert code == 2
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "o").exists()
