@@ -74,7 +74,7 @@ def test_commands_run(folder, validated):
         assert code == 0, f"{line}\n{printed[line][-2000:]}"
     commands.close()
     # The example of the page is what the command prints.
-    (example,) = re.findall(r"^```\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    example = PAGE.split("prints what it found:\n\n```\n")[1].split("```")[0]
     assert printed[COMMANDS[0]].endswith(example)
     for run in ("charades", "one-step"):
         metrics = json.loads((folder / "out" / run / "evaluation" / "metrics.json").read_text())
@@ -85,5 +85,5 @@ def test_commands_run(folder, validated):
 
 def test_page_lists_all_formats():
     section = PAGE.split("## Formats")[1].split("## Options")[0]
-    rows = re.findall(r"^\| `([a-z0-9-]+)` \|", section, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w[\w-]*)` \|", section, re.MULTILINE)
     assert set(rows) == set(published_formats.FORMATS)

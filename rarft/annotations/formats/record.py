@@ -75,9 +75,10 @@ def as_object(value: Any, *required: str) -> dict[str, Any]:
 
 def as_list(value: Mapping[str, Any], name: str) -> list[Any]:
     """Return a field that is a list; otherwise raise a `ValueError`."""
-    if not isinstance(value[name], list):
+    found = value[name]
+    if not isinstance(found, list):
         raise ValueError(f"{name} is not a list")
-    return value[name]
+    return found
 
 
 def pairs(value: Mapping[str, Any], first: str, second: str) -> list[tuple[Any, Any]]:

@@ -433,12 +433,12 @@ def test_export_to_ms_swift(validated, tmp_path):
 
 def test_export_of_crop_several_segments_and_blank_refusal(tmp_path):
     """The prompt does not mention a crop, which ms-swift does not apply; a blank refusal has no reply."""
-    several = {**CROPPED, "timestamp": [[1, 2], [4, 5]], "duration": 30.5}
-    convert(tmp_path, in_json([several]))
+    convert(tmp_path, in_lines({**WINDOWS, "relevant_windows": [[41, 42], [44, 45]]}))
     steps.validate(str(tmp_path / "out.jsonl"), str(tmp_path), probe="none")
     (sample,) = read_samples(str(tmp_path))
+    sample = msgspec.structs.replace(sample, crop=(40.0, 70.5))
     row = ms_swift_row(sample)
-    assert (row["solution"], sample.crop) == ([[41.0, 42.0], [44.0, 45.0]], (40.0, 70.5))
+    assert row["solution"] == [[41.0, 42.0], [44.0, 45.0]]
     assert "part" not in row["messages"][0]["content"]
     assert row["messages"][1]["content"] == "<answer>41.00 to 42.00, 44.00 to 45.00</answer>"
     refusable = msgspec.structs.replace(sample, segments=[], segment=None, gt_answer="", task_type="refusable")
