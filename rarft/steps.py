@@ -60,6 +60,11 @@ def _output(uri: str) -> Location:
     return location
 
 
+def report_path(out: str) -> str:
+    """Return the path or URI of the report that a step wrote into a folder."""
+    return str(parse_location(out).child(REPORT_HTML))
+
+
 def make_dataset(out: str, videos: Mapping[str, int], seed: int = 0) -> list[str]:
     """Render the synthetic dataset: `{split}.json` and its clips, with a number of videos per split.
 
@@ -346,7 +351,7 @@ def _validate_split(
         reasons = ", ".join(f"{number} {name}" for name, number in report["reasons"].items())
         root = video_root or parse_location(annotations).parent
         hint = f"no videos under {root}: pass the video root; " if "video-not-found" in report["reasons"] else ""
-        raise InputError(f"{annotations}: all queries are quarantined ({reasons}); {hint}see {out}/{REPORT_HTML}")
+        raise InputError(f"{annotations}: all queries are quarantined ({reasons}); {hint}see {report_path(out)}")
     check_quarantine(counts, max_quarantine)
     return counts
 
@@ -416,8 +421,8 @@ def fingerprint(
         parts += [file, location.parent.version(location.name)]
     indexes = {root: VideoFiles(root, require_videos=False) for root in sorted(set(roots), key=str)}
     parts += [videos.fingerprint() for videos in indexes.values()]
-    if encoder and Path(encoder).is_dir():
-        parts.append(hash_folder_stats(encoder))
+    if encoder and local_path(encoder).is_dir():
+        parts.append(hash_folder_stats(local_path(encoder)))
     return hash_text(*parts), indexes[roots[0]].size_fingerprint()
 
 

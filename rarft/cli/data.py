@@ -19,7 +19,7 @@ def _validate(out: str, strict: bool, max_quarantine: str | None, **options: Any
 
     report = steps.validate(out=out, **options)
     print(steps.format_validation(report))
-    print(f"report: {out}/report.html")
+    print(f"report: {steps.report_path(out)}")
     steps.check_quarantine(report["counts"], "0" if strict else max_quarantine)
 
 
