@@ -7,6 +7,7 @@ from typing import Any
 from kfp import dsl, kubernetes
 from kfp.dsl import PipelineTask
 
+from components.convert.component import convert
 from components.embed.component import embed
 from components.evaluate.component import evaluate
 from components.fingerprint.component import fingerprint
@@ -38,9 +39,15 @@ class Tasks:
         task.set_caching_options(False)  # inputs of the same name may have changed
         return self._on_cpu(task, self._parameters.validate_image)
 
-    def validate(self, fingerprinted: PipelineTask) -> PipelineTask:
+    def convert(self, fingerprinted: PipelineTask) -> PipelineTask:
+        """Convert the annotations, unless they are in the RIQ format."""
+        task = self._create(convert, cache_key=fingerprinted.outputs["cache_key"])
+        return self._on_cpu(task, self._parameters.validate_image)
+
+    def validate(self, fingerprinted: PipelineTask, converted: PipelineTask) -> PipelineTask:
         """Validate the annotations."""
-        task = self._create(validate, cache_key=fingerprinted.outputs["cache_key"])
+        inputs = {"converted": converted.outputs["converted"], "cache_key": fingerprinted.outputs["cache_key"]}
+        task = self._create(validate, **inputs)
         return self._on_cpu(task, self._parameters.validate_image)
 
     def embed(self, fingerprinted: PipelineTask, validated: PipelineTask) -> PipelineTask:
@@ -61,7 +68,13 @@ class Tasks:
         if profile.use_pytorchjob:
             name = f"rarft-{dsl.PIPELINE_JOB_ID_PLACEHOLDER}"
             task = self._create(
-                launch_pytorchjob, **inputs, job=name, image=p.train_image, cpu=p.train_cpu, memory=p.train_memory
+                launch_pytorchjob,
+                **inputs,
+                job=name,
+                image=p.train_image,
+                cpu=p.train_cpu,
+                memory=p.train_memory,
+                disk=p.train_disk,
             )
             # Not retried: a retry would restart a job that a user cancelled.
             self._use_container(task, p.steps_image, p.cpu, p.memory, profile.training_hours)
@@ -118,7 +131,11 @@ class Tasks:
         p, profile = self._parameters, self._profile
         self._use_container(task, image, p.cpu, p.memory, profile.step_hours)
         if profile.retries:
-            task.set_retry(profile.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
+            # Argo measures the maximum from the start of the first attempt.
+            attempts_s = (profile.retries + 1) * (profile.step_hours + 1) * 3600
+            task.set_retry(
+                profile.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration=f"{attempts_s}s"
+            )
         return task
 
     def _on_accelerators(self, task: PipelineTask, hours: int) -> PipelineTask:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from kubernetes.utils.quantity import parse_quantity
+
 from rarft.checkpoint.disk_space import VOLUME_LIMIT_ENV
 from rarft.cluster.job_config import Job
 from rarft.cluster.secrets import HUB_KEYS, STORE_KEYS, TRACKING_KEYS
@@ -11,9 +13,6 @@ USER = 10001  # as in the image
 CONTAINER = "pytorch"  # required by the training operator
 _GRACE_PERIOD_S = 1200  # must cover a training step, a save and its upload
 _CLEANUP_S = 60  # part of the grace period that remains after the ranks have ended
-# Holds four checkpoints of the 7B model (116 GB each: three that --save_total_limit keeps, and a new one), the final
-# model and the downloaded one (17 GB each), and videos.
-_WORK_DIR_GIB = 640
 _SHARED_MEMORY = "64Gi"  # ranks exchange tensors through it, and the default is 64 MB
 BACKOFF_LIMIT = 10  # restarts of a node's pods by the operator, on average
 TTL_S = 7 * 24 * 3600  # after which a finished job is deleted
@@ -36,7 +35,10 @@ def _environment(job: Job, extra: Mapping[str, str]) -> list[dict[str, Any]]:
         "NCCL_DEBUG": "INFO",
         # Fail as soon as a peer is lost instead of waiting for the timeout.
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
-        "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
+        # Flight recorder: each rank's last collectives, written to a file per rank when one of them times out.
+        "TORCH_FR_BUFFER_SIZE": "2000",
+        "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+        "TORCH_FR_DUMP_TEMP_FILE": "/scratch/nccl_trace_rank_",
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(_GRACE_PERIOD_S - _CLEANUP_S),
         # Restarted ranks must not connect to the previous start's store.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
@@ -44,7 +46,7 @@ def _environment(job: Job, extra: Mapping[str, str]) -> list[dict[str, Any]]:
         "XDG_CACHE_HOME": "/scratch/cache",
         "TMPDIR": "/scratch/tmp",
         "SHARED_MEMORY": "/dev/shm",
-        VOLUME_LIMIT_ENV: f"/scratch={_WORK_DIR_GIB * 2**30}",
+        VOLUME_LIMIT_ENV: f"/scratch={parse_quantity(job.disk):.0f}",
         **extra,
     }
     return [*({"name": name, "value": value} for name, value in values.items()), *_secret_environment(job)]
@@ -54,7 +56,8 @@ def _resources(job: Job) -> dict[str, Any]:
     resources: dict[str, Any] = {"cpu": job.cpu, "memory": job.memory}
     if job.gpus:
         resources[job.accelerator] = str(job.gpus)
-    return {"requests": resources, "limits": resources}
+    # The request places the pod on a node with enough disk. A limit would also count the container's logs.
+    return {"requests": {**resources, "ephemeral-storage": job.disk}, "limits": resources}
 
 
 def _container(job: Job, name: str, extra: Mapping[str, str]) -> dict[str, Any]:
@@ -108,7 +111,7 @@ def pod_template(job: Job, container: str, **environment: str) -> dict[str, Any]
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "volumes": [
-            {"name": "work", "emptyDir": {"sizeLimit": f"{_WORK_DIR_GIB}Gi"}},
+            {"name": "work", "emptyDir": {"sizeLimit": job.disk}},
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _SHARED_MEMORY}},
         ],

@@ -8,6 +8,7 @@ from google.protobuf import json_format
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
 
+from components.convert.component import convert
 from components.embed.component import embed
 from components.evaluate.component import evaluate
 from components.fingerprint.component import fingerprint
@@ -20,7 +21,7 @@ from pipelines.compile import compile_pipeline
 from pipelines.profiles import DEFAULT_PROFILE, PROFILES
 from rarft.errors import InputError
 
-WITHOUT_ACCELERATOR = {"fingerprint", "validate", "embed", "promote"}
+WITHOUT_ACCELERATOR = {"fingerprint", "convert", "validate", "embed", "promote"}
 WITH_ACCELERATORS = {"train", "evaluate"}
 STEPS = WITHOUT_ACCELERATOR | WITH_ACCELERATORS
 
@@ -82,7 +83,8 @@ def test_task_dependencies(committed):
     tasks = committed[0]["root"]["dag"]["tasks"]
     assert {name: set(task.get("dependentTasks", [])) for name, task in tasks.items()} == {
         "fingerprint": set(),
-        "validate": {"fingerprint"},
+        "convert": {"fingerprint"},
+        "validate": {"fingerprint", "convert"},
         "embed": {"fingerprint", "validate"},
         "train": {"fingerprint", "validate", "embed"},
         "evaluate": {"fingerprint", "validate", "train"},
@@ -97,6 +99,7 @@ def test_task_dependencies(committed):
 def test_caching_and_retries(committed):
     tasks = committed[0]["root"]["dag"]["tasks"]
     assert {name for name in STEPS if tasks[name]["cachingOptions"].get("enableCache")} == {
+        "convert",
         "validate",
         "embed",
         "evaluate",
@@ -110,6 +113,7 @@ def test_caching_and_retries(committed):
     ("step", "image", "cpu", "memory"),
     [
         ("fingerprint", "validate_image", "cpu", "memory"),
+        ("convert", "validate_image", "cpu", "memory"),
         ("validate", "validate_image", "cpu", "memory"),
         ("embed", "steps_image", "cpu", "memory"),
         ("train", "train_image", "train_cpu", "train_memory"),
@@ -156,6 +160,20 @@ def test_secrets_time_limits_nodes_and_volumes(compiled):
         assert mounts == (["/data"] if profile == "pvc" else [])
 
 
+def test_run_time_limit_and_lifetime(compiled):
+    profile, pipeline, platform = compiled
+    chosen = PROFILES[profile]
+    config = platform["platforms"]["kubernetes"]["pipelineConfig"]
+    assert int(config["activeDeadlineSeconds"]) == chosen.run_hours * 3600
+    assert int(config["resourceTtlOnCompletion"]) == chosen.kept_hours * 3600
+    # The limit of the run is longer than all attempts of all steps, and that of retries longer than all attempts.
+    steps_hours = len(WITHOUT_ACCELERATOR) * (chosen.retries + 1) * chosen.step_hours
+    assert chosen.run_hours > chosen.training_hours + chosen.evaluation_hours + steps_hours
+    for task in pipeline["root"]["dag"]["tasks"].values():
+        if policy := task.get("retryPolicy"):
+            assert int(policy["backoffMaxDuration"][:-1]) > (chosen.retries + 1) * chosen.step_hours * 3600
+
+
 def test_pytorchjob_profile_launches_job(tmp_path):
     compile_pipeline(str(tmp_path / "rarft.yaml"), "pytorchjob")
     pipeline, _ = yaml.safe_load_all((tmp_path / "rarft.yaml").read_text())
@@ -175,7 +193,7 @@ def test_compile_rejects_unknown_profile(tmp_path):
 
 @pytest.mark.parametrize(
     "component",
-    [fingerprint, validate, embed, train, launch_pytorchjob, evaluate, promote],
+    [fingerprint, convert, validate, embed, train, launch_pytorchjob, evaluate, promote],
     ids=lambda each: each.name,
 )
 def test_component_page_lists_inputs_and_outputs(component):
