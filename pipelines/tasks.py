@@ -10,7 +10,7 @@ from kfp.dsl import PipelineTask
 from components.embed.component import embed
 from components.evaluate.component import evaluate
 from components.fingerprint.component import fingerprint
-from components.launch_pytorchjob.component import launch_pytorchjob
+from components.launch_job.component import launch_job
 from components.promote.component import promote
 from components.train.component import train
 from components.validate.component import validate
@@ -51,17 +51,23 @@ class Tasks:
         return task
 
     def train(self, fingerprinted: PipelineTask, validated: PipelineTask, embedded: PipelineTask) -> PipelineTask:
-        """Train on one node, or with a PyTorchJob."""
+        """Train on one node, or with a job on several nodes."""
         p, profile = self._parameters, self._profile
         inputs = {
             "data": validated.outputs["data"],
             "embeddings": embedded.outputs["embeddings"],
             "videos_fingerprint": fingerprinted.outputs["videos_fingerprint"],
         }
-        if profile.use_pytorchjob:
+        if profile.job_kind:
             name = f"rarft-{dsl.PIPELINE_JOB_ID_PLACEHOLDER}"
             task = self._create(
-                launch_pytorchjob, **inputs, job=name, image=p.train_image, cpu=p.train_cpu, memory=p.train_memory
+                launch_job,
+                **inputs,
+                kind=profile.job_kind,
+                job=name,
+                image=p.train_image,
+                cpu=p.train_cpu,
+                memory=p.train_memory,
             )
             # Not retried: a retry would restart a job that a user cancelled.
             self._use_container(task, p.steps_image, p.cpu, p.memory, profile.training_hours)
