@@ -36,7 +36,6 @@ COPY pipelines /opt/rarft/pipelines
 COPY docker/with_store.sh /opt/rarft/
 RUN python -m pip install --no-cache-dir --no-deps /opt/rarft && mkdir -p /scratch && chmod 1777 /scratch
 USER 10001
-ENV PYTORCH_ALLOC_CONF=expandable_segments:True
 ENV HOME=/tmp USER=rarft LOGNAME=rarft PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
 WORKDIR /scratch
 CMD ["rarft", "--help"]

@@ -44,6 +44,9 @@ def build(profile: Profile) -> Any:
     @dsl.pipeline(
         name="rarft",
         description="Refusal-aware reinforcement fine-tuning of Qwen2.5-VL for video temporal grounding.",
+        pipeline_config=dsl.PipelineConfig(
+            active_deadline_seconds=profile.run_hours * 3600, ttl_seconds_after_finished=profile.kept_hours * 3600
+        ),
     )
     def rarft_pipeline(
         annotations: str,
@@ -67,6 +70,7 @@ def build(profile: Profile) -> Any:
         memory: str = "8Gi",
         train_cpu: str = "4",
         train_memory: str = "16Gi",
+        train_disk: str = "640Gi",
         accelerator: str = "nvidia.com/gpu",
         accelerators: str = "0",
         processes: int = 0,
@@ -105,6 +109,7 @@ def build(profile: Profile) -> Any:
             memory: Memory of a step without accelerators.
             train_cpu: CPUs of training and of evaluation, per node.
             train_memory: Memory of training and of evaluation per node, including shared memory.
+            train_disk: Disk space of training per node; only with the profile `pytorchjob`.
             accelerator: Resource name of the GPUs.
             accelerators: Number of GPUs for training and evaluation, per node; 0 for none.
             processes: Processes of training and of evaluation, per node; 0 for one per GPU.

@@ -68,6 +68,7 @@ class Tasks:
                 image=p.train_image,
                 cpu=p.train_cpu,
                 memory=p.train_memory,
+                disk=p.train_disk,
             )
             # Not retried: a retry would restart a job that a user cancelled.
             self._use_container(task, p.steps_image, p.cpu, p.memory, profile.training_hours)
@@ -124,7 +125,11 @@ class Tasks:
         p, profile = self._parameters, self._profile
         self._use_container(task, image, p.cpu, p.memory, profile.step_hours)
         if profile.retries:
-            task.set_retry(profile.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
+            # Argo measures the maximum from the start of the first attempt.
+            attempts_s = (profile.retries + 1) * (profile.step_hours + 1) * 3600
+            task.set_retry(
+                profile.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration=f"{attempts_s}s"
+            )
         return task
 
     def _on_accelerators(self, task: PipelineTask, hours: int) -> PipelineTask:

@@ -6,6 +6,7 @@ always agree on the content of a completion (decision D2).
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rarft.segments import Segment
@@ -27,19 +28,24 @@ class Completion:
     Attributes:
         answer: Stripped text of the last `<answer>` block; None without one.
         correction: Stripped text of the last `<correction>` block; None without one.
-        segment: First timestamp of the answer, in seconds; None without one.
+        segments: Timestamps of the answer in its order, in seconds and unchecked: an end may precede its start.
         well_formed: Exactly the three blocks in order, each tag once, with only whitespace around them.
     """
 
     answer: str | None
     correction: str | None
-    segment: Segment | None
+    segments: tuple[Segment, ...]
     well_formed: bool
+
+    @property
+    def segment(self) -> Segment | None:
+        """Return the first timestamp of the answer; None without one."""
+        return self.segments[0] if self.segments else None
 
     @property
     def refuses(self) -> bool:
         """Check whether the answer has no timestamp. A missing or blank answer does not count as a refusal."""
-        return bool(self.answer) and self.segment is None
+        return bool(self.answer) and not self.segments
 
     @property
     def corrected_query(self) -> str | None:
@@ -47,10 +53,9 @@ class Completion:
         return self.correction if self.correction and self.correction.upper() != NO_CORRECTION else None
 
 
-def find_segment(text: str) -> Segment | None:
-    """Return the first `NUMBER to NUMBER` of a text, in seconds and unchecked: its end may precede its start."""
-    match = TIMESTAMP.search(text) if "to" in text else None  # the cheap test settles most refusals
-    return (float(match[1]), float(match[2])) if match else None
+def find_segments(text: str) -> list[Segment]:
+    """Return each `NUMBER to NUMBER` of a text, in seconds and unchecked: an end may precede its start."""
+    return [(float(match[1]), float(match[2])) for match in TIMESTAMP.finditer(text)]
 
 
 def _extract_tag(text: str, tag: str) -> str | None:
@@ -71,7 +76,7 @@ def parse_completion(text: str) -> Completion:
     return Completion(
         answer=answer,
         correction=_extract_tag(text, "correction"),
-        segment=find_segment(answer) if answer else None,
+        segments=tuple(find_segments(answer or "")),
         well_formed=_is_well_formed(text),
     )
 
@@ -84,3 +89,8 @@ def render_completion(think: str, answer: str, correction: str = NO_CORRECTION) 
 def format_segment(segment: Segment) -> str:
     """Format a segment as completions write it: `12.54 to 17.83`."""
     return f"{segment[0]:.2f} to {segment[1]:.2f}"
+
+
+def format_segments(segments: Iterable[Segment]) -> str:
+    """Format segments as an answer writes them: `12.54 to 17.83, 20.00 to 24.50`."""
+    return ", ".join(map(format_segment, segments))

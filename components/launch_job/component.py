@@ -24,6 +24,7 @@ def launch_job(
     processes: int,
     cpu: str,
     memory: str,
+    disk: str,
     node_selector: dict,
     tolerations: list,
     affinity: dict,
@@ -51,6 +52,7 @@ def launch_job(
         processes: Processes per node; 0 for one per GPU.
         cpu: CPUs per pod.
         memory: Memory per pod, including shared memory.
+        disk: Ephemeral storage per pod, for checkpoints, models and videos.
         node_selector: Labels of the nodes.
         tolerations: Taints that the pods tolerate.
         affinity: Node affinity of the pods.
@@ -68,7 +70,7 @@ def launch_job(
 
     settings = {
         "name": job, "image": image, "nodes": nodes, "accelerator": accelerator, "gpus": int(accelerators),
-        "processes": processes, "cpu": cpu, "memory": memory, "node_selector": node_selector,
+        "processes": processes, "cpu": cpu, "memory": memory, "disk": disk, "node_selector": node_selector,
         "tolerations": tolerations, "affinity": affinity, "queue": queue, "priority_class": priority_class,
         "store_secret": store_secret, "hub_secret": hub_secret, "tracking_secret": tracking_secret,
     }  # fmt: skip

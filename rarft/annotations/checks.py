@@ -6,6 +6,7 @@ What depends on the rest of the file (reference queries, contradictions, duplica
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,9 @@ from rarft.annotations.encoding import compact_json, has_only_finite_numbers, is
 from rarft.annotations.findings import Finding
 from rarft.annotations.item_checks import QUARANTINE_KEYS, ItemFacts, check_item_facts
 from rarft.annotations.parsing import DIFFICULTY_KEYS, base_name, extract_tag, parse_boolean, truncate_repr
-from rarft.annotations.query_checks import check_answer, check_categories, check_difficulty, check_segment
+from rarft.annotations.query_checks import check_answer, check_categories, check_difficulty, check_segments
 from rarft.annotations.reader import MalformedLine
-from rarft.annotations.schema import Sample, Source, TaskType
+from rarft.annotations.schema import Sample, Source, TaskType, only_segment
 from rarft.segments import Segment
 
 _QUERY_KEYS = frozenset({"q", "a", "r", "c", *DIFFICULTY_KEYS})
@@ -35,9 +36,15 @@ class Outcome:
     findings: list[Finding]
 
 
-def sample_id(video: str, query: str, task_type: TaskType, segment: Segment | None) -> str:
-    """Return the first 16 hex digits of the SHA-256 of (video base name, query, task type, segment)."""
-    parts = [base_name(video), query, task_type, None if segment is None else list(segment)]
+def _times(segments: Sequence[Segment]) -> Any:
+    """Return segments as JSON: a list for one, a list of lists for several, None for none."""
+    only = only_segment(segments)
+    return list(only) if only else [list(segment) for segment in segments] or None
+
+
+def sample_id(video: str, query: str, task_type: TaskType, segments: Sequence[Segment]) -> str:
+    """Return the first 16 hex digits of the SHA-256 of (video base name, query, task type, segments)."""
+    parts = [base_name(video), query, task_type, _times(segments)]
     return hashlib.sha256(compact_json(parts)).hexdigest()[:16]
 
 
@@ -115,17 +122,18 @@ def _check_query(
         findings.add("special-token", truncate_repr(text))
     query_extra = {key: value for key, value in query.items() if key not in _QUERY_KEYS}
     extra = _merge_extra(facts.extra, query_extra, findings)
-    segment = check_segment(item, index == owner, facts, context, findings) if answerable else None
-    answer = check_answer(query, segment, answerable, context.tolerance, extra, findings)
+    segments = check_segments(item, index == owner, facts, context, findings) if answerable else []
+    answer = check_answer(query, segments, answerable, context.tolerance, extra, findings)
     if not answerable and not facts.references:
         findings.add("no-reference-queries", truncate_repr(text))
     task_type: TaskType = "answerable" if answerable else "refusable"
     sample = Sample(
-        id=sample_id(facts.video, text, task_type, segment),
+        id=sample_id(facts.video, text, task_type, segments),
         video=facts.video,
         query=text,
         task_type=task_type,
-        segment=segment,
+        segments=segments,
+        segment=only_segment(segments),
         duration=facts.duration,
         crop=facts.crop,
         gt_answer=answer,
@@ -157,7 +165,7 @@ def _item_from_row(row: dict[str, Any]) -> tuple[dict[str, Any], Sample]:
     item = {
         "video": sample.video,
         "query_text": sample.query,
-        "timestamp": list(sample.segment) if sample.segment else [],
+        "timestamp": _times(sample.segments),
         "duration": sample.duration,
         "video_start": start,
         "video_end": end,
@@ -226,7 +234,9 @@ def check_item(raw: Any, index: int, context: ValidationContext) -> tuple[list[F
             outcomes.append(Outcome(None, quarantined, findings))
             continue
         if row is not None:
-            checked = {name: getattr(sample, name) for name in ("id", "video", "segment", "duration", "crop")}
+            checked = {
+                name: getattr(sample, name) for name in ("id", "video", "segments", "segment", "duration", "crop")
+            }
             sample = msgspec.structs.replace(row, **checked, video_file=sample.video_file or row.video_file)
         outcomes.append(Outcome(sample, None, list(findings)))
     return list(facts.findings), outcomes

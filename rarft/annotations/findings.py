@@ -60,7 +60,7 @@ _CHECKS = (
     Check("RIQ102", "segment-clamped", "warning", Kind.SEGMENT, "The segment ended after the video, within the tolerance, and was clamped.", '"timestamp": [20.0, 30.4], "duration": 30.0', repair="clamp-segment"),
     Check("RIQ103", "segment-reversed", "error", Kind.SEGMENT, "The segment's start is not before its end.", '"timestamp": [14.4, 9.3]'),
     Check("RIQ104", "segment-missing", "error", Kind.SEGMENT, "An answerable query has no segment.", '"timestamp": [], "r": true'),
-    Check("RIQ105", "segment-not-numeric", "error", Kind.SEGMENT, "The segment is not a pair of finite numbers.", '"timestamp": [NaN, 5.0]'),
+    Check("RIQ105", "segment-not-numeric", "error", Kind.SEGMENT, "The timestamp is not a pair of times, or a list of such pairs.", '"timestamp": [NaN, 5.0]'),
     Check("RIQ106", "segment-negative", "error", Kind.SEGMENT, "The segment starts before the video.", '"timestamp": [-1.0, 5.0]'),
     Check("RIQ107", "segment-of-other-query", "error", Kind.SEGMENT, "The item's only segment belongs to another answerable query, the one that equals query_text.", 'two queries with "r": true, one "timestamp"'),
     Check("RIQ110", "duration-unknown", "warning", Kind.SEGMENT, "The duration is unknown: the query can be used for evaluation, but not for training.", 'no "duration", and videos are not opened'),

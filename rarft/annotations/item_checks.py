@@ -8,8 +8,8 @@ from rarft.annotations.context import FindingList, ValidationContext
 from rarft.annotations.encoding import has_only_finite_numbers
 from rarft.annotations.parsing import base_name, item_queries, parse_number, truncate_repr
 from rarft.annotations.schema import VideoFile
+from rarft.annotations.times import parse_segments
 from rarft.annotations.videos import VideoInspector
-from rarft.completion import find_segment
 from rarft.segments import Segment
 from rarft.video.inspection import Inspection
 from rarft.video.reader import VideoInfo
@@ -43,8 +43,8 @@ def _captions(think: Any) -> list[tuple[float, float, str]]:
     captions = []
     for part in think.split("<timestep>")[1:]:
         times, closed, text = part.partition("</timestep>")
-        if closed and (segment := find_segment(times)) is not None:
-            captions.append((*segment, text.partition("<")[0].strip()))
+        if closed and (segments := parse_segments(times)):
+            captions.append((*segments[0], text.partition("<")[0].strip()))
     return captions
 
 

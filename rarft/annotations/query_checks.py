@@ -9,43 +9,51 @@ from rarft.annotations.parsing import (
     DIFFICULTY_ALIASES,
     DIFFICULTY_KEYS,
     extract_tag,
-    parse_number,
     truncate_repr,
 )
 from rarft.annotations.schema import CATEGORIES, Difficulty
-from rarft.completion import find_segment, format_segment
+from rarft.annotations.times import parse_segments
+from rarft.completion import find_segments, format_segments
 from rarft.segments import Segment
 
 
-def check_segment(
+def check_segments(
     item: dict[str, Any], is_owner: bool, facts: ItemFacts, context: ValidationContext, findings: FindingList
-) -> Segment | None:
-    """Return the segment of an answerable query, clamped if allowed; None if it cannot be used.
+) -> list[Segment]:
+    """Return the segments of an answerable query in order of time, clamped if allowed; empty if one cannot be used.
 
     `is_owner` states whether the item's timestamp belongs to this query.
     """
     timestamp = item.get("timestamp")
     if timestamp in (None, [], ""):
         findings.add("segment-missing", f"timestamp is {truncate_repr(timestamp)}")
-        return None
+        return []
     if not is_owner:
         found = f"one timestamp, {truncate_repr(timestamp)}, for several answerable queries; query_text is "
         findings.add("segment-of-other-query", found + truncate_repr(item.get("query_text")))
-        return None
-    start, end = map(parse_number, timestamp) if isinstance(timestamp, list) and len(timestamp) == 2 else (None, None)
-    if start is None or end is None:
+        return []
+    segments = parse_segments(timestamp)
+    if segments is None:
         findings.add("segment-not-numeric", f"timestamp is {truncate_repr(timestamp)}")
-        return None
+        return []
+    checked = [_check_segment(segment, facts, context, findings) for segment in sorted(set(segments))]
+    return [] if None in checked else sorted({segment for segment in checked if segment})
+
+
+def _check_segment(
+    segment: Segment, facts: ItemFacts, context: ValidationContext, findings: FindingList
+) -> Segment | None:
+    start, end = segment
+    timestamp = f"timestamp {truncate_repr(list(segment))}"
     if start < 0 or start >= end:
-        findings.add("segment-negative" if start < 0 else "segment-reversed", f"timestamp {truncate_repr(timestamp)}")
+        findings.add("segment-negative" if start < 0 else "segment-reversed", timestamp)
         return None
     if facts.crop is not None and not facts.crop[0] <= start < end <= facts.crop[1]:
-        crop = truncate_repr(list(facts.crop))
-        findings.add("segment-outside-crop", f"timestamp {truncate_repr(timestamp)}, crop {crop}")
+        findings.add("segment-outside-crop", f"{timestamp}, crop {truncate_repr(list(facts.crop))}")
     if facts.duration is None or end <= facts.duration:
-        return (start, end)
+        return segment
     overrun = end - facts.duration
-    found = f"timestamp {truncate_repr(timestamp)} in {facts.duration:g} s of video"
+    found = f"{timestamp} in {facts.duration:g} s of video"
     if overrun > context.tolerance or start >= facts.duration:
         findings.add("segment-past-end", f"{found}: {overrun:.2f} s past the end")
         return None
@@ -56,7 +64,7 @@ def check_segment(
 
 def check_answer(
     query: dict[str, Any],
-    segment: Segment | None,
+    segments: list[Segment],
     answerable: bool,
     tolerance: float,
     extra: dict[str, Any],
@@ -79,21 +87,21 @@ def check_answer(
     if not answer:
         if not answerable:
             findings.add("refusal-empty", "the answer is blank")
-        elif segment is not None:
-            answer = format_segment(segment)
+        elif segments:
+            answer = format_segments(segments)
             findings.repair("answer-filled", "the answer is blank", answer)
         return answer
     if block is None:
         findings.repair("answer-untagged", truncate_repr(value), "used as the answer")
-    answer_segment = find_segment(answer)
+    # Of an answer to a query with one segment, the first counts (D2).
+    stated = sorted(find_segments(answer)) if len(segments) > 1 else find_segments(answer)[:1]
     was_clamped = any(finding.check.name == "segment-clamped" for finding in findings)
-    if answerable and segment is not None and answer_segment != segment and not was_clamped:
-        is_near = answer_segment is not None and all(
-            abs(a - b) <= tolerance for a, b in zip(answer_segment, segment, strict=True)
-        )
-        found = f"answer {truncate_repr(answer)}, timestamp {truncate_repr(list(segment))}"
+    if answerable and segments and stated != segments and not was_clamped:
+        differences = [abs(a - b) for pair in zip(stated, segments, strict=False) for a, b in zip(*pair, strict=True)]
+        is_near = len(stated) == len(segments) and max(differences) <= tolerance
+        found = f"answer {truncate_repr(answer)}, timestamp {truncate_repr(segments)}"
         findings.add("answer-rounded" if is_near else "answer-mismatch", found)
-    if not answerable and answer_segment is not None:
+    if not answerable and stated:
         findings.add("refusal-with-timestamp", truncate_repr(answer))
     return answer
 

@@ -1,6 +1,6 @@
 """Schema of `riq.jsonl`: one validated query per line, written by validation and read by every later step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,11 +50,12 @@ class VideoFile(msgspec.Struct, frozen=True):
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """One query. Times are in seconds from the start of the video file."""
 
-    id: str  # the same video name, query, task type and segment give the same id
+    id: str  # the same video name, query, task type and segments give the same id
     video: str  # path or URI
     query: str
     task_type: TaskType
-    segment: Segment | None  # of the answer; None for a refusable query
+    segments: list[Segment]  # of the answer, in order of time; empty for a refusable query
+    segment: Segment | None  # the only one of `segments`; None if there are none or several
     duration: float | None  # of the video; None if unknown, and then the sample cannot be used for training
     crop: Segment | None  # part of the video that frames are taken from; None for all of it
     gt_answer: str  # without its tags
@@ -66,6 +67,15 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     extra: dict[str, Any]  # all other fields of the item and the query
     video_file: VideoFile | None = None  # when the video was validated; None if it was not opened
+
+    def __post_init__(self) -> None:
+        if self.segment != only_segment(self.segments):
+            raise ValueError(f"segment is {self.segment}, segments are {self.segments}")
+
+
+def only_segment(segments: Sequence[Segment]) -> Segment | None:
+    """Return the segment of a list of one; None for any other list."""
+    return segments[0] if len(segments) == 1 else None
 
 
 def iterate_samples(path: Path, name: str | None = None) -> Iterator[Sample]:

@@ -39,8 +39,7 @@ class Statistics:
         self.categories.update(sample.categories)
         if sample.duration is not None:
             self.duration.add(sample.duration)
-        if sample.segment is not None:
-            start, end = sample.segment
+        for start, end in sample.segments:
             self.segment_length.add(end - start)
             if sample.duration:
                 self.segment_centre.add(min(1.0, (start + end) / 2 / sample.duration))

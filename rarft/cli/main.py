@@ -19,8 +19,10 @@ from rarft.errors import report_errors
 from rarft.logs import setup_logging
 
 
-def quiet_libraries() -> None:
-    """Silence third-party libraries on the console; variables that are set take precedence."""
+def set_library_defaults() -> None:
+    """Silence libraries, and let memory of the GPU grow in place; variables that are set take precedence."""
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # the older name
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     for name, value in {
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "error",
@@ -84,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Command and flags; default: those of the process.
     """
     command_line = _drop_local_rank(list(sys.argv[1:] if arguments is None else arguments))
-    quiet_libraries()
+    set_library_defaults()
     if command_line and command_line[0] in TRAINING_COMMANDS:
         _run_training_command(command_line[0], command_line[1:])
     else:

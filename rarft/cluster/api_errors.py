@@ -1,4 +1,4 @@
-"""What an error of the Kubernetes API means, in one line.
+"""Meaning of an error of the Kubernetes API, in one line.
 
 An API server that has just started answers 401, 403 or 404 to calls that it answers a second later, because it has not
 loaded accounts, roles or custom resources. The same codes can be final. How long to wait is the caller's decision.

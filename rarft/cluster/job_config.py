@@ -25,6 +25,9 @@ class Job:
     accelerator: str = "nvidia.com/gpu"  # resource name of the GPUs
     cpu: str = "64"  # per pod
     memory: str = "800Gi"  # per pod, including shared memory
+    # Ephemeral storage per pod, the size of /scratch. Holds four checkpoints of the 7B model (116 GB each: three that
+    # --save_total_limit keeps, and a new one), the final model and the downloaded one (17 GB each), and videos.
+    disk: str = "640Gi"
     store_secret: str = "rarft-store"  # secrets with the keys of `rarft.cluster.secrets`
     hub_secret: str = "rarft-hub"
     tracking_secret: str = "rarft-wandb"

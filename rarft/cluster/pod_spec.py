@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from kubernetes.utils.quantity import parse_quantity
+
 from rarft.checkpoint.disk_space import VOLUME_LIMIT_ENV
 from rarft.cluster.job_config import Job
 from rarft.cluster.secrets import HUB_KEYS, STORE_KEYS, TRACKING_KEYS
@@ -10,9 +12,6 @@ from rarft.cluster.secrets import HUB_KEYS, STORE_KEYS, TRACKING_KEYS
 USER = 10001  # as in the image
 _GRACE_PERIOD_S = 1200  # must cover a training step, a save and its upload
 _CLEANUP_S = 60  # part of the grace period that remains after the ranks have ended
-# Holds four checkpoints of the 7B model (116 GB each: three that --save_total_limit keeps, and a new one), the final
-# model and the downloaded one (17 GB each), and videos.
-_WORK_DIR_GIB = 640
 _SHARED_MEMORY = "64Gi"  # ranks exchange tensors through it, and the default is 64 MB
 BACKOFF_LIMIT = 10  # restarts of a node's pods by the operator, on average
 TTL_S = 7 * 24 * 3600  # after which a finished job is deleted
@@ -22,13 +21,16 @@ LABEL = "app.kubernetes.io/name"
 JOB_LABEL = "rarft.io/job"
 
 
-def secret_environment(job: Job) -> list[dict[str, Any]]:
-    """Return the environment variables that a job reads from its secrets."""
+def job_environment(job: Job) -> list[dict[str, Any]]:
+    """Return the environment variables that differ between jobs: the limit of /scratch, and secrets."""
     secrets = {job.store_secret: STORE_KEYS, job.hub_secret: HUB_KEYS, job.tracking_secret: TRACKING_KEYS}
     return [
-        {"name": key, "valueFrom": {"secretKeyRef": {"name": name, "key": key, "optional": True}}}
-        for name, keys in secrets.items()
-        for key in keys
+        {"name": VOLUME_LIMIT_ENV, "value": f"/scratch={parse_quantity(job.disk):.0f}"},
+        *(
+            {"name": key, "valueFrom": {"secretKeyRef": {"name": name, "key": key, "optional": True}}}
+            for name, keys in secrets.items()
+            for key in keys
+        ),
     ]
 
 
@@ -37,7 +39,10 @@ def _environment(extra: Mapping[str, str]) -> list[dict[str, Any]]:
         "NCCL_DEBUG": "INFO",
         # Fail as soon as a peer is lost instead of waiting for the timeout.
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
-        "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
+        # Flight recorder: each rank's last collectives, written to a file per rank when one of them times out.
+        "TORCH_FR_BUFFER_SIZE": "2000",
+        "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+        "TORCH_FR_DUMP_TEMP_FILE": "/scratch/nccl_trace_rank_",
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(_GRACE_PERIOD_S - _CLEANUP_S),
         # Restarted ranks must not connect to the previous start's store.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
@@ -45,18 +50,18 @@ def _environment(extra: Mapping[str, str]) -> list[dict[str, Any]]:
         "XDG_CACHE_HOME": "/scratch/cache",
         "TMPDIR": "/scratch/tmp",
         "SHARED_MEMORY": "/dev/shm",
-        VOLUME_LIMIT_ENV: f"/scratch={_WORK_DIR_GIB * 2**30}",
         **extra,
     }
     return [{"name": name, "value": value} for name, value in values.items()]
 
 
 def resources(job: Job) -> dict[str, Any]:
-    """Return the resources of a job's container, with limits equal to requests."""
+    """Return the resources of a job's container."""
     amounts: dict[str, Any] = {"cpu": job.cpu, "memory": job.memory}
     if job.gpus:
         amounts[job.accelerator] = str(job.gpus)
-    return {"requests": amounts, "limits": amounts}
+    # The request places the pod on a node with enough disk. A limit would also count the container's logs.
+    return {"requests": {**amounts, "ephemeral-storage": job.disk}, "limits": amounts}
 
 
 def placement(job: Job) -> dict[str, Any]:
@@ -121,7 +126,7 @@ def shared_template(container: str, image: str, job_label: str, **environment: s
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "volumes": [
-            {"name": "work", "emptyDir": {"sizeLimit": f"{_WORK_DIR_GIB}Gi"}},
+            {"name": "work", "emptyDir": {}},
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": _SHARED_MEMORY}},
         ],
@@ -144,8 +149,10 @@ def pod_template(job: Job, container: str, **environment: str) -> dict[str, Any]
     template["metadata"]["labels"] |= labels(job)
     (main,) = template["spec"]["containers"]
     main["args"] = list(job.arguments)
-    main["env"] += secret_environment(job)
+    main["env"] += job_environment(job)
     main["resources"] = resources(job)
+    work = next(volume for volume in template["spec"]["volumes"] if volume["name"] == "work")
+    work["emptyDir"]["sizeLimit"] = job.disk
     template["spec"] |= placement(job)
     if job.priority_class:
         template["spec"]["priorityClassName"] = job.priority_class

@@ -14,10 +14,10 @@ from rarft.cluster.pod_spec import (
     ACTIVE_DEADLINE_S,
     BACKOFF_LIMIT,
     LABEL,
+    job_environment,
     labels,
     placement,
     resources,
-    secret_environment,
     shared_template,
 )
 from rarft.errors import InputError
@@ -84,7 +84,7 @@ def trainjob(job: Job) -> dict[str, Any]:
         "trainer": {
             "image": job.image,
             "args": list(job.arguments),
-            "env": secret_environment(job),
+            "env": job_environment(job),
             "numNodes": job.nodes,
             "numProcPerNode": job.processes_per_node,
             "resourcesPerNode": resources(job),

@@ -58,9 +58,9 @@ def answer(checkpoint: str, video: str, query: str, backend: str, endpoint: str 
     except VideoError as error:
         raise InputError(f"{error}; use another video") from error
     sample = Sample(
-        id="query", video=video, query=query, task_type="answerable", segment=None, duration=duration, crop=None,
-        gt_answer="", contrast_answer=None, reference_queries=[], categories=[], difficulty=None, captions=[],
-        source=Source(video, 0, 0), extra={},
+        id="query", video=video, query=query, task_type="answerable", segments=[], segment=None, duration=duration,
+        crop=None, gt_answer="", contrast_answer=None, reference_queries=[], categories=[], difficulty=None,
+        captions=[], source=Source(video, 0, 0), extra={},
     )  # fmt: skip
     with open_checkpoint(checkpoint) as path:
         predictor = Predictor(path, PromptConfig.load(path), backend, [sample], endpoint)

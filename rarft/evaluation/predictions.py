@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 
 from rarft.annotations.parsing import DIFFICULTY_KEYS, base_name, parse_boolean, parse_difficulty, parse_number
-from rarft.annotations.schema import Sample, Source
-from rarft.completion import find_segment, parse_completion
+from rarft.annotations.schema import Sample, Source, only_segment
+from rarft.annotations.times import parse_segments
+from rarft.completion import parse_completion
 from rarft.errors import InputError
-from rarft.segments import Segment, is_valid
+from rarft.segments import is_valid
 
 _QueryKey = tuple[Any, ...]
 
@@ -63,19 +64,6 @@ def _replace_surrogates(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _parse_segment(value: Any) -> Segment | None:
-    """Parse a list of two numbers, or text such as `10.0 to 20.0` or `[10, 20]`; return None for anything else."""
-    if isinstance(value, str):
-        try:
-            value = find_segment(value) or json.loads(value)
-        except (ValueError, RecursionError):
-            return None
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        return None
-    start, end = map(parse_number, value)
-    return None if start is None or end is None or not is_valid((start, end)) else (start, end)
-
-
 def _parse_categories(value: Any) -> list[str]:
     """Parse a list of names, the text of such a list, or a single name."""
     if isinstance(value, str):
@@ -111,8 +99,8 @@ def _parse_published(row: dict[str, Any], number: int, file: str) -> Prediction:
     relevant = _parse_relevance(row.get("gt_relevant"))
     if relevant is None:
         raise ValueError("gt_relevant is missing or not a Boolean")
-    segment = _parse_segment(row.get("gt_timestamp")) if relevant else None
-    if relevant and segment is None:
+    segments = sorted(set(parse_segments(row.get("gt_timestamp")) or [])) if relevant else []
+    if relevant and not (segments and all(map(is_valid, segments))):
         raise ValueError("gt_timestamp is missing or not a segment")
     answer = _replace_surrogates(row["gt_output"]) if isinstance(row.get("gt_output"), str) else ""
     sample = Sample(
@@ -120,7 +108,8 @@ def _parse_published(row: dict[str, Any], number: int, file: str) -> Prediction:
         video=_replace_surrogates(row["video"]),
         query=_replace_surrogates(row["query"]).strip(),
         task_type="answerable" if relevant else "refusable",
-        segment=segment,
+        segments=segments,
+        segment=only_segment(segments),
         duration=_parse_duration(row.get("duration")),
         crop=None,
         gt_answer=parse_completion(answer).answer or answer.strip(),
@@ -137,8 +126,8 @@ def _parse_published(row: dict[str, Any], number: int, file: str) -> Prediction:
 
 
 def _key_of(sample: Sample) -> _QueryKey:
-    """Return the identity of a query: queries with the same text differ in their segment."""
-    return base_name(sample.video), sample.query, sample.task_type, sample.segment
+    """Return the identity of a query: queries with the same text differ in their segments."""
+    return base_name(sample.video), sample.query, sample.task_type, tuple(sample.segments)
 
 
 class _SampleIndex:
@@ -151,9 +140,9 @@ class _SampleIndex:
             self._by_text.setdefault(_key_of(sample)[:3], []).append(sample)
 
     def find(self, sample: Sample) -> Sample | None:
-        """Return the sample of the same query; if the segment differs, the only sample with the same text."""
+        """Return the sample of the same query; if the segments differ, the only sample with the same text."""
         same_text = self._by_text.get(_key_of(sample)[:3], [])
-        exact = [one for one in same_text if one.segment == sample.segment]
+        exact = [one for one in same_text if one.segments == sample.segments]
         return exact[-1] if exact else same_text[0] if len(same_text) == 1 else None
 
 

@@ -13,6 +13,7 @@ from rarft.rewards.columns import BUILT_IN_REWARDS, RewardFunction
 from rarft.rewards.contrastive import ExplainCorrectionContrastive
 from rarft.rewards.explain_correction import ExplainCorrection, Similarity
 from rarft.rewards.format import format_reward
+from rarft.rewards.refuse_giou import refuse_giou_reward
 from rarft.rewards.refuse_iou import refuse_iou_reward
 
 
@@ -87,6 +88,7 @@ def resolve_rewards(names: list[str], similarity: Similarity, baseline: str = "n
         refuse_iou_reward,
         ExplainCorrection(similarity, baseline),
         ExplainCorrectionContrastive(similarity),
+        refuse_giou_reward,
     )
     built_in: dict[str, RewardFunction] = dict(zip(BUILT_IN_REWARDS, functions, strict=True))
     return [built_in[name] if name in built_in else _load_reward(name) for name in names]

@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 # The guide's names of metrics that TRL logs (decision D11).
 METRIC_ALIASES = {"completions/mean_length": "completion_length", "entropy": "generation_entropy"}
 
-# Metrics that TRL computes as means over the tokens of a micro-batch.
+# Metrics that TRL computes as means over the tokens of a micro-batch; with `--importance_sampling_level sequence`, the
+# clip ratios are means over its completions.
 TOKEN_MEANS = (
     *("kl", "entropy", "cispo_clip_ratio"),
     *("clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean"),
@@ -156,9 +157,12 @@ class LoggingGRPOTrainer(GRPOTrainer):
         `tokens_P` are the numbers of completion tokens on this rank.
         """
         metrics = self._mode_metrics
-        tokens_P = self.accelerator.reduce(tokens_P, reduction="sum")
-        weights_P = tokens_P.cpu() / tokens_P.sum().clamp(min=1).item()
+        tokens_P = self.accelerator.reduce(tokens_P, reduction="sum").cpu()
+        by_tokens_P = tokens_P / tokens_P.sum().clamp(min=1)
+        by_completions_P = torch.full_like(by_tokens_P, 1 / len(tokens_P))
         for name in metrics.keys() & TOKEN_MEANS:
+            has_sequences = self.importance_sampling_level == "sequence" and "clip_ratio" in name
+            weights_P = by_completions_P if has_sequences else by_tokens_P
             values_P = torch.tensor(metrics[name][-len(weights_P) :])
             metrics[name][-len(weights_P) :] = [(weights_P * values_P).sum().item()]
 

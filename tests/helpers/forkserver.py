@@ -9,8 +9,8 @@ from pathlib import Path
 
 _PROGRAM = """
     import json, os, sys
-    from rarft.cli.main import main, quiet_libraries
-    quiet_libraries()
+    from rarft.cli.main import main, set_library_defaults
+    set_library_defaults()
     import rarft.evaluation.evaluate, rarft.training.train, rarft.annotations.validate
     for line in sys.stdin:
         arguments, output = json.loads(line)

@@ -1,8 +1,10 @@
+import os
 import subprocess
 import sys
 
 import pytest
 
+from rarft.cli.main import set_library_defaults
 from rarft.cli.parser import spell_flags
 
 HEAVY = ("torch", "transformers", "trl", "kfp", "sentence_transformers", "deepspeed")
@@ -34,6 +36,20 @@ def test_fingerprint_imports_nothing_heavy(sample_set, tmp_path):
     code = f"from components.fingerprint.component import fingerprint; fingerprint.python_func(*{arguments!r})"
     assert imported_by(code) == "['kfp']"
     assert (tmp_path / "out").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "expandable_segments:True"),
+        ({"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, "max_split_size_mb:64"),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}, None),
+    ],
+)
+def test_memory_settings_of_torch(monkeypatch, variables, expected):
+    monkeypatch.setattr(os, "environ", variables)
+    set_library_defaults()
+    assert variables.get("PYTORCH_ALLOC_CONF") == expected
 
 
 @pytest.mark.parametrize("command", COMMANDS)

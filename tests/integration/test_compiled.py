@@ -156,6 +156,20 @@ def test_secrets_time_limits_nodes_and_volumes(compiled):
         assert mounts == (["/data"] if profile == "pvc" else [])
 
 
+def test_run_time_limit_and_lifetime(compiled):
+    profile, pipeline, platform = compiled
+    chosen = PROFILES[profile]
+    config = platform["platforms"]["kubernetes"]["pipelineConfig"]
+    assert int(config["activeDeadlineSeconds"]) == chosen.run_hours * 3600
+    assert int(config["resourceTtlOnCompletion"]) == chosen.kept_hours * 3600
+    # The limit of the run is longer than all attempts of all steps, and that of retries longer than all attempts.
+    steps_hours = len(WITHOUT_ACCELERATOR) * (chosen.retries + 1) * chosen.step_hours
+    assert chosen.run_hours > chosen.training_hours + chosen.evaluation_hours + steps_hours
+    for task in pipeline["root"]["dag"]["tasks"].values():
+        if policy := task.get("retryPolicy"):
+            assert int(policy["backoffMaxDuration"][:-1]) > (chosen.retries + 1) * chosen.step_hours * 3600
+
+
 @pytest.mark.parametrize("kind", ["trainjob", "pytorchjob"])
 def test_profile_launches_job(tmp_path, kind):
     compile_pipeline(str(tmp_path / "rarft.yaml"), kind)

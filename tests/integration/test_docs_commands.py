@@ -1,4 +1,4 @@
-"""Commands of docs/training.md and docs/evaluation.md: run in their order, or only parsed if they need GPUs."""
+"""Commands of three pages: run in their order, or only parsed if they need GPUs."""
 
 import os
 import re
@@ -13,10 +13,12 @@ from helpers.forkserver import ForkServer
 from helpers.paths import ROOT
 from rarft.training.settings_parser import parse_settings
 
-TEXT = "".join((ROOT / "docs" / name).read_text() for name in ("training.md", "evaluation.md")).replace("\\\n", "")
+TEXT = "".join((ROOT / "docs" / name).read_text() for name in ("training.md", "evaluation.md", "serving.md")).replace(
+    "\\\n", ""
+)
 BLOCKS = re.findall(r"^```bash( gpu)?\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 RUN = [line for gpu, block in BLOCKS if not gpu for line in block.strip().splitlines()]
-PARSED = [line for gpu, block in BLOCKS if gpu for line in block.strip().splitlines()]
+PARSED = [line for gpu, block in BLOCKS if gpu for line in block.strip().splitlines() if " train " in line]
 
 
 @pytest.mark.long

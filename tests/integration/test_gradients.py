@@ -1,4 +1,4 @@
-"""One backward per prompt, compared with one backward over all prompts of a micro-batch."""
+"""The loss and its gradient, compared with TRL's over all prompts at once and with one row per completion."""
 
 from collections import defaultdict
 
@@ -17,6 +17,10 @@ BREVITY = """
 def brevity(completions, **columns):
     return [1 / (1 + len(text)) for text in map(str, completions)]
 """
+
+
+# With its level of the importance ratio; "sequence" is GSPO.
+LOSSES = [*((loss_type, "token") for loss_type in LOSS_TYPES), ("grpo", "sequence")]
 
 
 def one_backward(trainer, model, inputs):
@@ -46,22 +50,28 @@ def measure(trainer, compute_loss, model, inputs):
 
 
 def test_one_backward_per_prompt_equals_one_for_all(validated, tmp_path, monkeypatch):
-    """Compare loss, gradient and token means of every loss type, with a policy that differs from the sampling one."""
+    """Compare loss, gradient and token means of every loss, with a policy that differs from the sampling one.
+
+    The gradients of a packed row and of one row per completion are equal, too.
+    """
     ratios, norms = set(), defaultdict(set)
     original = VideoGRPOTrainer._compute_loss
 
     def compared(trainer, model, inputs):
-        for loss_type in LOSS_TYPES if trainer.state.global_step else ():
-            trainer.loss_type = loss_type
+        for loss_type, level in LOSSES if trainer.state.global_step else ():
+            trainer.loss_type, trainer.importance_sampling_level = loss_type, level
             loss, gradient, metrics = measure(trainer, original, model, inputs)
-            expected_loss, expected, expected_metrics = measure(trainer, one_backward, model, inputs)
-            assert loss == pytest.approx(expected_loss, rel=1e-4, abs=1e-6)
-            assert (gradient - expected).norm() < 1e-4 * expected.norm()
-            for name, values in expected_metrics.items():
-                assert metrics[name] == pytest.approx(values, rel=1e-4, abs=1e-6)
-            norms[loss_type].add(round(expected.norm().item(), 4))
+            for sharing, reference in ("on", one_backward), ("off", original):
+                trainer.args.prompt_sharing = sharing
+                expected_loss, expected, expected_metrics = measure(trainer, reference, model, inputs)
+                assert loss == pytest.approx(expected_loss, rel=1e-4, abs=1e-6)
+                assert (gradient - expected).norm() < 1e-4 * expected.norm()
+                for name, values in expected_metrics.items():
+                    assert metrics[name] == pytest.approx(values, rel=1e-4, abs=1e-6)
+            trainer.args.prompt_sharing = "on"
+            norms[loss_type, level].add(round(expected.norm().item(), 4))
             ratios.update(expected_metrics.get("clip_ratio/region_mean", []))
-        trainer.loss_type = "grpo"
+        trainer.loss_type, trainer.importance_sampling_level = "grpo", "token"
         return original(trainer, model, inputs)
 
     monkeypatch.setattr(VideoGRPOTrainer, "_compute_loss", compared)
@@ -74,7 +84,8 @@ def test_one_backward_per_prompt_equals_one_for_all(validated, tmp_path, monkeyp
     )  # fmt: skip
     assert max(ratios) > 0  # some ratios are clipped
     assert all(len(seen) == 2 for seen in norms.values())  # two micro-batches each
-    assert norms["bnpo"].isdisjoint(norms["grpo"])
+    for other in ("bnpo", "token"), ("grpo", "sequence"):
+        assert norms[other].isdisjoint(norms["grpo", "token"])
 
 
 def test_entropy_bonus_reaches_the_gradient(validated, tmp_path):

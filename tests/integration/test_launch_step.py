@@ -18,7 +18,7 @@ from rarft.storage.location import S3Folder
 
 NODES = {
     "image": "i", "nodes": 2, "accelerator": "nvidia.com/gpu", "processes": 0, "cpu": "4", "memory": "16Gi",
-    "node_selector": {}, "tolerations": [], "affinity": {}, "queue": "", "priority_class": "",
+    "disk": "640Gi", "node_selector": {}, "tolerations": [], "affinity": {}, "queue": "", "priority_class": "",
     "store_secret": "store", "hub_secret": "hub", "tracking_secret": "wandb",
 }  # fmt: skip
 FINAL = "checkpoints/seven/checkpoint-final"

@@ -110,6 +110,7 @@ def test_trainjob_pods_equal_those_of_pytorchjob(job):
         assert template["spec"]["topologySpreadConstraints"][0].pop("matchLabelKeys") == [kind.pod_label]
         container["env"] = [each for each in container["env"] if not each["name"].startswith("PET_")]
     assert other["spec"].pop("restartPolicy") == "OnFailure"  # of the PyTorchJob's replica
+    assert one["spec"]["volumes"][0]["emptyDir"].pop("sizeLimit") == job.disk  # which a TrainJob cannot set
     assert one == other
 
 
@@ -140,7 +141,10 @@ def test_pods_conform_to_restricted_standard(job):
         # Writable paths are volumes, and secrets are references.
         mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
         assert {"/scratch", "/tmp", "/dev/shm"} <= mounted
-        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
+        limit = volumes["work"]["emptyDir"].get("sizeLimit", job.disk)
+        assert limit == container["resources"]["requests"]["ephemeral-storage"]
         for variable in container["env"]:
             is_secret = re.search("KEY|TOKEN|SECRET", variable["name"])
             assert ("valueFrom" in variable) or not is_secret
@@ -167,7 +171,7 @@ def test_pytorchjob_operator_rules(job):
         )
         hosts.append("is_host=1" in environment["PET_RDZV_CONF"])
         resources = container["resources"]
-        assert resources["limits"] == resources["requests"]
+        assert resources["requests"] == {**resources["limits"], "ephemeral-storage": job.disk}
         assert resources["limits"][job.accelerator] == str(job.gpus)
     assert hosts.count(True) == 1
     assert manifest["spec"]["runPolicy"]["cleanPodPolicy"] == "Running"
@@ -228,6 +232,45 @@ def test_base_fields_known_to_kubernetes():
         if document["kind"] in kinds:
             model = client.deserialize(_Response(document), kinds[document["kind"]])
             assert unknown_fields(document, client.sanitize_for_serialization(model)) == []
+
+
+def init_container():
+    """Return the operator's init container from the template, with the fields that the operator fills in."""
+    (template,) = manifests()["training-operator/init-container.yaml"]
+    (patch,) = manifests()["training-operator/patch.yaml"]
+    pod = patch["spec"]["template"]["spec"]
+    assert pod["volumes"][0]["configMap"]["name"] == template["metadata"]["name"]
+    # The default of the operator's --pytorch-init-container-template-file.
+    ((name, text),) = template["data"].items()
+    assert f"{pod['containers'][0]['volumeMounts'][0]['mountPath']}/{name}" == "/etc/config/initContainer.yaml"
+    fields = {"InitContainerImage": "alpine:3.10", "MasterAddr": "rarft-master-0", "MaxTries": "3"}
+    for field, value in fields.items():
+        assert f"{{{{.{field}}}}}" in text
+        text = text.replace(f"{{{{.{field}}}}}", value)
+    (container,) = yaml.safe_load(text)
+    return container
+
+
+def test_init_container_conforms_to_restricted_standard():
+    container, client = init_container(), ApiClient()
+    read = client.sanitize_for_serialization(client.deserialize(_Response(container), "V1Container"))
+    assert unknown_fields(container, read) == []
+    security = container["securityContext"]
+    assert (security["runAsNonRoot"], security["allowPrivilegeEscalation"]) == (True, False)
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+@pytest.mark.parametrize(("failures", "code"), [(0, 0), (2, 0), (3, 1)])
+def test_init_container_waits_for_master(tmp_path, failures, code):
+    commands = {"nslookup": f'echo "$1" >> {tmp_path}/tries; [ $(wc -l < {tmp_path}/tries) -gt {failures} ]'}
+    for name, body in {**commands, "sleep": "true"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(init_container()["command"], env={"PATH": path}, check=False)
+    assert done.returncode == code
+    assert set((tmp_path / "tries").read_text().split()) == {"rarft-master-0"}
 
 
 class Nodes:

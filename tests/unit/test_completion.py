@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from rarft.completion import find_segment, parse_completion, render_completion
+from rarft.completion import find_segments, parse_completion, render_completion
 from rarft.errors import InputError
 from rarft.prompts import fill_prompt, load_prompt_template
 
@@ -34,18 +34,18 @@ def test_well_formed(text, expected):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("12.54 to 17.83", (12.54, 17.83)),
-        ("15 to 45", (15.0, 45.0)),
-        ("from 1.5  to\n 2 seconds, or 7 to 8", (1.5, 2.0)),
-        ("9 to 3", (9.0, 3.0)),
-        ("nothing to 5", None),
-        ("1.5to 2", None),
-        ("nan to inf", None),
-        ("", None),
+        ("12.54 to 17.83", [(12.54, 17.83)]),
+        ("15 to 45", [(15.0, 45.0)]),
+        ("from 1.5  to\n 2 seconds, or 7 to 8", [(1.5, 2.0), (7.0, 8.0)]),
+        ("9 to 3", [(9.0, 3.0)]),
+        ("nothing to 5", []),
+        ("1.5to 2", []),
+        ("nan to inf", []),
+        ("", []),
     ],
 )
-def test_find_segment(text, expected):
-    assert find_segment(text) == expected
+def test_find_segments(text, expected):
+    assert find_segments(text) == expected
 
 
 def test_parse_last_answer_first_timestamp():
@@ -89,6 +89,9 @@ def test_prompt_templates(tmp_path):
     assert filled == ("", "Where is a {duration} cat? {not_ours}")
     assert "7.50 seconds" in fill_prompt(load_prompt_template("rarft"), "q", 7.5)[1]
     assert fill_prompt(load_prompt_template("rarft-text-first"), "q", 7.5)[1] == ""
+    no_think = load_prompt_template("rarft-no-think")
+    assert "<think></think>" in no_think
+    assert "<timestep>" not in no_think
     own.write_text("{query} {video} {video}")
     with pytest.raises(InputError, match=r"has several \{video\}"):
         load_prompt_template(str(own))

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -16,6 +18,12 @@ from rarft import steps
 
 pytestmark = pytest.mark.vllm
 ROOT = Path(__file__).parents[2]
+SERVE, PREDICT, EVALUATE = (
+    shlex.split(line)
+    for line in re.search(r"^```bash gpu\n(.*?)^```", (ROOT / "docs/serving.md").read_text(), re.DOTALL | re.MULTILINE)
+    .group(1)
+    .splitlines()
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +37,21 @@ def environment(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(validated, tmp_path_factory):
+def folder(validated, tmp_path_factory):
+    """The current folder of the documented commands."""
     out = tmp_path_factory.mktemp("run")
     steps.train(["--preset", "tiny", "--train_data_path", str(validated), "--out", str(out), "--max_steps", "1"])
-    return out / "checkpoints" / "rarft" / "checkpoint-final"
+    return out
 
 
 @pytest.fixture(scope="module")
-def held_out(sample_set, tmp_path_factory):
-    out = tmp_path_factory.mktemp("held-out")
+def checkpoint(folder):
+    return folder / "checkpoints" / "rarft" / "checkpoint-final"
+
+
+@pytest.fixture(scope="module")
+def held_out(sample_set, folder):
+    out = folder / "out" / "eval"
     steps.validate(str(sample_set / "eval.json"), str(out))
     lines = (out / "riq.jsonl").read_text().splitlines()[:8]
     (out / "riq.jsonl").write_text("\n".join(lines) + "\n")
@@ -53,15 +67,15 @@ def expected(checkpoint, held_out, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(checkpoint, environment, tmp_path_factory):
+def server(folder, checkpoint, environment):
     with socket.socket() as free:
         free.bind(("", 0))
         port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log"
-    flags = ["--dtype", "float32", "--max-model-len", "2048", "--enforce-eager", "--port", str(port)]
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(checkpoint), *flags]
+    log = folder / "server.log"
+    flags = ["--dtype", "float32", "--enforce-eager", "--port", str(port)]
+    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", *SERVE[1:], *flags]
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=folder)
     url = f"http://localhost:{port}"
     try:
         while True:
@@ -77,33 +91,32 @@ def server(checkpoint, environment, tmp_path_factory):
         process.wait()
 
 
-def run(environment, *arguments):
+def run(folder, environment, *arguments):
     command = [sys.executable, "-m", "rarft.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
 
-def test_vllm_backend(checkpoint, held_out, expected, environment, tmp_path):
-    run(
-        environment, "evaluate", "--checkpoint", checkpoint, "--data", held_out, "--out", tmp_path, "--backend", "vllm"
-    )
+def on_server(command, server, **replaced):
+    """Return the arguments of a documented command, for another server and with other values."""
+    values = {"http://localhost:8000": server, **replaced}
+    return [values.get(argument, argument) for argument in command[1:]]
+
+
+def test_vllm_backend(folder, checkpoint, held_out, expected, environment, tmp_path):
+    flags = ["--checkpoint", checkpoint, "--data", held_out, "--out", tmp_path, "--backend", "vllm"]
+    run(folder, environment, "evaluate", *flags)
     assert [row["completion"] for row in read_lines(tmp_path / "predictions.jsonl")] == expected
 
 
-def test_predict_from_server(checkpoint, held_out, expected, server, environment):
+def test_predict_from_server(folder, held_out, expected, server, environment):
     rows = read_lines(held_out / "riq.jsonl")
-    answers = [
-        json.loads(
-            run(environment, "predict", "--checkpoint", checkpoint, row["video"], row["query"], "--json", "--endpoint",
-                server)
-        )
-        for row in rows
-    ]  # fmt: skip
+    commands = [on_server(PREDICT, server, VIDEO=row["video"], QUERY=row["query"]) for row in rows]
+    answers = [json.loads(run(folder, environment, *command, "--json")) for command in commands]
     assert [answer["completion"] for answer in answers] == expected
 
 
-def test_evaluate_on_server(checkpoint, held_out, expected, server, environment, tmp_path):
-    flags = ["--checkpoint", checkpoint, "--data", held_out, "--out", tmp_path]
-    run(environment, "evaluate", *flags, "--endpoint", f"{server}/v1")
-    assert [row["completion"] for row in read_lines(tmp_path / "predictions.jsonl")] == expected
+def test_evaluate_on_server(folder, held_out, expected, server, environment):
+    run(folder, environment, *on_server(EVALUATE, server))
+    assert [row["completion"] for row in read_lines(folder / "out" / "served" / "predictions.jsonl")] == expected

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas
 import pytest
 
 from helpers.timed_videos import KINDS, make_videos
@@ -35,6 +36,11 @@ def log(run):
     return [entry for entry in map(json.loads, (run / "training.jsonl").open()) if "reward" in entry]
 
 
+def completions(run):
+    tables = [pandas.read_parquet(file) for file in sorted((run / "completions").glob("*.parquet"))]
+    return [text for table in tables for text in table["completion"]]
+
+
 @pytest.mark.parametrize("flags", [[], ["--fix_vit", "true"], ["--use_peft", "true", "--lora_r", "8"]], ids=str)
 def test_engine_has_weights_of_every_step(validated, tmp_path, flags):
     process = start(validated, tmp_path, *flags, script="weight_sync.py")
@@ -49,10 +55,12 @@ def test_engine_has_weights_of_every_step(validated, tmp_path, flags):
 
 
 def test_seed_and_logged_difference(validated, tmp_path):
-    runs = [train(validated, tmp_path / name, "--max_steps", "2", "--seed", name[0])[0] for name in ("1", "1b", "2")]
-    logs = [[entry["completions/mean_length"] for entry in log(run)] for run in runs]
+    flags = ["--max_steps", "2", "--log_completions", "true", "--seed"]
+    runs = [train(validated, tmp_path / name, *flags, name[0])[0] for name in ("1", "1b", "2")]
+    texts = [completions(run) for run in runs]
     first, same, other = (weights(run / "checkpoint-final") for run in runs)
-    assert logs[0] == logs[1]
+    assert texts[0] == texts[1]
+    assert not set(texts[0]) & set(texts[2])
     assert all((first[name] == same[name]).all() for name in first)
     assert any((first[name] != other[name]).any() for name in first)
     assert all(entry["sampling/sampling_logp_difference/mean"] < 1e-4 for run in runs for entry in log(run))
@@ -100,10 +108,7 @@ def test_sampling_options(validated, tmp_path):
         validated, tmp_path, "--max_steps", "1", "--vllm_structured_outputs_regex", "<think>a{3}</think>",
         "--generation_kwargs", '{"min_tokens": 3}', "--log_completions", "true",
     )  # fmt: skip
-    import pandas
-
-    table = pandas.read_parquet(next((run / "completions").glob("*.parquet")))
-    assert set(table["completion"]) == {"<think>aaa</think>"}
+    assert set(completions(run)) == {"<think>aaa</think>"}
 
 
 def test_engine_inputs_equal_training(tmp_path):

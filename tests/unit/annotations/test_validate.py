@@ -1,5 +1,6 @@
 """Outcomes and findings of single items."""
 
+import hashlib
 import time
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from helpers.annotation_cases import CASES, VIDEO_CASES
 from helpers.paths import ROOT
 from helpers.riq_items import ANSWERABLE, REFUSABLE, item, query
+from rarft.annotations.checks import sample_id
 from rarft.annotations.findings import CHECKS_BY_CODE, REPAIRS, catalog_page
 from rarft.annotations.validate import ValidationSettings, validate
 from rarft.storage.location import LocalFolder
@@ -22,6 +24,7 @@ def test_valid_item(validate_items):
         "video": "v.mp4",
         "query": "a dog runs",
         "task_type": "answerable",
+        "segments": [[1.0, 4.0]],
         "segment": [1.0, 4.0],
         "duration": 10.0,
         "crop": None,
@@ -39,6 +42,29 @@ def test_valid_item(validate_items):
     assert refusable["gt_answer"] == "There is no cat."
     assert refusable["contrast_answer"] == "1.0 to 4.0"
     assert refusable["categories"] == ["Object/ObjectExistence"]
+
+
+def test_several_segments(validate_items):
+    """They are sorted, an equal one is dropped, and a list of one is the same as a pair."""
+    answer = query(ANSWERABLE, a="<answer>1 to 4, 6 to 8</answer>")
+    report, (several, _), _ = validate_items([item(timestamp=[[6, 8], [1, 4], [6, 8]], GRPO=[answer, REFUSABLE])])
+    assert (several["segments"], several["segment"]) == ([[1.0, 4.0], [6.0, 8.0]], None)
+    assert report["findings"] == []
+    _, (filled, _), _ = validate_items([item(timestamp=[[1, 4], [6, 8]], GRPO=[query(ANSWERABLE, a=""), REFUSABLE])])
+    assert (filled["gt_answer"], filled["id"]) == ("1.00 to 4.00, 6.00 to 8.00", several["id"])
+    rows = [validate_items([item(timestamp=timestamp)])[1] for timestamp in ([1, 4], [[1, 4]])]
+    assert rows[0] == rows[1]
+
+
+def test_sample_id_hashes_segments():
+    parts = '["v.mp4","a dog runs","answerable",TIMES]'
+    for segments, times in (
+        ([(1.0, 4.0)], "[1.0,4.0]"),
+        ([(1.0, 4.0), (6.0, 8.0)], "[[1.0,4.0],[6.0,8.0]]"),
+        ([], "null"),
+    ):
+        expected = hashlib.sha256(parts.replace("TIMES", times).encode()).hexdigest()[:16]
+        assert sample_id("videos/v.mp4", "a dog runs", "answerable", segments) == expected
 
 
 @pytest.mark.parametrize("name", CASES)
