@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import tempfile
 import urllib.error
 import urllib.request
@@ -19,6 +18,7 @@ from pipelines.compile import compile_pipeline
 from pipelines.parameters import check_complete, parse
 from pipelines.preflight import check
 from pipelines.profiles import DEFAULT_PROFILE
+from rarft.environment import read_variable
 from rarft.errors import ChildFailedError, InputError, input_name
 from rarft.storage.location import open_local
 
@@ -100,7 +100,7 @@ def submit(
         check_complete(values, spec)
         check(values, launches_job="launch-job" in spec.root.dag.tasks)
         _check_locations(values)
-        token = os.environ.get(TOKEN_ENV)
+        token = read_variable(TOKEN_ENV, prefix="Bearer ")
         with input_name("--endpoint"):
             _check_endpoint(endpoint, token)
         return _create_run(
