@@ -109,12 +109,18 @@ def _seconds(detail: Any) -> float | None:
     return (end - start).total_seconds()
 
 
+def _unstarted_step(name: str, driver: Any) -> Step:
+    """Return a step that only its driver has reached."""
+    if format_state(driver.state) != "Failed":
+        return Step(name, "Pending")
+    message = _one_line(driver.error.message if driver.error else "")
+    return Step(name, "Failed", pod=driver.pod_name or "", error=f"its driver failed {message}".strip())
+
+
 def _step(name: str, nodes: _Nodes) -> Step:
-    detail, driver = nodes.by_name.get(name), nodes.by_name.get(f"{name}{_DRIVER}")
+    detail = nodes.by_name.get(name)
     if detail is None:
-        failed = format_state(driver.state) == "Failed"
-        error = f"its driver failed {_one_line(driver.error.message if driver.error else '')}".strip()
-        return Step(name, "Failed" if failed else "Pending", pod=driver.pod_name or "", error=error if failed else "")
+        return _unstarted_step(name, nodes.by_name[f"{name}{_DRIVER}"])
     attempts = nodes.attempts(detail)
     latest = attempts[-1] if attempts else detail
     state, latest_state = format_state(detail.state), format_state(latest.state)

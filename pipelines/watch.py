@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from functools import partial
 from typing import Any
 
 import kfp_server_api
@@ -208,20 +209,20 @@ class RunWatcher:
             logger.info("%s | %s", step.name, line)
         if pods and pods[-1].cause:
             return str(pods[-1].cause)
-        reported = [line for line in lines if line.startswith("rarft ")]
-        if reported:
-            return reported[-1]
+        causes = [line for line in lines if line.startswith("rarft ")]
+        if causes:
+            return causes[-1]
         return (pods[-1].failure if pods else "") or step.error or (lines[-1].strip() if lines else "no details")
 
     def _last_lines(self, pod: str) -> list[str]:
         """Return the last lines of a pod's log, from the cluster or from the API, or why they cannot be read."""
+        readers = [partial(self._endpoint.log_lines, self._run_id)]
+        if self._pods is not None:
+            readers.insert(0, self._pods.log_lines)
         reasons = []
-        for reader in (self._pods, self._endpoint):
+        for read in readers:
             try:
-                if reader is self._endpoint:
-                    return self._endpoint.log_lines(self._run_id, pod, _LOG_LINES)
-                if reader is not None:
-                    return list(reader.log_lines(pod, _LOG_LINES))
+                return read(pod, _LOG_LINES)
             except InputError as error:
                 reasons.append(one_line(error))
         logger.warning("%s", "; ".join(reasons))

@@ -53,10 +53,10 @@ def workflow(**steps):
             continue
         nodes.append(node(f"{name}-driver", key, "SUCCEEDED", [key + 1], "system-container-driver"))
         attempts = state if isinstance(state, list) else []
-        shown = {"cached": "SUCCEEDED", "PENDING": "RUNNING"}.get(attempts[-1] if attempts else state, state)
-        shown = attempts[-1].replace("PENDING", "RUNNING") if attempts else shown
-        nodes.append(node(name, key + 1, shown, [key + 2], "system-container-executor"))
-        executor = "SKIPPED" if state == "cached" else (attempts[-1] if attempts else state)
+        latest = attempts[-1] if attempts else state
+        node_state = {"cached": "SUCCEEDED", "PENDING": "RUNNING"}.get(latest, latest)
+        nodes.append(node(name, key + 1, node_state, [key + 2], "system-container-executor"))
+        executor = "SKIPPED" if state == "cached" else latest
         children = [key + 3 + number for number in range(len(attempts))]
         nodes.append(node("executor", key + 2, executor, children or [key + 100]))
         for number, attempt in enumerate(attempts):

@@ -126,16 +126,16 @@ def test_watch_failed_step_with_cluster(follow, endpoint, kubeconfig):
 
 
 @pytest.mark.parametrize(
-    ("shown", "message"),
+    ("waiting", "message"),
     [
         (pod("train", "Pending", conditions=[UNSCHEDULABLE]), "Pending: Unschedulable: 0/4 nodes are available"),
         (pod("train", "Pending", statuses=[PULL]), "Pending: ImagePullBackOff: Back-off pulling image i"),
         (pod("train", "Pending", attempt=1), "Pending; {pod}: FailedMount: secret not found"),
     ],
 )
-def test_watch_waiting_pod(follow, endpoint, kubeconfig, shown, message):
-    name = shown["metadata"]["name"]
-    endpoint.pods = [shown]
+def test_watch_waiting_pod(follow, endpoint, kubeconfig, waiting, message):
+    name = waiting["metadata"]["name"]
+    endpoint.pods = [waiting]
     endpoint.events = [
         {
             "metadata": {"name": "e"}, "involvedObject": {"uid": name, "name": name}, "type": "Warning",
