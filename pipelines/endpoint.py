@@ -1,7 +1,6 @@
 """Kubeflow Pipelines API of an endpoint: its health, runs and logs."""
 
 import json
-import os
 import urllib.error
 import urllib.request
 from collections import deque
@@ -12,7 +11,8 @@ from typing import Any
 
 import kfp_server_api
 
-from rarft.errors import InputError
+from rarft.environment import read_variable
+from rarft.errors import InputError, input_name
 
 TOKEN_ENV = "KFP_TOKEN"
 _TIMEOUT_S = 20.0
@@ -21,13 +21,19 @@ _PAGE_SIZE, _MAX_PAGES = 100, 20
 _LOG_URL = "{endpoint}/apis/v1alpha1/runs/{run}/nodes/{pod}/log"
 
 
-class Endpoint:
-    """The API at a URL, with the token of `KFP_TOKEN`."""
+def open_endpoint(url: str) -> "Endpoint":
+    """Return the API at the URL of `--endpoint`, with the token of `KFP_TOKEN`."""
+    token = read_variable(TOKEN_ENV, prefix="Bearer ")
+    if not url.startswith(("http://", "https://")):
+        raise InputError(f"--endpoint {url}: not a URL; use a form such as http://localhost:8888")
+    return Endpoint(url.rstrip("/"), token)
 
-    def __init__(self, url: str) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise InputError(f"{url}: not a URL; use a form such as http://localhost:8888")
-        self.url, self.token = url.rstrip("/"), os.environ.get(TOKEN_ENV)
+
+class Endpoint:
+    """The API at a URL."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        self.url, self.token = url, token
 
     def check(self) -> None:
         """Check that there is a Kubeflow Pipelines API.
@@ -35,6 +41,10 @@ class Endpoint:
         Raises:
             InputError: There is none, or it cannot be reached.
         """
+        with input_name("--endpoint"):
+            self._check()
+
+    def _check(self) -> None:
         hint = "is it the Kubeflow Pipelines API, and not a login page?"
         try:
             with self._open(f"{self.url}/apis/v2beta1/healthz") as response:

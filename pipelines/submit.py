@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from pipelines.compile import compile_pipeline
-from pipelines.endpoint import Endpoint
+from pipelines.endpoint import Endpoint, open_endpoint
 from pipelines.parameters import check_complete, parse
 from pipelines.preflight import check
 from pipelines.profiles import DEFAULT_PROFILE
@@ -70,9 +70,8 @@ def submit(
         check_complete(values, spec)
         check(values, use_pytorchjob="launch-pytorchjob" in spec.root.dag.tasks)
         _check_locations(values)
-        with input_name("--endpoint"):
-            server = Endpoint(endpoint)
-            server.check()
+        server = open_endpoint(endpoint)
+        server.check()
         return _create_run(
             server,
             namespace,

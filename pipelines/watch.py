@@ -9,10 +9,10 @@ from typing import Any
 import kfp_server_api
 from urllib3.exceptions import HTTPError
 
-from pipelines.endpoint import TOKEN_ENV, Endpoint
+from pipelines.endpoint import TOKEN_ENV, Endpoint, open_endpoint
 from pipelines.run_steps import FINAL_STATES, Step, format_state, run_error, run_steps
 from rarft import steps
-from rarft.errors import ChildFailedError, InputError, input_name, one_line
+from rarft.errors import ChildFailedError, InputError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -244,10 +244,9 @@ def watch(run: str, endpoint: str, namespace: str | None = None, started_here: b
         SystemExit: Code 130 after Ctrl-C; the run continues.
     """
     run_id = run.rstrip("/").rpartition("/")[2]
-    with input_name("--endpoint"):
-        server = Endpoint(endpoint)
-        if not started_here:
-            server.check()
+    server = open_endpoint(endpoint)
+    if not started_here:
+        server.check()
     try:
         RunWatcher(server, run_id, namespace).run(started_here)
     except KeyboardInterrupt:

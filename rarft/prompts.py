@@ -2,26 +2,27 @@
 
 import functools
 import re
-from pathlib import Path
 
 from rarft.errors import InputError
 from rarft.segments import Segment
+from rarft.storage.files import local_path
 
+_THINK = "<think>what you see that bears on the query; quote times as <timestep>xx.xx to xx.xx</timestep></think>"
 _REPLY_FORMAT = (
     "The query may describe something that never happens in the video. Then say so instead of guessing.\n"
     "Reply with exactly three blocks, in this order:\n"
-    "<think>what you see that bears on the query; quote times as "
-    "<timestep>xx.xx to xx.xx</timestep></think>\n"
+    f"{_THINK}\n"
     "<answer>the moment in seconds, such as 12.54 to 17.83; or, if there is none, why the query does not "
     "fit the video, without any times</answer>\n"
     "<correction>NIL if the query fits; otherwise the query rewritten so that it does</correction>"
 )
 # The training guide names its template without giving the text; this wording is our own (decision D16).
+_RARFT = (
+    'The video lasts {duration} seconds.{crop} Find the moment that this query describes: "{query}".\n' + _REPLY_FORMAT
+)
 PROMPTS = {
-    "rarft": (
-        'The video lasts {duration} seconds.{crop} Find the moment that this query describes: "{query}".\n'
-        + _REPLY_FORMAT
-    ),
+    "rarft": _RARFT,
+    "rarft-no-think": _RARFT.replace(_THINK, "<think></think>, always empty"),
     # Time-R1-7B was trained with the text before the video and without the duration.
     "rarft-text-first": 'Find the moment of the video that this query describes: "{query}".{crop}\n'
     + _REPLY_FORMAT
@@ -42,7 +43,7 @@ def load_prompt_template(name_or_path: str) -> str:
     """
     if name_or_path in PROMPTS:
         return PROMPTS[name_or_path]
-    path = Path(name_or_path)
+    path = local_path(name_or_path)
     if not path.is_file():
         raise InputError(f"{path}: no such template; use {', '.join(sorted(PROMPTS))} or the path of a text file")
     try:

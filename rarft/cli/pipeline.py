@@ -25,11 +25,11 @@ def _compile(out: str, profile: str) -> None:
 
 
 def _submit(wait: bool, **options: Any) -> None:
-    from pipelines.endpoint import Endpoint
+    from pipelines.endpoint import open_endpoint
     from pipelines.submit import submit
 
     run_id = submit(**options)
-    print(Endpoint(options["endpoint"]).run_page(run_id), flush=True)
+    print(open_endpoint(options["endpoint"]).run_page(run_id), flush=True)
     if wait:
         _watch(run_id, options["endpoint"], options["namespace"], started_here=True)
 

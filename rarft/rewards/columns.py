@@ -10,7 +10,7 @@ LogMetric = Callable[[str, float], None]
 LogExtra = Callable[[str, list[Any]], None]
 
 DEFAULT_REWARDS = ("format", "refuse_iou", "explain_correction")
-BUILT_IN_REWARDS = (*DEFAULT_REWARDS, "explain_correction_contrastive")
+BUILT_IN_REWARDS = (*DEFAULT_REWARDS, "explain_correction_contrastive", "refuse_giou")
 
 
 def reward_columns(sample: Sample) -> dict[str, Any]:

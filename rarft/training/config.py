@@ -54,10 +54,12 @@ class TrainingConfig(GRPOConfig):
     work_dir: str = HfArg(
         default=".", help="With --out s3://...: local folder that holds checkpoints until they are uploaded."
     )
-    prompt_type: str = HfArg(default="rarft", help="Prompt template: rarft, rarft-text-first, brief, or a text file.")
+    prompt_type: str = HfArg(
+        default="rarft", help="Prompt template: rarft, rarft-no-think, rarft-text-first, brief, or a text file."
+    )
     reward_funcs: list[str] = HfArg(
         default_factory=lambda: list(DEFAULT_REWARDS),
-        help="Rewards to sum: format, refuse_iou, explain_correction, explain_correction_contrastive, "
+        help="Rewards to sum: format, refuse_iou, explain_correction, explain_correction_contrastive, refuse_giou, "
         "or file.py:function.",
     )
     correction_baseline: Literal["none", "query"] = HfArg(

@@ -89,6 +89,9 @@ def test_prompt_templates(tmp_path):
     assert filled == ("", "Where is a {duration} cat? {not_ours}")
     assert "7.50 seconds" in fill_prompt(load_prompt_template("rarft"), "q", 7.5)[1]
     assert fill_prompt(load_prompt_template("rarft-text-first"), "q", 7.5)[1] == ""
+    no_think = load_prompt_template("rarft-no-think")
+    assert "<think></think>" in no_think
+    assert "<timestep>" not in no_think
     own.write_text("{query} {video} {video}")
     with pytest.raises(InputError, match=r"has several \{video\}"):
         load_prompt_template(str(own))

@@ -4,11 +4,11 @@ import pytest
 
 from rarft.completion import render_completion
 from rarft.errors import InputError
-from rarft.rewards import explain_correction_reward, format_reward, refuse_iou_reward
+from rarft.rewards import explain_correction_reward, format_reward, refuse_giou_reward, refuse_iou_reward
 from rarft.rewards.contrastive import ExplainCorrectionContrastive
 from rarft.rewards.explain_correction import ExplainCorrection
 from rarft.rewards.registry import resolve_rewards
-from rarft.segments import temporal_iou
+from rarft.segments import generalized_iou, temporal_iou
 
 
 class FixedSimilarity:
@@ -38,6 +38,43 @@ class FixedSimilarity:
 def test_temporal_iou(a, b, expected):
     assert temporal_iou(a, b) == pytest.approx(expected)
     assert temporal_iou(b, a) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ((22, 38), (20, 40), 0.8),
+        ((0, 6), (4, 10), 0.2),
+        ((0, 5), (5, 10), 0.0),
+        ((0, 1), (3, 4), -0.5),
+        ((0, 1), (98, 99), -97 / 99),
+        ((-1e308, -9e307), (9e307, 1e308), -1.0),  # the sum of the lengths is infinite
+        ((6, 0), (4, 10), -1.0),
+    ],
+)
+def test_generalized_iou(a, b, expected):
+    assert generalized_iou(a, b) == pytest.approx(expected)
+    assert generalized_iou(b, a) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("answer", "task_type", "expected"),
+    [
+        ("22 to 38", "answerable", 0.9),
+        ("50 to 60", "answerable", 0.375),
+        ("70 to 80", "answerable", 0.25),
+        ("no such moment", "answerable", 0.0),
+        ("", "answerable", 0.0),
+        ("38 to 22", "answerable", 0.0),
+        ("22 to 38", "refusable", 0.0),
+        ("no such moment", "refusable", 1.0),
+        ("", "refusable", 0.0),
+    ],
+)
+def test_refuse_giou_logic_table(answer, task_type, expected):
+    solution = (20.0, 40.0) if task_type == "answerable" else None
+    rewards = refuse_giou_reward([render_completion("t", answer)], [task_type], [solution])
+    assert rewards == pytest.approx([expected])
 
 
 @pytest.mark.parametrize(

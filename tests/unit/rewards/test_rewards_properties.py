@@ -55,6 +55,7 @@ def test_rewards_are_finite_and_in_range(text, task_type, solution, duration, si
     for reward, low, high in (
         (rewards.format_reward, 0.0, 1.0),
         (rewards.refuse_iou_reward, 0.0, 1.0),
+        (rewards.refuse_giou_reward, 0.0, 1.0),
         (ExplainCorrection(store), 0.0, upper),
         (ExplainCorrection(store, baseline="query"), 0.0, upper),
         (ExplainCorrectionContrastive(store), -1.0, 2.0),
