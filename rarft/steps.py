@@ -713,6 +713,17 @@ def check_gates(metrics: dict[str, Any]) -> None:
         raise CheckFailedError(f"{len(failed)} of {len(metrics['gates'])} gates not passed: {'; '.join(failed)}")
 
 
+def run_pods(run_id: str, namespace: str) -> Any:
+    """Return a reader of the pods of a pipeline run; see `rarft.cluster.run_pods.RunPods`.
+
+    Raises:
+        InputError: No cluster is configured.
+    """
+    from rarft.cluster.run_pods import RunPods
+
+    return RunPods(run_id, namespace)
+
+
 def cancel(job: str, namespace: str | None = None) -> str:
     """Delete a training job, by default in the current namespace; return the namespace.
 
