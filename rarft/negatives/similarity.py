@@ -1,12 +1,15 @@
 """Similarities of texts about videos, exact in every order of summation."""
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rarft.annotations.schema import Difficulty
-from rarft.embeddings.store import ReferenceStore
+
+if TYPE_CHECKING:  # it imports packages that other steps do not need
+    from rarft.embeddings.store import ReferenceStore
 
 # Components of unit vectors are rounded to multiples of 2^-12. Products are then multiples of 2^-24, and sums below 1
 # are exact in float32: a similarity does not depend on the number of threads or on the batch.
@@ -36,7 +39,7 @@ def _restore(vectors_ND: NDArray[np.int16]) -> NDArray[np.float32]:
 class TextVectors:
     """Rounded embeddings of distinct texts, as int16 to save memory."""
 
-    def __init__(self, texts: Iterable[str], store: ReferenceStore) -> None:
+    def __init__(self, texts: Iterable[str], store: "ReferenceStore") -> None:
         """
         Args:
             texts: Texts; those that are not in the store are encoded.

@@ -17,7 +17,7 @@ LAYERS = [
     {"models", "rewards"},
     {"annotations", "checkpoint"},
     {"embeddings", "distributed", "prompts", "reporting", "video"},
-    {"completion", "storage", "chat"},
+    {"chat", "completion", "plugins", "storage"},
     {"environment"},
     {"errors"},
     {"logs", "progress", "segments"},
