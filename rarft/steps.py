@@ -40,7 +40,7 @@ from rarft.evaluation.gates import parse_gate, parse_gates
 from rarft.evaluation.model_candidates import parse_candidates, split_name
 from rarft.negatives.report import summary as format_negatives
 from rarft.negatives.report import warnings_of as negatives_warnings
-from rarft.negatives.settings import DEFAULT_MIX, NegativeSettings, parse_mix
+from rarft.negatives.settings import DEFAULT_MIX, NegativeSettings, parse_flags, parse_mix
 from rarft.negatives.similarity import DUPLICATE
 from rarft.progress import progress
 from rarft.rewards.columns import DEFAULT_REWARDS
@@ -470,6 +470,40 @@ def add_negatives(
                 "of one part comes from a video of the other"
             )
         return run(path, name, location, words, settings, embed_texts)
+
+
+def parse_negatives(text: str) -> dict[str, Any]:
+    """Return arguments of `add_negatives` from its flags as YAML; empty for an empty text.
+
+    Raises:
+        InputError: The YAML is invalid, or a flag is unknown or has a wrong type.
+    """
+    return parse_flags(text)
+
+
+def add_negatives_from_yaml(data: str, out: str, negatives: str, encoder: str = "") -> int:
+    """Add refusable queries with the flags of `rarft negatives` in YAML; copy the data if there are none.
+
+    Returns:
+        Number of added queries.
+
+    Raises:
+        CheckFailedError: The model did not reply for some items.
+    """
+    with input_name("negatives"):
+        options = parse_negatives(negatives)
+    if not options:
+        location = _output(out)
+        with parse_location(data).download([RIQ_JSONL, REPORT_HTML]) as folder:
+            location.upload([(name, folder / name) for name in (REPORT_HTML, RIQ_JSONL)])
+        return 0
+    report = add_negatives(data, out, **{"encoder": encoder or None, **options})
+    logger.info("%s", format_negatives(report))
+    for line in negatives_warnings(report):
+        logger.warning("%s", line)
+    check_replies(report)
+    added: int = report["counts"]["made"]
+    return added
 
 
 def check_replies(report: dict[str, Any]) -> None:

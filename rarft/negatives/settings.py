@@ -3,6 +3,10 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import msgspec
+import yaml
 
 from rarft.errors import InputError
 from rarft.negatives.negative import KINDS
@@ -33,6 +37,45 @@ def parse_mix(text: str) -> dict[str, float]:
     if not any(weights.values()):
         raise InputError(f"{text}: all weights are 0; give at least one kind a positive weight")
     return {kind: weights[kind] for kind in KINDS if weights.get(kind)}
+
+
+class _Flags(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """Flags of `rarft negatives`; those that are not given keep their defaults."""
+
+    per_item: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    mix: str | None = None
+    seed: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    lexicon: str | None = None
+    embeddings: str | None = None
+    max_similarity: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
+    url: str | None = None
+    model: str | None = None
+    cache: str | None = None
+    prices: tuple[float, float] | None = None
+    max_cost: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    requests_per_minute: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    concurrency: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
+
+
+def parse_flags(text: str) -> dict[str, Any]:
+    """Return the flags in a YAML mapping, whose names may be spelled with `-` or `_`; empty for an empty text.
+
+    Raises:
+        InputError: The YAML is invalid, or a flag is unknown or has a wrong type.
+    """
+    try:
+        values = yaml.safe_load(text) if text.strip() else {}
+        if not isinstance(values, dict):
+            raise ValueError("must be a mapping of flags to values")
+        flags = msgspec.convert({str(name).replace("-", "_"): value for name, value in values.items()}, _Flags)
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(
+            f"invalid settings ({' '.join(str(error).split())}); use flags of `rarft negatives`"
+        ) from error
+    if flags.mix is not None:
+        parse_mix(flags.mix)
+    return {name: value for name, value in msgspec.structs.asdict(flags).items() if value is not None}
 
 
 @dataclass(frozen=True)
