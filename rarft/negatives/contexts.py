@@ -62,9 +62,11 @@ class Contexts:
         for name, group in lexicon.groups.items():
             words = {group.next} if isinstance(group.next, str) else set(group.next)
             self._next[name] = frozenset(words | (DETERMINERS if "determiner" in words else set()))
-        self._unless = {
-            name: [tuple(phrase.split()) for phrase in group.unless] for name, group in lexicon.groups.items()
+        phrases = {name: [tuple(each.split()) for each in group.unless] for name, group in lexicon.groups.items()}
+        self._unless_words = {
+            name: frozenset(each[0] for each in unless if len(each) == 1) for name, unless in phrases.items()
         }
+        self._unless_phrases = {name: [each for each in unless if len(each) > 1] for name, unless in phrases.items()}
 
     @staticmethod
     def _words(lexicon: Lexicon, part: str) -> frozenset[str]:
@@ -88,7 +90,9 @@ class Contexts:
         after = words[end] if end < len(words) else END
         if (required := self._next[form.group]) and after not in required:
             return False
-        if any(_contains(words, phrase) for phrase in self._unless[form.group]):
+        if not self._unless_words[form.group].isdisjoint(words):
+            return False
+        if any(_contains(words, phrase) for phrase in self._unless_phrases[form.group]):
             return False
         check = getattr(self, f"_allows_{group.part}")
         return bool(check(before, after, form))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 _WORD = re.compile(r"[A-Za-z]+(?:['’-][A-Za-z]+)*|\d+(?:\.\d+)?")
 _VOWELS = "aeiou"
@@ -23,6 +24,11 @@ class Token:
 def tokenize(text: str) -> list[Token]:
     """Return the words and numbers of a text."""
     return [Token(match[0].lower(), match.start(), match.end()) for match in _WORD.finditer(text)]
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of `tokenize` without their positions."""
+    return _WORD.findall(text.lower())
 
 
 def word_set(text: str) -> frozenset[str]:
@@ -80,6 +86,7 @@ def conjugate(verb: str, irregular: Mapping[str, tuple[str, str]]) -> dict[str, 
     return {name: f"{form}{space}{rest}" for name, form in forms.items()}
 
 
+@lru_cache(maxsize=65536)
 def stem(word: str) -> str:
     """Return a crude stem, so that most inflected forms of a regular word are equal."""
     for suffix, replacement in (("ies", "y"), ("sses", "ss"), ("ing", ""), ("ed", ""), ("es", ""), ("s", "")):

@@ -17,7 +17,7 @@ import yaml
 
 from rarft.annotations.schema import CATEGORIES
 from rarft.errors import InputError
-from rarft.negatives.english import conjugate, plural, stem, tokenize, word_set
+from rarft.negatives.english import conjugate, plural, stem, word_set, words_of
 
 _MAX_WORDS = 4  # of an entry
 _PACKAGED = "lexicon.yaml"
@@ -80,13 +80,21 @@ _IGNORED = word_set(
 )
 
 
+def _sizes(phrases: Iterable[tuple[str, ...]]) -> dict[str, list[int]]:
+    """Return the lengths of the phrases that begin with a word, the longest first."""
+    sizes: dict[str, set[int]] = defaultdict(set)
+    for phrase in phrases:
+        sizes[phrase[0]].add(len(phrase))
+    return {word: sorted(found, reverse=True) for word, found in sizes.items()}
+
+
 class Lexicon:
     """Word forms of all groups, and canonical words of texts.
 
     Attributes:
         groups: Groups by name.
         forms: Forms by their words.
-        max_words: Number of words of the longest form.
+        form_sizes: Numbers of words of the forms that begin with a word, the longest first.
     """
 
     def __init__(self, file: _File) -> None:
@@ -107,8 +115,9 @@ class Lexicon:
                 verb_forms = conjugate(word, file.irregular_verbs).values()
                 for text in {word, plural(word, file.irregular_nouns), *verb_forms}:
                     self._canonical[tuple(text.split())].add(f"={words[0]}")
+        self._text_words: dict[str, frozenset[str]] = {}
+        self._canonical_sizes, self.form_sizes = _sizes(self._canonical), _sizes(self.forms)
         self._generic: frozenset[str] = frozenset()
-        self.max_words = max(map(len, (*self.forms, *self._canonical)))
         self._never = {
             (name, *pair)
             for name, group in file.groups.items()
@@ -157,14 +166,15 @@ class Lexicon:
         found: set[str] = set()
         position = 0
         while position < len(words):
-            for size in range(min(self.max_words, len(words) - position), 0, -1):
+            word = words[position]
+            for size in self._canonical_sizes.get(word, ()):
                 if names := self._canonical.get(tuple(words[position : position + size])):
                     found |= names
                     position += size
                     break
             else:
-                if words[position] not in _IGNORED:
-                    found.add(stem(words[position]))
+                if word not in _IGNORED:
+                    found.add(stem(word))
                 position += 1
         return frozenset(found)
 
@@ -173,8 +183,10 @@ class Lexicon:
         return words - video_words - self._generic
 
     def text_words(self, text: str) -> frozenset[str]:
-        """Return the content words of a text."""
-        return self.content_words([token.word for token in tokenize(text)])
+        """Return the content words of a text; they are kept, because texts are asked for several times."""
+        if (found := self._text_words.get(text)) is None:
+            found = self._text_words[text] = self.content_words(words_of(text))
+        return found
 
 
 def _check(file: _File) -> None:

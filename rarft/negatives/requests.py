@@ -2,9 +2,9 @@
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
-from threading import Lock
+from threading import Condition, Lock
 
 import msgspec
 
@@ -86,11 +86,13 @@ class PaidRequests:
         self.counts: Counter[str] = Counter()
         self.first_failure = ""
         self._lock = Lock()
+        self._released = Condition(self._lock)
         self._cost = 0.0
         self._reserved = 0.0  # upper bound of the cost of requests in flight
+        self._key_locks: dict[str, Lock] = defaultdict(Lock)
+        self._counted: set[str] = set()  # keys of the replies that are part of the cost
         self._not_before = 0.0  # time of the next request
         self._consecutive_failures = 0
-        self._exhausted = False
 
     def check(self) -> None:
         """Check that the endpoint can be used; raise an InputError if it cannot."""
@@ -119,29 +121,42 @@ class PaidRequests:
             InputError: No request to this endpoint can succeed.
         """
         key = hash_text(self._options.model, system, question, str(attempt))
-        if (text := self._cache.get(key)) is not None:
-            stored = msgspec.json.decode(text, type=_Stored)
-            with self._lock:
-                self._add(stored)
-                self.counts["cached"] += 1
-            return stored.text
-        # A token has at least one byte.
-        prompt_bound = len((system + question).encode()) + _OVERHEAD_TOKENS
-        stored = self._send(system, question, prompt_bound, key)
-        return stored.text
+        with self._lock:
+            key_lock = self._key_locks[key]
+        with key_lock:  # another thread may ask the same
+            if (text := self._cache.get(key)) is not None:
+                stored = msgspec.json.decode(text, type=_Stored)
+                with self._lock:
+                    self.counts["cached"] += 1
+                    self._add(key, stored)
+                return stored.text
+            # A token has at least one byte.
+            prompt_bound = len((system + question).encode()) + _OVERHEAD_TOKENS
+            return self._send(system, question, prompt_bound, key).text
 
-    def _add(self, stored: _Stored) -> None:
+    def _add(self, key: str, stored: _Stored) -> None:
+        """Count a reply once; the caller has the lock."""
+        if key in self._counted:
+            return
+        self._counted.add(key)
         self._cost += self._price(stored.prompt_tokens, stored.completion_tokens)
         self.counts["prompt_tokens"] += stored.prompt_tokens
         self.counts["completion_tokens"] += stored.completion_tokens
 
     def _reserve(self, bound: float) -> None:
+        """Reserve the highest possible cost of a request; wait for those in flight, which will cost less."""
+        limit = self._options.max_cost
         with self._lock:
-            limit = self._options.max_cost
-            self._exhausted |= limit is not None and self._cost + self._reserved + bound > limit
-            if self._exhausted:
-                raise MaxCostError
+            while limit is not None and self._cost + self._reserved + bound > limit:
+                if self._cost + bound > limit:
+                    raise MaxCostError
+                self._released.wait()
             self._reserved += bound
+
+    def _release(self, bound: float) -> None:
+        """Undo a reservation; the caller has the lock, and has added the cost."""
+        self._reserved -= bound
+        self._released.notify_all()
 
     def _send(self, system: str, question: str, prompt_bound: int, key: str) -> _Stored:
         openai = self._client.openai
@@ -157,9 +172,9 @@ class PaidRequests:
             except (openai.OpenAIError, ValueError) as error:
                 is_timeout = isinstance(error, openai.APITimeoutError)
                 with self._lock:
-                    self._reserved -= bound
                     if is_timeout or isinstance(error, ValueError):  # the server may charge for it
                         self._cost += bound
+                    self._release(bound)
                 timeouts += is_timeout
                 self._handle(error, attempt, timeouts)
                 continue
@@ -170,8 +185,8 @@ class PaidRequests:
             )
             self._cache.put({key: msgspec.json.encode(stored).decode()})
             with self._lock:
-                self._reserved -= bound
-                self._add(stored)
+                self._add(key, stored)
+                self._release(bound)
                 self.counts["replies"] += 1
                 self._consecutive_failures = 0
             return stored

@@ -37,7 +37,7 @@ def find_swaps(words: Sequence[str], lexicon: Lexicon, contexts: Contexts) -> li
     swaps = []
     position = 0
     while position < len(words):
-        for size in range(min(lexicon.max_words, len(words) - position), 0, -1):
+        for size in lexicon.form_sizes.get(words[position], ()):
             # Without their type, which the longest form at a position decides: "cell phone" is not "phone".
             if forms := lexicon.forms.get(tuple(words[position : position + size])):
                 end = position + size

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rarft.negatives.english import tokenize
+from rarft.negatives.english import words_of
 
 _FOLDS = 5
-_STEPS = 150
+_STEPS = 100
 _LEARNING_RATE = 0.3
 _L2 = 1e-3
-_MAX_QUERIES = 20_000  # of each class; more hardly change the AUROC
+_MAX_QUERIES = 10_000  # of each class; more hardly change the AUROC
 _MIN_QUERIES = 50  # of each class, for a meaningful AUROC
 
 Floats = NDArray[np.float64]
@@ -36,10 +36,7 @@ class _Bags:
 
     def __init__(self, texts: Sequence[str]) -> None:
         index: dict[str, int] = {}
-        bags = [
-            sorted({index.setdefault(word, len(index)) for word in {token.word for token in tokenize(text)}})
-            for text in texts
-        ]
+        bags = [sorted({index.setdefault(word, len(index)) for word in set(words_of(text))}) for text in texts]
         self.words = max(1, len(index))
         self.rows = np.repeat(np.arange(len(bags)), [len(bag) for bag in bags])
         self.columns = np.array([word for bag in bags for word in bag], np.int64)
