@@ -1,7 +1,7 @@
 """Time and memory of negatives by number of queries: `python -m benchmarks.negatives [QUERIES ...]`.
 
 Makes data with random queries of a small vocabulary and random embeddings, three texts per video, and runs the kinds
-`shuffled` and `rules` in its own process. Prints CPU seconds and peak memory of the process, without the time to encode.
+`shuffled` and `rules` in its own process. Prints CPU seconds and peak memory of the process; nothing is encoded.
 """
 
 import argparse

@@ -13,7 +13,7 @@ from random import Random
 from rarft.annotations.parsing import normalize_text
 from rarft.annotations.schema import Difficulty
 from rarft.negatives.contexts import Contexts
-from rarft.negatives.english import Token, article, tokenize
+from rarft.negatives.english import Token, article, tokenize, words_of
 from rarft.negatives.lexicon import Form, Lexicon
 from rarft.negatives.negative import Negative
 
@@ -88,7 +88,7 @@ class RuleMaker:
         """
         self._max_imbalance = _MAX_IMBALANCE * max(1.0, per_query)
         self._lexicon, self._contexts, self._seed = lexicon, Contexts(lexicon), seed
-        self._counts: Counter[str] = Counter(token.word for query in queries for token in tokenize(query))
+        self._counts: Counter[str] = Counter(word for query in queries for word in words_of(query))
         self._inserted: Counter[str] = Counter()  # less what was removed
         self.unswappable = 0
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rarft.annotations.parsing import normalize_text
 from rarft.annotations.schema import Difficulty
 from rarft.negatives.corpus import Corpus, Item
-from rarft.negatives.english import tokenize
+from rarft.negatives.english import words_of
 from rarft.negatives.lexicon import Lexicon
 from rarft.negatives.negative import Negative
 from rarft.negatives.similarity import HARD, MEDIUM, TextVectors, difficulty_of
@@ -48,7 +48,7 @@ class Duplicates:
 
 def unnamed_words(query: str, lexicon: Lexicon, video_words: frozenset[str]) -> list[str]:
     """Return the words of a query, as it spells them, that no text about the video names, though one would."""
-    words = [token.word for token in tokenize(query)]
+    words = words_of(query)
     unnamed = lexicon.unnamed(lexicon.content_words(words), video_words)
     return [word for word in dict.fromkeys(words) if unnamed & lexicon.content_words([word])]
 
@@ -83,7 +83,6 @@ class Shuffler:
         self._queries = list(videos)
         self._order = self._rng.permutation(len(videos))
         self._uses = np.zeros(len(videos), np.int64)
-        self._words: dict[int, frozenset[str]] = {}
         self._drawn = 0
         self.duplicates = Duplicates()
 
@@ -157,12 +156,8 @@ class Shuffler:
             candidates = np.take(candidates, np.arange(first, first + _TRIED), mode="wrap")
         for position in candidates[np.argsort(self._uses[pool[candidates]], kind="stable")]:
             query = int(pool[position])
-            if query not in self._words:
-                self._words[query] = self._lexicon.text_words(self._queries[query])
-            if (
-                self._lexicon.unnamed(self._words[query], video_words)
-                and normalize_text(self._queries[query]) not in taken
-            ):
+            words = self._lexicon.text_words(self._queries[query])
+            if self._lexicon.unnamed(words, video_words) and normalize_text(self._queries[query]) not in taken:
                 return int(position)
         return None
 
