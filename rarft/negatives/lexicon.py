@@ -57,9 +57,10 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One inflected word of a group; `sense` is the first of its synonyms."""
+    """One inflected word of a group, or several; `sense` is the first of its synonyms."""
 
     text: str
+    words: tuple[str, ...]
     inflection: str
     sense: str
     group: str
@@ -136,8 +137,8 @@ class Lexicon:
         else:
             forms = {"base": word}
         for inflection, text in forms.items():
-            form = Form(text, inflection, sense, name)
-            self.forms[tuple(text.split())].append(form)
+            form = Form(text, tuple(text.split()), inflection, sense, name)
+            self.forms[form.words].append(form)
             self._by_sense[name, sense].append(form)
         for text in {*forms.values(), word}:
             self._canonical[tuple(text.split())].add(f"={sense}")

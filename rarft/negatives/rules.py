@@ -94,7 +94,7 @@ class RuleMaker:
 
     def _is_balanced(self, swap: Swap) -> bool:
         """Check that the new words occur in the data, and that no word is inserted or removed too often."""
-        new, old = swap.new.text.split(), swap.old.text.split()
+        new, old = swap.new.words, swap.old.words
         return all(self._counts[word] for word in new) and all(
             sign * self._inserted[word] + 1 <= max(1.0, self._max_imbalance * self._counts[word])
             for sign, words in ((1, new), (-1, old))
@@ -103,8 +103,8 @@ class RuleMaker:
 
     def _imbalance(self, swap: Swap) -> float:
         """Return how much more often the new words were inserted, and the old ones removed, per occurrence."""
-        new = max(self._inserted[word] / self._counts[word] for word in swap.new.text.split())
-        old = min(self._inserted[word] / self._counts[word] for word in swap.old.text.split())
+        new = max(self._inserted[word] / self._counts[word] for word in swap.new.words)
+        old = min(self._inserted[word] / self._counts[word] for word in swap.old.words)
         return new - old
 
     def make(self, source: str, video_words: frozenset[str], taken: set[str], number: int) -> Negative | None:
@@ -123,7 +123,7 @@ class RuleMaker:
         swaps = [
             swap
             for swap in find_swaps(words, self._lexicon, self._contexts)
-            if self._is_balanced(swap) and not self._lexicon.content_words(swap.new.text.split()) & video_words
+            if self._is_balanced(swap) and not self._lexicon.text_words(swap.new.text) & video_words
         ]
         rng.shuffle(swaps)
         chosen: list[Swap] = []
@@ -140,8 +140,8 @@ class RuleMaker:
             return None
         chosen.sort(key=lambda swap: swap.first)
         for swap in chosen:
-            self._inserted.update(swap.new.text.split())
-            self._inserted.subtract(swap.old.text.split())
+            self._inserted.update(swap.new.words)
+            self._inserted.subtract(swap.old.words)
         categories = dict.fromkeys(self._lexicon.groups[swap.new.group].category for swap in chosen)
         return Negative(
             kind="rules",

@@ -50,7 +50,7 @@ def unnamed_words(query: str, lexicon: Lexicon, video_words: frozenset[str]) -> 
     """Return the words of a query, as it spells them, that no text about the video names, though one would."""
     words = words_of(query)
     unnamed = lexicon.unnamed(lexicon.content_words(words), video_words)
-    return [word for word in dict.fromkeys(words) if unnamed & lexicon.content_words([word])]
+    return [word for word in dict.fromkeys(words) if unnamed & lexicon.text_words(word)]
 
 
 def _reason(source: str, unnamed: Sequence[str]) -> str:

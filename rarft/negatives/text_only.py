@@ -15,7 +15,7 @@ _FOLDS = 5
 _STEPS = 100
 _LEARNING_RATE = 0.3
 _L2 = 1e-3
-_MAX_QUERIES = 10_000  # of each class; more hardly change the AUROC
+_MAX_QUERIES = 5_000  # of each class; more hardly change the AUROC
 _MIN_QUERIES = 50  # of each class, for a meaningful AUROC
 
 Floats = NDArray[np.float64]
