@@ -169,9 +169,10 @@ class Lexicon:
         while position < len(words):
             word = words[position]
             for size in self._canonical_sizes.get(word, ()):
-                if names := self._canonical.get(tuple(words[position : position + size])):
+                end = position + size
+                if end <= len(words) and (names := self._canonical.get(tuple(words[position:end]))):
                     found |= names
-                    position += size
+                    position = end
                     break
             else:
                 if word not in _IGNORED:

@@ -39,8 +39,8 @@ def find_swaps(words: Sequence[str], lexicon: Lexicon, contexts: Contexts) -> li
     while position < len(words):
         for size in lexicon.form_sizes.get(words[position], ()):
             # Without their type, which the longest form at a position decides: "cell phone" is not "phone".
-            if forms := lexicon.forms.get(tuple(words[position : position + size])):
-                end = position + size
+            end = position + size
+            if end <= len(words) and (forms := lexicon.forms.get(tuple(words[position:end]))):
                 for form in forms:
                     if contexts.allows(words, position, end, form):
                         swaps += [Swap(position, end, form, new) for new in lexicon.replacements(form)]

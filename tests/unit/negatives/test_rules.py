@@ -87,6 +87,7 @@ def test_plural_article_and_stem():
         ("person throws it", set()),  # `new_only`
         ("the water bottle", set()),
         ("one of two", set()),
+        ("turn to the", set()),  # the beginning of a phrase
         ("", set()),
     ],
 )  # fmt: skip
