@@ -126,7 +126,12 @@ class Lexicon:
             for pair in ((first, second), (second, first))
         }
 
-        self._generic = self.content_words([word for phrase in file.generic for word in phrase.split()])
+        generic = [word for phrase in file.generic for word in phrase.split()]
+        generic += [word for words, forms in self.forms.items() for word in words if self._is_adverb(forms)]
+        self._generic = self.content_words(generic)
+
+    def _is_adverb(self, forms: Iterable[Form]) -> bool:
+        return any(self.groups[form.group].part == "adverb" for form in forms)
 
     def _add(self, word: str, sense: str, name: str, file: _File) -> None:
         part = file.groups[name].part
