@@ -17,8 +17,8 @@ import numpy as np
 
 from rarft.errors import InputError
 from rarft.negatives.build import add_negatives
+from rarft.negatives.config import NegativeSettings
 from rarft.negatives.lexicon import packaged_lexicon
-from rarft.negatives.settings import NegativeSettings
 from rarft.storage.location import LocalFolder
 
 _VERBS = ("puts", "takes", "opens", "closes", "holds", "throws", "washes", "drops", "fixes", "kicks")
@@ -31,7 +31,7 @@ _DIMENSION = 384
 
 
 class _RandomStore:
-    """Embeddings that depend on the hash of a text, in the place of an encoded store."""
+    """Stand-in for an encoded store: embeddings that depend on the hash of a text."""
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)

@@ -27,7 +27,7 @@ class ChatClient:
     """A client that may be used from several threads.
 
     Attributes:
-        openai: The openai package, whose `OpenAIError` `complete` raises.
+        openai: The openai package, whose `OpenAIError` `create_completion` raises.
     """
 
     def __init__(self, name: str, extra: str, url: str, model: str, timeout: float, max_retries: int) -> None:
@@ -74,7 +74,7 @@ class ChatClient:
         if problem:
             raise InputError(f"{self._name} {self._url}: {problem}") from error
 
-    def complete(self, system: str, question: str, **options: Any) -> Reply:
+    def create_completion(self, system: str, question: str, **options: Any) -> Reply:
         """Return the reply to one question.
 
         Args:

@@ -38,9 +38,9 @@ from rarft.distributed.torchrun import run_step
 from rarft.errors import CheckFailedError, InputError, input_name
 from rarft.evaluation.gates import parse_gate, parse_gates
 from rarft.evaluation.model_candidates import parse_candidates, split_name
+from rarft.negatives.config import DEFAULT_MIX, NegativeSettings, parse_flags, parse_mix
 from rarft.negatives.report import summary as format_negatives
 from rarft.negatives.report import warnings_of as negatives_warnings
-from rarft.negatives.settings import DEFAULT_MIX, NegativeSettings, parse_flags, parse_mix
 from rarft.negatives.similarity import DUPLICATE
 from rarft.progress import progress
 from rarft.rewards.columns import DEFAULT_REWARDS

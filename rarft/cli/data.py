@@ -6,7 +6,7 @@ from typing import Any
 from rarft.cli.parser import Commands
 from rarft.cli.types import fraction, non_negative_int, positive_int, positive_number, quarantine_limit, seconds
 from rarft.errors import InputError
-from rarft.negatives.settings import DEFAULT_MIX
+from rarft.negatives.config import DEFAULT_MIX
 from rarft.negatives.similarity import DUPLICATE
 
 logger = logging.getLogger(__name__)

@@ -112,7 +112,7 @@ class Judge:
     def _ask(self, question: str) -> str | None:
         """Return a well-formed reply; None after two malformed ones."""
         for _ in range(2):
-            reply = self._client.complete(_SYSTEM, question)
+            reply = self._client.create_completion(_SYSTEM, question)
             with self._lock:
                 self.counts.asked += 1
                 self.counts.prompt_tokens += reply.prompt_tokens or 0  # not every endpoint reports them

@@ -16,6 +16,7 @@ from rarft.annotations.schema import RIQ_JSONL, Sample, Source, iterate_samples
 from rarft.completion import parse_completion, render_completion
 from rarft.embeddings.store import ReferenceStore
 from rarft.errors import InputError
+from rarft.negatives.config import NegativeSettings
 from rarft.negatives.corpus import Corpus, Item, ItemKey
 from rarft.negatives.lexicon import Lexicon
 from rarft.negatives.model import ModelResult, ModelWriter, Rejected
@@ -23,7 +24,6 @@ from rarft.negatives.negative import Negative
 from rarft.negatives.report import REPORT_HTML, REPORT_JSON, describe, render_report
 from rarft.negatives.requests import PaidRequests
 from rarft.negatives.rules import RuleMaker
-from rarft.negatives.settings import NegativeSettings
 from rarft.negatives.shuffled import Duplicates, Shuffler
 from rarft.negatives.similarity import TextVectors
 from rarft.progress import progress

@@ -66,7 +66,7 @@ class Form:
     group: str
 
 
-# Words that do not tell two moments apart.
+# Words that do not distinguish two moments.
 _IGNORED = word_set(
     """
     a an the this that these those some any another other one ones each every few several many much more most of
@@ -168,7 +168,7 @@ class Lexicon:
         return list(found)
 
     def content_words(self, words: Sequence[str]) -> frozenset[str]:
-        """Return the words that tell a text from another one, without inflection and with synonyms made equal."""
+        """Return the words that distinguish a text from another one, without inflection and with synonyms made equal."""
         found: set[str] = set()
         position = 0
         while position < len(words):

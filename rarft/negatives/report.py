@@ -6,9 +6,9 @@ from dataclasses import asdict
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from rarft.negatives.config import NegativeSettings
 from rarft.negatives.corpus import Corpus
 from rarft.negatives.negative import KINDS, Negative
-from rarft.negatives.settings import NegativeSettings
 from rarft.negatives.similarity import TextVectors
 from rarft.negatives.text_only import text_only_auroc
 from rarft.reporting.charts import bars, histogram

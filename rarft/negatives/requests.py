@@ -168,7 +168,7 @@ class PaidRequests:
             self._reserve(bound)
             try:
                 self._wait_for_turn()
-                reply = self._client.complete(system, question, max_tokens=MAX_TOKENS)
+                reply = self._client.create_completion(system, question, max_tokens=MAX_TOKENS)
             except (openai.OpenAIError, ValueError) as error:
                 is_timeout = isinstance(error, openai.APITimeoutError)
                 with self._lock:

@@ -29,10 +29,10 @@ def test_converted_data_trains_refusal(main, tmp_path):
         code, output, errors = main(*command.split())
         assert code == 0, f"{command}\n{output}\n{errors}"
     assert {row["task_type"] for row in read_lines(tmp_path / "valid" / "riq.jsonl")} == {"answerable"}
-    shown = {each["video"].rpartition("/")[2]: facts(each["query_text"]) for each in items}
+    truth = {each["video"].rpartition("/")[2]: facts(each["query_text"]) for each in items}
     added = [row for row in read_lines(tmp_path / "complete" / "riq.jsonl") if row["task_type"] == "refusable"]
     assert len(added) > 40
-    assert all(facts(row["query"].rstrip(".")) != shown[row["video"].rpartition("/")[2]] for row in added)
+    assert all(facts(row["query"].rstrip(".")) != truth[row["video"].rpartition("/")[2]] for row in added)
     metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     assert metrics["base"]["relevance"]["irrelevant"]["recall"] == 0
     assert metrics["relevance"]["irrelevant"]["recall"] >= 0.5

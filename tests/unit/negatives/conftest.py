@@ -9,8 +9,8 @@ from helpers.riq_items import read_lines
 from helpers.word_encoder import WordEncoder
 from rarft.embeddings.store import ReferenceStore
 from rarft.negatives.build import add_negatives
+from rarft.negatives.config import NegativeSettings
 from rarft.negatives.lexicon import packaged_lexicon
-from rarft.negatives.settings import NegativeSettings
 from rarft.storage.location import LocalFolder
 from rarft.synthetic.dataset import draw_scene, split_rng
 
@@ -19,16 +19,16 @@ VIDEOS = 60
 
 @pytest.fixture(scope="session")
 def scenes():
-    """What each video shows: a list of (color, shape, motion), one or two per video."""
+    """One or two scenes by video."""
     rng = split_rng(5, "train")
-    shown = defaultdict(list)
+    truth = defaultdict(list)
     for index in range(VIDEOS + VIDEOS // 3):
-        shown[f"v{index % VIDEOS}.mp4"].append(draw_scene(rng))
-    return dict(shown)
+        truth[f"v{index % VIDEOS}.mp4"].append(draw_scene(rng))
+    return dict(truth)
 
 
 @pytest.fixture(scope="session")
-def shown(scenes):
+def truth(scenes):
     return {video: {(s.colour, s.shape, s.motion) for s in each} for video, each in scenes.items()}
 
 

@@ -8,27 +8,27 @@ from helpers.scenes import facts
 from rarft import steps
 from rarft.completion import parse_completion, render_completion
 from rarft.errors import InputError
-from rarft.negatives.settings import NegativeSettings, parse_mix
+from rarft.negatives.config import NegativeSettings, parse_mix
 
 MIXES = ["shuffled=1", "rules=1", "shuffled=1,rules=1"]
 
 
 @pytest.mark.parametrize("mix", MIXES)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_all_are_absent(make, shown, mix, seed):
+def test_all_are_absent(make, truth, mix, seed):
     report, _, new = make(per_item=3, mix=parse_mix(mix), seed=seed)
     assert report["counts"]["made"] == len(new) > 150
-    absent = [facts(row["query"]) not in shown[row["video"]] for row in new]
+    absent = [facts(row["query"]) not in truth[row["video"]] for row in new]
     assert sum(absent) / len(absent) == 1.0
 
 
-def test_rows_are_valid_negatives(make, shown):
+def test_rows_are_valid_negatives(make, truth):
     report, rows, new = make(per_item=2)
     for row in new:
         assert (row["task_type"], row["segment"]) == ("refusable", None)
         assert parse_completion(render_completion("", row["gt_answer"])).refuses
         assert row["reference_queries"][0] == row["extra"]["q_origin"]
-        assert all(facts(query) in shown[row["video"]] for query in row["reference_queries"])
+        assert all(facts(query) in truth[row["video"]] for query in row["reference_queries"])
         assert row["difficulty"] in {"easy", "medium", "hard"}
         assert row["categories"]
         assert {"kind", "seed", "source"} <= row["extra"]["negative"].keys()

@@ -17,8 +17,8 @@ from helpers.scenes import facts
 from rarft import steps
 from rarft.errors import CheckFailedError, InputError
 from rarft.negatives import requests as paid
+from rarft.negatives.config import parse_mix
 from rarft.negatives.requests import MaxCostError, ModelOptions, NoReplyError, PaidRequests
-from rarft.negatives.settings import parse_mix
 
 COLORS = ["red", "green", "blue", "yellow"]
 CATEGORY = "Attribute/AttributeValue"
@@ -30,11 +30,11 @@ def candidate(query, category=CATEGORY, reason="It has another color."):
 
 def candidates(question):
     """Return what a careless model writes: what the video shows, what it does not, and what has the wrong form."""
-    shown = [facts(line[2:]) for line in re.findall(r"^- .*", question, re.MULTILINE)]
-    color, shape, motion = shown[0]
-    others = [name for name in COLORS if name not in {each[0] for each in shown}]
+    truth = [facts(line[2:]) for line in re.findall(r"^- .*", question, re.MULTILINE)]
+    color, shape, motion = truth[0]
+    others = [name for name in COLORS if name not in {each[0] for each in truth}]
     return [
-        candidate(f"the {color} {shape} {motion}"),  # shown, in other words
+        candidate(f"the {color} {shape} {motion}"),  # truth, in other words
         candidate(f"a {others[0]} {shape} {motion}", "Sound/Loudness"),
         candidate(f"a {others[0]} {shape} {motion}", reason="It is there from 1.0 to 2.0."),
         candidate(f"a {color} {shape} {motion}"),  # a query of the video
@@ -45,9 +45,9 @@ def candidates(question):
 
 def verdict(question):
     captions, query = question.split("\n\nQuery: ")
-    shown = {facts(line[2:]) for line in re.findall(r"^- .*", captions, re.MULTILINE)}
+    truth = {facts(line[2:]) for line in re.findall(r"^- .*", captions, re.MULTILINE)}
     words = tuple(query.split()[1:])
-    return {"verdict": "present" if words in shown else "absent", "why": "the captions name it"}
+    return {"verdict": "present" if words in truth else "absent", "why": "the captions name it"}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -115,10 +115,10 @@ def options(server, tmp_path):
     return build
 
 
-def test_only_checked_candidates_are_used(make, shown, options, tmp_path):
+def test_only_checked_candidates_are_used(make, truth, options, tmp_path):
     report, _, new = make(per_item=1, mix=parse_mix("model=1"), model=options())
     assert report["counts"]["made"] == len(new) == 80
-    absent = [facts(row["query"]) not in shown[row["video"]] for row in new]
+    absent = [facts(row["query"]) not in truth[row["video"]] for row in new]
     assert sum(absent) == len(new)
     assert {row["extra"]["negative"]["model"] for row in new} == {"m"}
     rejected = [json.loads(line) for line in (tmp_path / "negatives" / "rejected.jsonl").read_text().splitlines()]
