@@ -168,7 +168,7 @@ class Lexicon:
         return list(found)
 
     def content_words(self, words: Sequence[str]) -> frozenset[str]:
-        """Return the words that distinguish a text from another one, without inflection and with synonyms made equal."""
+        """Return the words that distinguish a text from another one; inflected forms and synonyms are equal."""
         found: set[str] = set()
         position = 0
         while position < len(words):

@@ -1,6 +1,6 @@
 """Check whether the queries alone give the answer away: a classifier that never sees the video.
 
-A bag of words with logistic regression is trained to separate negatives from answerable queries. AUROC is the probability
+A bag of words with logistic regression is trained to separate the two. AUROC is the probability
 that it scores a random negative above a random answerable query: 0.5 if the words show nothing, 1.0 if they show all.
 """
 
