@@ -48,7 +48,8 @@ def _absolute(uri: str) -> str:
 
 def _absolute_if_exists(name_or_path: str) -> str:
     """Return a local path as an absolute path, and the name of a model as it is."""
-    return _absolute(name_or_path) if Path(name_or_path).exists() else name_or_path
+    location = parse_location(name_or_path)
+    return _absolute(name_or_path) if isinstance(location, LocalFolder) and location.path.exists() else name_or_path
 
 
 def _absolute_candidate(text: str) -> str:
@@ -88,6 +89,10 @@ def _parameters(options: LocalRun, work: Path) -> dict[str, Any]:
         raise InputError(f"-p {repeated[0]}=...: use the dedicated flag {flag}")
     for name in given.keys() & {"eval_video_root", "final_uri"}:
         given[name] = _absolute(given[name])
+    if given.get("durations"):
+        given["durations"] = _input(given["durations"], "-p durations", Path.is_file, "file")
+    if file := steps.format_file(given.get("format", "")):
+        given["format"] = given["format"].replace(file, _absolute(file), 1)
     if "encoder" in given:
         given["encoder"] = _absolute_if_exists(given["encoder"])
     if "compare" in given:
@@ -122,7 +127,11 @@ def run(options: LocalRun) -> None:
         out = LocalFolder(out.path.resolve())
         work = out.path
     else:
-        work = Path(options.work_dir or steps.default_work_dir(options.out)).resolve()
+        with input_name("--work-dir"):
+            work_dir = parse_location(options.work_dir or steps.default_work_dir(options.out))
+            if not isinstance(work_dir, LocalFolder):
+                raise InputError(f"{work_dir}: must be a local folder")
+        work = work_dir.path.resolve()
     values = _parameters(options, work)
     for flag, location in {"--out": out, "--work-dir": LocalFolder(work)}.items():
         with input_name(flag):

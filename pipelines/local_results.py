@@ -14,7 +14,7 @@ from rarft.annotations.validate import REPORT_JSON
 from rarft.errors import InputError
 from rarft.evaluation.report import METRICS_JSON, REPORT_HTML
 from rarft.reporting.training_log import TRAINING_HTML
-from rarft.storage.location import LocalFolder, Location
+from rarft.storage.location import LocalFolder, Location, parse_location
 
 # Folder in the run's folder: (output of the pipeline, file that is written last).
 RESULTS = {
@@ -63,7 +63,7 @@ def print_summary(outputs: Mapping[str, Any], out: str, location: Location, star
     if (Path(outputs["eval_data"].path) / REPORT_JSON).exists():  # not a copy of the training data
         quarantined.append(_count_quarantined(Path(outputs["eval_data"].path), "evaluation"))
     skipped = f"{steps.count_skipped_videos(outputs['checkpoint'])} videos in training"
-    folder = out.rstrip("/")
+    folder = str(parse_location(out))
     checkpoint = outputs["checkpoint"].replace(str(location), folder, 1)
     lines = {
         "quarantined": ", ".join(quarantined),

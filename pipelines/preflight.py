@@ -42,6 +42,9 @@ def check(values: Mapping[str, Any], use_pytorchjob: bool = False) -> None:
         raise InputError(f"-p probe={probe}: must be {', '.join(PROBES[:-1])} or {PROBES[-1]}")
     if unknown := sorted(set(values.get("affinity", {})) - _NODE_AFFINITY):
         raise InputError(f"-p affinity: unknown field {unknown[0]}; use {' or '.join(sorted(_NODE_AFFINITY))}")
+    if "format" in values:
+        with input_name("-p"):
+            steps.check_format(values["format"])
     if limit := values.get("max_quarantine"):
         with input_name("-p max_quarantine"):
             steps.quarantine_limit(limit, queries=0)

@@ -7,6 +7,7 @@ from typing import Any
 from kfp import dsl, kubernetes
 from kfp.dsl import PipelineTask
 
+from components.convert.component import convert
 from components.embed.component import embed
 from components.evaluate.component import evaluate
 from components.fingerprint.component import fingerprint
@@ -38,9 +39,15 @@ class Tasks:
         task.set_caching_options(False)  # inputs of the same name may have changed
         return self._on_cpu(task, self._parameters.validate_image)
 
-    def validate(self, fingerprinted: PipelineTask) -> PipelineTask:
+    def convert(self, fingerprinted: PipelineTask) -> PipelineTask:
+        """Convert the annotations, unless they are in the RIQ format."""
+        task = self._create(convert, cache_key=fingerprinted.outputs["cache_key"])
+        return self._on_cpu(task, self._parameters.validate_image)
+
+    def validate(self, fingerprinted: PipelineTask, converted: PipelineTask) -> PipelineTask:
         """Validate the annotations."""
-        task = self._create(validate, cache_key=fingerprinted.outputs["cache_key"])
+        inputs = {"converted": converted.outputs["converted"], "cache_key": fingerprinted.outputs["cache_key"]}
+        task = self._create(validate, **inputs)
         return self._on_cpu(task, self._parameters.validate_image)
 
     def embed(self, fingerprinted: PipelineTask, validated: PipelineTask) -> PipelineTask:

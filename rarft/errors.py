@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rarft.logs import setup_logging
+from rarft.redaction import redact
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -63,7 +64,7 @@ _USER_FACING = (InputError, CheckFailedError, DivergedError, ChildFailedError)
 
 def one_line(error: BaseException) -> str:
     """Return an error as a single line, preceded by its type unless the message is written for users."""
-    text = " ".join(str(error).split())
+    text = " ".join(redact(str(error)).split())
     return text if isinstance(error, _USER_FACING) else f"{type(error).__name__}: {text}"
 
 

@@ -5,6 +5,8 @@ import os
 import sys
 from typing import TextIO
 
+from rarft.redaction import redact
+
 LOG_LEVEL_ENV = "RARFT_LOG_LEVEL"  # passes the level to child processes
 _PACKAGES = ("rarft", "components", "pipelines", "benchmarks")
 
@@ -21,7 +23,7 @@ class _Formatter(logging.Formatter):
             names = names[1:-1]
         package = f"{names[0]}: " if names else ""
         level = f"{record.levelname}: " if record.levelno >= logging.WARNING else ""
-        return f"{self.formatTime(record, '%H:%M:%S')} {package}{level}{super().format(record)}"
+        return redact(f"{self.formatTime(record, '%H:%M:%S')} {package}{level}{super().format(record)}")
 
 
 class _ConsoleHandler(logging.StreamHandler[TextIO]):

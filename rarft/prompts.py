@@ -2,10 +2,10 @@
 
 import functools
 import re
-from pathlib import Path
 
 from rarft.errors import InputError
 from rarft.segments import Segment
+from rarft.storage.files import local_path
 
 _THINK = "<think>what you see that bears on the query; quote times as <timestep>xx.xx to xx.xx</timestep></think>"
 _REPLY_FORMAT = (
@@ -43,7 +43,7 @@ def load_prompt_template(name_or_path: str) -> str:
     """
     if name_or_path in PROMPTS:
         return PROMPTS[name_or_path]
-    path = Path(name_or_path)
+    path = local_path(name_or_path)
     if not path.is_file():
         raise InputError(f"{path}: no such template; use {', '.join(sorted(PROMPTS))} or the path of a text file")
     try:

@@ -5,6 +5,7 @@ from importlib import resources
 from pathlib import Path
 
 from rarft.errors import InputError
+from rarft.storage.files import local_path
 from rarft.storage.hashing import hash_folder_stats, hash_text
 from rarft.storage.s3 import is_object_uri, list_objects
 
@@ -15,10 +16,13 @@ PACKAGED = {"tiny": "tiny-answers-everything", "tiny-truthful": "tiny-truthful"}
 
 
 def checkpoint_path(name_or_path: str) -> str:
-    """Return the folder of a packaged checkpoint; any other name as it is."""
+    """Return the folder of a packaged checkpoint or of a `file://` URI; any other name as it is."""
     if name_or_path in PACKAGED:
         return str(resources.files("rarft.synthetic").joinpath("assets", PACKAGED[name_or_path]))
-    return name_or_path
+    if is_object_uri(name_or_path):
+        return name_or_path
+    path = local_path(name_or_path)
+    return str(path) if "://" in name_or_path else name_or_path
 
 
 def check_checkpoint(name_or_path: str) -> None:

@@ -15,7 +15,7 @@ def _evaluate(out: str, **options: Any) -> None:
     if not metrics:  # the main process reports
         return
     print(steps.format_evaluation(metrics))
-    print(f"report: {out}/report.html")
+    print(f"report: {steps.report_path(out)}")
     steps.check_gates(metrics)
 
 
@@ -37,7 +37,7 @@ def _score(out: str, **options: Any) -> None:
 
     for name, value in steps.score(out=out, **options).items():
         print(f"{name:<40}" + (f"{value:8.3f}" if value is not None else f"{'-':>8}"))
-    print(f"report: {out}/report.html")
+    print(f"report: {steps.report_path(out)}")
 
 
 def _add_evaluate(commands: Commands) -> None:

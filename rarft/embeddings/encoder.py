@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarft.errors import InputError
+from rarft.storage.files import local_path
 from rarft.storage.hashing import hash_folder, hash_text
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
@@ -60,7 +61,8 @@ class SentenceEncoder:
         logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
         source = _default_path() if name_or_path == DEFAULT_ENCODER else name_or_path
         try:
-            folder = Path(source) if Path(source).is_dir() else Path(snapshot_download(source))
+            path = local_path(source)
+            folder = path if path.is_dir() else Path(snapshot_download(source))
             self._model: Any = SentenceTransformer(str(folder), device="cpu")
         except Exception as error:
             reason = " ".join(str(error).split())[:200]

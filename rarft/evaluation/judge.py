@@ -5,21 +5,21 @@ It sees the query and the completion, never the video or the truth, so it cannot
 cached on disk by request. A malformed reply is requested once more and then counted as failed.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 from typing import Annotated
 
 import msgspec
 
 from rarft.annotations.schema import CATEGORIES
+from rarft.environment import read_variable
 from rarft.errors import InputError, input_name
 from rarft.evaluation.predictions import Prediction
 from rarft.evaluation.scored_predictions import ScoredPrediction
 from rarft.progress import progress
+from rarft.storage.files import local_path
 from rarft.storage.hashing import hash_text
 from rarft.storage.sqlite_cache import SqliteCache, user_cache
 
@@ -100,11 +100,11 @@ class Judge:
             raise InputError("judge: openai is not installed; run `pip install rarft[judge]`") from error
         self._openai = openai
         self._client = openai.OpenAI(
-            base_url=url, api_key=os.environ.get(_KEY) or "none", timeout=timeout, max_retries=_MAX_RETRIES
+            base_url=url, api_key=read_variable(_KEY) or "none", timeout=timeout, max_retries=_MAX_RETRIES
         )
         self._url, self._model, self._concurrency = url, model, concurrency
         with input_name("--judge-cache"):
-            self._cache = SqliteCache(Path(cache) if cache else user_cache("judge.sqlite"))
+            self._cache = SqliteCache(local_path(cache) if cache else user_cache("judge.sqlite"))
         self.counts = JudgeCounts()
         self.failure = ""
         self._consecutive_failures = 0

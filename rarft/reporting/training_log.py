@@ -4,12 +4,11 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rarft.errors import InputError
-from rarft.storage.location import parse_location
-from rarft.storage.s3 import ObjectNotFoundError, is_object_uri
+from rarft.storage.location import LocalFolder, parse_location
+from rarft.storage.s3 import ObjectNotFoundError
 
 TRAINING_JSONL = "training.jsonl"  # log of a run, in the folder of its checkpoints
 TRAINING_HTML = "training.html"
@@ -47,9 +46,12 @@ def read_training_log(checkpoint: str) -> list[Entry]:
 
     Without a log, or, with a warning, if it cannot be read, the list is empty.
     """
-    if not is_object_uri(checkpoint) and not Path(checkpoint).is_dir():
-        return []
-    run = parse_location(checkpoint if is_object_uri(checkpoint) else Path(checkpoint).resolve()).parent
+    location = parse_location(checkpoint)
+    if isinstance(location, LocalFolder):
+        if not location.path.is_dir():
+            return []
+        location = LocalFolder(location.path.resolve())
+    run = location.parent
     try:
         entries = parse_log(run.read(TRAINING_JSONL).decode())
     except ObjectNotFoundError:

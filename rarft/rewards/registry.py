@@ -1,14 +1,12 @@
 """Rewards by the names that `--reward_funcs` takes: the built-in ones and the user's own."""
 
 import functools
-import importlib
-import importlib.util
 import math
 import traceback
-from pathlib import Path
 from typing import Any
 
 from rarft.errors import InputError
+from rarft.plugins import load_function
 from rarft.rewards.columns import BUILT_IN_REWARDS, RewardFunction
 from rarft.rewards.contrastive import ExplainCorrectionContrastive
 from rarft.rewards.explain_correction import ExplainCorrection, Similarity
@@ -17,35 +15,9 @@ from rarft.rewards.refuse_giou import refuse_giou_reward
 from rarft.rewards.refuse_iou import refuse_iou_reward
 
 
-def _load_module(source: str) -> Any:
-    if not source.endswith(".py"):
-        return importlib.import_module(source)
-    spec = importlib.util.spec_from_file_location(Path(source).stem, source)
-    assert spec is not None  # its name ends in .py
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def _load_reward(name: str) -> RewardFunction:
     """Return a user's reward, or raise an InputError if it does not exist or cannot be imported."""
-    source, colon, function_name = name.rpartition(":")
-    if not colon:
-        custom = "your own as path/to/file.py:function or package.module:function"
-        raise InputError(f"{name}: no such reward; use {', '.join(BUILT_IN_REWARDS)}, or {custom}")
-    if source.endswith(".py") and not Path(source).is_file():
-        raise InputError(f"{name}: no such file {source}; check the path")
-    try:
-        module = _load_module(source)
-    except Exception as error:  # importing the user's code may raise anything
-        raise InputError(f"{name}: cannot be imported ({type(error).__name__}: {error}); fix {source}") from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
-        public = sorted(key for key in own if callable(getattr(module, key)) and not key.startswith("_"))
-        raise InputError(f"{name}: no function {function_name} in {source}; use one of {', '.join(public)}")
-    return _check_values(function, name)
+    return _check_values(load_function(name, "reward", BUILT_IN_REWARDS), name)
 
 
 def _check_values(function: RewardFunction, name: str) -> RewardFunction:

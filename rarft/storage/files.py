@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from urllib.parse import unquote
 
 from rarft.errors import InputError
 
+_INCOMPLETE_URI = re.compile(r"(s3|s3a|gs|hf|https?|file):/*", re.IGNORECASE)
 LOCK = ".lock"  # name of the lock file in a folder
 _LOCK_TIMEOUT_S = 30.0  # a process that was just killed may take this long to exit
 
@@ -78,7 +80,12 @@ def local_path(uri: str) -> Path:
     """
     scheme, separator, rest = uri.partition("://")
     if not separator:
+        if typo := _INCOMPLETE_URI.match(uri):
+            scheme = typo[1].lower()
+            fix = f"{scheme}://{'/' * (scheme == 'file')}{uri[typo.end() :]}"
+            raise InputError(f"{uri}: incomplete URI; did you mean {fix}? A folder of that name is ./{uri}")
         return Path(uri)
+    scheme = scheme.lower()
     if scheme != "file":
         raise InputError(f"{uri}: {scheme}:// is not supported here; use a local path or a file:// URI")
     host, slash, path = rest.partition("/")

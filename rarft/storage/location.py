@@ -136,9 +136,17 @@ class S3Folder:
     """A prefix of an S3 bucket, as `s3://BUCKET/PREFIX` without a trailing slash.
 
     All methods raise `StoreError` if the store cannot be reached or refuses.
+
+    Raises:
+        InputError: The URI has no valid bucket.
     """
 
     uri: str
+
+    def __post_init__(self) -> None:
+        normalized = s3.SCHEME + self.uri[len(s3.SCHEME) :].rstrip("/")
+        s3.split_uri(normalized)
+        object.__setattr__(self, "uri", normalized)
 
     def __str__(self) -> str:
         return self.uri
@@ -151,8 +159,8 @@ class S3Folder:
     @property
     def parent(self) -> "S3Folder":
         """Prefix that contains this one; the parent of a bucket is the bucket."""
-        bucket, _, key = self.uri.removeprefix(s3.SCHEME).partition("/")
-        return S3Folder(f"{s3.SCHEME}{bucket}/{key.rpartition('/')[0]}".rstrip("/"))
+        bucket, key = s3.split_uri(self.uri)
+        return S3Folder(f"{s3.SCHEME}{bucket}/{key.rpartition('/')[0]}")
 
     def child(self, name: str) -> "S3Folder":
         """Return the location of a file or subfolder."""
@@ -236,7 +244,7 @@ def _marker_last(folder: Path, marker: str) -> list[Path]:
 def parse_location(uri: str | Path) -> Location:
     """Return the location that a plain path, a `file://` URI or an `s3://` URI names."""
     text = str(uri)
-    return S3Folder(text.rstrip("/")) if s3.is_object_uri(text) else LocalFolder(local_path(text))
+    return S3Folder(text) if s3.is_object_uri(text) else LocalFolder(local_path(text))
 
 
 @contextmanager

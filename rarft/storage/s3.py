@@ -1,19 +1,22 @@
 """Objects of an S3 store: `s3://BUCKET/KEY` names a file, `s3://BUCKET/PREFIX` a folder.
 
 Endpoint, region and credentials come from the environment, as for every AWS client (`AWS_ENDPOINT_URL`,
-`AWS_REGION`, `AWS_ACCESS_KEY_ID`, ...). boto3 is imported on first use, because most runs do not need it.
+`AWS_REGION`, `AWS_ACCESS_KEY_ID`, ...). `AWS_REGION` takes precedence over `AWS_DEFAULT_REGION`, which is the only one
+that boto3 reads. boto3 is imported on first use, because most runs do not need it.
 
 Every function that reaches the store raises `StoreError` if the store refuses the request, or cannot be reached after
 all retries.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from rarft.environment import read_variable
 from rarft.errors import InputError
 
 SCHEME = "s3://"
@@ -22,6 +25,7 @@ _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10.0, 60.0
 _REQUEST_ATTEMPTS = 5
 _TRANSFER_ATTEMPTS = 3  # each with all attempts of its requests
 _SHA256 = "sha256"  # key in an object's metadata
+_BUCKET = re.compile(r"[a-zA-Z0-9.\-_]{1,255}")
 
 # What to do about the error codes of a store.
 _ERROR_HINTS = {
@@ -33,7 +37,13 @@ _ERROR_HINTS = {
     "PreconditionFailed": "the object changed while it was read; do not replace objects during a run",
     "InvalidAccessKeyId": "the store does not know AWS_ACCESS_KEY_ID; check the credentials",
     "SignatureDoesNotMatch": "wrong AWS_SECRET_ACCESS_KEY; check the credentials",
+    "ExpiredToken": "AWS_SESSION_TOKEN has expired; get new credentials",
+    "InvalidToken": "AWS_SESSION_TOKEN does not belong to the credentials; set all three again, or unset it",
+    "RequestTimeTooSkewed": "the clocks of this machine and of the store differ; synchronize them",
+    "SlowDown": "the store limits the rate of requests; try again later",
 }
+# Error codes of a store whose region is not the one that requests are signed for.
+_WRONG_REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301"}
 
 
 class StoreError(InputError):
@@ -46,7 +56,20 @@ class ObjectNotFoundError(StoreError):
 
 def is_object_uri(location: str | Path) -> TypeGuard[str]:
     """Check whether a location is in an S3 store."""
-    return isinstance(location, str) and location.startswith(SCHEME)
+    return isinstance(location, str) and location[: len(SCHEME)].lower() == SCHEME
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Return the bucket and the key of an object's or a folder's URI.
+
+    Raises:
+        InputError: The URI has no bucket, or an invalid one.
+    """
+    bucket, _, key = uri[len(SCHEME) :].partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        problem = f"invalid bucket name {bucket!r}" if bucket else "no bucket"
+        raise InputError(f"{uri}: {problem}; use s3://BUCKET/KEY")
+    return bucket, key
 
 
 def client() -> Any:
@@ -59,8 +82,17 @@ def _client(_environment: tuple[tuple[str, str], ...]) -> Any:
     import boto3
     from botocore.config import Config
 
-    return boto3.session.Session().client(  # the default session would keep earlier credentials
+    key, secret = read_variable("AWS_ACCESS_KEY_ID"), read_variable("AWS_SECRET_ACCESS_KEY")
+    session = boto3.session.Session(  # the default session would keep earlier credentials
+        # Credentials that are not in the environment come from the sources of boto3, such as a web identity.
+        aws_access_key_id=key if secret else None,
+        aws_secret_access_key=secret if key else None,
+        aws_session_token=read_variable("AWS_SESSION_TOKEN") if key and secret else None,
+        region_name=read_variable("AWS_REGION") or read_variable("AWS_DEFAULT_REGION"),
+    )
+    return session.client(
         "s3",
+        endpoint_url=read_variable("AWS_ENDPOINT_URL_S3") or read_variable("AWS_ENDPOINT_URL"),
         config=Config(
             connect_timeout=_CONNECT_TIMEOUT_S,
             read_timeout=_READ_TIMEOUT_S,
@@ -70,11 +102,6 @@ def _client(_environment: tuple[tuple[str, str], ...]) -> Any:
             response_checksum_validation="when_required",
         ),
     )
-
-
-def _split(uri: str) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix(SCHEME).partition("/")
-    return bucket, key
 
 
 @contextmanager
@@ -93,6 +120,10 @@ def _wrap_s3_errors(uri: str, action: str) -> Iterator[None]:
     ) as error:  # fmt: skip
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
         reason = _ERROR_HINTS.get(code) or " ".join(str(error).split())
+        if code in _WRONG_REGION:
+            reason = (
+                f"{error.response['Error'].get('Message') or 'wrong region'}; set AWS_REGION to the store's region"
+            )
         if isinstance(error, NoCredentialsError):
             reason = "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         error_class = ObjectNotFoundError if code in ("404", "NoSuchKey") else StoreError
@@ -108,7 +139,7 @@ def request(uri: str, action: str) -> Iterator[tuple[Any, str, str]]:
         action: "read" or "written", for messages.
     """
     with _wrap_s3_errors(uri, action):
-        yield client(), *_split(uri)
+        yield client(), *split_uri(uri)
 
 
 def _is_permanent(error: BaseException | None) -> bool:
@@ -116,7 +147,8 @@ def _is_permanent(error: BaseException | None) -> bool:
     from botocore.exceptions import ClientError, NoCredentialsError, ParamValidationError
 
     if isinstance(error, ClientError):
-        return error.response["Error"]["Code"] in _ERROR_HINTS
+        code = error.response["Error"]["Code"]
+        return code in _WRONG_REGION or (code in _ERROR_HINTS and code != "SlowDown")
     return isinstance(error, NoCredentialsError | ParamValidationError | ValueError)
 
 
@@ -159,7 +191,7 @@ def download(files: Sequence[tuple[str, Path]]) -> None:
     """Download objects, each given as its URI and local path. Missing parent folders are created."""
     for _, path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
-    _transfer(lambda manager, uri, path: manager.download(*_split(uri), str(path)), files, "read")
+    _transfer(lambda manager, uri, path: manager.download(*split_uri(uri), str(path)), files, "read")
 
 
 class UploadCancelledError(Exception):
@@ -191,7 +223,9 @@ def upload(
 
     def submit(manager: Any, uri: str, path: Path) -> Any:
         known = (hashes or {}).get(uri)
-        return manager.upload(str(path), *_split(uri), {"Metadata": {_SHA256: known}} if known else None, [Cancel()])
+        return manager.upload(
+            str(path), *split_uri(uri), {"Metadata": {_SHA256: known}} if known else None, [Cancel()]
+        )
 
     try:
         _transfer(submit, files, "written")

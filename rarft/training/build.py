@@ -22,6 +22,7 @@ from rarft.models.qwen2_5_vl.prompt_encoder import FrameReader, PromptEncoder
 from rarft.models.qwen2_5_vl.prompt_size import largest_prompt
 from rarft.models.qwen2_5_vl.rollout import vision_token_ids
 from rarft.models.qwen2_5_vl.vllm_rollout import engine_options
+from rarft.storage.files import local_path
 from rarft.training.callbacks.checkpoint import CheckpointCallback
 from rarft.training.callbacks.log import JsonlLogCallback, ProgressCallback
 from rarft.training.callbacks.preemption import PreemptionCallback
@@ -95,7 +96,7 @@ def _make_prefetcher(run: PreparedRun, processor: Any, model_config: Any) -> Pro
     args = run.args
     read: FrameReader = read_frames
     if args.frame_cache:
-        read = FrameCache(Path(args.frame_cache), args.frame_cache_gb * 1e9).read
+        read = FrameCache(local_path(args.frame_cache), args.frame_cache_gb * 1e9).read
     dtype = torch.bfloat16 if args.bf16 else torch.float32  # half the memory; autocast would convert them anyway
     read = UnchangedVideos(read, recorded_files([*run.samples, *run.eval_samples]))
     encoder = PromptEncoder(processor, model_config, args.sampling, read, args.use_vllm, dtype)

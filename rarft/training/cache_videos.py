@@ -2,12 +2,12 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from rarft.annotations.schema import read_samples
 from rarft.errors import InputError, input_name
 from rarft.progress import progress
 from rarft.segments import Segment
+from rarft.storage.files import local_path
 from rarft.training.config import frame_sampling
 from rarft.training.preflight import check_train_data_given
 from rarft.training.settings_parser import parse_settings
@@ -27,7 +27,7 @@ def cache_videos(arguments: list[str]) -> str:
         raise InputError("--frame_cache: is missing; pass the folder that training will use")
     check_train_data_given(settings)
     sampling = frame_sampling(settings)
-    cache = FrameCache(Path(settings["frame_cache"]), settings["frame_cache_gb"] * 1e9)
+    cache = FrameCache(local_path(settings["frame_cache"]), settings["frame_cache_gb"] * 1e9)
     videos: dict[tuple[str, Segment | None], None] = {}  # each video, or crop of one; ordered
     for name in ("train_data_path", "eval_data_path"):
         if settings[name]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rarft.errors import InputError
+from rarft.storage.files import local_path
 
 _FOLDER = Path(__file__).parent / "deepspeed"
 
@@ -27,7 +28,7 @@ def deepspeed_file(name_or_path: str | None) -> str | None:
     """
     if name_or_path is None or name_or_path == "none":
         return None
-    path = Path(name_or_path)
+    path = local_path(name_or_path)
     if path.is_file():
         return str(path)
     packaged = _FOLDER / f"{path.name.removesuffix('.json')}.json"

@@ -8,6 +8,7 @@ from google.protobuf import json_format
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
 
+from components.convert.component import convert
 from components.embed.component import embed
 from components.evaluate.component import evaluate
 from components.fingerprint.component import fingerprint
@@ -20,7 +21,7 @@ from pipelines.compile import compile_pipeline
 from pipelines.profiles import DEFAULT_PROFILE, PROFILES
 from rarft.errors import InputError
 
-WITHOUT_ACCELERATOR = {"fingerprint", "validate", "embed", "promote"}
+WITHOUT_ACCELERATOR = {"fingerprint", "convert", "validate", "embed", "promote"}
 WITH_ACCELERATORS = {"train", "evaluate"}
 STEPS = WITHOUT_ACCELERATOR | WITH_ACCELERATORS
 
@@ -82,7 +83,8 @@ def test_task_dependencies(committed):
     tasks = committed[0]["root"]["dag"]["tasks"]
     assert {name: set(task.get("dependentTasks", [])) for name, task in tasks.items()} == {
         "fingerprint": set(),
-        "validate": {"fingerprint"},
+        "convert": {"fingerprint"},
+        "validate": {"fingerprint", "convert"},
         "embed": {"fingerprint", "validate"},
         "train": {"fingerprint", "validate", "embed"},
         "evaluate": {"fingerprint", "validate", "train"},
@@ -97,6 +99,7 @@ def test_task_dependencies(committed):
 def test_caching_and_retries(committed):
     tasks = committed[0]["root"]["dag"]["tasks"]
     assert {name for name in STEPS if tasks[name]["cachingOptions"].get("enableCache")} == {
+        "convert",
         "validate",
         "embed",
         "evaluate",
@@ -110,6 +113,7 @@ def test_caching_and_retries(committed):
     ("step", "image", "cpu", "memory"),
     [
         ("fingerprint", "validate_image", "cpu", "memory"),
+        ("convert", "validate_image", "cpu", "memory"),
         ("validate", "validate_image", "cpu", "memory"),
         ("embed", "steps_image", "cpu", "memory"),
         ("train", "train_image", "train_cpu", "train_memory"),
@@ -189,7 +193,7 @@ def test_compile_rejects_unknown_profile(tmp_path):
 
 @pytest.mark.parametrize(
     "component",
-    [fingerprint, validate, embed, train, launch_pytorchjob, evaluate, promote],
+    [fingerprint, convert, validate, embed, train, launch_pytorchjob, evaluate, promote],
     ids=lambda each: each.name,
 )
 def test_component_page_lists_inputs_and_outputs(component):

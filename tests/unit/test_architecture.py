@@ -16,14 +16,23 @@ LAYERS = [
     {"training", "evaluation", "synthetic"},
     {"models", "rewards"},
     {"annotations", "checkpoint"},
-    {"embeddings", "distributed", "reporting", "video"},
-    {"completion", "prompts", "storage"},
+    {"embeddings", "distributed", "prompts", "reporting", "video"},
+    {"completion", "plugins", "storage"},
+    {"answers", "environment"},
     {"errors"},
     {"logs", "progress", "segments"},
+    {"redaction"},
 ]
 LAYER_OF = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 # The library as components, pipelines and the command line see it. Constants are contracts and may come from anywhere.
-PUBLIC = {"rarft.steps", "rarft.errors", "rarft.logs", "rarft.storage.location", "rarft.__version__"}
+PUBLIC = {
+    "rarft.steps",
+    "rarft.environment",
+    "rarft.errors",
+    "rarft.logs",
+    "rarft.storage.location",
+    "rarft.__version__",
+}
 
 
 def imports(path):

@@ -36,7 +36,7 @@ def open_checkpoint(name_or_path: str, temp_dir: Path | None = None) -> Iterator
         return
     with ExitStack() as files:
         try:
-            remote = S3Folder(name_or_path.rstrip("/"))
+            remote = S3Folder(name_or_path)
             folder = files.enter_context(open_local_folder(remote, CHECKPOINT_JSON, temp_dir))
         except CorruptFolderError as error:
             raise InputError(f"{name_or_path}: {error}; use another checkpoint") from error

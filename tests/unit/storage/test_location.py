@@ -1,6 +1,7 @@
 """Local and S3 folders behave the same; the S3 store is a server on loopback."""
 
 import os
+import re
 
 import pytest
 
@@ -118,3 +119,28 @@ def test_make_unwritable(store, tmp_path):
         LocalFolder(tmp_path / "file" / "sub").make()
     with pytest.raises(InputError, match=r"^s3://absent/x: cannot be written"):
         S3Folder("s3://absent/x").make()
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [("S3://bucket/a", "s3://bucket/a"), ("s3://bucket//", "s3://bucket"), ("FILE:///a%20b", "/a b"), ("a:b", "a:b")],
+)
+def test_parse_location_normalizes(uri, expected):
+    assert str(parse_location(uri)) == expected
+    assert str(parse_location(uri).child("report.html")) == f"{expected}/report.html"
+
+
+@pytest.mark.parametrize(
+    ("uri", "hint"),
+    [
+        ("s3:/bucket/a", "did you mean s3://bucket/a?"),
+        ("s3:bucket", "did you mean s3://bucket?"),
+        ("file:/a", "did you mean file:///a?"),
+        ("s3://", "no bucket; use s3://BUCKET/KEY"),
+        ("s3:///a", "no bucket"),
+        ("s3://a b/c", "invalid bucket name 'a b'"),
+    ],
+)
+def test_parse_location_hint(uri, hint):
+    with pytest.raises(InputError, match=rf"^{uri}: .*{re.escape(hint)}"):
+        parse_location(uri)
