@@ -22,7 +22,7 @@ def negatives(
         encoder: Name or folder of a SentenceTransformer; empty for all-MiniLM-L6-v2.
         cache_key: Fingerprint of the inputs; cached results are reused only if it is the same.
         training_data: riq.jsonl with the added queries, rejected.jsonl, report.html and report.json.
-        report: Report on the added queries as an HTML page.
+        report: Report on the added queries as an HTML page; without settings, the one of validation.
 
     Returns:
         Number of added queries.
