@@ -93,6 +93,6 @@ def text_only_auroc(answerable: Sequence[str], negatives: Sequence[tuple[str, st
             continue
         weights, bias = _fit(*bags.select(~held_out), labels[~held_out].astype(float), bags.words)
         test_rows, test_columns = bags.select(held_out)
-        scores = np.bincount(test_rows, weights[test_columns], int(held_out.sum())) + bias
-        aurocs.append(auroc(scores, labels[held_out]))
+        logits = np.bincount(test_rows, weights[test_columns], int(held_out.sum())) + bias
+        aurocs.append(auroc(logits.astype(np.float64), labels[held_out]))
     return round(float(np.mean(aurocs)), 4) if aurocs else None

@@ -17,13 +17,8 @@ LAYERS = [
     {"models", "rewards"},
     {"annotations", "checkpoint"},
     {"embeddings", "distributed", "prompts", "reporting", "video"},
-<<<<<<< HEAD
     {"chat", "completion", "plugins", "storage"},
-    {"environment"},
-=======
-    {"completion", "plugins", "storage"},
     {"answers", "environment"},
->>>>>>> next
     {"errors"},
     {"logs", "progress", "segments"},
     {"redaction"},
