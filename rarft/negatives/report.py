@@ -176,7 +176,7 @@ def render_report(report: dict[str, Any]) -> str:
         difficulty_names=list(_DIFFICULTIES),
         categories={f"Categories of {kind}": bars(report["categories"][kind]) for kind in kinds},
         similarities={
-            f"Similarity of {kind}": histogram(values, 1.0, "", open_ended=False)
+            f"Similarity of {kind}": histogram(values, 1.0, "", open_ended=False, title="cosine similarity")
             for kind, values in report["similarities"].items()
         },
         examples={

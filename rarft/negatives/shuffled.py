@@ -172,4 +172,6 @@ class Shuffler:
             if len(self.duplicates.examples) < _MAX_EXAMPLES:
                 texts = list(video.texts)
                 nearest = texts[int(np.argmax(self._vectors.get(texts) @ self._vectors.get([text])[0]))]
-                self.duplicates.examples.append((text, nearest, round(similarity, 3)))
+                example = (text, nearest, round(similarity, 3))
+                if example not in self.duplicates.examples:
+                    self.duplicates.examples.append(example)
