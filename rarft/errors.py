@@ -15,11 +15,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rarft.crash_log import write_crash_log
 from rarft.logs import setup_logging
 from rarft.redaction import redact
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130  # by Ctrl-C
 EXIT_PREEMPTED = 75  # stopped on SIGTERM after a complete checkpoint; a rerun resumes
 
 # Set by a parent process that reads the cause from this file and reports it itself.
@@ -99,18 +101,27 @@ def read_failure(log: Path) -> BaseException | None:
 def report_errors(name: str) -> Iterator[None]:
     """Set up logging and run a step or command; on failure print its one-line cause, also to the termination log.
 
+    The traceback of an unexpected error goes to a log file. A process with a termination log prints it, because its
+    parent process or cluster collects the output.
+
     Raises:
-        SystemExit: Code 2 after an `InputError`, 1 after any other exception.
+        SystemExit: Code 2 after an `InputError`, 130 after Ctrl-C, 1 after any other exception.
     """
     setup_logging()
     try:
         yield
+    except KeyboardInterrupt:
+        print(f"rarft {name}: interrupted; rerun the same command to continue", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:
         code = EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
+        line, log = f"{name}: {one_line(error)}", termination_log()
         if not isinstance(error, _USER_FACING):
-            traceback.print_exc()
-        line = f"{name}: {one_line(error)}"
-        if (log := termination_log()) is not None:
+            if log is None and (crash_log := write_crash_log(name, error)) is not None:
+                line = f"{line}; traceback: {crash_log}"
+            else:
+                print(redact("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
+        if log is not None:
             _write_failure(log, code, line)
         if TERMINATION_LOG_ENV not in os.environ:
             print(f"rarft {line}", file=sys.stderr, flush=True)

@@ -34,7 +34,7 @@ from rarft.rewards.columns import DEFAULT_REWARDS
 from rarft.storage.files import existing_folder, local_path
 from rarft.storage.hashing import hash_distributions, hash_folder_stats, hash_packages, hash_text
 from rarft.storage.location import LocalFolder, Location, open_local, parse_location
-from rarft.storage.sqlite_cache import user_cache
+from rarft.user_cache import cache_folder, find_problem
 
 # Imported for callers of this module.
 __all__ = ["doctor", "format_validation", "parse_gates", "run_step", "split_name"]
@@ -321,8 +321,15 @@ def fingerprint_candidates(compare: Sequence[str]) -> str:
 
 
 def default_work_dir(out: str) -> Path:
-    """Return the local folder, in the user's cache folder, for a run whose output is in a store."""
-    return user_cache("runs") / hash_text(out)
+    """Return the local folder, in the user's cache folder, for a run whose output is in a store.
+
+    Raises:
+        InputError: The user's cache folder cannot be written.
+    """
+    folder = cache_folder()
+    if (problem := find_problem(folder)) is not None or folder is None:
+        raise InputError(f"no local folder to work in ({problem}); pass one")
+    return folder / "runs" / hash_text(out)
 
 
 def train(arguments: list[str]) -> str:
@@ -395,9 +402,10 @@ def check_training_yaml(text: str, name: str) -> None:
 
 def check_training_flags(arguments: list[str]) -> None:
     """Check flags of `rarft train`."""
+    from rarft.training.setting_values import check_values
     from rarft.training.settings_parser import parse_settings
 
-    parse_settings(arguments, check_gpus=False)
+    check_values(parse_settings(arguments, check_gpus=False))
 
 
 def score(

@@ -1,11 +1,14 @@
 """Rewards by the names that `--reward_funcs` takes: the built-in ones and the user's own."""
 
+import asyncio
 import functools
 import importlib
 import importlib.util
+import inspect
 import math
+import sys
 import traceback
-from pathlib import Path
+from collections.abc import Awaitable
 from typing import Any
 
 from rarft.errors import InputError
@@ -15,16 +18,28 @@ from rarft.rewards.explain_correction import ExplainCorrection, Similarity
 from rarft.rewards.format import format_reward
 from rarft.rewards.refuse_giou import refuse_giou_reward
 from rarft.rewards.refuse_iou import refuse_iou_reward
+from rarft.storage.files import local_path
+from rarft.storage.hashing import hash_text
 
 
 def _load_module(source: str) -> Any:
     if not source.endswith(".py"):
         return importlib.import_module(source)
-    spec = importlib.util.spec_from_file_location(Path(source).stem, source)
+    path = local_path(source).resolve()
+    # Registered, as dataclasses look their module up; under a name that no installed module has.
+    name = f"rarft_reward_file_{path.stem}_{hash_text(str(path))[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # its name ends in .py
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # for its imports of files next to it, which may be late
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 
@@ -34,11 +49,11 @@ def _load_reward(name: str) -> RewardFunction:
     if not colon:
         custom = "your own as path/to/file.py:function or package.module:function"
         raise InputError(f"{name}: no such reward; use {', '.join(BUILT_IN_REWARDS)}, or {custom}")
-    if source.endswith(".py") and not Path(source).is_file():
+    if source.endswith(".py") and not local_path(source).is_file():
         raise InputError(f"{name}: no such file {source}; check the path")
     try:
         module = _load_module(source)
-    except Exception as error:  # importing the user's code may raise anything
+    except (Exception, SystemExit) as error:  # importing the user's code may raise anything
         raise InputError(f"{name}: cannot be imported ({type(error).__name__}: {error}); fix {source}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -54,7 +69,11 @@ def _check_values(function: RewardFunction, name: str) -> RewardFunction:
     @functools.wraps(function)
     def checked(completions: list[Any], **columns: Any) -> list[float | None]:
         try:
-            rewards = list(function(completions=completions, **columns))
+            rewards: Any = function(completions=completions, **columns)
+            if inspect.isawaitable(rewards):
+                rewards = asyncio.run(_wait_for(rewards))
+            if hasattr(rewards, "tolist"):  # an array or a tensor, on any device
+                rewards = rewards.tolist()
             numbers = [None if value is None else float(value) for value in rewards]
         except Exception as error:
             frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -72,7 +91,12 @@ def _check_values(function: RewardFunction, name: str) -> RewardFunction:
                 raise InputError(f"reward {name}: returned {number} for completion {index}; {fix}")
         return numbers
 
+    checked.__name__ = getattr(function, "__name__", name.rpartition(":")[2])  # an object has none
     return checked
+
+
+async def _wait_for(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 def resolve_rewards(names: list[str], similarity: Similarity, baseline: str = "none") -> list[RewardFunction]:

@@ -53,14 +53,14 @@ def replace_folder(finished: Path, final: Path) -> None:
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path, timeout_s: float = _LOCK_TIMEOUT_S) -> Iterator[None]:
     """Hold the lock of a folder, which excludes other processes on all machines that share the file system.
 
     Raises:
-        InputError: Another process holds the lock, even after half a minute.
+        InputError: Another process holds the lock, even after the timeout.
     """
     with (folder / LOCK).open("w") as lock:
-        deadline = time.monotonic() + _LOCK_TIMEOUT_S
+        deadline = time.monotonic() + timeout_s
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,13 +8,13 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rarft.errors import InputError
 from rarft.storage import s3
-from rarft.storage.files import existing_file, existing_folder, local_path, sync_path, write_atomically
+from rarft.storage.files import existing_file, existing_folder, local_path, lock_folder, sync_path, write_atomically
 from rarft.storage.hashing import hash_file
 
 
@@ -49,6 +49,10 @@ class LocalFolder:
                 pass
         except OSError as error:
             raise InputError(f"{self}: cannot be written ({error.strerror}); choose another folder") from error
+
+    def lock(self, timeout_s: float) -> AbstractContextManager[None]:
+        """Hold the folder's lock; raise an `InputError` if another process holds it, even after the timeout."""
+        return lock_folder(self.path, timeout_s)
 
     def exists(self, name: str) -> bool:
         """Check whether the folder contains a file."""

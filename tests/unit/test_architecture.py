@@ -20,8 +20,8 @@ LAYERS = [
     {"completion", "storage"},
     {"environment"},
     {"errors"},
-    {"logs", "progress", "segments"},
-    {"redaction"},
+    {"crash_log", "logs", "progress", "segments"},
+    {"redaction", "user_cache"},
 ]
 LAYER_OF = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 # The library as components, pipelines and the command line see it. Constants are contracts and may come from anywhere.
