@@ -33,7 +33,7 @@ from rarft.progress import progress
 from rarft.rewards.columns import DEFAULT_REWARDS
 from rarft.storage.files import existing_folder, local_path
 from rarft.storage.hashing import hash_distributions, hash_folder_stats, hash_packages, hash_text
-from rarft.storage.location import LocalFolder, Location, open_local, parse_location
+from rarft.storage.location import LocalFolder, Location, is_pipe, open_local, parse_location
 from rarft.user_cache import cache_folder, find_problem
 
 # Imported for callers of this module.
@@ -130,6 +130,8 @@ def validate(
 
 def _video_root(annotations: str, video_root: str | None) -> Location:
     if not video_root:
+        if is_pipe(annotations):
+            raise InputError("required for annotations from a pipe; pass the folder of the videos, or --probe none")
         return parse_location(annotations).parent
     root = parse_location(video_root)
     if isinstance(root, LocalFolder):

@@ -26,6 +26,7 @@ from rarft.training.run_dir import RunPaths
 from rarft.training.run_identity import resume_key, run_fingerprint
 from rarft.training.setting_values import check_buildable, check_values, experiment_name
 from rarft.training.settings_parser import parse_settings
+from rarft.training.tracking import check_wandb
 from rarft.training.unchanged_videos import check_sizes, recorded_files
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ def prepare_run(arguments: list[str]) -> PreparedRun:
         prepare_deepspeed(settings["use_cpu"])
     args = build_config({**settings, "model_name_or_path": model}, paths.local)
     check_buildable(args)
+    if "wandb" in args.report_to and PartialState().is_main_process:
+        check_wandb()
     with input_name("--train_data_path"):
         run_on_main(check_sizes, recorded_files([*samples, *eval_samples]), args.max_skipped_videos)
     paths.make()

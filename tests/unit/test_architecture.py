@@ -18,10 +18,11 @@ LAYERS = [
     {"annotations", "checkpoint"},
     {"embeddings", "distributed", "prompts", "reporting", "video"},
     {"completion", "storage"},
+    {"hub"},
     {"environment"},
     {"errors"},
     {"crash_log", "logs", "progress", "segments"},
-    {"redaction", "user_cache"},
+    {"network", "redaction", "user_cache"},
 ]
 LAYER_OF = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 # The library as components, pipelines and the command line see it. Constants are contracts and may come from anywhere.

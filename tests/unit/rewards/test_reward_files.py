@@ -40,12 +40,6 @@ import numpy
 def reward(completions, **columns):
     return numpy.full(len(completions), 0.5, numpy.float32)
 """,
-    "numpy column": """
-import numpy
-
-def reward(completions, **columns):
-    return list(numpy.full((len(completions), 1), 0.5))
-""",
     "tensor": """
 import torch
 
