@@ -307,7 +307,7 @@ def growth(out: Path) -> None:
             points.append((float(value), ratio))
             times = f"per completion {separate:6.1f} s, shared {packed:6.1f} s, ratio {ratio:.2f}"
             print(f"{axis}={value:<5} {times}", flush=True)
-        plots[f"CPU ratio by {axis}"] = curves({"per completion / shared": points})
+        plots[f"CPU ratio by {axis}"] = curves({"per completion / shared": points}, "ratio", axis)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(
         render_page(

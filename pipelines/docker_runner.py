@@ -72,7 +72,8 @@ def _mounted_folders(values: Mapping[str, Any]) -> tuple[list[Path], list[Path]]
     """Return the local folders that steps read and those that they write, besides the run's."""
     settings = yaml.safe_load(values["training"]) or {}
     paths = {name: Path(value) for name, value in settings.items() if isinstance(value, str) and value.startswith("/")}
-    files = [values.get(name, "") for name in ("annotations", "eval_annotations")]
+    files = [values.get(name, "") for name in ("annotations", "eval_annotations", "durations")]
+    files.append(steps.format_file(values.get("format", "")))
     roots = [Path(file).parent for file in files if file.startswith("/")]
     roots += [Path(values[name]) for name in ("video_root", "eval_video_root") if values.get(name, "").startswith("/")]
     compare = [steps.split_name(text)[1] for text in steps.parse_compare(values.get("compare", ""))]

@@ -91,6 +91,10 @@ def _parameters(options: LocalRun, work: Path) -> dict[str, Any]:
         raise InputError(f"-p {repeated[0]}=...: use the dedicated flag {flag}")
     for name in given.keys() & {"eval_video_root", "final_uri"}:
         given[name] = _absolute(given[name])
+    if given.get("durations"):
+        given["durations"] = _input(given["durations"], "-p durations", Path.is_file, "file")
+    if file := steps.format_file(given.get("format", "")):
+        given["format"] = given["format"].replace(file, _absolute(file), 1)
     if "encoder" in given:
         given["encoder"] = _absolute_if_exists(given["encoder"])
     if "compare" in given:

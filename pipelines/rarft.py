@@ -1,4 +1,4 @@
-"""The pipeline: fingerprint -> validate -> embed -> train -> evaluate -> promote."""
+"""The pipeline: fingerprint -> convert -> validate -> embed -> train -> evaluate -> promote."""
 
 from typing import Any, NamedTuple
 
@@ -23,7 +23,8 @@ class Outputs(NamedTuple):
 def _connect(tasks: Tasks) -> Outputs:
     """Create all tasks and connect them."""
     fingerprinted = tasks.fingerprint()
-    validated = tasks.validate(fingerprinted)
+    converted = tasks.convert(fingerprinted)
+    validated = tasks.validate(fingerprinted, converted)
     embedded = tasks.embed(fingerprinted, validated)
     trained = tasks.train(fingerprinted, validated, embedded)
     evaluated = tasks.evaluate(fingerprinted, validated, trained)
@@ -54,6 +55,8 @@ def build(profile: Profile) -> Any:
         video_root: str = "",
         eval_annotations: str = "",
         eval_video_root: str = "",
+        format: str = "riq",
+        durations: str = "",
         max_quarantine: str = "",
         probe: str = "decode",
         video_fps: float = 2.0,
@@ -85,7 +88,7 @@ def build(profile: Profile) -> Any:
         tracking_secret: str = "rarft-wandb",
         pvc_name: str = "rarft-data",
     ) -> Outputs:
-        """Validate annotations, encode reference queries, train with GRPO, compare with the base model, promote.
+        """Convert, validate, encode reference queries, train with GRPO, compare with the base model, promote.
 
         Args:
             annotations: Path or URI of the training annotations, a JSON list or JSON Lines.
@@ -93,6 +96,8 @@ def build(profile: Profile) -> Any:
             video_root: Folder of the videos; empty for the folder of the annotations.
             eval_annotations: Held-out annotations; empty to evaluate on the training data, labeled as in-sample.
             eval_video_root: Folder of the held-out videos; empty for `video_root`.
+            format: Format of the annotations; auto to recognize it, or riq if there is nothing to convert.
+            durations: File with the durations of videos, for a format without them; empty for none.
             max_quarantine: Limit of quarantined queries per file, such as 5% or 120; empty for no limit.
             probe: How validation reads videos: decode, header or none.
             video_fps: Frames per second that validation decodes; set it as in `training`.
@@ -113,7 +118,7 @@ def build(profile: Profile) -> Any:
             accelerator: Resource name of the GPUs.
             accelerators: Number of GPUs for training and evaluation, per node; 0 for none.
             processes: Processes of training and of evaluation, per node; 0 for one per GPU.
-            nodes: Number of nodes for training; only with the profile `pytorchjob`, as the next two.
+            nodes: Number of nodes for training; only with the profiles `trainjob` and `pytorchjob`, as the next two.
             queue: Kueue's local queue for the job; empty for none.
             priority_class: PriorityClass of the job's pods; empty for the cluster's default.
             node_selector: Labels of the nodes for training and evaluation.

@@ -7,10 +7,11 @@ from typing import Any
 from kfp import dsl, kubernetes
 from kfp.dsl import PipelineTask
 
+from components.convert.component import convert
 from components.embed.component import embed
 from components.evaluate.component import evaluate
 from components.fingerprint.component import fingerprint
-from components.launch_pytorchjob.component import launch_pytorchjob
+from components.launch_job.component import launch_job
 from components.promote.component import promote
 from components.train.component import train
 from components.validate.component import validate
@@ -38,9 +39,15 @@ class Tasks:
         task.set_caching_options(False)  # inputs of the same name may have changed
         return self._on_cpu(task, self._parameters.validate_image)
 
-    def validate(self, fingerprinted: PipelineTask) -> PipelineTask:
+    def convert(self, fingerprinted: PipelineTask) -> PipelineTask:
+        """Convert the annotations, unless they are in the RIQ format."""
+        task = self._create(convert, cache_key=fingerprinted.outputs["cache_key"])
+        return self._on_cpu(task, self._parameters.validate_image)
+
+    def validate(self, fingerprinted: PipelineTask, converted: PipelineTask) -> PipelineTask:
         """Validate the annotations."""
-        task = self._create(validate, cache_key=fingerprinted.outputs["cache_key"])
+        inputs = {"converted": converted.outputs["converted"], "cache_key": fingerprinted.outputs["cache_key"]}
+        task = self._create(validate, **inputs)
         return self._on_cpu(task, self._parameters.validate_image)
 
     def embed(self, fingerprinted: PipelineTask, validated: PipelineTask) -> PipelineTask:
@@ -51,18 +58,19 @@ class Tasks:
         return task
 
     def train(self, fingerprinted: PipelineTask, validated: PipelineTask, embedded: PipelineTask) -> PipelineTask:
-        """Train on one node, or with a PyTorchJob."""
+        """Train on one node, or with a job on several nodes."""
         p, profile = self._parameters, self._profile
         inputs = {
             "data": validated.outputs["data"],
             "embeddings": embedded.outputs["embeddings"],
             "videos_fingerprint": fingerprinted.outputs["videos_fingerprint"],
         }
-        if profile.use_pytorchjob:
+        if profile.job_kind:
             name = f"rarft-{dsl.PIPELINE_JOB_ID_PLACEHOLDER}"
             task = self._create(
-                launch_pytorchjob,
+                launch_job,
                 **inputs,
+                kind=profile.job_kind,
                 job=name,
                 image=p.train_image,
                 cpu=p.train_cpu,

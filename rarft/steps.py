@@ -5,15 +5,23 @@ Steps import torch and Kubernetes only when they need them, so that validation r
 """
 
 import contextlib
+import json
 import logging
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rarft.annotations.annotation_index import video_hashes
 from rarft.annotations.findings import REPAIRS
+from rarft.annotations.formats.convert import Conversion, Converter
+from rarft.annotations.formats.convert import convert as convert_file
+from rarft.annotations.formats.convert import summary as format_conversion
+from rarft.annotations.formats.durations import read_durations
+from rarft.annotations.formats.export import export_ms_swift
+from rarft.annotations.formats.export import summary as format_export
+from rarft.annotations.formats.registry import AUTO, RIQ, check_format, detect_format, format_file, load_format
 from rarft.annotations.parsing import base_name
 from rarft.annotations.reader import read_items
 from rarft.annotations.schema import RIQ_JSONL, iterate_samples, read_samples
@@ -37,8 +45,14 @@ from rarft.storage.location import LocalFolder, Location, is_pipe, open_local, p
 from rarft.user_cache import cache_folder, find_problem
 
 # Imported for callers of this module.
-__all__ = ["doctor", "format_validation", "parse_gates", "run_step", "split_name"]
+__all__ = [
+    "check_format", "doctor", "format_conversion", "format_export", "format_file", "format_validation", "parse_gates",
+    "run_step", "split_name",
+]  # fmt: skip
 logger = logging.getLogger(__name__)
+
+CONVERSION_JSON = "conversion.json"
+_CONVERTED = {"annotations": "annotations.jsonl", "eval_annotations": "eval_annotations.jsonl"}  # by parameter
 
 
 def _output(uri: str) -> Location:
@@ -75,6 +89,118 @@ def make_dataset(out: str, videos: Mapping[str, int], seed: int = 0) -> list[str
                 location.upload([(path.relative_to(folder).as_posix(), path) for path in paths])
             annotations.append(str(location.child(paths[-1].name)))
     return annotations
+
+
+def convert(
+    annotations: str,
+    out: str,
+    source_format: str = AUTO,
+    *,
+    durations: str | None = None,
+    video_root: str | None = None,
+) -> Conversion:
+    """Convert annotations of another format to the RIQ format.
+
+    Args:
+        annotations: Annotation file.
+        out: File to write, as JSON Lines.
+        source_format: Name of the format, `path/to/file.py:function`, or `auto` to recognize it.
+        durations: File with the durations of videos, for records without one.
+        video_root: Folder of the videos, whose names are replaced by their paths; default: names are kept.
+
+    Returns:
+        Counts of the records, queries and conversions.
+
+    Raises:
+        InputError: The format is unknown, or no record can be read.
+    """
+    videos = None
+    if video_root:
+        with input_name("--video-root"):
+            videos = VideoFiles(_video_root(annotations, video_root), require_videos=True)
+    return _convert(annotations, out, source_format, durations, videos)
+
+
+def _convert(
+    annotations: str, out: str, source_format: str, durations: str | None, videos: VideoFiles | None
+) -> Conversion:
+    with _output_file(out) as target, contextlib.ExitStack() as files:
+        with input_name("annotations"):
+            source = files.enter_context(open_local(annotations))
+            found = load_format(source_format, source)
+        lengths: dict[str, float] = {}
+        if durations:
+            with input_name("--durations"):
+                lengths = read_durations(files.enter_context(open_local(durations)))
+        converter = Converter(found, parse_location(annotations).name, lengths, videos)
+        with input_name("annotations"), target.open("wb") as file:
+            result = convert_file(source, file, converter)
+            if not result.counts["answerable"] + result.counts["refusable"]:
+                reason = f" ({result.reasons[0]})" if result.reasons else ""
+                raise InputError(
+                    f"{annotations}: no query in the format {found.name}{reason}; set another (--from, or -p format)"
+                )
+    return result
+
+
+def convert_splits(
+    annotations: str,
+    eval_annotations: str,
+    out: str,
+    source_format: str,
+    durations: str = "",
+    video_root: str = "",
+    eval_video_root: str = "",
+) -> dict[str, int]:
+    """Convert training and held-out annotations into a folder, and write conversion.json, last.
+
+    Files in the RIQ format are left as they are, if the format is `riq` or `auto`. Default video roots are those of
+    `validate_splits`.
+
+    Returns:
+        Counts of both conversions; those of the held-out annotations begin with `eval_`.
+    """
+    location = _output(out)
+    counts: dict[str, int] = {}
+    if source_format != RIQ:
+        inputs = ((annotations, video_root), (eval_annotations, eval_video_root or video_root))
+        for (name, file), (uri, root) in zip(_CONVERTED.items(), inputs, strict=True):
+            if not uri or (source_format == AUTO and _detect(uri) == RIQ):
+                continue
+            videos = VideoFiles(_video_root(uri, root), require_videos=False)
+            result = _convert(uri, str(location.child(file)), source_format, durations or None, videos)
+            logger.info("%s: %s", uri, format_conversion(result))
+            prefix = name.removesuffix("annotations")
+            counts |= {f"{prefix}{key.replace('-', '_')}": count for key, count in result.counts.items()}
+    location.write(CONVERSION_JSON, json.dumps({"format": source_format, "counts": counts}).encode())
+    return counts
+
+
+def _detect(annotations: str) -> str:
+    with input_name("annotations"), open_local(annotations) as path:
+        return detect_format(path)
+
+
+def export(data: str, out: str) -> dict[str, int]:
+    """Write validated data as ms-swift's JSON Lines; return the number of rows, and of rows with a crop."""
+    with input_name("annotations"):
+        samples = read_samples(data)
+    with _output_file(out) as target, target.open("wb") as file:
+        return export_ms_swift(samples, file)
+
+
+@contextlib.contextmanager
+def _output_file(uri: str) -> Iterator[Path]:
+    """Yield a temporary file, which is moved to `uri` on success; on an error nothing is written."""
+    with input_name("--out"):
+        location = parse_location(uri)
+        if isinstance(location, LocalFolder) and location.path.is_dir():
+            raise InputError(f"{uri}: is a folder; give a file, such as {location.child('annotations.jsonl')}")
+        location.parent.make()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / location.name
+        yield path
+        location.parent.upload([(location.name, path)])
 
 
 def validate(
@@ -187,16 +313,23 @@ def validate_splits(
     max_quarantine: str = "",
     probe: str = "decode",
     video_fps: float = 2.0,
+    *,
+    converted: str = "",
 ) -> ValidatedSplits:
     """Validate training annotations into `out`, and held-out annotations into `eval_out`.
 
     Without held-out annotations, `eval_out` gets a copy of the training data. The default video root is the folder of
-    the annotations; for held-out annotations it is `video_root`.
+    the annotations; for held-out annotations it is `video_root`. Files in `converted`, a folder that `convert_splits`
+    wrote, are validated instead.
 
     Raises:
         InputError: All queries of a file are quarantined.
         CheckFailedError: More queries of a file are quarantined than `max_quarantine` accepts.
     """
+    if converted:
+        annotations, video_root = _converted("annotations", annotations, video_root, converted)
+        eval_root = eval_video_root or video_root
+        eval_annotations, eval_video_root = _converted("eval_annotations", eval_annotations, eval_root, converted)
     counts = _validate_split(annotations, out, video_root, max_quarantine, probe, video_fps)
     if not eval_annotations:
         with parse_location(out).download([RIQ_JSONL]) as folder:
@@ -214,6 +347,14 @@ def validate_splits(
             min(shared),
         )
     return ValidatedSplits(counts, eval_counts, in_sample=bool(shared))
+
+
+def _converted(name: str, annotations: str, video_root: str, folder: str) -> tuple[str, str]:
+    """Return the converted annotations of this name and their video root; without any, the given ones."""
+    location = parse_location(folder)
+    if not location.exists(_CONVERTED[name]):
+        return annotations, video_root
+    return str(location.child(_CONVERTED[name])), video_root or str(parse_location(annotations).parent)
 
 
 def _validate_split(
@@ -268,11 +409,13 @@ def fingerprint(
     eval_annotations: str = "",
     eval_video_root: str = "",
     encoder: str = "",
+    files: Sequence[str] = (),
     packages: Sequence[str] = ("rarft",),
 ) -> tuple[str, str]:
     """Return fingerprints of the input of `validate_splits` and `embed`, for caches that only compare paths.
 
-    Videos outside of the video roots count by their name only. The code of the Python packages counts, too.
+    Videos outside of the video roots count by their name only. The content of `files` and the code of the Python
+    packages count, too.
 
     Returns:
         A text that changes when any input or any code changes, and a text that changes only when the name or size of a
@@ -289,6 +432,9 @@ def fingerprint(
             parts += [file, location.parent.version(location.name)]
         with input_name("--video-root"):
             roots.append(_video_root(file, root))
+    for file in files:
+        location = parse_location(file)
+        parts += [file, location.parent.version(location.name)]
     indexes = {root: VideoFiles(root, require_videos=False) for root in sorted(set(roots), key=str)}
     parts += [videos.fingerprint() for videos in indexes.values()]
     if encoder and local_path(encoder).is_dir():
@@ -388,11 +534,21 @@ def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> T
     return _trained(train(arguments), parse_settings(arguments))
 
 
-def train_on_cluster(training: str, inputs: dict[str, str | None], out: str, job: dict[str, Any]) -> TrainedCheckpoint:
-    """Train like `train_from_yaml`, but with a PyTorchJob; `job` has fields of `rarft.cluster.job_config.Job`."""
+def train_on_cluster(
+    training: str, inputs: dict[str, str | None], out: str, kind: str, job: dict[str, Any]
+) -> TrainedCheckpoint:
+    """Train like `train_from_yaml`, but with a job on a cluster.
+
+    Args:
+        training: Flags of `rarft train` as YAML.
+        inputs: Flags that override `training`.
+        out: URI that all nodes can reach.
+        kind: `trainjob` or `pytorchjob`.
+        job: Fields of `rarft.cluster.job_config.Job`.
+    """
     from rarft.cluster.train import train_on_cluster as run
 
-    return _trained(*run(training, inputs, out, job))
+    return _trained(*run(training, inputs, out, kind, job))
 
 
 def check_training_yaml(text: str, name: str) -> None:
@@ -579,6 +735,17 @@ def check_gates(metrics: dict[str, Any]) -> None:
     failed = [gate["reason"] for gate in metrics.get("gates", []) if not gate["passed"]]
     if failed:
         raise CheckFailedError(f"{len(failed)} of {len(metrics['gates'])} gates not passed: {'; '.join(failed)}")
+
+
+def run_pods(run_id: str, namespace: str) -> Any:
+    """Return a reader of the pods of a pipeline run; see `rarft.cluster.run_pods.RunPods`.
+
+    Raises:
+        InputError: No cluster is configured.
+    """
+    from rarft.cluster.run_pods import RunPods
+
+    return RunPods(run_id, namespace)
 
 
 def cancel(job: str, namespace: str | None = None) -> str:

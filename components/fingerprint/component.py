@@ -13,6 +13,8 @@ def fingerprint(
     video_root: str,
     eval_annotations: str,
     eval_video_root: str,
+    format: str,
+    durations: str,
     encoder: str,
     compare: str,
     gates: str,
@@ -26,6 +28,8 @@ def fingerprint(
         video_root: Folder of their videos; empty for the folder of the annotations.
         eval_annotations: Path or URI of held-out annotations; empty for none.
         eval_video_root: Folder of the held-out videos; empty for `video_root`.
+        format: Format of the annotations; checked here, and fingerprinted if it is a function in a file.
+        durations: File with the durations of videos; empty for none.
         encoder: Name or folder of a SentenceTransformer; empty for all-MiniLM-L6-v2.
         compare: Checkpoints or predictions to compare with, as [NAME=]CHECKPOINT, comma-separated; checked here.
         gates: Conditions for promotion; parsed here, so that a mistake is reported before training.
@@ -44,6 +48,8 @@ def fingerprint(
     with run_component("fingerprint"):
         with input_name("gates"):
             steps.parse_gates(gates)
+        with input_name("format"):
+            steps.check_format(format)
         with input_name("compare"):
             compare_fingerprint = steps.fingerprint_candidates(steps.parse_compare(compare))
         for name, uri in {"output_uri": output_uri, "final_uri": final_uri}.items():
@@ -51,4 +57,6 @@ def fingerprint(
                 with input_name(name):
                     parse_location(uri).make()
         inputs = (annotations, video_root, eval_annotations, eval_video_root, encoder)
-        return *steps.fingerprint(*inputs, packages=("rarft", "components")), compare_fingerprint
+        files = [file for file in (durations, steps.format_file(format)) if file]
+        fingerprints = steps.fingerprint(*inputs, files=files, packages=("rarft", "components"))
+        return *fingerprints, compare_fingerprint

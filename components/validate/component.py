@@ -17,6 +17,7 @@ def validate(
     probe: str,
     video_fps: float,
     cache_key: str,
+    converted: dsl.Input[dsl.Dataset],
     data: dsl.Output[dsl.Dataset],
     eval_data: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
@@ -33,6 +34,7 @@ def validate(
         probe: How videos are read: decode for the frames that training samples, header, or none.
         video_fps: Frames per second that training samples.
         cache_key: Fingerprint of the inputs; cached results are reused only if it is the same.
+        converted: Result of the step before, which is validated instead of annotations in another format.
         data: riq.jsonl, quarantine.jsonl, report.html and report.json of the training annotations.
         eval_data: The same files of the held-out annotations, or a copy of the training data.
         report: Report of the training annotations as an HTML page.
@@ -46,7 +48,9 @@ def validate(
 
     with run_component("validate"):
         options = (video_root, eval_video_root, max_quarantine, probe, video_fps)
-        validated = steps.validate_splits(annotations, data.path, eval_annotations, eval_data.path, *options)
+        validated = steps.validate_splits(
+            annotations, data.path, eval_annotations, eval_data.path, *options, converted=converted.path
+        )
         copy_report(data, report)
         eval_counts = {f"eval_{name}": value for name, value in validated.eval_counts.items()}
         log_metrics(metrics, {**validated.counts, **eval_counts})

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rarft.annotations.crop_times import CropEvidence
 from rarft.annotations.parsing import base_name, item_queries, normalize_text
 
 
@@ -47,12 +48,13 @@ def _repeated(hashes: "array[int]") -> frozenset[int]:
 
 
 class AnnotationIndex:
-    """Index of reference queries, contradictions, duplicates and queries per video. Call `build` before a look-up."""
+    """Index of what the checks of a query need to know about a file. Call `build` before a look-up."""
 
     def __init__(self, resolve_video: Callable[[str], str] | None = None) -> None:
         """Create an empty index; `resolve_video` maps a video's name to its file, so that two names are one video."""
         self._resolve = lru_cache(maxsize=4096)(resolve_video) if resolve_video else lambda video: video
         self.items = 0
+        self.crops = CropEvidence()
         self.queries_per_video: dict[str, int] = {}  # number of videos by their number of queries
         self._texts = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the index
         self._text_end = 0
@@ -73,6 +75,7 @@ class AnnotationIndex:
     def add(self, item: Any) -> None:
         """Add one item."""
         self.items += 1
+        self.crops.add(item)
         for video, query, answerable in item_queries(item):
             key = _hash(self._resolve(video))
             self._all_videos.append(key)

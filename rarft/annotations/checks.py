@@ -228,7 +228,7 @@ def check_item(raw: Any, index: int, context: ValidationContext) -> tuple[list[F
     owner = _segment_owner(item, queries)
     outcomes = []
     for number, query in enumerate(queries):
-        sample, findings = _check_query(item, number, owner, facts, context, index)
+        sample, findings = _check_query(facts.item, number, owner, facts, context, index)
         if sample is None or has_error([*facts.findings, *findings]):
             quarantined = raw if row is not None else _quarantined_row(item, query, facts, findings)
             outcomes.append(Outcome(None, quarantined, findings))

@@ -1,6 +1,7 @@
 """Context of an item's checks: settings, videos and the rest of the file, and the list of findings."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from rarft.annotations.annotation_index import AnnotationIndex
 from rarft.annotations.findings import CATALOG, REPAIRS, Finding
@@ -18,6 +19,7 @@ class ValidationContext:
         index: Index of the file, from the first pass.
         repairs: Names of the repairs that are allowed.
         excluded_videos: Hashes of the base names of videos that must not occur.
+        crop_times: Whether times of items with a crop count from its start: one of `CROP_TIMES`.
         seen: Hashes of the ids of the queries that were kept so far.
     """
 
@@ -27,7 +29,13 @@ class ValidationContext:
     index: AnnotationIndex
     repairs: frozenset[str] = frozenset(REPAIRS)
     excluded_videos: frozenset[int] = frozenset()
+    crop_times: str = "auto"
     seen: set[int] = field(default_factory=set)
+
+    @cached_property
+    def has_relative_times(self) -> bool:
+        """Return whether the times of items with a crop count from its start."""
+        return self.index.crops.is_relative(self.crop_times)
 
 
 class FindingList(list[Finding]):

@@ -32,6 +32,7 @@ REPAIRS = {
     "accept-untagged-answer": "Use an answer without `<answer>` tags as a whole.",
     "fill-answer": "Fill the blank answer of an answerable query from its segment.",
     "find-video-by-name": "Find a video by its base name under the video root.",
+    "convert-crop-times": "Convert times that count from the start of a crop to times of the video.",
     "fill-duration": "Take a missing or different duration from the video.",
     "map-difficulty": "Map other published names of difficulties.",
 }
@@ -68,6 +69,9 @@ _CHECKS = (
     Check("RIQ112", "duration-filled", "warning", Kind.SEGMENT, "The duration was missing and was read from the video.", 'no "duration", and the video is readable', repair="fill-duration"),
     Check("RIQ113", "crop-invalid", "warning", Kind.SEGMENT, "video_start and video_end are not a part of the video and were dropped.", '"video_start": 20, "video_end": 5'),
     Check("RIQ114", "segment-outside-crop", "warning", Kind.SEGMENT, "The segment is not within video_start and video_end: some of its frames are not shown.", '"timestamp": [1, 9], "video_start": 5'),
+    Check("RIQ115", "crop-times-relative", "warning", Kind.SEGMENT, "Times counted from the start of the crop, and the duration was the length of the crop, as in the file's other items with a crop; they were converted to times of the video.", '"timestamp": [2, 8], "video_start": 40, "video_end": 70, "duration": 30', repair="convert-crop-times"),
+    Check("RIQ116", "crop-is-file", "warning", Kind.SEGMENT, "The video's file contains only the crop, from which times count; the crop was dropped.", '"video_start": 40, "video_end": 70, with a file of 30 s', repair="convert-crop-times"),
+    Check("RIQ117", "crop-times-unclear", "error", Kind.SEGMENT, "The file's other items with a crop have times that count from its start, but the duration of this one is not the length of its crop.", '"video_start": 40, "video_end": 70, "duration": 300'),
     Check("RIQ201", "video-not-found", "error", Kind.VIDEO, "The video file does not exist.", '"video": "/somebody/else/a.mp4"'),
     Check("RIQ202", "video-unreadable", "error", Kind.VIDEO, "The video file cannot be opened, or contains no frames.", "a web page that was saved as a.mp4"),
     Check("RIQ203", "duration-mismatch", "warning", Kind.VIDEO, "The annotated duration differs from the video's by more than the tolerance; the video's was used.", '"duration": 30.0 for a file of 24.2 s', repair="fill-duration"),

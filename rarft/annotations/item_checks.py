@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rarft.annotations.context import FindingList, ValidationContext
+from rarft.annotations.crop_times import annotated_crop, contains_only, is_length_of, shift, to_video_times
 from rarft.annotations.encoding import has_only_finite_numbers
 from rarft.annotations.parsing import base_name, item_queries, parse_number, truncate_repr
 from rarft.annotations.schema import VideoFile
 from rarft.annotations.times import parse_segments
-from rarft.annotations.videos import VideoInspector
+from rarft.annotations.videos import VideoInspector, item_crop
 from rarft.segments import Segment
 from rarft.video.inspection import Inspection
 from rarft.video.reader import VideoInfo
@@ -35,6 +36,7 @@ class ItemFacts:
     extra: dict[str, Any]
     findings: FindingList
     video_file: VideoFile | None
+    item: dict[str, Any]  # in times of the video
 
 
 def _captions(think: Any) -> list[tuple[float, float, str]]:
@@ -48,10 +50,10 @@ def _captions(think: Any) -> list[tuple[float, float, str]]:
     return captions
 
 
-def _check_video(
+def _find_video(
     item: dict[str, Any], context: ValidationContext, findings: FindingList
-) -> tuple[str, VideoInfo | None, VideoFile | None]:
-    """Return the video's path, properties and file; only the item's own path if videos are not opened."""
+) -> tuple[str, Inspection | None, VideoFile | None]:
+    """Return the video's path, inspection and file; only the item's own path if videos are not opened."""
     video = item.get("video")
     if not isinstance(video, str) or not video.strip():
         findings.add("wrong-type", f"video is {truncate_repr(video)}, not a path")
@@ -70,8 +72,7 @@ def _check_video(
     if by_name:
         findings.add("video-found-by-name", truncate_repr(video), f"noted: using {path}")
     inspection, file = context.videos.inspect(path, item)
-    _check_inspection(path, inspection, context.tolerance, findings)
-    return path, inspection.info, file
+    return path, inspection, file
 
 
 def _similar(video: str, videos: VideoInspector) -> str:
@@ -167,6 +168,28 @@ def _check_frames(crop: Segment | None, video: VideoInfo | None, findings: Findi
         findings.add("video-too-short", f"{count} {'frame' if count == 1 else 'frames'} to show")
 
 
+def _check_crop_times(
+    item: dict[str, Any], video: VideoInfo | None, context: ValidationContext, findings: FindingList
+) -> tuple[dict[str, Any], float]:
+    """Return an item in times of the video, and by how many seconds they differ from those of the item."""
+    crop = annotated_crop(item)
+    if crop is None or not context.has_relative_times:
+        return item, 0.0
+    duration = parse_number(item.get("duration"))
+    found = f"timestamp {truncate_repr(item.get('timestamp'))}, crop {truncate_repr(list(crop))}"
+    if context.crop_times == "auto" and (duration is None or not is_length_of(duration, crop)):
+        findings.add("crop-times-unclear", f"{found}, duration {truncate_repr(item.get('duration'))}")
+        return item, 0.0
+    if video is not None and contains_only(crop, video.duration):
+        if not findings.repair("crop-is-file", f"{found}, file of {video.duration:.3f} s", "crop dropped"):
+            return item, 0.0
+        return {**item, "video_start": None, "video_end": None}, 0.0
+    shifted = to_video_times(item, crop[0])
+    if not findings.repair("crop-times-relative", found, f"timestamp {truncate_repr(shifted['timestamp'])}"):
+        return item, 0.0
+    return shifted, crop[0]
+
+
 def _references(item: dict[str, Any], context: ValidationContext) -> list[str]:
     """Return the video's answerable queries: the item's own, then the file's, then those of a quarantined row."""
     video = item.get("video")
@@ -187,7 +210,14 @@ def check_item_facts(item: dict[str, Any], index: int, context: ValidationContex
     """
     name = item.get("video")
     findings = FindingList(context, index, name if isinstance(name, str) else None)
-    video, info, file = _check_video(item, context, findings)
+    video, inspection, file = _find_video(item, context, findings)
+    info = inspection.info if inspection else None
+    original = item
+    item, offset = _check_crop_times(item, info, context, findings)
+    if inspection is not None and context.videos is not None:
+        if item_crop(item) != item_crop(original):
+            inspection, file = context.videos.inspect(video, item)
+        _check_inspection(video, inspection, context.tolerance, findings)
     duration = _check_duration(item, info.duration if info else None, context, findings)
     crop = _check_crop(item, duration, info, findings)
     extra = {key: value for key, value in item.items() if key not in _ITEM_KEYS and key not in QUARANTINE_KEYS}
@@ -195,5 +225,7 @@ def check_item_facts(item: dict[str, Any], index: int, context: ValidationContex
         extra |= {key: item[key] for key in ("video_start", "video_end") if item.get(key) is not None}
     if extra and not has_only_finite_numbers(extra):
         findings.add("non-finite-number", "NaN or Infinity in an extra field", "noted: written as null")
-    captions, references = _captions(item.get("think")), _references(item, context)
-    return ItemFacts(video, duration, crop, captions, references, extra, findings, file)
+    captions = _captions(item.get("think"))
+    if offset:
+        captions = [(*shift((start, end), offset), text) for start, end, text in captions]
+    return ItemFacts(video, duration, crop, captions, _references(item, context), extra, findings, file, item)

@@ -37,7 +37,7 @@ def _format_error(path: Path, problem: str) -> InputError:
     return InputError(f"{path}: {problem}; use a JSON list or JSON Lines in the RIQ format, plain or gzipped")
 
 
-def _open_text(path: Path) -> TextIO:
+def open_text(path: Path) -> TextIO:
     """Open a file as text: unzipped, with its encoding detected and without its byte order mark."""
     try:
         raw = path.open("rb")
@@ -120,7 +120,8 @@ def _parse_list(text: TextIO) -> Iterator[Any]:
             return
 
 
-def _parse_line(line: str) -> Any:
+def parse_line(line: str) -> Any:
+    """Return the value of a line of JSON Lines, or a `MalformedLine`."""
     try:
         line.encode("utf-8")
         return json.loads(line)
@@ -132,12 +133,12 @@ def _parse_line(line: str) -> Any:
 def _parse_lines(text: TextIO) -> Iterator[Any]:
     for line in text:
         if stripped := line.strip():
-            yield _parse_line(stripped)
+            yield parse_line(stripped)
 
 
 def _looks_like_json_lines(path: Path) -> bool:
     """Check that a line of the file is an object, and that the file is not one single object of another format."""
-    with _open_text(path) as text:
+    with open_text(path) as text:
         values = (value for value in _parse_lines(text) if not isinstance(value, MalformedLine))
         first = next((value for value in values if isinstance(value, dict)), None)
         if first is None:
@@ -153,17 +154,17 @@ def read_items(path: Path) -> Iterator[Any]:
         InputError: The file cannot be read, is empty, or is neither a JSON list nor JSON Lines.
     """
     try:
-        with _open_text(path) as text:
+        with open_text(path) as text:
             head = text.read(_CHUNK).lstrip(_WHITE_SPACE)
         if not head:
             raise _format_error(path, "empty file")
         if head[0] != "[":
             if not _looks_like_json_lines(path):
                 raise _format_error(path, "neither a JSON list nor JSON Lines")
-            with _open_text(path) as text:
+            with open_text(path) as text:
                 yield from _parse_lines(text)
             return
-        with _open_text(path) as text:
+        with open_text(path) as text:
             yield from _parse_list(text)
     except _ParseError as error:
         raise InputError(f"{path}: truncated or invalid JSON list ({error}); fix it or copy it again") from error

@@ -34,11 +34,11 @@ def _charts(statistics: dict[str, Any]) -> dict[str, Markup]:
         "Task type": bars(statistics["task_types"]),
         "Difficulty": bars(statistics["difficulties"]),
         "Mismatch category": bars(statistics["categories"]),
-        "Queries per video, in the input": bars(_video_sizes(statistics["queries_per_video"])),
-        "Duration of the video": histogram(**statistics["duration"], unit=" s"),
-        "Length of the segment": histogram(**statistics["segment_length"], unit=" s"),
+        "Queries per video, in the input": bars(_video_sizes(statistics["queries_per_video"]), "videos"),
+        "Duration of the video": histogram(**statistics["duration"], unit=" s", title="duration"),
+        "Length of the segment": histogram(**statistics["segment_length"], unit=" s", title="length"),
         "Center of the segment, relative to the video": histogram(
-            **statistics["segment_centre"], unit="", open_ended=False
+            **statistics["segment_centre"], unit="", open_ended=False, title="position, 0 is the start and 1 the end"
         ),
     }
 

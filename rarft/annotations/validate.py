@@ -6,6 +6,7 @@ findings are written to disk as they come.
 
 import contextlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +24,8 @@ from rarft.annotations.videos import VideoInspector
 from rarft.progress import progress
 from rarft.storage.location import Location
 
+logger = logging.getLogger(__name__)
+
 QUARANTINE_JSONL = "quarantine.jsonl"
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
@@ -38,6 +41,7 @@ class ValidationSettings:
         split: Fraction of the queries to train on, in (0, 1); None for no split.
         seed: Random seed for the split.
         excluded_videos: Hashes of the base names of videos that must not occur, from `video_hashes`.
+        crop_times: Whether times of items with a crop count from its start: one of `CROP_TIMES`.
     """
 
     tolerance: float = 1.0
@@ -45,6 +49,7 @@ class ValidationSettings:
     split: float | None = None
     seed: int = 0
     excluded_videos: frozenset[int] = frozenset()
+    crop_times: str = "auto"
 
 
 def _index_file(path: Path, videos: VideoInspector | None) -> AnnotationIndex:
@@ -110,8 +115,11 @@ def validate(
     if videos is not None:
         videos.inspect_all()
     context = ValidationContext(
-        annotations.name, settings.tolerance, videos, index, settings.repairs, settings.excluded_videos
-    )
+        annotations.name, settings.tolerance, videos, index, settings.repairs, settings.excluded_videos,
+        settings.crop_times,
+    )  # fmt: skip
+    if context.has_relative_times and index.crops.with_crop:
+        logger.info("times of %d items with a crop count from its start; converting them", index.crops.with_crop)
     splitter = Splitter(settings.split, settings.seed) if settings.split is not None else None
     with out.write_files(REPORT_JSON, stale=list(SPLIT_FILES.values())) as folder, contextlib.ExitStack() as files:
         findings_path = folder / ".findings.jsonl"

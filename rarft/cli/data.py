@@ -4,6 +4,7 @@ from typing import Any
 
 from rarft.cli.parser import Commands
 from rarft.cli.types import fraction, non_negative_int, positive_number, quarantine_limit, seconds
+from rarft.errors import InputError
 
 
 def _make_dataset(out: str, seed: int, **videos: int) -> None:
@@ -20,6 +21,19 @@ def _validate(out: str, strict: bool, max_quarantine: str | None, **options: Any
     print(steps.format_validation(report))
     print(f"report: {steps.report_path(out)}")
     steps.check_quarantine(report["counts"], "0" if strict else max_quarantine)
+
+
+def _convert(annotations: str, out: str, source_format: str | None, target_format: str | None, **options: Any) -> None:
+    from rarft import steps
+
+    if target_format:
+        flags = {"--from": source_format, **{f"--{name.replace('_', '-')}": value for name, value in options.items()}}
+        if given := [flag for flag, value in flags.items() if value]:
+            raise InputError(f"{given[0]}: cannot be combined with --to, which exports validated data; remove it")
+        print(steps.format_export(steps.export(annotations, out)))
+    else:
+        print(steps.format_conversion(steps.convert(annotations, out, source_format or "auto", **options)))
+    print(out)
 
 
 def _embed(**options: Any) -> None:
@@ -73,6 +87,13 @@ def _add_validate(commands: Commands) -> None:
         metavar="NAME",
         help="Repair to turn off (docs/checks.md); repeatable.",
     )
+    parser.add_argument(
+        "--crop-times",
+        choices=["auto", "absolute", "relative"],
+        default="auto",
+        help="What times of items with video_start and video_end count from: the start of the video, the start of the "
+        "crop, or decided by their durations (default: auto).",
+    )
     parser.add_argument("--split", type=fraction, help="Fraction of the queries for training, split by video.")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="Random seed for the split (default: 0).")
     parser.add_argument(
@@ -87,6 +108,27 @@ def _add_validate(commands: Commands) -> None:
     parser.add_argument("--strict", action="store_true", help="Exit with 1 if any query is quarantined.")
 
 
+def _add_convert(commands: Commands) -> None:
+    parser = commands.add("convert", _convert, "Convert annotations of other formats to RIQ, or RIQ to ms-swift.")
+    parser.add_argument("annotations", metavar="INPUT", help="Annotations in another format; with --to, riq.jsonl.")
+    parser.add_argument(
+        "--from",
+        dest="source_format",
+        metavar="FORMAT",
+        help="Format of the input (docs/data.md), or path/to/file.py:function (default: auto, which recognizes it).",
+    )
+    parser.add_argument(
+        "--to", dest="target_format", choices=["ms-swift"], help="Export validated data in this format instead."
+    )
+    parser.add_argument("--out", required=True, help="File to write, as JSON Lines.")
+    parser.add_argument(
+        "--durations", metavar="FILE", help="JSON or CSV with the durations of videos, for records without one."
+    )
+    parser.add_argument(
+        "--video-root", help="Folder of the videos, to write their paths (default: keep the names of the input)."
+    )
+
+
 def _add_embed(commands: Commands) -> None:
     parser = commands.add("embed", _embed, "Encode the reference queries of validated data.")
     parser.add_argument("data", help="riq.jsonl or its folder.")
@@ -97,5 +139,6 @@ def _add_embed(commands: Commands) -> None:
 def add_data_commands(commands: Commands) -> None:
     """Add the commands that make and check data."""
     _add_make_dataset(commands)
+    _add_convert(commands)
     _add_validate(commands)
     _add_embed(commands)

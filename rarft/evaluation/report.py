@@ -124,18 +124,20 @@ def _charts(metrics: dict[str, Any], tables: Mapping[str, PredictionTable]) -> d
     for name, one in tables.items():
         if ious := [row.iou for row in one.scored if row.iou is not None]:
             counts, _ = np.histogram(ious, _BINS, (0.0, 1.0))
-            charts[f"IoU of relevant queries, {name}"] = histogram(counts.tolist(), 1.0, "", open_ended=False)
+            charts[f"IoU of relevant queries, {name}"] = histogram(
+                counts.tolist(), 1.0, "", open_ended=False, title="IoU"
+            )
     for title, grouping in (("difficulty", "by_difficulty"), ("mismatch category", "by_category")):
         if refused := _refusal_rates(metrics, grouping):
             charts[f"Share of irrelevant queries refused, by {title}"] = rates(
-                {f"{group}, {name}": refused[group, name] for group, name in sorted(refused, key=_group_order)}
+                {key: refused[key] for key in sorted(refused, key=_group_order)}, "share refused"
             )
     points = {
-        f"{kind}, {name}": (figures["relevance"][kind]["recall"], figures["relevance"][kind]["precision"])
+        (kind, name): (figures["relevance"][kind]["recall"], figures["relevance"][kind]["precision"])
         for name, figures in _by_candidate(metrics).items()
         for kind in ("relevant", "irrelevant")
     }
-    charts["Precision over recall of both classes"] = scatter(points)
+    charts["Precision over recall of both classes"] = scatter(points, "recall", "precision")
     return charts
 
 

@@ -3,7 +3,11 @@
 A page is one file: it loads no script, style or image from elsewhere. All values are escaped.
 """
 
+import base64
+import functools
+import gzip
 from collections.abc import Sequence
+from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -24,6 +28,18 @@ def _numeric_columns(header: Sequence[str], rows: Sequence[Sequence[object]]) ->
     ]
 
 
+def compressed(name: str, content: bytes) -> Markup:
+    """Return a block that the page's script `inflate.js` decompresses by its name."""
+    text = base64.b64encode(gzip.compress(content, mtime=0)).decode()
+    return Markup('<script type="application/gzip" id="{}">{}</script>').format(name, text)
+
+
+@functools.cache
+def _library(name: str) -> Markup:
+    """Return a library of `vendor/`, compressed."""
+    return compressed(name, resources.files("rarft.reporting").joinpath(f"vendor/{name}.min.js").read_bytes())
+
+
 _environment = Environment(
     loader=PackageLoader("rarft.reporting"),
     autoescape=True,
@@ -33,13 +49,9 @@ _environment = Environment(
 )
 _environment.filters["cell"] = _format_cell
 _environment.globals["numeric_columns"] = _numeric_columns
+_environment.globals["library"] = _library
 
 
 def render_page(template: str, title: str, note: str, **values: Any) -> str:
     """Render a page from a template and its values; `note` is the line below the heading."""
     return _environment.get_template(template).render(title=title, note=note, **values) + "\n"
-
-
-def draw(chart: str, **values: Any) -> Markup:
-    """Draw a chart with the macro of that name."""
-    return Markup(getattr(_environment.get_template("charts.html.j2").module, chart)(**values))

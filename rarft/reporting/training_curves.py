@@ -52,7 +52,7 @@ def render_curves(entries: Sequence[Entry], name: str, max_steps: int) -> str:
         f"Training of {name}",
         f"Step {done} of {max_steps}." + (f" {skipped} unreadable videos were skipped." if skipped else ""),
         charts=draw_charts(steps, {**_CHARTS, "Each reward": reward_names(steps), **parts}),
-        times=curves(times) if times else None,
+        times=curves(times, "seconds") if times else None,
         time_rows=[(key.removeprefix("time/"), mean, mean / means["time/total"]) for key, mean in means.items()],
         evaluations=draw_charts(entries, {key: [key] for key in evaluations}),
     )

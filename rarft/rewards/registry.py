@@ -2,65 +2,25 @@
 
 import asyncio
 import functools
-import importlib
-import importlib.util
 import inspect
 import math
-import sys
 import traceback
 from collections.abc import Awaitable
 from typing import Any
 
 from rarft.errors import InputError
+from rarft.plugins import load_function
 from rarft.rewards.columns import BUILT_IN_REWARDS, RewardFunction
 from rarft.rewards.contrastive import ExplainCorrectionContrastive
 from rarft.rewards.explain_correction import ExplainCorrection, Similarity
 from rarft.rewards.format import format_reward
 from rarft.rewards.refuse_giou import refuse_giou_reward
 from rarft.rewards.refuse_iou import refuse_iou_reward
-from rarft.storage.files import local_path
-from rarft.storage.hashing import hash_text
-
-
-def _load_module(source: str) -> Any:
-    if not source.endswith(".py"):
-        return importlib.import_module(source)
-    path = local_path(source).resolve()
-    # Registered, as dataclasses look their module up; under a name that no installed module has.
-    name = f"rarft_reward_file_{path.stem}_{hash_text(str(path))[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None  # its name ends in .py
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # for its imports of files next to it, which may be late
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def _load_reward(name: str) -> RewardFunction:
     """Return a user's reward, or raise an InputError if it does not exist or cannot be imported."""
-    source, colon, function_name = name.rpartition(":")
-    if not colon:
-        custom = "your own as path/to/file.py:function or package.module:function"
-        raise InputError(f"{name}: no such reward; use {', '.join(BUILT_IN_REWARDS)}, or {custom}")
-    if source.endswith(".py") and not local_path(source).is_file():
-        raise InputError(f"{name}: no such file {source}; check the path")
-    try:
-        module = _load_module(source)
-    except (Exception, SystemExit) as error:  # importing the user's code may raise anything
-        raise InputError(f"{name}: cannot be imported ({type(error).__name__}: {error}); fix {source}") from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
-        public = sorted(key for key in own if callable(getattr(module, key)) and not key.startswith("_"))
-        raise InputError(f"{name}: no function {function_name} in {source}; use one of {', '.join(public)}")
-    return _check_values(function, name)
+    return _check_values(load_function(name, "reward", BUILT_IN_REWARDS), name)
 
 
 def _check_values(function: RewardFunction, name: str) -> RewardFunction:

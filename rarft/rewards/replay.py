@@ -105,13 +105,12 @@ def _mean(values: list[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _draw_distribution(values: list[float]) -> Markup:
-    """Draw a histogram from 0, or from the lowest value if it is negative, with its range."""
+def _draw_distribution(name: str, values: list[float]) -> Markup:
+    """Draw a histogram from 0, or from the lowest value if it is negative."""
     low = min(0.0, *values)
     width = max(max(values) - low, 1e-9)
     counts, _ = np.histogram(values, _BINS, (low, low + width))
-    chart = histogram(counts.tolist(), width, "", open_ended=False)
-    return chart + Markup('<p class="note">from {:.2f} to {:.2f}</p>').format(low, low + width)
+    return histogram(counts.tolist(), low + width, "", open_ended=False, low=low, title=name, counted="completions")
 
 
 def _render_page(rows: list[dict[str, Any]], names: list[str]) -> str:
@@ -130,7 +129,8 @@ def _render_page(rows: list[dict[str, Any]], names: list[str]) -> str:
         means=means,
         names=names,
         distributions={
-            name: _draw_distribution([row[name] for row in rows if row[name] is not None] or [0.0]) for name in names
+            name: _draw_distribution(name, [row[name] for row in rows if row[name] is not None] or [0.0])
+            for name in names
         },
         lowest=[(row["query"], row["task_type"], row["completion"], *(row[name] for name in names)) for row in lowest],
     )

@@ -32,8 +32,10 @@ def test_help_and_validate_import_nothing_heavy(sample_set, tmp_path):
 
 def test_fingerprint_imports_nothing_heavy(sample_set, tmp_path):
     """The image of this component contains no torch."""
-    arguments = [str(sample_set / "train.json"), "", "", "", "", "tiny-truthful", "", str(tmp_path / "out"), ""]
-    code = f"from components.fingerprint.component import fingerprint; fingerprint.python_func(*{arguments!r})"
+    names = ("video_root", "eval_annotations", "eval_video_root", "durations", "encoder", "gates", "final_uri")
+    inputs = {**dict.fromkeys(names, ""), "annotations": str(sample_set / "train.json"), "format": "riq"}
+    inputs |= {"compare": "tiny-truthful", "output_uri": str(tmp_path / "out")}
+    code = f"from components.fingerprint.component import fingerprint; fingerprint.python_func(**{inputs!r})"
     assert imported_by(code) == "['kfp']"
     assert (tmp_path / "out").is_dir()
 

@@ -43,6 +43,7 @@ def tree(validated, tmp_path_factory):
     ]
     item = {"video": "a.mp4", "query_text": "A DOG RUNS", "timestamp": [1, 2], "duration": 9.0, "GRPO": queries}
     (folder / "annotations.json").write_text(json.dumps([item]))
+    (folder / "clips.txt").write_text("a.mp4;a dog runs;1.5;4\na.mp4;a cat runs;;\n")
     commands = []
     for language, name, text in BLOCKS:
         if language == "diff":
@@ -63,6 +64,12 @@ def tree(validated, tmp_path_factory):
 
 def test_recipe_reward(tree):
     assert re.search(r"^my_rewards\.py:gives_reason +1\.000$", tree[1], re.M)
+
+
+def test_recipe_format(tree):
+    first, second = read_lines(tree[0] / "clips.jsonl")
+    assert (first["timestamp"], first["GRPO"][0]["r"]) == (["1.5", "4"], True)
+    assert (second["timestamp"], second["GRPO"][0]["r"]) == ([], False)
 
 
 def test_recipe_check(tree):

@@ -16,7 +16,7 @@ LAYERS = [
     {"training", "evaluation", "synthetic"},
     {"models", "rewards"},
     {"annotations", "checkpoint"},
-    {"embeddings", "distributed", "prompts", "reporting", "video"},
+    {"embeddings", "distributed", "plugins", "prompts", "reporting", "video"},
     {"completion", "storage"},
     {"hub"},
     {"environment"},

@@ -103,7 +103,10 @@ def test_candidate_to_compare_with(data, tmp_path):
     other = tmp_path / "other"
 
     def run_component(name):
-        return fingerprint.python_func(str(data / "train.json"), "", "", "", "", name, "", str(tmp_path / "out"), "")
+        inputs = dict.fromkeys(("video_root", "eval_annotations", "eval_video_root", "durations", "encoder"), "")
+        outputs = {"gates": "", "output_uri": str(tmp_path / "out"), "final_uri": ""}
+        annotations = str(data / "train.json")
+        return fingerprint.python_func(annotations=annotations, format="riq", compare=name, **inputs, **outputs)
 
     with pytest.raises(SystemExit):
         run_component(str(other))

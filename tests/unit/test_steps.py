@@ -1,11 +1,14 @@
 """Steps that components call: both files' validation, outcomes of an evaluation, promotion, names of candidates."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from helpers import published_formats
 from helpers.riq_items import item, read_lines
 from rarft import steps
+from rarft.annotations.schema import read_samples
 from rarft.errors import CheckFailedError, InputError
 
 METRICS = {
@@ -112,3 +115,44 @@ def test_fingerprint_candidates_reserved_name(name):
 def test_run_step_requires_accelerators():
     with pytest.raises(InputError, match="64"):
         steps.run_step("embed", {}, accelerators=64)
+
+
+def test_convert_splits(sample_set, validated, tmp_path):
+    """Both files are converted and validated with the videos next to the original; RIQ files are left as they are."""
+    queries = [
+        (Path(one.video).name, one.query, one.segment, one.duration)
+        for one in read_samples(str(validated))
+        if one.segment
+    ]
+    (tmp_path / "train.txt").write_text(published_formats.charades_sta(queries))
+    for source_format, expected in (("charades-sta", {"records": 8, "eval_records": 8}), ("auto", {"records": 8})):
+        out = tmp_path / source_format
+        held_out = str(tmp_path / "train.txt") if source_format != "auto" else str(sample_set / "eval.json")
+        roots = (str(sample_set / "videos"), "")
+        counts = steps.convert_splits(str(tmp_path / "train.txt"), held_out, str(out), source_format, "", *roots)
+        assert "video_not_found" not in counts
+        first = read_lines(out / "annotations.jsonl")[0]
+        assert first["video"] == str(sample_set / "videos" / queries[0][0])
+        assert expected.items() <= counts.items()
+        assert json.loads((out / "conversion.json").read_text()) == {"format": source_format, "counts": counts}
+        arguments = (str(tmp_path / "train.txt"), str(out / "data"), held_out, str(out / "eval"))
+        result = steps.validate_splits(*arguments, str(sample_set / "videos"), converted=str(out))
+        assert (result.counts["quarantined"], result.in_sample) == (0, source_format != "auto")
+        assert result.eval_counts["queries"] == 8
+
+
+def test_convert_splits_riq(sample_set, tmp_path):
+    assert steps.convert_splits(str(sample_set / "train.json"), "", str(tmp_path / "out"), "riq") == {}
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["conversion.json"]
+    arguments = (str(sample_set / "train.json"), str(tmp_path / "data"), "", str(tmp_path / "eval"))
+    assert steps.validate_splits(*arguments, converted=str(tmp_path / "out")).counts["queries"] == 16
+
+
+def test_fingerprint_of_files(sample_set, tmp_path):
+    """The durations and a user's own format are inputs, too."""
+    (tmp_path / "durations.json").write_text("{}")
+    annotations, files = str(sample_set / "train.json"), [str(tmp_path / "durations.json")]
+    first = steps.fingerprint(annotations, files=files)
+    assert steps.fingerprint(annotations, files=files) == first
+    (tmp_path / "durations.json").write_text('{"a": 1}')
+    assert steps.fingerprint(annotations, files=files)[0] != first[0]

@@ -1,0 +1,1 @@
+"""Optional, before step 1: convert annotations of another format."""
