@@ -53,7 +53,8 @@ def _run_training_command(name: str, arguments: list[str]) -> None:
         TRAINING_COMMANDS[name](spell_flags(flags, "_"))
 
 
-def _run_command(arguments: list[str]) -> None:
+def build_parser() -> tuple[Parser, Commands]:
+    """Return the parser of all commands, except for the flags of training, and the commands in it."""
     parser = Parser(
         prog="rarft",
         description="Refusal-aware reinforcement fine-tuning of Qwen2.5-VL for video temporal grounding.",
@@ -66,7 +67,11 @@ def _run_command(arguments: list[str]) -> None:
     add_evaluation_commands(commands)
     add_pipeline_commands(commands)
     add_cluster_commands(commands)
+    return parser, commands
 
+
+def _run_command(arguments: list[str]) -> None:
+    parser, commands = build_parser()
     end = arguments.index("--") if "--" in arguments else len(arguments)
     options, unknown = parser.parse_known_args([*spell_flags(arguments[:end], "-"), *arguments[end:]])
     if unknown:
