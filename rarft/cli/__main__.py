@@ -8,6 +8,9 @@ import sys
 if not sys.flags.safe_path and sys.path and sys.path[0] in ("", os.getcwd()):  # noqa: PTH109
     sys.path.append(sys.path.pop(0))
 
-from rarft.cli.main import main
+try:
+    from rarft.cli.main import main
+except KeyboardInterrupt:
+    raise SystemExit("rarft: interrupted") from None
 
 main()

@@ -1,4 +1,4 @@
-"""A full disk: one line with the path, and nothing half-written. A limit on file sizes stands for the full disk."""
+"""A full disk: one line with the path, and nothing half-written. A limit on file sizes replaces the full disk."""
 
 import json
 import resource

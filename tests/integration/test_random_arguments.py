@@ -1,4 +1,4 @@
-"""Random argument lists: every command ends with a code and a line of its own, never with a traceback."""
+"""Random argument lists: every command ends with an exit code and one line, never with a traceback."""
 
 import json
 import os

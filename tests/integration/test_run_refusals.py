@@ -1,4 +1,4 @@
-"""What `rarft run` refuses at its start, before a step runs."""
+"""Refusals of `rarft run` at its start, before a step runs."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What `rarft doctor` finds in the environment of this machine."""
+"""Findings of `rarft doctor` in the environment of this machine."""
 
 import resource
 import sys
