@@ -148,7 +148,7 @@ class TrainingConfig(GRPOConfig):
     )
     report_to: list[str] = HfArg(
         default_factory=lambda: ["auto"],
-        help="Trackers such as wandb; auto uses W&B if it is installed; none disables tracking.",
+        help="Trackers such as wandb; auto uses W&B if installed, and kubeflow in a TrainJob; none disables tracking.",
     )
     logging_steps: float = HfArg(default=1, help="Log metrics every N steps.")
     logging_nan_inf_filter: bool = HfArg(
