@@ -116,6 +116,10 @@ class TrainingConfig(GRPOConfig):
     refusable_pool: int | None = HfArg(
         default=None, help="Draw the refusable query from an item's first N (default: all)."
     )
+    multi_segment: Literal["skip", "first", "union"] = HfArg(
+        default="skip",
+        help="Queries with several segments: skip them, train on the first segment, or reward the IoU of the unions.",
+    )
     curriculum: bool = HfArg(
         default=False, help="Draw only easy refusable queries in epoch 1, easy and medium ones in epoch 2, then all."
     )

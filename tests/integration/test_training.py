@@ -115,8 +115,11 @@ def test_completions_are_logged(validated, tmp_path, caplog):
         assert lines[1].startswith("Task Type: ")
         assert lines[2] == "Generated Completions (4):"
         assert [line[:6] for line in lines[3:7]] == ["  [1] ", "  [2] ", "  [3] ", "  [4] "]
+        outcomes = lines[8].removeprefix("answers: [").removesuffix("]").split(", ")
+        assert len(outcomes) == 4
+        assert set(outcomes) <= {"segment", "refusal", "unreadable", "none"}
         terms = {name.strip(): json.loads(values.replace("-,", "null,").replace("-]", "null]"))
-                 for name, _, values in (line.partition(": ") for line in lines[8:] if ": [" in line)}  # fmt: skip
+                 for name, _, values in (line.partition(": ") for line in lines[9:] if ": [" in line)}  # fmt: skip
         assert len(terms["reward_format"]) == len(terms["explain_correction/refusal_score"]) == 4
         refused = terms["explain_correction/refusal_score"]
         bonus = terms.get("explain_correction/correction_bonus", [None] * 4)

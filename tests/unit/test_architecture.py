@@ -18,7 +18,7 @@ LAYERS = [
     {"annotations", "checkpoint"},
     {"embeddings", "distributed", "prompts", "reporting", "video"},
     {"completion", "plugins", "storage"},
-    {"environment"},
+    {"answers", "environment"},
     {"errors"},
     {"logs", "progress", "segments"},
     {"redaction"},
