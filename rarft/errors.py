@@ -8,11 +8,12 @@ Each is reported in one line on stderr. If there is a termination log (`RARFT_TE
 import difflib
 import os
 import re
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -92,6 +93,14 @@ def _write_failure(log: Path, code: int, line: str) -> None:
         os.close(descriptor)
 
 
+def _stop_torchrun() -> None:
+    """Stop torchrun if it started this process: after bad input, a restart would fail in the same way."""
+    parent = os.getppid()
+    with suppress(OSError):
+        if "TORCHELASTIC_RUN_ID" in os.environ and b"torch" in Path(f"/proc/{parent}/cmdline").read_bytes():
+            os.kill(parent, signal.SIGTERM)
+
+
 def read_failure(log: Path) -> BaseException | None:
     """Return the first failure in a termination log as an exception; None without one."""
     if not log.exists() or not (text := log.read_text(encoding="utf-8").strip()):
@@ -150,6 +159,8 @@ def report_errors(name: str, resume: str = RESUME_HINT) -> Iterator[None]:
             _write_failure(log, code, line)
         if TERMINATION_LOG_ENV not in os.environ:
             print(f"rarft {line}", file=sys.stderr, flush=True)
+        if code == EXIT_BAD_INPUT:
+            _stop_torchrun()
         raise SystemExit(code) from None
 
 

@@ -579,7 +579,7 @@ def score(
     """Replay rewards on finished completions.
 
     Args:
-        predictions: JSON lines with `completion`, and `id` or the `sample` that `rarft evaluate` writes.
+        predictions: Rows with `completion`, and `id` or the `sample` that `rarft evaluate` writes.
         data: Validated data.
         out: Folder to write to.
         reward_funcs: Names of the rewards.

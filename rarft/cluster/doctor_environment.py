@@ -21,7 +21,6 @@ from rarft.errors import InputError
 from rarft.hub import hub_endpoint, is_offline
 from rarft.network import find_unreachable
 from rarft.storage import s3
-from rarft.training.tracking import check_wandb, find_offline_reason
 from rarft.user_cache import cache_folder, find_problem
 
 _MIN_TEMPORARY = 2e9  # bytes: videos and checkpoints of a store are downloaded to temporary files
@@ -130,6 +129,8 @@ def tracker() -> str:
     """Return whether a W&B run would be online; its credentials and project's name must be valid."""
     if not importlib.util.find_spec("wandb"):
         raise SkippedCheckError("wandb is not installed; metrics go to the training log only")
+    from rarft.training.tracking import check_wandb, find_offline_reason  # imports transformers
+
     check_wandb()
     if reason := find_offline_reason():
         raise SkippedCheckError(f"{reason}; W&B runs are offline")

@@ -1,4 +1,4 @@
-"""Weights & Biases: used if it is installed, offline if it has no credentials (decision D12)."""
+"""Trackers: Weights & Biases, offline if it has no credentials (decision D12), and the status of a TrainJob."""
 
 import importlib.util
 import logging
@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from transformers.integrations.integration_utils import is_kubeflow_available
 
 from rarft.environment import read_variable
 from rarft.errors import InputError
@@ -16,10 +18,15 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_report_to(requested: list[str]) -> list[str]:
-    """Return the trackers that metrics are logged to; `auto` means W&B if it is installed."""
+    """Return the trackers that metrics are logged to.
+
+    `auto` means W&B if it is installed, and the status of the TrainJob in whose pod this is, if Kubeflow Trainer
+    accepts it (`KUBEFLOW_TRAINER_SERVER_URL` is set).
+    """
     if requested != ["auto"]:
         return requested
-    return ["wandb"] if importlib.util.find_spec("wandb") else ["none"]
+    available = {"wandb": importlib.util.find_spec("wandb") is not None, "kubeflow": is_kubeflow_available()}
+    return [name for name, is_available in available.items() if is_available] or ["none"]
 
 
 def _host() -> str:

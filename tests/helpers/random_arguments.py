@@ -63,7 +63,7 @@ TEXTS = [
 
 
 def _values(action: argparse.Action, rng: random.Random) -> list[str]:
-    """Return random values for an option, of its own type more often than not."""
+    """Return random values for an option, mostly of its type."""
     pools = [NUMBERS, PATHS, TEXTS]
     likely = TEXTS + PATHS
     kind = getattr(action.type, "__name__", "str")

@@ -19,7 +19,7 @@ LAYERS = [
     {"embeddings", "distributed", "plugins", "prompts", "reporting", "video"},
     {"completion", "storage"},
     {"hub"},
-    {"environment"},
+    {"answers", "environment"},
     {"errors"},
     {"crash_log", "logs", "progress", "segments"},
     {"network", "redaction", "user_cache"},
