@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Condition, Lock
 
 import msgspec
@@ -12,7 +13,8 @@ from rarft.chat import ChatClient
 from rarft.errors import InputError, input_name
 from rarft.storage.files import local_path
 from rarft.storage.hashing import hash_text
-from rarft.storage.sqlite_cache import SqliteCache, user_cache
+from rarft.storage.sqlite_cache import SqliteCache
+from rarft.user_cache import cache_folder, find_problem
 
 MAX_TOKENS = 1024  # of a reply
 _MAX_ATTEMPTS = 6  # after errors of the server
@@ -69,6 +71,14 @@ class _Stored(msgspec.Struct):
     completion_tokens: int
 
 
+def _default_cache() -> Path:
+    """Return the file of replies in the user's cache folder; a temporary one would lose what was paid for."""
+    folder = cache_folder()
+    if folder is None or (problem := find_problem(folder)) is not None:
+        raise InputError(f"replies cannot be kept ({problem if folder else 'no home folder'}); name a writable file")
+    return folder / "negatives.sqlite"
+
+
 class PaidRequests:
     """Sends requests, from several threads.
 
@@ -82,7 +92,7 @@ class PaidRequests:
         self._options = options
         self._client = ChatClient("negatives", "judge", options.url, options.model, options.timeout, max_retries=0)
         with input_name("--cache"):
-            self._cache = SqliteCache(local_path(options.cache) if options.cache else user_cache("negatives.sqlite"))
+            self._cache = SqliteCache(local_path(options.cache) if options.cache else _default_cache())
         self.counts: Counter[str] = Counter()
         self.first_failure = ""
         self._lock = Lock()
