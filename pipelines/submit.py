@@ -68,7 +68,7 @@ def submit(
             spec = _read_compiled(file)
         values = parse(assignments, spec)
         check_complete(values, spec)
-        check(values, use_pytorchjob="launch-pytorchjob" in spec.root.dag.tasks)
+        check(values, launches_job="launch-job" in spec.root.dag.tasks)
         _check_locations(values)
         server = open_endpoint(endpoint)
         server.check()

@@ -511,11 +511,21 @@ def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> T
     return _trained(train(arguments), parse_settings(arguments))
 
 
-def train_on_cluster(training: str, inputs: dict[str, str | None], out: str, job: dict[str, Any]) -> TrainedCheckpoint:
-    """Train like `train_from_yaml`, but with a PyTorchJob; `job` has fields of `rarft.cluster.job_config.Job`."""
+def train_on_cluster(
+    training: str, inputs: dict[str, str | None], out: str, kind: str, job: dict[str, Any]
+) -> TrainedCheckpoint:
+    """Train like `train_from_yaml`, but with a job on a cluster.
+
+    Args:
+        training: Flags of `rarft train` as YAML.
+        inputs: Flags that override `training`.
+        out: URI that all nodes can reach.
+        kind: `trainjob` or `pytorchjob`.
+        job: Fields of `rarft.cluster.job_config.Job`.
+    """
     from rarft.cluster.train import train_on_cluster as run
 
-    return _trained(*run(training, inputs, out, job))
+    return _trained(*run(training, inputs, out, kind, job))
 
 
 def check_training_yaml(text: str, name: str) -> None:
