@@ -532,14 +532,19 @@ def check_training_yaml(text: str, name: str) -> None:
     """Check training settings in YAML; the user knows them by a name, for error messages."""
     from rarft.training.settings_parser import yaml_to_arguments
 
-    check_training_flags(yaml_to_arguments(text, name))
+    arguments = yaml_to_arguments(text, name)
+    with input_name(f"{name}:"):
+        check_training_flags(arguments)
 
 
 def check_training_flags(arguments: list[str]) -> None:
     """Check flags of `rarft train`."""
+    from rarft.training.preflight import experiment_name
     from rarft.training.settings_parser import parse_settings
 
-    parse_settings(arguments, check_gpus=False)
+    settings = parse_settings(arguments, check_gpus=False)
+    if settings["exp_name"]:
+        experiment_name(settings)
 
 
 def score(
@@ -729,6 +734,6 @@ def cancel(job: str, namespace: str | None = None) -> str:
 
     Its pods save a checkpoint within their grace period.
     """
-    from rarft.cluster.job_client import cancel as run
+    from rarft.cluster.cancel import cancel as run
 
     return run(job, namespace)
