@@ -73,7 +73,7 @@ class OperatorCheck:
     def _dry_run(self, manifest: dict[str, Any]) -> client.ApiException | None:
         """Return the error of a job's creation; None if it would be created."""
         kind = self._kind
-        resource = {"group": kind.group, "version": kind.version, "plural": kind.plural}
+        resource: dict[str, Any] = {"group": kind.group, "version": kind.version, "plural": kind.plural}
         try:
             call_with_retry(
                 f"dry run of a {kind.kind}",
