@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from rarft.completion import format_segment
+from rarft.completion import format_segment, format_segments
 from rarft.evaluation.predictions import Prediction
 from rarft.evaluation.scored_predictions import ScoredPrediction
 from rarft.segments import Segment, is_valid
@@ -22,6 +22,7 @@ KINDS = {
     "refused": "Refused, but the query fits the video",
     "misplaced": f"Correctly answered, IoU below {_LOW_IOU:g}",
     "unanswered": "No answer",
+    "unreadable": "Times in a form that cannot be read",
     "skipped": "Skipped, because the video cannot be read",
     "uncorrected": "Correctly refused, correction missing or wrong",
     "right": "Correct",
@@ -34,6 +35,8 @@ def classify_failure(row: ScoredPrediction) -> tuple[str, float]:
         return "skipped", 1.0
     if not row.completion.answer:
         return "unanswered", 1.0
+    if row.completion.outcome == "unreadable":
+        return "unreadable", 1.0
     if row.relevant:
         if not row.predicted_relevant:
             return "refused", 1.0
@@ -73,12 +76,9 @@ def _text(prediction: Prediction) -> str:
 
 
 def _describe(kind: str, row: ScoredPrediction, others: Mapping[str, str]) -> dict[str, Any]:
-    sample, predicted = row.prediction.sample, row.completion.segment
-    segments: dict[str, Segment] = {}
-    if sample.segment is not None:
-        segments[f"true, {format_segment(sample.segment)}"] = sample.segment
-    if predicted is not None and is_valid(predicted):
-        segments[f"predicted, {format_segment(predicted)}"] = predicted
+    sample = row.prediction.sample
+    segments = {f"true, {format_segment(segment)}": segment for segment in sample.segments}
+    segments |= {f"predicted, {format_segment(segment)}": segment for segment in row.segments if is_valid(segment)}
     rewards = ", ".join(f"{name} {value:.2f}" for name, value in row.prediction.rewards.items())
     scores = [f"IoU {row.iou:.2f}" if row.iou is not None else "", rewards, ", ".join(sample.categories)]
     error, strips = None, {}
@@ -93,7 +93,7 @@ def _describe(kind: str, row: ScoredPrediction, others: Mapping[str, str]) -> di
         "difficulty": sample.difficulty or sample.task_type,
         "error": error,
         "strips": strips,
-        "truth": format_segment(sample.segment) if sample.segment else f"does not fit: {sample.gt_answer}",
+        "truth": format_segments(sample.segments) if sample.segments else f"does not fit: {sample.gt_answer}",
         "completion": _text(row.prediction),
         "others": others,
         "scores": "; ".join(score for score in scores if score),
