@@ -67,6 +67,15 @@ def _add_evaluate(commands: Commands) -> None:
         default=10,
         help="Number of unreadable videos to skip; the evaluation fails if more cannot be read (default: 10).",
     )
+    parser.add_argument(
+        "--embed-clips",
+        type=non_negative_int,
+        nargs="?",
+        const=10,
+        default=0,
+        metavar="N",
+        help="Embed low-resolution videos of the N worst queries of each outcome in the report (default of N: 10).",
+    )
     parser.add_argument("--judge-url", help="OpenAI-compatible endpoint of a judge; set OPENAI_API_KEY to its key.")
     parser.add_argument("--judge-model", help="Model of the judge.")
     parser.add_argument("--judge-cache", help="Cache of verdicts (default: in the user's cache folder).")

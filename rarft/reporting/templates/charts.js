@@ -24,7 +24,7 @@ function chartConfig() {
     text: { color: text },
     axis: {
       labelColor: text, titleColor: text, gridColor: grid, domainColor: grid, tickColor: grid,
-      labelFontSize: 12, titleFontSize: 12, titleFontWeight: 'normal', labelLimit: innerWidth < 600 ? 120 : 220,
+      labelFontSize: 12, titleFontSize: 12, titleFontWeight: 'normal', labelLimit: innerWidth < 600 ? 150 : 320,
     },
     legend: {
       labelColor: text, titleColor: text, labelFontSize: 12, orient: 'top', direction: 'horizontal', labelLimit: 240,
