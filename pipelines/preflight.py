@@ -20,12 +20,12 @@ _NODE_AFFINITY = {
 }  # fmt: skip
 
 
-def check(values: Mapping[str, Any], use_pytorchjob: bool = False) -> None:
+def check(values: Mapping[str, Any], launches_job: bool = False) -> None:
     """Check the values of parameters.
 
     Args:
         values: Values by name; parameters that are not given are not checked.
-        use_pytorchjob: Whether training is a PyTorchJob on several nodes.
+        launches_job: Whether training is a job on several nodes.
 
     Raises:
         InputError: A value is invalid; the message names the parameter.
@@ -33,7 +33,7 @@ def check(values: Mapping[str, Any], use_pytorchjob: bool = False) -> None:
     for name, pattern in _QUANTITIES.items():
         if name in values and not pattern.fullmatch(values[name]):
             raise InputError(f"-p {name}={values[name]}: not a valid Kubernetes quantity")
-    if use_pytorchjob and isinstance(parse_location(values["output_uri"]), LocalFolder):
+    if launches_job and isinstance(parse_location(values["output_uri"]), LocalFolder):
         raise InputError(f"-p output_uri={values['output_uri']}: the nodes share no disk; give an s3:// URI")
     for name, minimum in _MINIMUM.items():
         if values.get(name, minimum) < minimum:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Profile:
     """A compile-time profile."""
 
-    use_pytorchjob: bool = False  # training is a PyTorchJob on several nodes, which its step launches and monitors
+    job_kind: str = ""  # training is a job of this kind on several nodes, which its step launches and monitors
     mount_pvc: bool = False  # each step mounts the PersistentVolumeClaim of the parameter `pvc_name` at /data
     retries: int = 2  # of every step except training and evaluation, after 30, 60, ... seconds
     step_hours: int = 12  # time limit of every step except training and evaluation
@@ -22,7 +22,8 @@ class Profile:
 PROFILES = {
     "store": Profile(),
     "pvc": Profile(mount_pvc=True),
-    "pytorchjob": Profile(use_pytorchjob=True),
+    "trainjob": Profile(job_kind="trainjob"),
+    "pytorchjob": Profile(job_kind="pytorchjob"),
     "trial": Profile(
         retries=0, step_hours=1, training_hours=2, evaluation_hours=1, run_hours=12, kept_hours=24, shared_memory="1Gi"
     ),

@@ -118,7 +118,7 @@ def build(profile: Profile) -> Any:
             accelerator: Resource name of the GPUs.
             accelerators: Number of GPUs for training and evaluation, per node; 0 for none.
             processes: Processes of training and of evaluation, per node; 0 for one per GPU.
-            nodes: Number of nodes for training; only with the profile `pytorchjob`, as the next two.
+            nodes: Number of nodes for training; only with the profiles `trainjob` and `pytorchjob`, as the next two.
             queue: Kueue's local queue for the job; empty for none.
             priority_class: PriorityClass of the job's pods; empty for the cluster's default.
             node_selector: Labels of the nodes for training and evaluation.

@@ -11,7 +11,7 @@ from components.convert.component import convert
 from components.embed.component import embed
 from components.evaluate.component import evaluate
 from components.fingerprint.component import fingerprint
-from components.launch_pytorchjob.component import launch_pytorchjob
+from components.launch_job.component import launch_job
 from components.promote.component import promote
 from components.train.component import train
 from components.validate.component import validate
@@ -58,18 +58,19 @@ class Tasks:
         return task
 
     def train(self, fingerprinted: PipelineTask, validated: PipelineTask, embedded: PipelineTask) -> PipelineTask:
-        """Train on one node, or with a PyTorchJob."""
+        """Train on one node, or with a job on several nodes."""
         p, profile = self._parameters, self._profile
         inputs = {
             "data": validated.outputs["data"],
             "embeddings": embedded.outputs["embeddings"],
             "videos_fingerprint": fingerprinted.outputs["videos_fingerprint"],
         }
-        if profile.use_pytorchjob:
+        if profile.job_kind:
             name = f"rarft-{dsl.PIPELINE_JOB_ID_PLACEHOLDER}"
             task = self._create(
-                launch_pytorchjob,
+                launch_job,
                 **inputs,
+                kind=profile.job_kind,
                 job=name,
                 image=p.train_image,
                 cpu=p.train_cpu,

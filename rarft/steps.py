@@ -51,6 +51,9 @@ __all__ = [
 ]  # fmt: skip
 logger = logging.getLogger(__name__)
 
+CONVERSION_JSON = "conversion.json"
+_CONVERTED = {"annotations": "annotations.jsonl", "eval_annotations": "eval_annotations.jsonl"}  # by parameter
+
 
 def _output(uri: str) -> Location:
     """Return the folder for results, after a check that it is writable."""
@@ -112,6 +115,15 @@ def convert(
         InputError: The format is unknown, or no record can be read.
     """
     videos = None
+    if video_root:
+        with input_name("--video-root"):
+            videos = VideoFiles(_video_root(annotations, video_root), require_videos=True)
+    return _convert(annotations, out, source_format, durations, videos)
+
+
+def _convert(
+    annotations: str, out: str, source_format: str, durations: str | None, videos: VideoFiles | None
+) -> Conversion:
     with _output_file(out) as target, contextlib.ExitStack() as files:
         with input_name("annotations"):
             source = files.enter_context(open_local(annotations))
@@ -120,9 +132,6 @@ def convert(
         if durations:
             with input_name("--durations"):
                 lengths = read_durations(files.enter_context(open_local(durations)))
-        if video_root:
-            with input_name("--video-root"):
-                videos = VideoFiles(_video_root(annotations, video_root), require_videos=True)
         converter = Converter(found, parse_location(annotations).name, lengths, videos)
         with input_name("annotations"), target.open("wb") as file:
             result = convert_file(source, file, converter)
@@ -134,16 +143,19 @@ def convert(
     return result
 
 
-CONVERSION_JSON = "conversion.json"
-_CONVERTED = {"annotations": "annotations.jsonl", "eval_annotations": "eval_annotations.jsonl"}
-
-
 def convert_splits(
-    annotations: str, eval_annotations: str, out: str, source_format: str, durations: str = ""
+    annotations: str,
+    eval_annotations: str,
+    out: str,
+    source_format: str,
+    durations: str = "",
+    video_root: str = "",
+    eval_video_root: str = "",
 ) -> dict[str, int]:
     """Convert training and held-out annotations into a folder, and write conversion.json, last.
 
-    Files in the RIQ format are left as they are, if the format is `riq` or `auto`.
+    Files in the RIQ format are left as they are, if the format is `riq` or `auto`. Default video roots are those of
+    `validate_splits`.
 
     Returns:
         Counts of both conversions; those of the held-out annotations begin with `eval_`.
@@ -151,10 +163,12 @@ def convert_splits(
     location = _output(out)
     counts: dict[str, int] = {}
     if source_format != RIQ:
-        for (name, file), uri in zip(_CONVERTED.items(), (annotations, eval_annotations), strict=True):
+        inputs = ((annotations, video_root), (eval_annotations, eval_video_root or video_root))
+        for (name, file), (uri, root) in zip(_CONVERTED.items(), inputs, strict=True):
             if not uri or (source_format == AUTO and _detect(uri) == RIQ):
                 continue
-            result = convert(uri, str(location.child(file)), source_format, durations=durations or None)
+            videos = VideoFiles(_video_root(uri, root), require_videos=False)
+            result = _convert(uri, str(location.child(file)), source_format, durations or None, videos)
             logger.info("%s: %s", uri, format_conversion(result))
             prefix = name.removesuffix("annotations")
             counts |= {f"{prefix}{key.replace('-', '_')}": count for key, count in result.counts.items()}
@@ -511,11 +525,21 @@ def train_from_yaml(training: str, inputs: dict[str, str | None], out: str) -> T
     return _trained(train(arguments), parse_settings(arguments))
 
 
-def train_on_cluster(training: str, inputs: dict[str, str | None], out: str, job: dict[str, Any]) -> TrainedCheckpoint:
-    """Train like `train_from_yaml`, but with a PyTorchJob; `job` has fields of `rarft.cluster.job_config.Job`."""
+def train_on_cluster(
+    training: str, inputs: dict[str, str | None], out: str, kind: str, job: dict[str, Any]
+) -> TrainedCheckpoint:
+    """Train like `train_from_yaml`, but with a job on a cluster.
+
+    Args:
+        training: Flags of `rarft train` as YAML.
+        inputs: Flags that override `training`.
+        out: URI that all nodes can reach.
+        kind: `trainjob` or `pytorchjob`.
+        job: Fields of `rarft.cluster.job_config.Job`.
+    """
     from rarft.cluster.train import train_on_cluster as run
 
-    return _trained(*run(training, inputs, out, job))
+    return _trained(*run(training, inputs, out, kind, job))
 
 
 def check_training_yaml(text: str, name: str) -> None:
@@ -701,6 +725,17 @@ def check_gates(metrics: dict[str, Any]) -> None:
     failed = [gate["reason"] for gate in metrics.get("gates", []) if not gate["passed"]]
     if failed:
         raise CheckFailedError(f"{len(failed)} of {len(metrics['gates'])} gates not passed: {'; '.join(failed)}")
+
+
+def run_pods(run_id: str, namespace: str) -> Any:
+    """Return a reader of the pods of a pipeline run; see `rarft.cluster.run_pods.RunPods`.
+
+    Raises:
+        InputError: No cluster is configured.
+    """
+    from rarft.cluster.run_pods import RunPods
+
+    return RunPods(run_id, namespace)
 
 
 def cancel(job: str, namespace: str | None = None) -> str:

@@ -6,9 +6,9 @@ the crop. If the video's file contains only the crop, these times are already th
 
 from typing import Any
 
-from rarft.annotations.parsing import parse_number
+from rarft.annotations.parsing import extract_tag, parse_number
 from rarft.annotations.times import parse_segments
-from rarft.completion import TIMESTAMP, format_segment
+from rarft.completion import format_segments
 from rarft.errors import InputError
 from rarft.segments import Segment
 
@@ -91,5 +91,10 @@ def _shift_answer(query: Any, start: float) -> Any:
     """Return a query with the times of its answer shifted."""
     if not isinstance(query, dict) or not isinstance(answer := query.get("a"), str):
         return query
-    shifted = TIMESTAMP.sub(lambda match: format_segment(shift((float(match[1]), float(match[2])), start)), answer)
-    return {**query, "a": shifted}
+    block = extract_tag(answer, "answer")
+    times = answer if block is None else block
+    segments = parse_segments(times)
+    if not segments:
+        return query
+    shifted = format_segments(shift(segment, start) for segment in segments)
+    return {**query, "a": answer.replace(times, shifted, 1)}

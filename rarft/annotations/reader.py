@@ -34,10 +34,7 @@ class _ParseError(Exception):
 
 
 def _format_error(path: Path, problem: str) -> InputError:
-    return InputError(
-        f"{path}: {problem}; use a JSON list or JSON Lines in the RIQ format, plain or gzipped, or convert the file "
-        "with `rarft convert`"
-    )
+    return InputError(f"{path}: {problem}; use a JSON list or JSON Lines in the RIQ format, plain or gzipped")
 
 
 def open_text(path: Path) -> TextIO:

@@ -1,4 +1,4 @@
-"""Commands on the whole pipeline: run, compile, submit. The only module of `rarft` that imports `pipelines`."""
+"""Commands on the whole pipeline: run, compile, submit, watch. The only module of `rarft` that imports `pipelines`."""
 
 import argparse
 import logging
@@ -24,10 +24,20 @@ def _compile(out: str, profile: str) -> None:
     print(out)
 
 
-def _submit(**options: Any) -> None:
+def _submit(wait: bool, **options: Any) -> None:
+    from pipelines.endpoint import open_endpoint
     from pipelines.submit import submit
 
-    print(submit(**options))
+    run_id = submit(**options)
+    print(open_endpoint(options["endpoint"]).run_page(run_id), flush=True)
+    if wait:
+        _watch(run_id, options["endpoint"], options["namespace"], started_here=True)
+
+
+def _watch(run_id: str, endpoint: str, namespace: str | None, started_here: bool = False) -> None:
+    from pipelines.watch import watch
+
+    watch(run_id, endpoint, namespace, started_here)
 
 
 def _add_parameter(parser: argparse.ArgumentParser) -> None:
@@ -77,18 +87,34 @@ def _add_compile(commands: Commands) -> None:
     parser.add_argument("--profile", default=DEFAULT_PROFILE, help=_profiles())
 
 
-def _add_submit(commands: Commands) -> None:
-    parser = commands.add("submit", _submit, "Start a run of the pipeline on a Kubeflow endpoint.")
+def _add_endpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--endpoint", required=True, help="URL of the Kubeflow Pipelines API; set KFP_TOKEN to its token."
     )
+
+
+def _add_submit(commands: Commands) -> None:
+    parser = commands.add("submit", _submit, "Start a run of the pipeline on a Kubeflow endpoint.")
+    _add_endpoint(parser)
     parser.add_argument("--pipeline", metavar="FILE", help="Compiled pipeline (default: compile it).")
     parser.add_argument("--profile", help=_profiles())
     parser.add_argument("--experiment", default="rarft", help="Experiment to add the run to (default: rarft).")
     parser.add_argument("--name", help="Name of the run (default: timestamped).")
     parser.add_argument("--namespace", help="Namespace of the run, in multi-user mode.")
     parser.add_argument("--pipeline-root", metavar="URI", help="Root of the artifacts (default: endpoint default).")
+    parser.add_argument("--wait", action="store_true", help="Follow the run to its end, like `rarft watch`.")
     _add_parameter(parser)
+
+
+def _add_watch(commands: Commands) -> None:
+    parser = commands.add(
+        "watch", _watch, "Follow a run on a Kubeflow endpoint to its end; exit with 1 if it fails or is canceled."
+    )
+    parser.add_argument("run_id", metavar="RUN_ID", help="ID of the run, or the URL of its page.")
+    _add_endpoint(parser)
+    parser.add_argument(
+        "--namespace", help="Namespace of the run's pods (default: that of its experiment, or kubeflow)."
+    )
 
 
 def add_pipeline_commands(commands: Commands) -> None:
@@ -96,3 +122,4 @@ def add_pipeline_commands(commands: Commands) -> None:
     _add_run(commands)
     _add_compile(commands)
     _add_submit(commands)
+    _add_watch(commands)

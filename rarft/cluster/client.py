@@ -1,6 +1,5 @@
-"""Kubernetes API calls that retry transient errors and report permanent ones in one line."""
+"""Kubernetes API calls that wait for an API server that is away."""
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 from kubernetes import client, config
 from urllib3.exceptions import HTTPError
 
+from rarft.cluster.api_errors import api_message, explain, is_denial, is_transient
 from rarft.errors import InputError
 
 _T = TypeVar("_T")
@@ -17,13 +17,10 @@ logger = logging.getLogger(__name__)
 
 _RETRY_TIMEOUT_S = 300.0  # covers an upgrade of the API server
 _INITIAL_DELAY_S, _MAX_DELAY_S = 1.0, 20.0
+_STOP_INTERVAL_S = 0.2  # between two checks whether to stop, during a delay
+_REMINDER_INTERVAL_S = 600.0  # between two lines about a call that is retried
 _REQUEST_TIMEOUT_S = (10, 60)  # to connect, and to read the response
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # exists in a pod
-_TRANSIENT_STATUSES = {408, 429, 500, 502, 503, 504}
-
-
-class PermissionDeniedError(InputError):
-    """A call that this account may not make; the message names the missing permission."""
 
 
 def connect(context: str | None = None) -> client.ApiClient:
@@ -33,9 +30,10 @@ def connect(context: str | None = None) -> client.ApiClient:
         InputError: No cluster is configured.
     """
     configuration = client.Configuration()
+    configuration.retries = False  # they are retried here
     try:
         if context is None and _NAMESPACE_FILE.exists():
-            config.load_incluster_config(configuration)
+            config.load_incluster_config(configuration)  # reads a rotated token within a minute
         else:
             config.load_kube_config(context=context, client_configuration=configuration)
     except (config.ConfigException, OSError) as error:
@@ -55,20 +53,9 @@ def current_namespace() -> str:
     return str(active["context"].get("namespace", "default"))
 
 
-def api_message(error: client.ApiException) -> str:
-    """Return the API server's error message as one line."""
-    try:
-        text = json.loads(error.body)["message"]
-    except (TypeError, ValueError, KeyError):
-        text = error.body or error.reason
-    return " ".join(str(text).split())
-
-
-def permission_error(action: str, error: client.ApiException) -> PermissionDeniedError:
-    """Return the error to raise for a 401 or 403 response."""
-    return PermissionDeniedError(
-        f"{action}: {api_message(error)}; grant it with `kubectl apply -k k8s/base`, or use another account"
-    )
+def _network_reason(error: Exception) -> str:
+    """Return the cause of a network error, without the library's objects."""
+    return str(getattr(error, "reason", error)).rpartition(": ")[2]
 
 
 def call_with_retry(
@@ -76,17 +63,23 @@ def call_with_retry(
     call: Callable[..., _T],
     *arguments: Any,
     timeout_s: float = _RETRY_TIMEOUT_S,
+    denial_timeout_s: float = 0.0,
     should_retry: Callable[[], bool] = lambda: True,
+    request_timeout_s: tuple[float, float] = _REQUEST_TIMEOUT_S,
+    log: Callable[..., None] = logger.warning,
     **options: Any,
 ) -> _T:
-    """Make an API call; retry transient errors with exponential backoff and log each of them.
+    """Make an API call; retry it with exponential backoff while the API server is away, and log that once.
 
     Args:
         action: What the call does, for messages, such as `create job rarft`.
         call: Method of the Kubernetes client.
         arguments: Positional arguments of the call.
-        timeout_s: Seconds after which an error is raised instead of retried.
+        timeout_s: Seconds to wait for an API server or a webhook that is down.
+        denial_timeout_s: Seconds after which a denial is believed.
         should_retry: Checked before each retry; if False, the error is raised.
+        request_timeout_s: Seconds to connect, and to read the response.
+        log: Logger's method for the line about a call that is retried.
         options: Keyword arguments of the call.
 
     Raises:
@@ -94,20 +87,27 @@ def call_with_retry(
         InputError: The server cannot be reached.
         ApiException: The server rejects the call for another reason, or an error outlasts the timeout.
     """
-    delay, deadline = _INITIAL_DELAY_S, time.monotonic() + timeout_s
+    delay, start = _INITIAL_DELAY_S, time.monotonic()
+    denied_since = logged_at = None
     while True:
+        failure: Exception
         try:
-            return call(*arguments, _request_timeout=_REQUEST_TIMEOUT_S, **options)
+            return call(*arguments, _request_timeout=request_timeout_s, **options)
         except client.ApiException as error:
-            if error.status in (401, 403):
-                raise permission_error(action, error) from error
-            if error.status not in _TRANSIENT_STATUSES or time.monotonic() > deadline or not should_retry():
-                raise
+            now, is_access_denied = time.monotonic(), is_denial(error) and not is_transient(error)
             reason = f"{error.status} {api_message(error)}"
+            failure = explain(action, error) if is_access_denied and error.status in (401, 403) else error
+            limit = denial_timeout_s if is_access_denied else timeout_s if is_transient(error) else 0.0
         except (HTTPError, OSError) as error:
-            if time.monotonic() > deadline or not should_retry():
-                raise InputError(f"{action}: cannot reach the cluster ({error}); check the network") from error
-            reason = str(error)
-        logger.warning("%s: %s; retrying in %.0f s", action, reason, delay)
-        time.sleep(delay)
+            now, is_access_denied, reason, limit = time.monotonic(), False, _network_reason(error), timeout_s
+            failure = InputError(f"{action}: cannot reach the cluster ({reason}); check the network")
+        denied_since = (denied_since or now) if is_access_denied else None
+        if now + delay - (denied_since or start) > limit or not should_retry():
+            raise failure
+        if logged_at is None or now - logged_at > _REMINDER_INTERVAL_S:
+            log("%s: %s; retrying for up to %.0f s", action, reason, limit)
+            logged_at = now
+        retry_at = now + delay
+        while (remaining := retry_at - time.monotonic()) > 0 and should_retry():
+            time.sleep(min(remaining, _STOP_INTERVAL_S))
         delay = min(2 * delay, _MAX_DELAY_S)

@@ -18,7 +18,7 @@ class Finding(NamedTuple):
 
 
 def _run(name: str, check: Callable[[], str]) -> Finding:
-    from rarft.cluster.client import PermissionDeniedError
+    from rarft.cluster.api_errors import PermissionDeniedError
 
     try:
         return Finding(name, _OK, check())

@@ -6,8 +6,11 @@ from typing import Any
 from kubernetes import client
 from kubernetes.utils.quantity import parse_quantity
 
-from rarft.cluster.client import api_message, call_with_retry
-from rarft.cluster.pytorchjob import GROUP, LAUNCHER_RULES, PLURAL, VERSION
+from rarft.cluster import kueue
+from rarft.cluster.api_errors import api_message
+from rarft.cluster.client import call_with_retry
+from rarft.cluster.permissions import LAUNCHER_RULES, missing_permissions
+from rarft.cluster.pytorchjob import PYTORCHJOB
 from rarft.errors import InputError
 
 _TIMEOUT_S = 5.0
@@ -26,35 +29,22 @@ class ClusterChecks:
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self._core, self._objects = client.CoreV1Api(api), client.CustomObjectsApi(api)
-        self._reviews, self._namespace = client.AuthorizationV1Api(api), namespace
+        self._api, self._namespace = api, namespace
 
     def permissions(self) -> str:
         """Check that this account may make all calls of the launcher."""
-        missing = [
-            f"{verb} {resource}"
-            for rule in LAUNCHER_RULES
-            for resource in rule["resources"]
-            for verb in rule["verbs"]
-            if not self._is_allowed(verb, rule["apiGroups"][0], resource)
-        ]
-        if missing:
+        if missing := missing_permissions(self._api, self._namespace, list(LAUNCHER_RULES), timeout_s=_TIMEOUT_S):
             raise InputError(
                 f"in {self._namespace} this account may not {', '.join(missing)}; kubectl apply -k k8s/base"
             )
         return f"in {self._namespace} all that the launcher needs"
 
-    def _is_allowed(self, verb: str, group: str, resource: str) -> bool:
-        name, _, subresource = resource.partition("/")
-        attributes = {"namespace": self._namespace, "verb": verb, "group": group, "resource": name}
-        review = {"spec": {"resourceAttributes": {**attributes, "subresource": subresource}}}
-        reviewed = _call("check permissions", self._reviews.create_self_subject_access_review, review)
-        return bool(reviewed.status.allowed)
-
     def operator(self) -> str:
         """Check that the cluster has PyTorchJobs."""
         get = self._objects.get_namespaced_custom_object
         try:
-            _call("get PyTorchJobs", get, GROUP, VERSION, self._namespace, PLURAL, "none")
+            kind = PYTORCHJOB
+            _call("get PyTorchJobs", get, kind.group, kind.version, self._namespace, kind.plural, "none")
         except InputError as error:
             if '"none" not found' not in str(error):  # otherwise the kind exists, without a job of that name
                 raise InputError(f"{error}; is the training operator installed?") from error
@@ -77,7 +67,7 @@ class ClusterChecks:
     def queue(self, name: str) -> str:
         """Check that Kueue's local queue of this name is active."""
         get = self._objects.get_namespaced_custom_object
-        queue = _call("get queue", get, "kueue.x-k8s.io", "v1beta1", self._namespace, "localqueues", name)
+        queue = _call("get queue", get, kueue.GROUP, kueue.VERSION, self._namespace, "localqueues", name)
         status = queue.get("status", {})
         for condition in status.get("conditions", []):
             if condition["type"] == "Active" and condition["status"] == "False":

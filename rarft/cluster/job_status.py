@@ -1,14 +1,16 @@
 """Status of a job, its pods and their events, as text."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
+from rarft.cluster.job_kind import JobKind
+from rarft.cluster.log_excerpt import log_excerpt
 from rarft.errors import EXIT_BAD_INPUT
 
-_FINAL_STATES = {"Succeeded", "Failed"}
 _STARTING_REASONS = {"ContainerCreating", "PodInitializing"}  # any other reason to wait is a problem
 # Termination message that `rarft` writes: exit code, command, cause.
 _TERMINATION_MESSAGE = re.compile(r"(?P<code>\d+) (?P<cause>[a-z_-]+: .+)")
@@ -21,25 +23,42 @@ def _one_line(text: str | None) -> str:
     return " ".join((text or "").split())
 
 
-def _newest_condition(job: dict[str, Any]) -> dict[str, Any] | None:
-    conditions = [entry for entry in job.get("status", {}).get("conditions") or [] if entry["status"] == "True"]
-    return conditions[-1] if conditions else None
+class JobState(NamedTuple):
+    """State of a job, and the operator's message about it."""
+
+    name: str  # Queued, Suspended, Pending, Running, Succeeded, Failed, or another condition of the operator
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.detail}" if self.detail else self.name
 
 
-def job_state(job: dict[str, Any]) -> str:
-    """Return a job's newest true condition; `Queued` while the job is suspended, `Pending` without a condition."""
-    condition = _newest_condition(job)
-    state: str = condition["type"] if condition else "Pending"
-    if state in _FINAL_STATES:
-        return state
-    suspended = job["spec"].get("runPolicy", {}).get("suspend", False)
-    return "Queued" if suspended or state == "Suspended" else state
+def job_state(kind: JobKind, job: dict[str, Any], pods: Sequence[Any], nodes: int, is_queued: bool) -> JobState:
+    """Return a job's state from its conditions; from its pods if there is none, as for a TrainJob that runs.
 
-
-def job_message(job: dict[str, Any]) -> str:
-    """Return the message of a job's newest true condition."""
-    condition = _newest_condition(job)
-    return _one_line(condition.get("message")) if condition else ""
+    Args:
+        kind: Kind of the job.
+        job: The job.
+        pods: Its pods.
+        nodes: Its number of nodes.
+        is_queued: Whether Kueue decides when it runs.
+    """
+    conditions = {
+        each["type"]: _one_line(each.get("message"))
+        for each in job.get("status", {}).get("conditions") or []
+        if each["status"] == "True" and each["type"] != "Suspended"  # the spec shows it without delay
+    }
+    for condition, state in ((kind.succeeded, "Succeeded"), ("Failed", "Failed")):
+        if condition in conditions:
+            return JobState(state, conditions[condition])
+    if kind.is_suspended(job):
+        return JobState("Queued" if is_queued else "Suspended")
+    if conditions:
+        return JobState(*list(conditions.items())[-1])
+    phases = Counter(pod.status.phase for pod in pods)
+    if phases["Succeeded"] >= nodes:
+        return JobState("Succeeded")
+    return JobState("Running" if phases["Running"] else "Pending")
 
 
 @dataclass(frozen=True)
@@ -67,7 +86,7 @@ class ContainerTermination:
         if (report := _TORCHRUN_REPORT.search(self.message)) is not None:
             code = int(report["code"])
             return f"rank {report['rank']} ended {f'by signal {-code}' if code < 0 else f'with exit code {code}'}"
-        lines = [line.strip() for line in self.message.splitlines() if re.search(r"\w", line)]
+        lines = [line.strip() for line in log_excerpt(self.message) if re.search(r"\w", line)]
         return lines[-1] if lines else ""
 
     def __str__(self) -> str:
@@ -75,18 +94,33 @@ class ContainerTermination:
         return f"{self.pod} exited with code {self.exit_code} ({self.reason}){cause}"
 
 
+def _evicted_at(pod: Any, end: Any) -> datetime:
+    """Return when Kubernetes decided to end a pod, which is before its container ended."""
+    for condition in pod.status.conditions or []:
+        if condition.type == "DisruptionTarget" and condition.last_transition_time:
+            return condition.last_transition_time
+    return (end.finished_at if end is not None else None) or datetime.now(UTC)
+
+
 def terminations(pod: Any, container: str) -> Iterator[ContainerTermination]:
-    """Yield the failures of a pod's container that the pod's status still contains."""
+    """Yield the failures of a pod's container that the pod's status still contains, at most one per run of it."""
     name, created_at = pod.metadata.name, pod.metadata.creation_timestamp
-    if pod.status.reason:  # of the pod, such as Evicted
-        yield ContainerTermination(name, created_at, 137, pod.status.reason, pod.status.message or "", restarted=False)
-    for status in pod.status.container_statuses or []:
-        if status.name != container:
-            continue
-        for state, restarted in ((status.last_state, True), (status.state, False)):
-            if state is not None and (end := state.terminated) is not None and end.exit_code:
-                finished_at, reason = end.finished_at or created_at, end.reason or "Error"
-                yield ContainerTermination(name, finished_at, end.exit_code, reason, end.message or "", restarted)
+    statuses = [status for status in pod.status.container_statuses or [] if status.name == container]
+    ends = [
+        (state.terminated, restarted)
+        for status in statuses
+        for state, restarted in ((status.last_state, True), (status.state, False))
+        if state is not None and state.terminated is not None
+    ]
+    if pod.status.reason:  # of the pod, such as Evicted; it is the cause of the container's end
+        end = next((end for end, restarted in ends if not restarted), None)
+        code, message = (end.exit_code if end is not None else 0) or 137, pod.status.message or ""
+        yield ContainerTermination(name, _evicted_at(pod, end), code, pod.status.reason, message, restarted=False)
+        ends = [(end, restarted) for end, restarted in ends if restarted]
+    for end, restarted in ends:
+        if end.exit_code:
+            finished_at, reason = end.finished_at or created_at, end.reason or "Error"
+            yield ContainerTermination(name, finished_at, end.exit_code, reason, end.message or "", restarted)
 
 
 def root_cause(failures: Iterable[ContainerTermination]) -> ContainerTermination | None:
@@ -121,11 +155,12 @@ def pod_summaries(pods: Sequence[Any]) -> dict[str, str]:
     return lines
 
 
-def event_summaries(events: Sequence[Any], names: Sequence[str]) -> list[str]:
-    """Return a line per distinct event about the objects of these names."""
-    lines = (
-        f"{event.involved_object.name}: {event.reason}: {_one_line(event.message)}"
-        for event in events
-        if event.involved_object.name in names
-    )
-    return list(dict.fromkeys(lines))
+def event_time(event: Any) -> datetime | None:
+    """Return when an event occurred last; None if it is not known."""
+    time: datetime | None = event.last_timestamp or event.event_time or event.metadata.creation_timestamp
+    return time
+
+
+def event_summary(event: Any) -> str:
+    """Return an event as one line."""
+    return f"{event.involved_object.name}: {event.reason}: {_one_line(event.message)}"

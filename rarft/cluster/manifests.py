@@ -9,8 +9,9 @@ import yaml
 
 from rarft import __version__
 from rarft.cluster.job_config import Job
+from rarft.cluster.permissions import LAUNCHER_RULES
 from rarft.cluster.pod_spec import JOB_LABEL, LABEL, USER
-from rarft.cluster.pytorchjob import LAUNCHER_RULES, pytorchjob
+from rarft.cluster.pytorchjob import pytorchjob
 from rarft.cluster.trainjob import training_runtime, trainjob
 
 LAUNCHER = "rarft-launcher"
@@ -135,7 +136,8 @@ def manifests() -> dict[str, list[dict[str, Any]]]:
     }
     return {
         "pytorchjob.yaml": [pytorchjob(EXAMPLE)],
-        "trainjob.yaml": [training_runtime(two_nodes), trainjob(two_nodes)],
+        "trainingruntime.yaml": [training_runtime()],
+        "trainjob.yaml": [trainjob(two_nodes)],
         **{f"base/{name}": [document] for name, document in base.items()},
         "base/kustomization.yaml": [_kustomization(*base)],
         # Not part of the base, because it replaces the namespace's configuration.

@@ -3,21 +3,16 @@
 from typing import Any
 
 from rarft.cluster.job_config import Job
-from rarft.cluster.pod_spec import BACKOFF_LIMIT, CONTAINER, TTL_S, labels, pod_template
+from rarft.cluster.job_kind import JobKind
+from rarft.cluster.kueue import QUEUE_LABEL
+from rarft.cluster.pod_spec import ACTIVE_DEADLINE_S, BACKOFF_LIMIT, JOB_LABEL, TTL_S, labels, pod_template
 
-GROUP, VERSION, PLURAL = "kubeflow.org", "v1", "pytorchjobs"
-# Rules of the launcher's Role: exactly the calls that it makes.
-LAUNCHER_RULES: tuple[dict[str, list[str]], ...] = (
-    {"apiGroups": [GROUP], "resources": [PLURAL], "verbs": ["create", "delete", "get", "patch"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
-    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-)
+_GROUP, _VERSION = "kubeflow.org", "v1"
+_CONTAINER = "pytorch"  # required by the operator
+
 # Any free port will do: the operator's service for the master is headless.
 RENDEZVOUS_PORT = 29400
 _MAX_RESTARTS = 3  # of the ranks within their pods, by torchrun
-_ACTIVE_DEADLINE_S = 15 * 24 * 3600  # after which the job is stopped
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
 def _replica(job: Job, role: str, replicas: int) -> dict[str, Any]:
@@ -30,7 +25,7 @@ def _replica(job: Job, role: str, replicas: int) -> dict[str, Any]:
         "PET_RDZV_ID": job.name,
         "PET_MAX_RESTARTS": str(_MAX_RESTARTS),
     }
-    template = pod_template(job, CONTAINER, **rendezvous)
+    template = pod_template(job, _CONTAINER, **rendezvous)
     return {"replicas": replicas, "restartPolicy": "OnFailure", "template": template}
 
 
@@ -46,13 +41,13 @@ def pytorchjob(job: Job) -> dict[str, Any]:
         "cleanPodPolicy": "Running",
         # The limit counts the restarts of all pods, and a lost pod restarts the others.
         "backoffLimit": BACKOFF_LIMIT * job.nodes,
-        "activeDeadlineSeconds": _ACTIVE_DEADLINE_S,
+        "activeDeadlineSeconds": ACTIVE_DEADLINE_S,
         "ttlSecondsAfterFinished": TTL_S,
     }
     if job.queue:
         policy["suspend"] = True  # until Kueue admits it
     return {
-        "apiVersion": f"{GROUP}/{VERSION}",
+        "apiVersion": f"{_GROUP}/{_VERSION}",
         "kind": "PyTorchJob",
         "metadata": metadata,
         "spec": {
@@ -61,3 +56,18 @@ def pytorchjob(job: Job) -> dict[str, Any]:
             "pytorchReplicaSpecs": replicas,
         },
     }
+
+
+PYTORCHJOB = JobKind(
+    kind="PyTorchJob",
+    group=_GROUP,
+    version=_VERSION,
+    plural="pytorchjobs",
+    operator="Kubeflow's Training Operator 1.9",
+    container=_CONTAINER,
+    pod_label=JOB_LABEL,
+    succeeded="Succeeded",
+    suspend_path=("runPolicy",),
+    children=(),
+    manifest=pytorchjob,
+)

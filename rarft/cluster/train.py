@@ -1,4 +1,4 @@
-"""Training with a PyTorchJob: upload the inputs, run the job, return the final checkpoint."""
+"""Training as a job on a cluster: upload the inputs, run the job, return the final checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 from rarft.checkpoint.local import FINAL
 from rarft.cluster.client import connect, current_namespace
 from rarft.cluster.job_config import Job
+from rarft.cluster.kinds import JOB_KINDS
 from rarft.cluster.launcher import Launcher
-from rarft.cluster.pytorchjob import pytorchjob
 from rarft.errors import InputError
 from rarft.storage.files import existing_folder
 from rarft.storage.location import LocalFolder, S3Folder, parse_location
@@ -28,14 +28,15 @@ def _upload_inputs(folder: Path, destination: S3Folder, marker: str) -> None:
 
 
 def train_on_cluster(
-    training: str, inputs: Mapping[str, str | None], out: str, job: Mapping[str, Any]
+    training: str, inputs: Mapping[str, str | None], out: str, kind: str, job: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """Train with a PyTorchJob.
+    """Train with a job of a kind.
 
     Args:
         training: Flags of `rarft train` as YAML.
         inputs: Flags that override `training`; local folders among them are uploaded to `out`.
         out: URI that all nodes can reach.
+        kind: Name of the job's kind, such as `trainjob`.
         job: Fields of `rarft.cluster.job_config.Job`, except for its arguments.
 
     Returns:
@@ -61,7 +62,7 @@ def train_on_cluster(
         *to_arguments({**shared, "out": out}),
     ]
     settings = parse_settings(arguments, check_gpus=False)
-    launcher = Launcher(connect(), current_namespace(), pytorchjob(Job(arguments=arguments, **job)))
+    launcher = Launcher(connect(), current_namespace(), JOB_KINDS[kind], Job(arguments=arguments, **job))
     if not launcher.exists():  # a running job still reads the earlier upload
         for upload in uploads:
             _upload_inputs(*upload)

@@ -35,9 +35,10 @@ def sampling_options(args: TrainingConfig, model_config: Any) -> dict[str, Any]:
     """Return the arguments of `vllm.SamplingParams` of a run, except for the number of completions.
 
     Raises:
-        InputError: `--generation_kwargs` are not accepted by vLLM, or set by other flags.
+        InputError: vLLM does not accept the settings, or `--generation_kwargs` has those of other flags.
     """
     from vllm import SamplingParams
+    from vllm.exceptions import VLLMValidationError
     from vllm.sampling_params import StructuredOutputsParams
 
     more = args.generation_kwargs or {}
@@ -58,9 +59,10 @@ def sampling_options(args: TrainingConfig, model_config: Any) -> dict[str, Any]:
         options["structured_outputs"] = StructuredOutputsParams(regex=args.vllm_structured_outputs_regex)
     try:
         SamplingParams(**options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, VLLMValidationError) as error:
         raise InputError(
-            f"--generation_kwargs: vLLM does not accept them ({error}); see its SamplingParams"
+            f"--use_vllm: vLLM does not accept the settings of sampling ({error}); change --temperature, --top_p, "
+            "--top_k, --min_p, --repetition_penalty or --generation_kwargs"
         ) from error
     return options
 

@@ -12,7 +12,7 @@ from components.convert.component import convert
 from components.embed.component import embed
 from components.evaluate.component import evaluate
 from components.fingerprint.component import fingerprint
-from components.launch_pytorchjob.component import launch_pytorchjob
+from components.launch_job.component import launch_job
 from components.promote.component import promote
 from components.train.component import train
 from components.validate.component import validate
@@ -143,11 +143,11 @@ def test_secrets_time_limits_nodes_and_volumes(compiled):
         assert all(secret["optional"] for secret in secrets.values())
         assert set(secrets) == {
             "store_secret",
-            *(["hub_secret"] if name in {"embed", "train", "launch-pytorchjob", "evaluate"} else []),
+            *(["hub_secret"] if name in {"embed", "train", "launch-job", "evaluate"} else []),
             *(["tracking_secret"] if name == "train" else []),
         }
         chosen = PROFILES[profile]
-        training = dict.fromkeys(("train", "launch-pytorchjob"), chosen.training_hours)
+        training = dict.fromkeys(("train", "launch-job"), chosen.training_hours)
         hours = {**training, "evaluate": chosen.evaluation_hours}.get(name, chosen.step_hours)
         assert int(settings["activeDeadlineSeconds"]) == hours * 3600
         node_settings = {"nodeSelector", "nodeAffinity", "tolerations", "emptyDirMounts"} & settings.keys()
@@ -174,15 +174,17 @@ def test_run_time_limit_and_lifetime(compiled):
             assert int(policy["backoffMaxDuration"][:-1]) > (chosen.retries + 1) * chosen.step_hours * 3600
 
 
-def test_pytorchjob_profile_launches_job(tmp_path):
-    compile_pipeline(str(tmp_path / "rarft.yaml"), "pytorchjob")
+@pytest.mark.parametrize("kind", ["trainjob", "pytorchjob"])
+def test_profile_launches_job(tmp_path, kind):
+    compile_pipeline(str(tmp_path / "rarft.yaml"), kind)
     pipeline, _ = yaml.safe_load_all((tmp_path / "rarft.yaml").read_text())
-    task = pipeline["root"]["dag"]["tasks"]["launch-pytorchjob"]
+    task = pipeline["root"]["dag"]["tasks"]["launch-job"]
     assert task["inputs"]["parameters"]["job"]["runtimeValue"]["constant"] == "rarft-{{$.pipeline_job_uuid}}"
+    assert task["inputs"]["parameters"]["kind"]["runtimeValue"]["constant"] == kind
     assert "retryPolicy" not in task  # a retry would restart a job that a user cancelled
-    assert "accelerator" not in containers(pipeline)["launch-pytorchjob"]["resources"]
+    assert "accelerator" not in containers(pipeline)["launch-job"]["resources"]
     producer = pipeline["root"]["dag"]["tasks"]["evaluate"]["inputs"]["parameters"]["checkpoint"]
-    assert producer["taskOutputParameter"]["producerTask"] == "launch-pytorchjob"
+    assert producer["taskOutputParameter"]["producerTask"] == "launch-job"
 
 
 def test_compile_rejects_unknown_profile(tmp_path):
@@ -193,7 +195,7 @@ def test_compile_rejects_unknown_profile(tmp_path):
 
 @pytest.mark.parametrize(
     "component",
-    [fingerprint, convert, validate, embed, train, launch_pytorchjob, evaluate, promote],
+    [fingerprint, convert, validate, embed, train, launch_job, evaluate, promote],
     ids=lambda each: each.name,
 )
 def test_component_page_lists_inputs_and_outputs(component):

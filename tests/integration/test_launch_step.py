@@ -1,4 +1,4 @@
-"""The component that trains with a PyTorchJob: uploaded inputs, the job, outputs."""
+"""The component that trains with a job on a cluster: uploaded inputs, the job, outputs."""
 
 import json
 import threading
@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import boto3
 import pytest
 
-from components.launch_pytorchjob.component import launch_pytorchjob
-from helpers.cluster_server import Cluster
+from components.launch_job.component import launch_job
+from helpers.cluster_server import Cluster, merge
 from helpers.s3_servers import buckets
 from rarft.cluster import job_monitor, train
 from rarft.cluster.job_config import Job
-from rarft.cluster.pytorchjob import pytorchjob
+from rarft.cluster.kinds import JOB_KINDS
 from rarft.storage.location import S3Folder
 
 NODES = {
@@ -24,9 +24,9 @@ NODES = {
 FINAL = "checkpoints/seven/checkpoint-final"
 
 
-@pytest.fixture
-def cluster(monkeypatch, tmp_path):
-    served = Cluster()
+@pytest.fixture(params=list(JOB_KINDS))
+def cluster(monkeypatch, tmp_path, request):
+    served = Cluster(request.param)
     monkeypatch.setattr(train, "connect", served.api)
     monkeypatch.setattr(train, "current_namespace", lambda: "lab")
     monkeypatch.setattr(job_monitor, "_POLL_INTERVAL_S", 0.2)
@@ -46,14 +46,24 @@ def start(cluster, validated):
 
     threading.Thread(target=succeeds, daemon=True).start()
     training = "preset: 8xA100-80\nexp_name: seven\n"
-    return launch(validated, training, "s3://runs/a")
+    return launch(cluster, validated, training, "s3://runs/a")
 
 
-def launch(data, training, out):
+def launch(cluster, data, training, out):
     """Call the component like Kubeflow's executor."""
     folder = SimpleNamespace(path=str(data))
     step = {"data": folder, "embeddings": folder, "encoder": "", "videos_fingerprint": "v1", "accelerators": "8"}
-    return launch_pytorchjob.python_func(**step, **NODES, training=training, output_uri=out, job="run-1")
+    step |= {"kind": cluster.kind.name, "job": "run-1"}
+    return launch_job.python_func(**step, **NODES, training=training, output_uri=out)
+
+
+def arguments(cluster):
+    """Return the flags of the job's containers."""
+    spec = cluster.jobs["run-1"]["spec"]
+    if cluster.kind.name == "trainjob":
+        return spec["trainer"]["args"]
+    (container,) = spec["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
+    return container["args"]
 
 
 def test_launch_uploads_runs_and_returns_checkpoint(cluster, validated):
@@ -63,8 +73,7 @@ def test_launch_uploads_runs_and_returns_checkpoint(cluster, validated):
     assert len(cache_key) == 64
     uploaded = S3Folder("s3://runs/a/inputs/run-1/train_data_path").read("riq.jsonl")
     assert uploaded == (validated / "riq.jsonl").read_bytes()
-    (container,) = cluster.jobs["run-1"]["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
-    flags = dict(argument.split("=", 1) for argument in container["args"])
+    flags = dict(argument.split("=", 1) for argument in arguments(cluster))
     assert flags["--train_data_path"] == "s3://runs/a/inputs/run-1/train_data_path"
     assert (flags["--out"], flags["--work_dir"], flags["--data_version"]) == ("s3://runs/a", "/scratch", "v1")
     assert (flags["--preset"], flags["--resume_from_checkpoint"]) == ("8xA100-80", "auto")
@@ -80,7 +89,7 @@ def test_launch_adopts_job_without_upload(cluster, validated):
 
 def test_launch_rejects_local_output(cluster, validated, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
-        launch(validated, "preset: tiny", str(tmp_path))
+        launch(cluster, validated, "preset: tiny", str(tmp_path))
     assert ended.value.code == 2
     assert "the nodes share no disk; give an s3:// URI" in capsys.readouterr().err
     assert json.dumps(cluster.jobs) == "{}"
@@ -88,6 +97,7 @@ def test_launch_rejects_local_output(cluster, validated, tmp_path, capsys):
 
 def test_launch_job_equals_rendered_manifest(cluster, validated):
     start(cluster, validated)
-    started = cluster.jobs["run-1"]["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
-    rendered = pytorchjob(Job(name="run-1", arguments=started["containers"][0]["args"], gpus=8, **NODES))
-    assert started == rendered["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    job = Job(name="run-1", arguments=arguments(cluster), gpus=8, **NODES)
+    manifest = cluster.kind.manifest(job)
+    merge(manifest, cluster.kind.suspend(False))
+    assert cluster.jobs["run-1"]["spec"] == manifest["spec"]

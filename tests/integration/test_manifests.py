@@ -16,13 +16,14 @@ from kubeflow.training import ApiClient as TrainingClient
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime, TrainerV1alpha1TrainJob
 from kubernetes.client import ApiClient
 
+from helpers.cluster_server import merge
 from helpers.paths import ROOT
 from helpers.s3_servers import free_port
 from rarft.cluster.job_config import Job
 from rarft.cluster.manifests import EXAMPLE, manifests, render
 from rarft.cluster.pod_spec import COMMAND
-from rarft.cluster.pytorchjob import RENDEZVOUS_PORT, pytorchjob
-from rarft.cluster.trainjob import training_runtime, trainjob
+from rarft.cluster.pytorchjob import PYTORCHJOB, RENDEZVOUS_PORT, pytorchjob
+from rarft.cluster.trainjob import TRAINJOB, training_runtime, trainjob
 from rarft.errors import InputError
 from rarft.training.settings_parser import parse_settings
 
@@ -68,19 +69,54 @@ def test_pytorchjob_fields_known_to_client(job):
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
 def test_trainjob_fields_known_to_models(job):
+    job = replace(job, priority_class="")
     for manifest, model in (
-        (training_runtime(job), TrainerV1alpha1TrainingRuntime),
+        (training_runtime(), TrainerV1alpha1TrainingRuntime),
         (trainjob(job), TrainerV1alpha1TrainJob),
     ):
         read = json.loads(model.from_dict(manifest).to_json())
         assert unknown_fields(manifest, read) == []
 
 
+def trainjob_template(job):
+    """Return the pod template that Kubeflow Trainer makes from the TrainJob and its TrainingRuntime."""
+    spec = trainjob(replace(job, priority_class=""))["spec"]
+    (node,) = training_runtime()["spec"]["template"]["spec"]["replicatedJobs"]
+    template, trainer = node["template"]["spec"]["template"], spec["trainer"]
+    (container,) = template["spec"]["containers"]
+    container |= {"image": trainer["image"], "args": trainer["args"], "resources": trainer["resourcesPerNode"]}
+    container["env"] += trainer["env"]
+    (patch,) = spec["runtimePatches"]
+    (patched,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    assert patched["name"] == node["name"]
+    merge(template, patched["template"]["spec"]["template"])
+    return template
+
+
 def templates(job):
     """Return every pod template of the PyTorchJob and of the TrainJob."""
     replicas = pytorchjob(job)["spec"]["pytorchReplicaSpecs"].values()
-    (node,) = training_runtime(job)["spec"]["template"]["spec"]["replicatedJobs"]
-    return [*(replica["template"] for replica in replicas), node["template"]["spec"]["template"]]
+    return [*(replica["template"] for replica in replicas), trainjob_template(job)]
+
+
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+def test_trainjob_pods_equal_those_of_pytorchjob(job):
+    job = replace(job, priority_class="")
+    one = pytorchjob(job)["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
+    other = trainjob_template(job)
+    for template, kind in ((one, PYTORCHJOB), (other, TRAINJOB)):
+        (container,) = template["spec"]["containers"]
+        assert container.pop("name") == kind.container
+        assert template["spec"]["topologySpreadConstraints"][0].pop("matchLabelKeys") == [kind.pod_label]
+        container["env"] = [each for each in container["env"] if not each["name"].startswith("PET_")]
+    assert other["spec"].pop("restartPolicy") == "OnFailure"  # of the PyTorchJob's replica
+    assert one["spec"]["volumes"][0]["emptyDir"].pop("sizeLimit") == job.disk  # which a TrainJob cannot set
+    assert one == other
+
+
+def test_trainjob_rejects_priority_class():
+    with pytest.raises(InputError, match=r"priority_class high: a TrainJob cannot set it; .*TrainingRuntime rarft"):
+        trainjob(FULL)
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
@@ -107,7 +143,8 @@ def test_pods_conform_to_restricted_standard(job):
         assert {"/scratch", "/tmp", "/dev/shm"} <= mounted
         volumes = {volume["name"]: volume for volume in spec["volumes"]}
         assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
-        assert volumes["work"]["emptyDir"]["sizeLimit"] == container["resources"]["requests"]["ephemeral-storage"]
+        limit = volumes["work"]["emptyDir"].get("sizeLimit", job.disk)
+        assert limit == container["resources"]["requests"]["ephemeral-storage"]
         for variable in container["env"]:
             is_secret = re.search("KEY|TOKEN|SECRET", variable["name"])
             assert ("valueFrom" in variable) or not is_secret
@@ -142,13 +179,14 @@ def test_pytorchjob_operator_rules(job):
 
 
 def test_trainjob_refers_to_runtime():
-    runtime, job = training_runtime(FULL), trainjob(FULL)
+    runtime, job = training_runtime(), trainjob(replace(FULL, priority_class=""))
     assert job["spec"]["runtimeRef"]["name"] == runtime["metadata"]["name"]
     (node,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
     (container,) = node["template"]["spec"]["template"]["spec"]["containers"]
     assert (node["name"], container["name"]) == ("node", "node")
     assert node["template"]["metadata"]["labels"] == {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
-    assert job["spec"]["trainer"] == {"numNodes": 4, "numProcPerNode": 8}
+    assert (job["spec"]["trainer"]["numNodes"], job["spec"]["trainer"]["numProcPerNode"]) == (4, 8)
+    assert job["spec"]["suspend"] is True
 
 
 def test_example_flags_are_valid(monkeypatch):

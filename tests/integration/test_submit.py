@@ -6,8 +6,6 @@ import re
 import shlex
 import subprocess
 import sysconfig
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,86 +13,19 @@ from google.protobuf import json_format
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from helpers.paths import ROOT
+from helpers.pipelines_server import API, Endpoint
 
 COMPILED = ROOT / "pipelines" / "rarft.yaml"
 PAGE = (ROOT / "docs" / "kubeflow.md").read_text().replace("\\\n", "")
 DATA = ["-p", "annotations=s3://riq/train.json", "-p", "output_uri=s3://runs/a"]
-API = "/apis/v2beta1"
-STARTED = {"run_id": "r1", "state": "PENDING", "created_at": "2026-01-01T00:00:00Z"}
-
-
-class Endpoint:
-    """Fake Kubeflow Pipelines API server; runs are recorded and not executed."""
-
-    def __init__(self):
-        self.runs, self.experiments, self.tokens = [], [], []
-        self.rejections = {}  # path: (status, message)
-        self.login_page = False  # respond to every request with a login page
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_):
-                pass
-
-            def _respond(self, value, status=200):
-                body = json.dumps(value).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def _is_rejected(self):
-                path = self.path.partition("?")[0]
-                outer.tokens.append(self.headers.get("Authorization"))
-                if outer.login_page:
-                    self.send_response(200)
-                    self.end_headers()
-                    self.wfile.write(b"<html>log in</html>")
-                    return True
-                if path in outer.rejections:
-                    status, message = outer.rejections[path]
-                    self._respond({"error": message, "message": message}, status)
-                    return True
-                return False
-
-            def do_GET(self):
-                if self._is_rejected():
-                    return
-                if self.path.startswith(f"{API}/healthz"):
-                    self._respond({"multi_user": False})
-                elif self.path.startswith(f"{API}/experiments"):
-                    self._respond({"experiments": outer.experiments})
-                elif self.path == f"{API}/runs/r1":
-                    self._respond({**outer.runs[0], **STARTED})
-                else:
-                    self._respond({"error": "not found"}, 404)
-
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if self._is_rejected():
-                    return
-                if self.path.startswith(f"{API}/experiments"):
-                    outer.experiments.append({"experiment_id": "e1", **body})
-                    self._respond(outer.experiments[-1])
-                elif self.path.startswith(f"{API}/runs"):
-                    outer.runs.append(body)
-                    self._respond({**body, **STARTED})
-                else:
-                    self._respond({"error": "not found"}, 404)
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
 
 
 @pytest.fixture
 def endpoint(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))  # kfp stores its context there
     served = Endpoint()
-    threading.Thread(target=served.server.serve_forever, daemon=True).start()
     yield served
-    served.server.shutdown()
-    served.server.server_close()
+    served.close()
 
 
 def parameters(run):

@@ -128,7 +128,11 @@ def test_convert_splits(sample_set, validated, tmp_path):
     for source_format, expected in (("charades-sta", {"records": 8, "eval_records": 8}), ("auto", {"records": 8})):
         out = tmp_path / source_format
         held_out = str(tmp_path / "train.txt") if source_format != "auto" else str(sample_set / "eval.json")
-        counts = steps.convert_splits(str(tmp_path / "train.txt"), held_out, str(out), source_format)
+        roots = (str(sample_set / "videos"), "")
+        counts = steps.convert_splits(str(tmp_path / "train.txt"), held_out, str(out), source_format, "", *roots)
+        assert "video_not_found" not in counts
+        first = read_lines(out / "annotations.jsonl")[0]
+        assert first["video"] == str(sample_set / "videos" / queries[0][0])
         assert expected.items() <= counts.items()
         assert json.loads((out / "conversion.json").read_text()) == {"format": source_format, "counts": counts}
         arguments = (str(tmp_path / "train.txt"), str(out / "data"), held_out, str(out / "eval"))

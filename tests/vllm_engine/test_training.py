@@ -55,7 +55,7 @@ def test_engine_has_weights_of_every_step(validated, tmp_path, flags):
 
 
 def test_seed_and_logged_difference(validated, tmp_path):
-    flags = ["--max_steps", "2", "--log_completions", "true", "--seed"]
+    flags = ["--max_steps", "2", "--temperature", "2", "--log_completions", "true", "--seed"]
     runs = [train(validated, tmp_path / name, *flags, name[0])[0] for name in ("1", "1b", "2")]
     texts = [completions(run) for run in runs]
     first, same, other = (weights(run / "checkpoint-final") for run in runs)
@@ -63,7 +63,8 @@ def test_seed_and_logged_difference(validated, tmp_path):
     assert not set(texts[0]) & set(texts[2])
     assert all((first[name] == same[name]).all() for name in first)
     assert any((first[name] != other[name]).any() for name in first)
-    assert all(entry["sampling/sampling_logp_difference/mean"] < 1e-4 for run in runs for entry in log(run))
+    # The engine never samples tokens of vision, which have a share of the model's probability at this temperature.
+    assert all(entry["sampling/sampling_logp_difference/mean"] < 1e-3 for run in runs for entry in log(run))
 
 
 def test_killed_run_resumes_to_the_same_state(validated, tmp_path):
@@ -85,7 +86,8 @@ def test_killed_run_resumes_to_the_same_state(validated, tmp_path):
     [
         (["--vllm_max_model_length", "100"], "more than the 100 of the engine"),
         (["--vllm_mode", "server"], "--vllm_mode server: not supported"),
-        (["--generation_kwargs", '{"nonsense": 1}'], "--generation_kwargs: vLLM does not accept them"),
+        (["--generation_kwargs", '{"nonsense": 1}'], "vLLM does not accept the settings of sampling"),
+        (["--temperature", "3"], "temperature must be in [0, 2]"),
         (["--generation_kwargs", '{"n": 1}'], "--generation_kwargs: n cannot be set"),
         (["--vllm_tensor_parallel_size", "2"], "must divide world size"),
     ],

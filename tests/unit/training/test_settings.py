@@ -85,10 +85,8 @@ def test_pipeline_carries_every_value(tmp_path, monkeypatch, text, flags, expect
     monkeypatch.setattr(steps, "_trained", lambda checkpoint, settings: checkpoint)
 
     class FakeLauncher:
-        def __init__(self, _api, _namespace, manifest):
-            calls.append(
-                manifest["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["args"]
-            )
+        def __init__(self, _api, _namespace, kind, job):
+            calls.append(kind.manifest(job)["spec"]["trainer"]["args"])
 
         def exists(self):
             return True
@@ -104,7 +102,8 @@ def test_pipeline_carries_every_value(tmp_path, monkeypatch, text, flags, expect
         check({"training": training})
         inputs = {"train_data_path": "s3://runs/data", "encoder": None}
         steps.train_from_yaml(training, inputs, "s3://runs/a")
-        steps.train_on_cluster(training, inputs, "s3://runs/a", {"name": "one", "image": "i", "gpus": 0})
+        job = {"name": "one", "image": "i", "gpus": 0}
+        steps.train_on_cluster(training, inputs, "s3://runs/a", "trainjob", job)
     assert len(calls) == 4
     for arguments in calls:
         settings = parse_settings(json.loads(json.dumps(arguments)))

@@ -8,13 +8,14 @@ from components.images import STEPS_IMAGE
 
 
 @dsl.component(base_image=STEPS_IMAGE, install_kfp_package=False)
-def launch_pytorchjob(
+def launch_job(
     data: dsl.Input[dsl.Dataset],
     embeddings: dsl.Input[dsl.Artifact],
     encoder: str,
     training: str,
     output_uri: str,
     videos_fingerprint: str,
+    kind: str,
     job: str,
     image: str,
     nodes: int,
@@ -33,7 +34,7 @@ def launch_pytorchjob(
     hub_secret: str,
     tracking_secret: str,
 ) -> NamedTuple("Outputs", checkpoint=str, base=str, cache_key=str):  # type: ignore[valid-type]
-    """Train with a PyTorchJob: create it, log its progress, and succeed or fail with it.
+    """Train with a TrainJob or a PyTorchJob: create it, log its progress, and succeed or fail with it.
 
     Args:
         data: Validated training data.
@@ -42,6 +43,7 @@ def launch_pytorchjob(
         training: Flags of `rarft train` as YAML, such as `preset: 8xA100-80`.
         output_uri: URI for `checkpoints/` that all nodes can reach; data and embeddings are copied there.
         videos_fingerprint: Fingerprint of the training videos; a run resumes only if it is the same.
+        kind: Kind of the job, `trainjob` or `pytorchjob`.
         job: Name of the job; derived from the run, so that a retried step finds it.
         image: Image of the containers.
         nodes: Number of nodes.
@@ -72,6 +74,6 @@ def launch_pytorchjob(
         "tolerations": tolerations, "affinity": affinity, "queue": queue, "priority_class": priority_class,
         "store_secret": store_secret, "hub_secret": hub_secret, "tracking_secret": tracking_secret,
     }  # fmt: skip
-    with run_component("launch_pytorchjob"):
+    with run_component("launch_job"):
         inputs = steps.training_inputs(data.path, embeddings.path, encoder, videos_fingerprint)
-        return steps.train_on_cluster(training, inputs, output_uri, settings)
+        return steps.train_on_cluster(training, inputs, output_uri, kind, settings)

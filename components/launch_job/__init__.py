@@ -1,0 +1,1 @@
+"""Step 3 on several nodes: train with a TrainJob or a PyTorchJob."""

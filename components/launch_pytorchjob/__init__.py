@@ -1,1 +1,0 @@
-"""Step 3 on several nodes: train with a PyTorchJob."""
