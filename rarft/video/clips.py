@@ -23,7 +23,7 @@ def encode_clip(path: str) -> bytes:
         VideoError: The video cannot be read.
     """
     content = io.BytesIO()
-    with VideoReader(path) as video, av.open(content, "w", "mp4", options={"movflags": "faststart"}) as container:
+    with VideoReader(path) as video, av.open(content, "w", "mp4") as container:
         duration = video.timeline.duration
         count = max(1, min(round(duration * _FPS), _MAX_FRAMES))
         rate = Fraction(count / duration).limit_denominator(1000) or Fraction(1, 1000)

@@ -106,6 +106,25 @@ def test_curves_leave_out_a_reward_without_values():
     assert chart_rows(page)["Each reward"] == [{"series": "rewards/says_why", "x": 1.0, "y": 0.5}]
 
 
+def test_compare_runs(main, tmp_path):
+    for name, reward in (("a", 0.5), ("b", 0.75)):
+        (tmp_path / name / "rarft").mkdir(parents=True)
+        group = {"step": 3, "query": "q", "truth": "", "texts": [name], "rewards": {"format": [1.0]}, "parts": {}}
+        entry = {"step": 4, "reward": reward, "kl": 0.25, "completions": group}
+        (tmp_path / name / "rarft" / "training.jsonl").write_text(json.dumps(entry) + "\n")
+    runs = [f"{tmp_path}/a/rarft", f"second={tmp_path}/b/rarft/"]
+    code, output, error = main("compare-runs", *runs, "--out", tmp_path / "out" / "page.html")
+    assert (code, output) == (0, f"report: {tmp_path}/out/page.html\n"), error
+    page = (tmp_path / "out" / "page.html").read_text()
+    names = [f"{tmp_path}/a/rarft", "second"]  # both end in `rarft`
+    assert [(row["series"], row["y"]) for row in chart_rows(page)["Reward"]] == [(names[0], 0.5), (names[1], 0.75)]
+    groups = embedded(page, "completions")
+    assert [(group["run"], group["texts"]) for group in groups] == [(names[0], ["a"]), (names[1], ["b"])]
+    code, _, error = main("compare-runs", tmp_path)
+    assert code == 2
+    assert error.endswith("contains no training.jsonl; pass the folder with the checkpoints of a run\n")
+
+
 def test_predictor_encodes_each_video_once(validated, monkeypatch):
     encoded = []
     monkeypatch.setattr(

@@ -58,7 +58,7 @@ function smoothed(rows, weight) {
     const state = states[row.series] ??= { mean: 0, norm: 0 };
     state.mean = weight * state.mean + (1 - weight) * row.y;
     state.norm = weight * state.norm + 1 - weight;
-    return { ...row, smooth: state.mean / state.norm };
+    return { ...row, smooth: Number((state.mean / state.norm).toPrecision(6)) };
   });
 }
 

@@ -11,16 +11,6 @@ const SHORT = { answered: 'answered', refused: 'refused', misplaced: 'misplaced'
 let data, queries, shown = [], state = { ...DEFAULTS }, player;
 let texts = { completion: [] }, searchable = null; // the long texts are loaded after the rest
 
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith('on')) made[name] = value;
-    else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, value);
-  }
-  made.append(...children);
-  return made;
-}
-
 const number = value => value === null || value === undefined ? '–' : value.toFixed(3);
 const seconds = ([start, end]) => `${start.toFixed(2)} to ${end.toFixed(2)} s`;
 const candidateIndex = () => Math.max(0, data.candidates.findIndex(one => one.name === state.candidate));
@@ -273,19 +263,6 @@ function timeline(index) {
   requestAnimationFrame(follow);
   return element('div', { class: 'timeline' }, ...rows,
     element('div', { class: 'track' }, element('span'), element('div', { class: 'ticks' }, ...ticks)));
-}
-
-function coloredCompletion(text) {
-  const parts = [];
-  let block = '';
-  for (const part of text.split(/(<\/?(?:think|answer|correction)>)/)) {
-    const tag = part.match(/^<(\/?)(think|answer|correction)>$/);
-    if (tag) {
-      parts.push(element('span', { class: `tag ${tag[2]}` }, part));
-      block = tag[1] ? '' : tag[2];
-    } else if (part) parts.push(element('span', { class: block }, part));
-  }
-  return parts;
 }
 
 function scoreTable(index) {
