@@ -114,7 +114,7 @@ def build(profile: Profile) -> Any:
             memory: Memory of a step without accelerators.
             train_cpu: CPUs of training and of evaluation, per node.
             train_memory: Memory of training and of evaluation per node, including shared memory.
-            train_disk: Disk space of training per node; only with the profile `pytorchjob`.
+            train_disk: Disk space of training per node; only with the profiles `trainjob` and `pytorchjob`.
             accelerator: Resource name of the GPUs.
             accelerators: Number of GPUs for training and evaluation, per node; 0 for none.
             processes: Processes of training and of evaluation, per node; 0 for one per GPU.

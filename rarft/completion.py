@@ -1,21 +1,18 @@
-"""Parser and renderer of completions, with the one definition of "has a timestamp".
+"""Parser and renderer of completions.
 
 A completion is `<think>..</think> <answer>..</answer> <correction>..</correction>`. Its answer is either a segment,
 written `12.54 to 17.83`, or a refusal with its reason. Rewards and evaluation both use `parse_completion`, so they
-always agree on the content of a completion (decision D2).
+always agree on the content of a completion.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rarft.answers import Outcome, parse_answer
 from rarft.segments import Segment
 
 NO_CORRECTION = "NIL"
-
-# Bounded repetitions and no digit before the match keep matching linear in the length of the text.
-_NUMBER = r"\d{1,32}(?:\.\d{1,32})?"
-TIMESTAMP = re.compile(rf"(?<!\d)({_NUMBER})\s{{1,16}}to\s{{1,16}}({_NUMBER})")
 
 _TAG = re.compile(r"(</?(?:think|answer|correction)>)")
 _TAGS_IN_ORDER = ["<think>", "</think>", "<answer>", "</answer>", "<correction>", "</correction>"]
@@ -28,12 +25,14 @@ class Completion:
     Attributes:
         answer: Stripped text of the last `<answer>` block; None without one.
         correction: Stripped text of the last `<correction>` block; None without one.
+        outcome: "segment", "refusal" or "unreadable" (D2); None for a missing or blank answer.
         segments: Timestamps of the answer in its order, in seconds and unchecked: an end may precede its start.
         well_formed: Exactly the three blocks in order, each tag once, with only whitespace around them.
     """
 
     answer: str | None
     correction: str | None
+    outcome: Outcome | None
     segments: tuple[Segment, ...]
     well_formed: bool
 
@@ -44,18 +43,18 @@ class Completion:
 
     @property
     def refuses(self) -> bool:
-        """Check whether the answer has no timestamp. A missing or blank answer does not count as a refusal."""
-        return bool(self.answer) and not self.segments
+        """Check whether the answer is a refusal."""
+        return self.outcome == "refusal"
+
+    @property
+    def is_readable(self) -> bool:
+        """Check whether the answer is a segment or a refusal: not missing, blank or unreadable."""
+        return self.outcome in ("segment", "refusal")
 
     @property
     def corrected_query(self) -> str | None:
         """Return the correction; None if it is missing, blank or `NIL`."""
         return self.correction if self.correction and self.correction.upper() != NO_CORRECTION else None
-
-
-def find_segments(text: str) -> list[Segment]:
-    """Return each `NUMBER to NUMBER` of a text, in seconds and unchecked: an end may precede its start."""
-    return [(float(match[1]), float(match[2])) for match in TIMESTAMP.finditer(text)]
 
 
 def _extract_tag(text: str, tag: str) -> str | None:
@@ -74,10 +73,12 @@ def _is_well_formed(text: str) -> bool:
 def parse_completion(text: str) -> Completion:
     """Parse any text as a completion, in time linear in its length."""
     answer = _extract_tag(text, "answer")
+    outcome, segments = parse_answer(answer or "")
     return Completion(
         answer=answer,
         correction=_extract_tag(text, "correction"),
-        segments=tuple(find_segments(answer or "")),
+        outcome=outcome,
+        segments=tuple(segments),
         well_formed=_is_well_formed(text),
     )
 

@@ -11,8 +11,9 @@ def brevity(completions, completion_ids, **columns):
         completions: Texts or conversations: in training the whole batch, with the completions of a prompt next to
             each other; in `rarft score` one at a time.
         completion_ids: Token ids of each completion.
-        columns: Columns of the dataset (`task_type`, `solution`, `durations`, `query`, `reference_queries`,
-            `gt_answers`, `contrast_answers`), and `prompts`, `log_metric`, `log_extra`, `trainer_state`.
+        columns: Columns of the dataset (`task_type`, `solution`, `solutions`, `durations`, `query`,
+            `reference_queries`, `gt_answers`, `contrast_answers`), and `prompts`, `log_metric`, `log_extra`,
+            `trainer_state`.
 
     Returns:
         One number per completion; None where the reward does not apply.

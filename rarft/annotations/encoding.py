@@ -24,6 +24,11 @@ def is_unicode(value: Any) -> bool:
     return True
 
 
+def replace_surrogates(text: str) -> str:
+    """Replace lone surrogates, which JSON allows and UTF-8 does not, with question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def compact_json(value: Any) -> bytes:
     """Encode a value on one line in UTF-8. NaN and Infinity become null.
 

@@ -13,7 +13,8 @@ from rarft.annotations.parsing import (
 )
 from rarft.annotations.schema import CATEGORIES, Difficulty
 from rarft.annotations.times import parse_segments
-from rarft.completion import find_segments, format_segments
+from rarft.answers import find_segments, parse_answer
+from rarft.completion import format_segments
 from rarft.segments import Segment
 
 
@@ -101,7 +102,7 @@ def check_answer(
         is_near = len(stated) == len(segments) and max(differences) <= tolerance
         found = f"answer {truncate_repr(answer)}, timestamp {truncate_repr(segments)}"
         findings.add("answer-rounded" if is_near else "answer-mismatch", found)
-    if not answerable and stated:
+    if not answerable and parse_answer(answer)[0] != "refusal":
         findings.add("refusal-with-timestamp", truncate_repr(answer))
     return answer
 

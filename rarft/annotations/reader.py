@@ -18,7 +18,7 @@ from rarft.errors import InputError
 
 _CHUNK = 1 << 20  # characters
 _WHITE_SPACE = " \t\r\n"
-_ITEM_KEYS = {"GRPO", "task_type"}  # of a published item, and of a row of riq.jsonl
+_ITEM_KEYS = frozenset({"GRPO", "task_type"})  # of a published item, and of a row of riq.jsonl
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _ParseError(Exception):
 
 
 def _format_error(path: Path, problem: str) -> InputError:
-    return InputError(f"{path}: {problem}; use a JSON list or JSON Lines in the RIQ format, plain or gzipped")
+    return InputError(f"{path}: {problem}; use a JSON list or JSON Lines, plain or gzipped")
 
 
 def open_text(path: Path) -> TextIO:
@@ -136,7 +136,7 @@ def _parse_lines(text: TextIO) -> Iterator[Any]:
             yield parse_line(stripped)
 
 
-def _looks_like_json_lines(path: Path) -> bool:
+def _looks_like_json_lines(path: Path, keys: frozenset[str]) -> bool:
     """Check that a line of the file is an object, and that the file is not one single object of another format."""
     with open_text(path) as text:
         values = (value for value in _parse_lines(text) if not isinstance(value, MalformedLine))
@@ -144,11 +144,15 @@ def _looks_like_json_lines(path: Path) -> bool:
         if first is None:
             return False
         has_lines = ".jsonl" in path.suffixes or next(values, None) is not None
-        return has_lines or bool(_ITEM_KEYS & first.keys())
+        return has_lines or bool(keys & first.keys())
 
 
-def read_items(path: Path) -> Iterator[Any]:
+def read_items(path: Path, keys: frozenset[str] = _ITEM_KEYS) -> Iterator[Any]:
     """Yield the file's items in order as Python objects, and a `MalformedLine` for each malformed line of JSON Lines.
+
+    Args:
+        path: JSON list or JSON Lines, plain or gzipped, in any encoding of Unicode.
+        keys: An item has at least one of these keys, which an object of another format has not.
 
     Raises:
         InputError: The file cannot be read, is empty, or is neither a JSON list nor JSON Lines.
@@ -159,7 +163,7 @@ def read_items(path: Path) -> Iterator[Any]:
         if not head:
             raise _format_error(path, "empty file")
         if head[0] != "[":
-            if not _looks_like_json_lines(path):
+            if not _looks_like_json_lines(path, keys):
                 raise _format_error(path, "neither a JSON list nor JSON Lines")
             with open_text(path) as text:
                 yield from _parse_lines(text)

@@ -42,8 +42,8 @@ def _parse_pair(values: Any) -> Segment | None:
 
 def _parse_text(text: str) -> list[Segment | None]:
     """Parse text of ranges, such as `12.5 to 17.5, 20 to 24` or `0:05 - 0:10`; return [] if it has anything else."""
-    around = _RANGE.sub(" ", text)
-    if re.search(r"[\d%−-]", around) or set(re.findall(r"\w+", around.lower())) - _WORDS_AROUND:
+    rest = _RANGE.sub(" ", text)
+    if re.search(r"[\d%−-]", rest) or set(re.findall(r"\w+", rest.lower())) - _WORDS_AROUND:
         return []
     return [_parse_pair([time[0] for time in _TIME.finditer(found[0])]) for found in _RANGE.finditer(text)]
 

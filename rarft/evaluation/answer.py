@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from rarft.annotations.schema import Sample, Source
+from rarft.answers import Outcome
 from rarft.completion import format_segment, parse_completion
 from rarft.errors import InputError
 from rarft.evaluation.generate import Predictor
@@ -19,7 +20,8 @@ class Answer:
     Attributes:
         video: Path or URI.
         query: The query.
-        segment: Moment of the video in seconds; None for a refusal, and for a completion that cannot be parsed.
+        outcome: "segment", "refusal" or "unreadable"; None for a completion without an answer.
+        segment: Moment of the video in seconds; None for any other outcome.
         reason: Why the query does not fit the video, of a refusal.
         corrected_query: The query, rewritten so that it fits; None without a correction.
         completion: The generated text.
@@ -27,6 +29,7 @@ class Answer:
 
     video: str
     query: str
+    outcome: Outcome | None
     segment: Segment | None
     reason: str | None
     corrected_query: str | None
@@ -43,7 +46,7 @@ class Answer:
         elif self.reason is not None:
             lines = [f"refused: {self.reason}"]
         else:
-            lines = [f"no answer in the completion: {self.completion}"]
+            lines = [f"{self.outcome or 'no'} answer in the completion: {self.completion}"]
         return "\n".join([*lines, *([f"corrected query: {self.corrected_query}"] if self.corrected_query else [])])
 
 
@@ -69,4 +72,4 @@ def answer(checkpoint: str, video: str, query: str, backend: str, endpoint: str 
         raise InputError(f"{prediction.skipped}; use another video")
     parsed = parse_completion(prediction.completion)
     reason = parsed.answer if parsed.refuses else None
-    return Answer(video, query, parsed.segment, reason, parsed.corrected_query, prediction.completion)
+    return Answer(video, query, parsed.outcome, parsed.segment, reason, parsed.corrected_query, prediction.completion)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from rarft.evaluation.gallery import KINDS, classify_failure
+from rarft.evaluation.outcomes import OUTCOMES, classify_outcome
 from rarft.evaluation.scored_predictions import ScoredPrediction
 from rarft.storage.files import local_path
 from rarft.storage.location import LocalFolder, Location
@@ -44,7 +44,7 @@ def explorer_data(
     samples = [row.prediction.sample for row in evaluated]
     videos = {video: index for index, video in enumerate(dict.fromkeys(sample.video for sample in samples))}
     return {
-        "outcomes": KINDS,
+        "outcomes": OUTCOMES,
         "videos": [{"name": video.rsplit("/", 1)[-1], "href": _link(video, out)} for video in videos],
         "clips": _encode_clips(evaluated, videos, clips_per_outcome) if clips_per_outcome else {},
         "queries": {
@@ -64,7 +64,7 @@ def _results(rows: Sequence[ScoredPrediction]) -> dict[str, Any]:
     scores = [_scores(row) for row in rows]
     names = dict.fromkeys(name for row in scores for name, value in row.items() if value is not None)
     return {
-        "outcome": [classify_failure(row)[0] for row in rows],
+        "outcome": [classify_outcome(row)[0] for row in rows],
         "skipped": [row.prediction.skipped for row in rows],
         "segments": [row.completion.segments for row in rows],
         "scores": {name: [_rounded(row.get(name)) for row in scores] for name in names},
@@ -109,7 +109,7 @@ def _encode_clips(rows: Sequence[ScoredPrediction], videos: Mapping[str, int], p
     """Return base64 of clips by index of the video, for the worst predictions of each outcome."""
     ranked: dict[str, list[tuple[float, str]]] = {}
     for row in rows:
-        outcome, severity = classify_failure(row)
+        outcome, severity = classify_outcome(row)
         ranked.setdefault(outcome, []).append((-severity, row.prediction.sample.video))
     chosen = (video for found in ranked.values() for _, video in sorted(found)[:per_outcome])
     return {videos[video]: base64.b64encode(clip).decode() for video, clip in _clips(dict.fromkeys(chosen))}

@@ -9,6 +9,7 @@ KINDS = {
     "refused": "Refused, but the query fits the video",
     "misplaced": f"Correctly answered, IoU below {_LOW_IOU:g}",
     "unanswered": "No answer",
+    "unreadable": "Times in a form that cannot be read",
     "skipped": "Skipped, because the video cannot be read",
     "uncorrected": "Correctly refused, correction missing or wrong",
     "right": "Correct",
@@ -21,6 +22,8 @@ def classify_failure(row: ScoredPrediction) -> tuple[str, float]:
         return "skipped", 1.0
     if not row.completion.answer:
         return "unanswered", 1.0
+    if row.completion.outcome == "unreadable":
+        return "unreadable", 1.0
     if row.relevant:
         if not row.predicted_relevant:
             return "refused", 1.0

@@ -1,8 +1,8 @@
 """Metrics of predictions, listed in docs/evaluation.md.
 
-Relevance is read by rule: an answer with a timestamp claims that the query is relevant, an answer without one is a
-refusal, and a completion without an answer is wrong whatever the truth is (decision D2). A skipped query, whose video
-cannot be read, has no answer.
+Relevance is read by rule: an answer with a segment claims that the query is relevant, a refusal that it is not. A
+completion without an answer, or with unreadable times, is wrong whatever the truth is (decision D2). A skipped query,
+whose video cannot be read, has no answer.
 """
 
 from collections import defaultdict
@@ -97,12 +97,14 @@ def metrics_from(sums: Sums) -> Tree:
         "relevance": _relevance(sums),
         "ra_iou": _overlap(sums, "ra_iou"),
         "grounding": _overlap(sums, "grounding"),
+        "multi_grounding": _overlap(sums, "multi_grounding"),
         "refusal_similarity": _refusal_means(sums, "refusal_similarity"),
         "correction_similarity": _refusal_means(sums, "correction_similarity"),
         "rt_iou": _categories(sums),
         "consistency": _mean(sums, "consistency"),
         "format_rate": _mean(sums, "format_rate"),
         "answer_rate": _mean(sums, "answer_rate"),
+        "unreadable_rate": _mean(sums, "unreadable_rate"),
         "out_of_range_rate": _mean(sums, "out_of_range"),
         "mean_length": _mean(sums, "length"),
         "rewards": {**means, "total": sum(means.values()) if means else np.asarray(np.nan)},
@@ -191,9 +193,11 @@ HEADLINE = {
     "RA R@0.5": "ra_iou.r_at_50",
     "RA R@0.7": "ra_iou.r_at_70",
     "mIoU of relevant queries": "grounding.mean",
+    "mIoU, several segments": "multi_grounding.mean",
     "Refusal similarity": "refusal_similarity.all",
     "Correction similarity": "correction_similarity.all",
     "Format rate": "format_rate",
+    "Unreadable answers": "unreadable_rate",
     "Mean reward": "rewards.total",
 }
 

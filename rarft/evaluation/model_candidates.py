@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rarft.checkpoint.source import PACKAGED, check_checkpoint
 from rarft.errors import InputError, input_name
@@ -12,6 +11,7 @@ from rarft.storage.s3 import is_object_uri
 
 EVALUATED = "checkpoint"  # name of the first candidate in the report
 _REFERENCE = "base"  # name of the second one, unless the user names it
+_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")  # of finished predictions
 _NAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL)
 
 
@@ -33,10 +33,10 @@ class Candidate:
 
 
 def _is_predictions_file(source: str) -> bool:
-    """Check whether an argument names finished predictions: an existing file, or a name that ends in .json(l)."""
+    """Check whether an argument names finished predictions: an existing file, or a name that ends in .json(l)[.gz]."""
     if source in PACKAGED:
         return False
-    return source.endswith((".json", ".jsonl")) or (not is_object_uri(source) and local_path(source).is_file())
+    return source.endswith(_SUFFIXES) or (not is_object_uri(source) and local_path(source).is_file())
 
 
 def split_name(text: str) -> tuple[str, str]:
@@ -84,7 +84,7 @@ def parse_candidates(checkpoint: str | None, predictions: str | None, compare: S
 def _unused_name(source: str, taken: set[str]) -> str:
     """Return the last part of a path as a name, followed by a number if it is taken."""
     last = source.rstrip("/").rpartition("/")[2]
-    stem = re.sub(r"[^\w.-]+", "-", Path(last).stem if last.endswith((".json", ".jsonl")) else last)
+    stem = re.sub(r"[^\w.-]+", "-", last.removesuffix(".gz").rpartition(".")[0] if last.endswith(_SUFFIXES) else last)
     name, number = stem, 2
     while name in taken:
         name, number = f"{stem}-{number}", number + 1

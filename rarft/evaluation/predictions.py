@@ -1,20 +1,22 @@
 """Predictions: a completion per query, in the format of `rarft evaluate` and in the published inference format."""
 
 import ast
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from rarft.annotations.encoding import replace_surrogates
 from rarft.annotations.parsing import DIFFICULTY_KEYS, base_name, parse_boolean, parse_difficulty, parse_number
+from rarft.annotations.reader import MalformedLine, read_items
 from rarft.annotations.schema import Sample, Source, only_segment
 from rarft.annotations.times import parse_segments
 from rarft.completion import parse_completion
 from rarft.errors import InputError
 from rarft.segments import is_valid
 
+PREDICTION_KEYS = frozenset({"model_output", "sample", "completion"})
 _QueryKey = tuple[Any, ...]
 
 
@@ -48,22 +50,6 @@ class Prediction(msgspec.Struct, frozen=True):
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     """Write predictions as JSON Lines."""
     path.write_bytes(b"".join(msgspec.json.encode(prediction) + b"\n" for prediction in predictions))
-
-
-def _read_rows(path: Path) -> list[Any]:
-    """Read a JSON list or JSON Lines."""
-    content = path.read_bytes()
-    try:
-        if content.lstrip()[:1] == b"[":
-            return list(json.loads(content))
-        return [json.loads(line) for line in content.splitlines() if line.strip()]
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: neither a JSON list nor JSON Lines ({error})") from error
-
-
-def _replace_surrogates(text: str) -> str:
-    """Replace lone surrogates, which JSON allows and UTF-8 does not, with question marks."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _parse_categories(value: Any) -> list[str]:
@@ -104,11 +90,11 @@ def _parse_published(row: dict[str, Any], number: int, file: str) -> Prediction:
     segments = sorted(set(parse_segments(row.get("gt_timestamp")) or [])) if relevant else []
     if relevant and not (segments and all(map(is_valid, segments))):
         raise ValueError("gt_timestamp is missing or not a segment")
-    answer = _replace_surrogates(row["gt_output"]) if isinstance(row.get("gt_output"), str) else ""
+    answer = replace_surrogates(row["gt_output"]) if isinstance(row.get("gt_output"), str) else ""
     sample = Sample(
         id=f"{number}",
-        video=_replace_surrogates(row["video"]),
-        query=_replace_surrogates(row["query"]).strip(),
+        video=replace_surrogates(row["video"]),
+        query=replace_surrogates(row["query"]).strip(),
         task_type="answerable" if relevant else "refusable",
         segments=segments,
         segment=only_segment(segments),
@@ -124,7 +110,7 @@ def _parse_published(row: dict[str, Any], number: int, file: str) -> Prediction:
         extra={},
     )
     # A missing output counts as a completion without an answer, which is wrong.
-    return Prediction(sample, _replace_surrogates(output or ""))
+    return Prediction(sample, replace_surrogates(output or ""))
 
 
 def _key_of(sample: Sample) -> _QueryKey:
@@ -150,6 +136,8 @@ class _SampleIndex:
 
 def _parse_row(row: Any, number: int, file: str, data: _SampleIndex | None) -> Prediction:
     """Parse a row of any format; raise a ValueError if it is not a prediction, or its query is not in the data."""
+    if isinstance(row, MalformedLine):
+        raise ValueError(f"not valid JSON ({row.problem})")
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     skipped = None
@@ -168,14 +156,14 @@ def _parse_row(row: Any, number: int, file: str, data: _SampleIndex | None) -> P
         raise ValueError('needs "sample", "model_output", or "id" with "completion"')
     if sample is None:
         raise ValueError("the query is not in the data")
-    return Prediction(sample, "" if skipped else _replace_surrogates(completion), skipped=skipped)
+    return Prediction(sample, "" if skipped else replace_surrogates(completion), skipped=skipped)
 
 
 def read_predictions(path: Path, samples: Sequence[Sample] | None) -> tuple[list[Prediction], list[str]]:
     """Read finished predictions: rows of `rarft evaluate`, of `{"id", "completion"}`, or of the published format.
 
     Args:
-        path: JSON list or JSON Lines.
+        path: JSON list or JSON Lines, plain or gzipped.
         samples: Validated data, if available. Rows of ids need it; other rows take references and durations from it.
 
     Returns:
@@ -187,13 +175,13 @@ def read_predictions(path: Path, samples: Sequence[Sample] | None) -> tuple[list
     data = _SampleIndex(samples) if samples is not None else None
     predictions, problems = [], []
     seen: set[str] = set()
-    for number, row in enumerate(_read_rows(path)):
+    for number, row in enumerate(read_items(path, PREDICTION_KEYS)):
         try:
             prediction = _parse_row(row, number, path.name, data)
             if data is not None and prediction.sample.id in seen:
                 raise ValueError("the query is in an earlier row")
         except ValueError as error:
-            problems.append(f"row {number}: {_replace_surrogates(str(error))}")
+            problems.append(f"row {number}: {replace_surrogates(str(error))}")
             continue
         seen.add(prediction.sample.id)
         predictions.append(prediction)

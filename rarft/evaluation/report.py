@@ -10,8 +10,8 @@ import numpy as np
 from markupsafe import Markup
 
 from rarft.evaluation.explorer import explorer_data, explorer_texts
-from rarft.evaluation.gallery import KINDS, classify_failure
 from rarft.evaluation.metrics import HEADLINE, PredictionTable, value_at
+from rarft.evaluation.outcomes import OUTCOMES, classify_outcome
 from rarft.reporting.charts import histogram, rates, scatter
 from rarft.reporting.html import compressed, render_page
 from rarft.reporting.training_curves import draw_training
@@ -150,11 +150,11 @@ def _outcomes(
     tables: Mapping[str, PredictionTable],
 ) -> tuple[list[tuple[str, list[tuple[str, str]]]], Markup]:
     """Return a table of the outcomes of each candidate, with links to their queries, and a chart of their shares."""
-    counts = {name: Counter(classify_failure(row)[0] for row in table.scored) for name, table in tables.items()}
-    totals = {outcome: sum(of_one[outcome] for of_one in counts.values()) for outcome in KINDS}
+    counts = {name: Counter(classify_outcome(row)[0] for row in table.scored) for name, table in tables.items()}
+    totals = {outcome: sum(of_one[outcome] for of_one in counts.values()) for outcome in OUTCOMES}
     evaluated = next(iter(counts.values()))
     ranked = sorted(
-        (outcome for outcome in KINDS if totals[outcome]), key=lambda one: (one == "right", -evaluated[one])
+        (outcome for outcome in OUTCOMES if totals[outcome]), key=lambda one: (one == "right", -evaluated[one])
     )
     rows, shares = [], {}
     for outcome in ranked:
@@ -163,8 +163,8 @@ def _outcomes(
             share = of_one[outcome] / max(1, of_one.total())
             link = "#" + urlencode({"view": "queries", "candidate": name, "outcome": outcome})
             cells.append((f"{of_one[outcome]:,} ({100 * share:.1f} %)", link))
-            shares[KINDS[outcome], name] = (share, None)
-        rows.append((KINDS[outcome], cells))
+            shares[OUTCOMES[outcome], name] = (share, None)
+        rows.append((OUTCOMES[outcome], cells))
     return rows, rates(shares, "share of all queries")
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rarft.annotations.schema import CATEGORIES
 from rarft.completion import parse_completion
 from rarft.evaluation.predictions import Prediction
-from rarft.segments import temporal_iou
+from rarft.segments import union_iou
 
 Column = NDArray[np.float64]
 _ROUNDING_S = 0.005  # completions give times in hundredths of a second
@@ -25,20 +25,21 @@ class ScoredPrediction:
         prediction: The prediction.
         completion: The parsed completion.
         relevant: Whether the query is answerable.
-        predicted_relevant: Relevance that the completion claims; the opposite of the truth if it has no answer.
-        iou: Temporal IoU with the true segment; None for a refusable query.
+        predicted_relevant: Relevance that the completion claims; the opposite of the truth if it has no answer, or an
+            unreadable one.
+        segments: Segments of the answer that count: the first, or all of them if several are true.
+        iou: Temporal IoU with the true segment, or of the unions if there are several; None for a refusable query.
         ra_iou: RA-IoU: 0 if relevance is wrong, 1 for a correct refusal, otherwise the temporal IoU.
     """
 
     def __init__(self, prediction: Prediction) -> None:
         self.prediction = prediction
         self.completion = parse_completion(prediction.completion)
-        sample, segment = prediction.sample, self.completion.segment
+        sample, stated = prediction.sample, self.completion.segments
+        self.segments = stated if len(sample.segments) > 1 else stated[:1]
         self.relevant = sample.task_type == "answerable"
-        self.predicted_relevant = segment is not None if self.completion.answer else not self.relevant
-        self.iou: float | None = None
-        if self.relevant:
-            self.iou = temporal_iou(segment, sample.segment) if segment and sample.segment else 0.0
+        self.predicted_relevant = not self.completion.refuses if self.completion.is_readable else not self.relevant
+        self.iou = union_iou(self.segments, sample.segments) if self.relevant else None
         self.ra_iou = self.iou if self.iou is not None else float(not self.predicted_relevant)
 
     @property
@@ -48,11 +49,11 @@ class ScoredPrediction:
 
     @property
     def out_of_range(self) -> bool | None:
-        """Return True if the segment is reversed or outside the video; None without a segment or a duration."""
-        segment, duration = self.completion.segment, self.prediction.sample.duration
-        if segment is None or duration is None:
+        """Return True if a segment is reversed or outside the video; None without a segment or a duration."""
+        duration = self.prediction.sample.duration
+        if not self.segments or duration is None:
             return None
-        return not 0 <= segment[0] < segment[1] <= duration + _ROUNDING_S
+        return not all(0 <= start < end <= duration + _ROUNDING_S for start, end in self.segments)
 
 
 def _jaccard(predicted: set[str], true: set[str]) -> float:
@@ -90,12 +91,14 @@ def columns(scored: Sequence[ScoredPrediction]) -> dict[str, Column]:
         found["skipped"][index] = prediction.skipped is not None
         correct = "t" if row.relevant == row.predicted_relevant else "f"
         found[correct + ("p" if row.predicted_relevant else "n")][index] = 1.0
-        for name, value in (("ra_iou", row.ra_iou), ("grounding", row.iou)):
+        grounding = "multi_grounding" if len(prediction.sample.segments) > 1 else "grounding"
+        for name, value in (("ra_iou", row.ra_iou), (grounding, row.iou)):
             found.put_mean(name, index, value)
             for recall, threshold in THRESHOLDS.items():
                 found[f"{name}/{recall}"][index] = value is not None and value >= threshold
         found.put_mean("format_rate", index, float(completion.well_formed))
         found.put_mean("answer_rate", index, float(bool(completion.answer)))
+        found.put_mean("unreadable_rate", index, float(completion.outcome == "unreadable"))
         found.put_mean("length", index, float(len(prediction.completion.split())))
         found.put_mean("out_of_range", index, row.out_of_range)
         for name, value in prediction.rewards.items():
@@ -104,7 +107,7 @@ def columns(scored: Sequence[ScoredPrediction]) -> dict[str, Column]:
         if not row.relevant:
             _put_refusable(found, row, index)
     for name in ("samples", "skipped", "tp", "fp", "fn", "tn"):
-        found[name]
+        found.setdefault(name, [0.0] * len(scored))
     return {name: np.array(column, float) for name, column in found.items()}
 
 

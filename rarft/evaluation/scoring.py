@@ -25,11 +25,7 @@ def score_predictions(predictions: Sequence[Prediction], store: ReferenceStore) 
         for name, reward in functions.items()
     }
     scored = [ScoredPrediction(prediction) for prediction in predictions]
-    refusals = [
-        index
-        for index, row in enumerate(scored)
-        if row.is_true_negative and row.completion.answer and row.prediction.sample.gt_answer
-    ]
+    refusals = [index for index, row in enumerate(scored) if row.is_true_negative and row.prediction.sample.gt_answer]
     pairs = [(str(scored[index].completion.answer), [predictions[index].sample.gt_answer]) for index in refusals]
     similarities = {index: values[0] for index, values in zip(refusals, store.similarities(pairs), strict=True)}
     corrections = extras[BEST_SIMILARITY]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rarft.annotations.schema import Sample
+from rarft.segments import Segment
 
 RewardFunction = Callable[..., list[Any]]
 LogMetric = Callable[[str, float], None]
@@ -18,6 +19,7 @@ def reward_columns(sample: Sample) -> dict[str, Any]:
     return {
         "task_type": sample.task_type,
         "solution": sample.segment,
+        "solutions": sample.segments,
         "durations": sample.duration,
         "query": sample.query,
         "reference_queries": sample.reference_queries,
@@ -61,6 +63,13 @@ def log_term(
         log_metric(name, sum(known) / len(known))
     if log_extra is not None:
         log_extra(name, list(values))
+
+
+def all_solutions(
+    solution: Sequence[Segment | None], solutions: Sequence[Sequence[Segment]] | None
+) -> Sequence[Sequence[Segment]]:
+    """Return the true segments of each query, from the column `solutions` or else from `solution`."""
+    return solutions if solutions is not None else [[] if one is None else [one] for one in solution]
 
 
 def completion_text(completion: str | list[dict[str, Any]]) -> str:

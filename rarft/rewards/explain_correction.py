@@ -18,8 +18,8 @@ class Similarity(Protocol):
 
 
 def refusal_score(completion: Completion, task_type: str) -> float:
-    """Return 1.0 for a timestamp on an answerable query and a refusal on a refusable one; 0.0 otherwise."""
-    return float(completion.refuses if task_type == "refusable" else completion.segment is not None)
+    """Return 1.0 for a segment on an answerable query and a refusal on a refusable one; 0.0 otherwise."""
+    return float(completion.refuses if task_type == "refusable" else completion.outcome == "segment")
 
 
 class ExplainCorrection:

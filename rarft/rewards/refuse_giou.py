@@ -3,12 +3,16 @@
 from typing import Any
 
 from rarft.completion import parse_completion
-from rarft.rewards.columns import completion_text
-from rarft.segments import Segment, generalized_iou
+from rarft.rewards.columns import all_solutions, completion_text
+from rarft.segments import Segment, counted_segments, generalized_iou
 
 
 def refuse_giou_reward(
-    completions: list[Any], task_type: list[str], solution: list[Segment | None], **_: Any
+    completions: list[Any],
+    task_type: list[str],
+    solution: list[Segment | None],
+    solutions: list[list[Segment]] | None = None,
+    **_: Any,
 ) -> list[float]:
     """Score each completion, in [0, 1].
 
@@ -19,6 +23,7 @@ def refuse_giou_reward(
         completions: Completions, plain or conversational.
         task_type: "answerable" or "refusable".
         solution: True segments, in seconds; None for refusable queries.
+        solutions: All true segments of each query; default: its `solution` alone.
 
     Example:
         >>> text = "<think>a</think><answer>50 to 60</answer><correction>NIL</correction>"
@@ -26,12 +31,10 @@ def refuse_giou_reward(
         [0.375]
     """
     scores = []
-    for text, kind, truth in zip(completions, task_type, solution, strict=True):
+    for text, kind, true in zip(completions, task_type, all_solutions(solution, solutions), strict=True):
         completion = parse_completion(completion_text(text))
         if kind != "answerable":
             scores.append(float(completion.refuses))
-        elif completion.segment is None or truth is None:
-            scores.append(0.0)
         else:
-            scores.append((1 + generalized_iou(completion.segment, truth)) / 2)
+            scores.append((1 + generalized_iou(counted_segments(completion.segments, true), true)) / 2)
     return scores

@@ -1,28 +1,30 @@
 """Refuse-IoU reward: the right segment for an answerable query, a refusal for a refusable one."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from rarft.completion import parse_completion
-from rarft.rewards.columns import LogExtra, LogMetric, completion_text, log_term
-from rarft.segments import Segment, is_valid, temporal_iou
+from rarft.rewards.columns import LogExtra, LogMetric, all_solutions, completion_text, log_term
+from rarft.segments import Segment, counted_segments, is_valid, outer_bounds, union_iou
 
 _TERMS = ("refuse_iou/iou", "refuse_iou/start_accuracy", "refuse_iou/end_accuracy")
 
 
-def grounding_terms(
-    prediction: Segment | None, solution: Segment | None, duration: float
-) -> tuple[float, float, float]:
-    """Return IoU, start accuracy and end accuracy, each in [0, 1]; zeros without a valid prediction and solution.
+def grounding_terms(stated: Sequence[Segment], true: Sequence[Segment], duration: float) -> tuple[float, float, float]:
+    """Return IoU, start accuracy and end accuracy, each in [0, 1]; zeros without valid segments.
 
     For prediction [s', e'] and solution [s, e] in a video of d seconds the accuracies are max(0, 1 - |s - s'| / d)
-    and max(0, 1 - |e - e'| / d) (training guide, reward 2; clamped by D3).
+    and max(0, 1 - |e - e'| / d) (training guide, reward 2; clamped by D3). The prediction is the first stated segment.
+    If several are true, the IoU is that of the unions, and the accuracies are those of the outer bounds (D30).
     """
-    if prediction is None or solution is None or not (is_valid(prediction) and is_valid(solution) and duration > 0):
+    predicted = counted_segments(stated, true)
+    if not (predicted and true and all(map(is_valid, true)) and duration > 0):
         return 0.0, 0.0, 0.0
+    prediction, solution = outer_bounds(predicted), outer_bounds(true)
     start = max(0.0, 1.0 - abs(solution[0] - prediction[0]) / duration)
     end = max(0.0, 1.0 - abs(solution[1] - prediction[1]) / duration)
-    return temporal_iou(prediction, solution), start, end
+    return union_iou(predicted, true), start, end
 
 
 def refuse_iou_reward(
@@ -30,6 +32,7 @@ def refuse_iou_reward(
     task_type: list[str],
     solution: list[Segment | None],
     durations: list[float | None],
+    solutions: list[list[Segment]] | None = None,
     log_metric: LogMetric | None = None,
     log_extra: LogExtra | None = None,
     **_: Any,
@@ -42,6 +45,7 @@ def refuse_iou_reward(
         completions: Completions, plain or conversational.
         task_type: "answerable" or "refusable".
         solution: True segments, in seconds; None for refusable queries.
+        solutions: All true segments of each query; default: its `solution` alone.
         durations: Durations of the videos, in seconds. If one is None, so is the score.
         log_metric, log_extra: TRL's functions to log the mean and the values of a term.
 
@@ -52,14 +56,19 @@ def refuse_iou_reward(
     """
     scores: list[float | None] = []
     terms: list[tuple[float, float, float] | tuple[None, None, None]] = []
-    for text, kind, truth, duration in zip(completions, task_type, solution, durations, strict=True):
+    unreadable = []
+    for text, kind, true, duration in zip(
+        completions, task_type, all_solutions(solution, solutions), durations, strict=True
+    ):
         completion = parse_completion(completion_text(text))
+        unreadable.append(float(completion.outcome == "unreadable"))
         if duration is not None and kind == "answerable":
-            terms.append(values := grounding_terms(completion.segment, truth, duration))
+            terms.append(values := grounding_terms(completion.segments, true, duration))
             scores.append(math.prod(values))
         else:
             terms.append((None, None, None))
             scores.append(None if duration is None else float(completion.refuses))
+    log_term("refuse_iou/unreadable", unreadable, log_metric, log_extra)
     for index, name in enumerate(_TERMS):
         log_term(name, [values[index] for values in terms], log_metric, log_extra)
     return scores

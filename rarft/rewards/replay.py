@@ -1,6 +1,8 @@
 """Replay of rewards on finished completions, term by term: explains scores and helps to tune rewards."""
 
 import csv
+import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,10 @@ import msgspec
 import numpy as np
 from markupsafe import Markup
 
+from rarft.annotations.encoding import replace_surrogates
+from rarft.annotations.reader import MalformedLine, read_items
 from rarft.annotations.schema import Sample
+from rarft.completion import parse_completion
 from rarft.errors import InputError
 from rarft.progress import progress
 from rarft.reporting.charts import histogram
@@ -19,8 +24,11 @@ from rarft.storage.location import Location
 SCORES_CSV = "scores.csv"
 REPORT_HTML = "report.html"
 
+_OUTCOMES = {"segment": "segments", "refusal": "refusals", "unreadable": "unreadable", "none": "without an answer"}
 _BINS = 40
 _MAX_SHOWN = 30  # completions on the page
+
+logger = logging.getLogger(__name__)
 
 
 class _Id(msgspec.Struct):
@@ -34,26 +42,26 @@ class _Row(msgspec.Struct):
 
 
 def read_completions(path: Path, samples: list[Sample]) -> list[tuple[Sample, str]]:
-    """Read finished completions: JSON lines with `completion`, and `id` or the `sample` of `rarft evaluate`.
+    """Read finished completions: rows with `completion`, and `id` or the `sample` of `rarft evaluate`.
 
     Raises:
-        InputError: A line is malformed, or its id is not in the data.
+        InputError: A row is malformed, or its id is not in the data.
     """
     by_id = {sample.id: sample for sample in samples}
-    decoder = msgspec.json.Decoder(_Row)
     rows = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = decoder.decode(line)
-                if (key := row.id or (row.sample and row.sample.id)) is None:
-                    raise ValueError("no id")
-            except ValueError as error:
-                fix = 'use {"id": .., "completion": ..}'
-                raise InputError(f"{path}, line {number}: malformed ({error}); {fix}") from error
-            if key not in by_id:
-                raise InputError(f"{path}, line {number}: id {key} is not in the data; check --data")
-            rows.append((by_id[key], row.completion))
+    for number, item in enumerate(read_items(path, frozenset({"completion"})), 1):
+        try:
+            if isinstance(item, MalformedLine):
+                raise ValueError(item.problem)
+            row = msgspec.convert(item, _Row)
+            if (key := row.id or (row.sample and row.sample.id)) is None:
+                raise ValueError("no id")
+        except ValueError as error:
+            fix = 'use {"id": .., "completion": ..}'
+            raise InputError(f"{path}, row {number}: malformed ({error}); {fix}") from error
+        if key not in by_id:
+            raise InputError(f"{path}, row {number}: id {key} is not in the data; check --data")
+        rows.append((by_id[key], replace_surrogates(row.completion)))
     if not rows:
         raise InputError(f"{path}: contains no completions; check the file")
     return rows
@@ -89,7 +97,10 @@ def replay(
         scores = _score_completion(sample, completion, rewards)
         total = sum(weight * (scores[name] or 0.0) for name, weight in zip(rewards, weights, strict=True))
         fields = {name: getattr(sample, name) for name in ("id", "task_type", "difficulty", "query")}
+        fields["answer"] = parse_completion(completion).outcome or "none"
         table_rows.append({**fields, "reward": total, **scores, "completion": completion})
+    answers = Counter(row["answer"] for row in table_rows)
+    logger.info("answers: %s", ", ".join(f"{answers[name]} {title}" for name, title in _OUTCOMES.items()))
     header = [*dict.fromkeys(key for row in table_rows for key in row if key != "completion"), "completion"]
     with out.write_files(last=REPORT_HTML) as folder:
         with (folder / SCORES_CSV).open("w", newline="", encoding="utf-8") as file:
@@ -132,5 +143,12 @@ def _render_page(rows: list[dict[str, Any]], names: list[str]) -> str:
             name: _draw_distribution(name, [row[name] for row in rows if row[name] is not None] or [0.0])
             for name in names
         },
-        lowest=[(row["query"], row["task_type"], row["completion"], *(row[name] for name in names)) for row in lowest],
+        answers=[
+            (title, *(sum((row["answer"], row["task_type"]) == (name, one) for row in rows) for one in task_types))
+            for name, title in _OUTCOMES.items()
+        ],
+        lowest=[
+            (row["query"], row["task_type"], row["answer"], row["completion"], *(row[name] for name in names))
+            for row in lowest
+        ],
     )

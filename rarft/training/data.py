@@ -5,10 +5,12 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from datasets import Dataset
 from transformers import TrainerCallback
 
 from rarft.annotations.schema import Sample
+from rarft.completion import format_segment
 from rarft.errors import InputError
 from rarft.models.qwen2_5_vl.prompt_encoder import Message, video_prompt
 from rarft.prompts import fill_prompt
@@ -40,6 +42,20 @@ def filter_trainable(samples: list[Sample], path: str) -> list[Sample]:
             "give `rarft validate` access to the videos"
         )
     return with_duration
+
+
+def apply_multi_segment(samples: list[Sample], policy: str) -> list[Sample]:
+    """Return the samples with those of several segments left out ("skip"), cut to the first, or unchanged (D30)."""
+    if policy == "union":
+        return samples
+    if policy == "skip":
+        return [sample for sample in samples if len(sample.segments) < 2]
+    return [
+        msgspec.structs.replace(sample, segments=[first], segment=first, gt_answer=format_segment(first))
+        if len(sample.segments) > 1 and (first := sample.segments[0])
+        else sample
+        for sample in samples
+    ]
 
 
 def _item_key(sample: Sample) -> tuple[str, int]:

@@ -11,7 +11,7 @@ from rarft.annotations.schema import Sample, read_samples
 from rarft.distributed.collectives import run_on_main
 from rarft.embeddings.encoder import SentenceEncoder
 from rarft.embeddings.store import ReferenceStore
-from rarft.errors import input_name
+from rarft.errors import InputError, input_name
 from rarft.models.qwen2_5_vl.load import download_checkpoint
 from rarft.prompts import load_prompt_template
 from rarft.rewards.columns import RewardFunction
@@ -19,12 +19,14 @@ from rarft.rewards.registry import resolve_rewards
 from rarft.storage.files import local_path
 from rarft.storage.location import parse_location
 from rarft.training.config import TrainingConfig, build_config
-from rarft.training.data import filter_trainable
+from rarft.training.data import apply_multi_segment, filter_trainable
 from rarft.training.deepspeed_config import prepare_deepspeed
-from rarft.training.preflight import check_settings, experiment_name, lora_rate_warning
+from rarft.training.preflight import check_settings, lora_rate_warning
 from rarft.training.run_dir import RunPaths
 from rarft.training.run_identity import resume_key, run_fingerprint
+from rarft.training.setting_values import check_buildable, check_values, experiment_name
 from rarft.training.settings_parser import parse_settings
+from rarft.training.tracking import check_wandb
 from rarft.training.unchanged_videos import check_sizes, recorded_files
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class PreparedRun:
 def prepare_run(arguments: list[str]) -> PreparedRun:
     """Parse and check the settings of a run, and load all it needs except for the model."""
     settings = parse_settings(arguments)
+    check_values(settings)
     if settings["full_determinism"]:
         # It sets environment variables that CUDA and cuBLAS read once, at their first use.
         enable_full_determinism(settings["seed"])
@@ -70,6 +73,9 @@ def prepare_run(arguments: list[str]) -> PreparedRun:
     if settings["deepspeed"] not in (None, "none"):
         prepare_deepspeed(settings["use_cpu"])
     args = build_config({**settings, "model_name_or_path": model}, paths.local)
+    check_buildable(args)
+    if "wandb" in args.report_to and PartialState().is_main_process:
+        check_wandb()
     with input_name("--train_data_path"):
         run_on_main(check_sizes, recorded_files([*samples, *eval_samples]), args.max_skipped_videos)
     paths.make()
@@ -95,14 +101,28 @@ def _read_data(settings: dict[str, Any]) -> tuple[list[Sample], list[Sample]]:
     """Return the samples for training, and those for evaluation during training."""
     path, eval_path = settings["train_data_path"], settings["eval_data_path"]
     with input_name("--train_data_path"):
-        data = read_samples(path)
+        data = _read_samples(path, settings["multi_segment"])
         samples = filter_trainable(data, path)
     if skipped := len(data) - len(samples):
         logger.warning("%d of %d queries skipped, because the duration of their video is unknown", skipped, len(data))
     if not eval_path:
         return samples, []
     with input_name("--eval_data_path"):
-        return samples, filter_trainable(read_samples(eval_path), eval_path)
+        return samples, filter_trainable(_read_samples(eval_path, settings["multi_segment"]), eval_path)
+
+
+def _read_samples(path: str, multi_segment: str) -> list[Sample]:
+    """Read samples and apply `--multi_segment`."""
+    data = read_samples(path)
+    samples = apply_multi_segment(data, multi_segment)
+    if not samples:
+        raise InputError(f"{path}: all queries have several segments; pass --multi_segment first or union")
+    if skipped := len(data) - len(samples):
+        logger.warning(
+            "%s: %d of %d queries skipped, because they have several segments; see --multi_segment",
+            path, skipped, len(data),
+        )  # fmt: skip
+    return samples
 
 
 def _load_references(settings: dict[str, Any]) -> ReferenceStore:

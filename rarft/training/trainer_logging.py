@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from trl import GRPOTrainer
 
+from rarft.completion import parse_completion
 from rarft.models.qwen2_5_vl.prompt_encoder import prompt_text
 from rarft.rewards.columns import completion_text
 from rarft.training.callbacks.log import JsonlLogCallback
@@ -82,6 +83,8 @@ def completions_block(row: Mapping[str, Any], completions: Sequence[str], reward
         text = " ".join(completion.split())
         lines.append(f"  [{number}] {text if len(text) <= _MAX_CHARACTERS else text[:_MAX_CHARACTERS] + '...'}")
     lines.append("=" * _BLOCK_WIDTH)
+    outcomes = [parse_completion(completion).outcome or "none" for completion in completions]
+    lines.append(f"answers: [{', '.join(outcomes)}]")
     lines += [f"reward_{name.removesuffix('_reward')}: {_format_values(values)}" for name, values in rewards.items()]
     applicable = {name: values for name, values in parts.items() if any(value is not None for value in values)}
     lines += [f"  {name}: {_format_values(values)}" for name, values in applicable.items()]

@@ -162,11 +162,10 @@ def test_segment_is_played(evaluation, open_page, report, tmp_path):
     start, end = map(float, re.search(r"([\d.]+) to ([\d.]+) s", segment.get_attribute("title")).groups())
     segment.click()
     times = []
-    page.wait_for_function(
-        "document.querySelector('video').currentTime > 0 && !document.querySelector('video').paused"
-    )
-    while not page.evaluate("document.querySelector('video').paused"):
-        times.append(page.evaluate("document.querySelector('video').currentTime"))
+    video = page.locator("video").element_handle()
+    page.wait_for_function("video => video.currentTime > 0 && !video.paused", arg=video)
+    while not video.evaluate("video => video.paused"):
+        times.append(video.evaluate("video => video.currentTime"))
         page.wait_for_timeout(100)
     assert times == sorted(times)
     assert len(set(times)) > 3

@@ -1,6 +1,7 @@
 """`rarft evaluate`: completions, finished predictions, gates, the report, resume, and several processes."""
 
 import base64
+import gzip
 import json
 import os
 import re
@@ -191,6 +192,7 @@ def test_evaluate_published_format(tmp_path):
         ({"model_output": 3}, "model_output is not text"),
         ({"gt_relevant": "maybe"}, "gt_relevant is missing"),
         ({"gt_timestamp": [20, 10]}, "gt_timestamp is missing"),
+        ({"gt_timestamp": "1,000 to 2,000"}, "gt_timestamp is missing"),
         ({"video": 3}, "video is missing"),
     ],
 )
@@ -276,6 +278,30 @@ def test_published_fields_as_text(tmp_path):
     assert metrics["ra_iou"]["mean"] == pytest.approx(0.3)  # a missing output counts as a wrong answer
     assert metrics["by_position"]["middle"]["samples"] == 2
     assert set(metrics["by_category"]) == {"Object/ObjectExistence", "Attribute/Counting"}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "zipped", "is_list"),
+    [("utf-8-sig", False, True), ("utf-16", False, False), ("utf-8", True, True), ("utf-16", True, False)],
+)
+def test_predictions_in_other_encodings(tmp_path, encoding, zipped, is_list):
+    rows = [{**PUBLISHED[0], "gt_timestamp": "0:10 to 0:20"}, {**PUBLISHED[1], "query": "ein Gerät"}]
+    text = json.dumps(rows, ensure_ascii=False) if is_list else "\n".join(json.dumps(row) for row in rows)
+    content = text.encode(encoding)
+    name = f"p.json{'' if is_list else 'l'}{'.gz' if zipped else ''}"
+    (tmp_path / name).write_bytes(gzip.compress(content) if zipped else content)
+    file = str(tmp_path / name)
+    metrics = steps.evaluate(None, None, str(tmp_path / "out"), predictions=file, compare=[file])
+    assert (metrics["samples"], metrics["ra_iou"]["mean"]) == (2, pytest.approx((0.6 + 1) / 2))
+    assert metrics["base"]["ra_iou"] == metrics["ra_iou"]
+
+
+def test_malformed_line_of_predictions_is_counted(tmp_path, caplog):
+    lines = [json.dumps(row) for row in PUBLISHED]
+    (tmp_path / "p.jsonl").write_text("\n".join([*lines[:2], lines[2][:40]]))
+    metrics = steps.evaluate(None, None, str(tmp_path / "out"), predictions=str(tmp_path / "p.jsonl"))
+    assert (metrics["samples"], metrics["unusable_rows"]) == (2, 1)
+    assert "row 2: not valid JSON" in caplog.text
 
 
 def test_queries_differ_by_segment(tmp_path):

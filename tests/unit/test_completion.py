@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from rarft.completion import find_segments, parse_completion, render_completion
+from rarft.completion import parse_completion, render_completion
 from rarft.errors import InputError
 from rarft.prompts import fill_prompt, load_prompt_template
 
@@ -29,23 +29,6 @@ WELL_FORMED = "<think>a</think><answer>1 to 2</answer><correction>NIL</correctio
 )
 def test_well_formed(text, expected):
     assert parse_completion(text).well_formed is expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("12.54 to 17.83", [(12.54, 17.83)]),
-        ("15 to 45", [(15.0, 45.0)]),
-        ("from 1.5  to\n 2 seconds, or 7 to 8", [(1.5, 2.0), (7.0, 8.0)]),
-        ("9 to 3", [(9.0, 3.0)]),
-        ("nothing to 5", []),
-        ("1.5to 2", []),
-        ("nan to inf", []),
-        ("", []),
-    ],
-)
-def test_find_segments(text, expected):
-    assert find_segments(text) == expected
 
 
 def test_parse_last_answer_first_timestamp():

@@ -98,6 +98,34 @@ def test_metrics_computed_by_hand():
     assert metrics["by_position"]["middle"]["grounding"]["mean"] == pytest.approx(1.6 / 5)
 
 
+def test_unreadable_answers_and_several_segments():
+    true = [(10.0, 20.0), (25.0, 30.0)]
+    rows = [
+        prediction("answerable", render_completion("t", "10 to 20, 25 to 30"), None, segments=true),  # IoU 1
+        prediction("answerable", render_completion("t", "10 to 20"), None, segments=true),  # 10 / 15
+        prediction("answerable", render_completion("t", "10s - 20s"), None, segments=true),  # unreadable
+        prediction("answerable", render_completion("t", "10 to 15, 15 to 20"), None),  # the first counts: 0.5
+        prediction("answerable", render_completion("t", "00:10 to 00:20"), None),  # unreadable
+        prediction("refusable", render_completion("t", "10s - 20s"), None),  # unreadable
+        prediction("refusable", render_completion("t", "There are 2 people, not 3."), None),
+    ]
+    metrics = compute_metrics(rows)
+    expected = {
+        "grounding.mean": 0.5 / 2,
+        "grounding.r_at_50": 1 / 2,
+        "multi_grounding.mean": (1 + 10 / 15) / 3,
+        "multi_grounding.r_at_50": 2 / 3,
+        "multi_grounding.r_at_70": 1 / 3,
+        "ra_iou.mean": (1 + 10 / 15 + 0.5 + 1) / 7,
+        "unreadable_rate": 3 / 7,
+        "answer_rate": 1.0,
+    }
+    assert {path: value_at(metrics, path) for path in expected} == pytest.approx(expected)
+    assert metrics["relevance"]["confusion"] == {"tp": 3, "fp": 1, "fn": 2, "tn": 1}
+    assert intervals(PredictionTable(rows))["multi_grounding"]["mean"] is not None
+    assert compute_metrics(rows[3:])["multi_grounding"]["mean"] is None
+
+
 def test_metrics_of_empty_classes():
     metrics = compute_metrics(PREDICTIONS[:1])
     assert metrics["relevance"]["irrelevant"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0}

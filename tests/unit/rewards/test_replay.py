@@ -1,6 +1,7 @@
 """`rarft score`."""
 
 import csv
+import gzip
 import json
 
 import pytest
@@ -11,16 +12,16 @@ from rarft.completion import format_segment, render_completion
 
 @pytest.fixture
 def predictions(validated, tmp_path):
-    """A perfect completion for every sample except the first, whose completion has no tags."""
+    """A perfect completion for every sample except the first, whose times are in another form."""
     rows = []
     for index, sample in enumerate(read_samples(str(validated))):
         if sample.segment is not None:
             text = render_completion("t", format_segment(sample.segment))
         else:
             text = render_completion("t", "no such moment", sample.reference_queries[0])
-        rows.append({"id": sample.id, "completion": "no tags" if index == 0 else text})
-    path = tmp_path / "predictions.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rows.append({"id": sample.id, "completion": render_completion("t", "1s - 2s") if index == 0 else text})
+    path = tmp_path / "predictions.jsonl.gz"
+    path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode("utf-16")))
     return path
 
 
@@ -30,7 +31,9 @@ def test_scores_of_each_completion(main, predictions, validated, tmp_path):
     with (tmp_path / "scores" / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 16
-    assert float(rows[0]["reward"]) == 0.0
+    assert (rows[0]["answer"], float(rows[0]["refuse_iou/unreadable"])) == ("unreadable", 1.0)
+    assert float(rows[0]["reward"]) == 1.0  # for its format
+    assert {row["task_type"]: row["answer"] for row in rows[1:]} == {"answerable": "segment", "refusable": "refusal"}
     for row in rows[1:]:
         # A perfect correction has similarity 1 with its reference, so a bonus of 0.5.
         assert float(row["reward"]) == pytest.approx(3.5 if row["task_type"] == "refusable" else 3.0, abs=1e-4)

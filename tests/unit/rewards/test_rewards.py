@@ -1,14 +1,18 @@
 """Built-in rewards against tables of their definitions, and rewards of users."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from helpers.predictions import prediction
 from rarft.completion import render_completion
 from rarft.errors import InputError
+from rarft.evaluation.scored_predictions import ScoredPrediction
 from rarft.rewards import explain_correction_reward, format_reward, refuse_giou_reward, refuse_iou_reward
 from rarft.rewards.contrastive import ExplainCorrectionContrastive
 from rarft.rewards.explain_correction import ExplainCorrection
 from rarft.rewards.registry import resolve_rewards
-from rarft.segments import generalized_iou, temporal_iou
+from rarft.segments import generalized_iou, temporal_iou, union_iou
 
 
 class FixedSimilarity:
@@ -40,6 +44,47 @@ def test_temporal_iou(a, b, expected):
     assert temporal_iou(b, a) == pytest.approx(expected)
 
 
+segment_lists = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=5)
+
+
+@given(segment_lists, segment_lists)
+def test_union_iou_equals_counting(a, b):
+    """With whole seconds, the measure of a union is the number of the seconds in it."""
+    seconds = [{second for start, end in one for second in range(start, end)} for one in (a, b)]
+    union = len(seconds[0] | seconds[1])
+    expected = len(seconds[0] & seconds[1]) / union if all(seconds) else 0.0
+    assert union_iou(a, b) == pytest.approx(expected)
+    if len(a) == len(b) == 1:
+        assert union_iou(a, b) == temporal_iou(a[0], b[0])
+
+
+@pytest.mark.parametrize(
+    ("answer", "iou", "accuracies"),
+    [
+        ("10 to 20, 40 to 50", 1.0, (1.0, 1.0)),
+        ("40 to 50 and 10 to 20", 1.0, (1.0, 1.0)),
+        ("10 to 20", 0.5, (1.0, 0.7)),
+        ("10 to 50", 0.5, (1.0, 1.0)),
+        ("10 to 20, 30 to 40", 1 / 3, (1.0, 0.9)),
+        ("20 to 10, 40 to 50", 0.5, (0.7, 1.0)),  # a reversed segment does not count
+        ("12-20, 40-50", 0.0, (0.0, 0.0)),
+        ("no such moment", 0.0, (0.0, 0.0)),
+    ],
+)
+def test_several_segments(answer, iou, accuracies):
+    """The IoU is that of the unions, and the accuracies are those of the outer bounds."""
+    completion, true = render_completion("t", answer), [(10.0, 20.0), (40.0, 50.0)]
+    logged = {}
+    columns = {"task_type": ["answerable"], "solution": [None], "solutions": [true]}
+    reward = refuse_iou_reward([completion], durations=[100.0], log_metric=logged.__setitem__, **columns)
+    assert reward == pytest.approx([iou * accuracies[0] * accuracies[1]])
+    assert logged["refuse_iou/iou"] == pytest.approx(iou)
+    scored = ScoredPrediction(prediction("answerable", completion, None, segments=true))
+    assert scored.iou == scored.ra_iou == pytest.approx(iou)
+    (giou,) = refuse_giou_reward([completion], **columns)
+    assert giou == pytest.approx((1 + iou) / 2 if iou else 0.0)
+
+
 @pytest.mark.parametrize(
     ("a", "b", "expected"),
     [
@@ -53,8 +98,8 @@ def test_temporal_iou(a, b, expected):
     ],
 )
 def test_generalized_iou(a, b, expected):
-    assert generalized_iou(a, b) == pytest.approx(expected)
-    assert generalized_iou(b, a) == pytest.approx(expected)
+    assert generalized_iou([a], [b]) == pytest.approx(expected)
+    assert generalized_iou([b], [a]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +133,8 @@ def test_refuse_giou_logic_table(answer, task_type, expected):
         ("22 to 38", "refusable", 0.0),
         ("no such moment", "refusable", 1.0),
         ("", "refusable", 0.0),
+        ("22s - 38s", "refusable", 0.0),
+        ("22s - 38s", "answerable", 0.0),
     ],
 )
 def test_refuse_iou_logic_table(answer, task_type, expected):
@@ -159,6 +206,7 @@ def test_explain_correction_query_baseline(correction, baseline, expected):
         ("1 to 2", "a dog runs", "answerable", "none there", (0.8 - 0.2) / 2),
         ("1 to 2", "NIL", "answerable", None, 0.8 / 2 + 1),
         ("", "NIL", "answerable", "none there", 1.0),
+        ("1s - 2s", "NIL", "answerable", "none there", 1.0),
         ("no cat", "a dog runs", "refusable", "1 to 2", (0.9 - 0.1) / 2 + (0.5 + 1) / 2),
         ("no cat", "NIL", "refusable", "1 to 2", (0.9 - 0.1) / 2),
         ("no cat", "", "refusable", "1 to 2", (0.9 - 0.1) / 2),
@@ -176,6 +224,14 @@ def test_contrastive_formula(answer, correction, kind, contrast, expected):
     assert scores == pytest.approx([expected])
 
 
+def test_contrastive_without_ground_truth():
+    """A query without a ground-truth answer is left out, and only that one."""
+    reward = ExplainCorrectionContrastive(FixedSimilarity(0.5))
+    completions = [render_completion("t", "no cat")] * 2
+    assert reward(completions, ["refusable"] * 2, ["", "no cat"], [None] * 2, [[]] * 2) == [None, 0.25]
+    assert ExplainCorrection(FixedSimilarity(0.5))(completions, ["refusable"] * 2, [[]] * 2) == [1.0, 1.0]
+
+
 def test_logged_terms():
     logged = {}
     completions = [render_completion("t", "22 to 38"), render_completion("t", "no such moment", "a dog")]
@@ -187,6 +243,7 @@ def test_logged_terms():
     ExplainCorrection(FixedSimilarity(0.85))(completions, **columns)
     assert logged == pytest.approx(
         {
+            "refuse_iou/unreadable": 0.0,
             "refuse_iou/iou": 0.8,
             "refuse_iou/start_accuracy": 0.98,
             "refuse_iou/end_accuracy": 0.98,

@@ -26,7 +26,6 @@ texts = st.one_of(
     ),
     st.tuples(st.sampled_from(FRAGMENTS), st.integers(1000, 5000)).map(lambda pair: pair[0] * pair[1]),
 )
-segments = st.one_of(st.none(), st.tuples(st.floats(), st.floats()))
 task_types = st.sampled_from(["answerable", "refusable"])
 
 
@@ -40,16 +39,18 @@ class AnySimilarity:
         return [[self.value] * len(candidates) for _, candidates in pairs]
 
 
-@given(texts, task_types, segments, st.floats(), st.floats(-1, 1))
-@example("<answer>nan to inf</answer>", "answerable", (20.0, 40.0), 100.0, 0.0)
-@example("<answer>1 to 2</answer>", "answerable", (math.nan, math.inf), math.nan, 0.0)
-@example("<answer>1 to 2</answer>", "answerable", (1.0, 2.0), 0.0, 0.0)
-@example("<answer>1 to 2</answer>", "answerable", (-1e308, 1e308), 1e-308, 0.0)
-def test_rewards_are_finite_and_in_range(text, task_type, solution, duration, similarity):
+@given(texts, task_types, st.lists(st.tuples(st.floats(), st.floats()), max_size=3), st.floats(), st.floats(-1, 1))
+@example("<answer>nan to inf</answer>", "answerable", [(20.0, 40.0)], 100.0, 0.0)
+@example("<answer>1 to 2</answer>", "answerable", [(math.nan, math.inf)], math.nan, 0.0)
+@example("<answer>1 to 2</answer>", "answerable", [(1.0, 2.0)], 0.0, 0.0)
+@example("<answer>1 to 2, 3 to 4</answer>", "answerable", [(-1e308, 1e308), (1.0, 2.0)], 1.0, 0.0)
+@example("<answer>1 to 2</answer>", "answerable", [(-1e308, 1e308)], 1e-308, 0.0)
+def test_rewards_are_finite_and_in_range(text, task_type, solutions, duration, similarity):
     store = AnySimilarity(similarity)
     columns = {
-        "task_type": [task_type], "solution": [solution], "durations": [duration], "query": ["a cat runs"],
-        "reference_queries": [["a dog runs"]], "gt_answers": ["no"], "contrast_answers": ["1 to 2"],
+        "task_type": [task_type], "solution": [solutions[0] if solutions else None], "solutions": [solutions],
+        "durations": [duration], "query": ["a cat runs"], "reference_queries": [["a dog runs"]], "gt_answers": ["no"],
+        "contrast_answers": ["1 to 2"],
     }  # fmt: skip
     upper = 1.5 if task_type == "refusable" else 1.0
     for reward, low, high in (

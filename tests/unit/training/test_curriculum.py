@@ -8,7 +8,7 @@ import pytest
 
 from rarft.annotations.schema import read_samples
 from rarft.training.curriculum import Curriculum
-from rarft.training.data import TrainingDataset, draw, make_pools
+from rarft.training.data import TrainingDataset, apply_multi_segment, draw, make_pools
 
 LEVELS = ("easy", "medium", "hard")
 
@@ -126,6 +126,20 @@ def test_rows_do_not_depend_on_resume_or_ranks(samples):
 def test_order_differs_by_epoch(samples):
     first, second = (draw_epoch(samples, epoch, queries_per_item="all") for epoch in (0, 1))
     assert first != second
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("skip", [1, 0]), ("first", [1, 1, 0]), ("union", [1, 2, 0])],
+)
+def test_multi_segment(make_item, policy, expected):
+    one, refusable = make_item(0, refusable=("easy",))
+    several = msgspec.structs.replace(one, segments=[(1.0, 2.0), (4.0, 5.0)], segment=None, gt_answer="both")
+    kept = apply_multi_segment([one, several, refusable], policy)
+    assert [len(sample.segments) for sample in kept] == expected
+    assert kept[0] == one
+    if policy == "first":
+        assert (kept[1].segment, kept[1].gt_answer) == ((1.0, 2.0), "1.00 to 2.00")
 
 
 def test_refusable_pool_is_first_queries(make_item):
