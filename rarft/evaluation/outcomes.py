@@ -1,10 +1,10 @@
-"""Kinds of failure of a prediction."""
+"""Outcomes of predictions: correct, or a kind of failure."""
 
 from rarft.evaluation.scored_predictions import ScoredPrediction
 
 _LOW_SIMILARITY = 0.5  # of a correction
 _LOW_IOU = 0.5
-KINDS = {
+OUTCOMES = {
     "answered": "Answered, but the query does not fit the video",
     "refused": "Refused, but the query fits the video",
     "misplaced": f"Correctly answered, IoU below {_LOW_IOU:g}",
@@ -16,8 +16,8 @@ KINDS = {
 }
 
 
-def classify_failure(row: ScoredPrediction) -> tuple[str, float]:
-    """Return the kind of failure, a key of KINDS, and its severity: 1 is the worst."""
+def classify_outcome(row: ScoredPrediction) -> tuple[str, float]:
+    """Return the outcome, a key of OUTCOMES, and its severity: 1 is the worst."""
     if row.prediction.skipped is not None:
         return "skipped", 1.0
     if not row.completion.answer:
