@@ -92,8 +92,9 @@ def test_filters(evaluation, open_page):
     outcomes.select_option(name)
     assert len(shown_queries(page)) == int(count) < len(rows)
     page.locator("#reset").click()
-    page.locator("[name=search]").fill("red I LOOKED")
-    assert shown_queries(page) == [query for query in queries if "red" in query] != []
+    video = rows[3]["sample"]["video"].rsplit("/", 1)[-1]
+    page.locator("[name=search]").fill(f"{video} I LOOKED")
+    assert shown_queries(page) == [row["sample"]["query"] for row in rows if row["sample"]["video"].endswith(video)]
     page.locator("#reset").click()
     page.locator("[name=score]").select_option("reward")
     page.locator("[name=min]").fill("2.5")
@@ -160,17 +161,15 @@ def test_segment_is_played(evaluation, open_page, report, tmp_path):
         pytest.skip("this browser does not decode H.264")
     segment = page.locator(".lane button").nth(1)  # of the checkpoint
     start, end = map(float, re.search(r"([\d.]+) to ([\d.]+) s", segment.get_attribute("title")).groups())
-    segment.click()
-    times = []
     video = page.locator("video").element_handle()
-    page.wait_for_function("video => video.currentTime > 0 && !video.paused", arg=video)
-    while not video.evaluate("video => video.paused"):
-        times.append(video.evaluate("video => video.currentTime"))
-        page.wait_for_timeout(100)
+    video.evaluate(
+        "video => { window.times = []; video.addEventListener('timeupdate', () => times.push(video.currentTime)); }"
+    )
+    segment.click()
+    page.wait_for_function("video => window.times.length > 2 && video.paused", arg=video)
+    times = page.evaluate("window.times")
     assert times == sorted(times)
-    assert len(set(times)) > 3
-    assert start - 0.05 <= times[0] < end
-    assert video.evaluate("video => video.currentTime") == pytest.approx(end, abs=0.4)
+    assert start - 0.05 <= times[0] < times[1] <= times[-1] == pytest.approx(end, abs=0.4)
 
 
 def test_phone_opens_a_query_over_the_list(evaluation, open_page):
@@ -187,13 +186,13 @@ def test_phone_opens_a_query_over_the_list(evaluation, open_page):
 def test_texts_are_not_markup(open_page, tmp_path):
     evil = "<img src=x onerror=\"document.title='broken'\"></script><script>document.title='broken'</script>"
     row = {
-        "video": "a.mp4", "query": f"q {evil}", "model_output": f"<think>{evil}</think><answer>1 to 2</answer>",
+        "video": str(tmp_path / "a.mp4"), "query": f"q {evil}", "model_output": f"<think>{evil}</think><answer>1 to 2</answer>",
         "gt_relevant": True, "gt_timestamp": [1, 2], "gt_output": "<answer>1 to 2</answer>", "duration": 9.0,
     }  # fmt: skip
 
     (tmp_path / "p.json").write_text(json.dumps([row]))
+    (tmp_path / "a.mp4").write_bytes(b"not a video")
     steps.evaluate(None, None, str(tmp_path / "out"), predictions=str(tmp_path / "p.json"))
-    (tmp_path / "out" / "a.mp4").write_bytes(b"")
     page = open_page(tmp_path / "out" / "report.html", "#view=queries")
     page.locator("body[data-ready]").wait_for()
     assert evil in page.locator("#detail .completion").text_content()
