@@ -186,7 +186,8 @@ def test_phone_opens_a_query_over_the_list(evaluation, open_page):
 def test_texts_are_not_markup(open_page, tmp_path):
     evil = "<img src=x onerror=\"document.title='broken'\"></script><script>document.title='broken'</script>"
     row = {
-        "video": str(tmp_path / "a.mp4"), "query": f"q {evil}", "model_output": f"<think>{evil}</think><answer>1 to 2</answer>",
+        "video": str(tmp_path / "a.mp4"),
+        "query": f"q {evil}", "model_output": f"<think>{evil}</think><answer>1 to 2</answer>",
         "gt_relevant": True, "gt_timestamp": [1, 2], "gt_output": "<answer>1 to 2</answer>", "duration": 9.0,
     }  # fmt: skip
 
