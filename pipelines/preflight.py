@@ -43,5 +43,7 @@ def check(values: Mapping[str, Any], job_kind: str = "") -> None:
             steps.quarantine_limit(limit, queries=0)
     with input_name("-p gates"):
         steps.parse_gates(values.get("gates", ""))
+    with input_name("-p negatives"):
+        steps.parse_negatives(values.get("negatives", ""))
     if "training" in values:
         steps.check_training_yaml(values["training"], "-p training")

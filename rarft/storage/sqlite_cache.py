@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 
 from rarft.errors import InputError
 from rarft.user_cache import temporary_cache, warn_once, writable_cache
@@ -20,14 +21,15 @@ def default_cache(name: str) -> Path:
 
 
 class SqliteCache:
-    """Texts by key. Every access must come from the thread that opened the cache."""
+    """Texts by key, for any thread. A text that was put is on disk, even if the process is killed."""
 
     def __init__(self, path: Path) -> None:
         """Open the cache; create the file if it is missing."""
+        self._lock = Lock()
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=60)
+            self._database = sqlite3.connect(path, timeout=60, check_same_thread=False)
             self._database.execute("CREATE TABLE IF NOT EXISTS cache (key TEXT PRIMARY KEY, text TEXT)")
             with self._database:  # fails if the file is read-only
                 self._database.execute("DELETE FROM cache WHERE key IS NULL")
@@ -36,7 +38,8 @@ class SqliteCache:
 
     def get(self, key: str) -> str | None:
         """Return the text of a key, or None."""
-        row = self._database.execute("SELECT text FROM cache WHERE key = ?", (key,)).fetchone()
+        with self._lock:
+            row = self._database.execute("SELECT text FROM cache WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
 
     def put(self, texts: Mapping[str, str]) -> None:
@@ -46,7 +49,7 @@ class SqliteCache:
             InputError: The file cannot be written, such as on a full disk.
         """
         try:
-            with self._database:
+            with self._lock, self._database:
                 self._database.executemany("INSERT OR REPLACE INTO cache VALUES (?, ?)", texts.items())
         except sqlite3.Error as error:
             raise InputError(
