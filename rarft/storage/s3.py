@@ -118,12 +118,11 @@ def wrap_s3_errors(uri: str, action: str) -> Iterator[None]:
     except (
         Boto3Error, BotoCoreError, ClientError, ResponseParserError, RetriesExceededError, ValueError, KeyError
     ) as error:  # fmt: skip
-        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+        answer = error.response["Error"] if isinstance(error, ClientError) else {}
+        code = answer.get("Code", "")
         reason = _ERROR_HINTS.get(code) or " ".join(str(error).split())
         if code in _WRONG_REGION:
-            reason = (
-                f"{error.response['Error'].get('Message') or 'wrong region'}; set AWS_REGION to the store's region"
-            )
+            reason = f"{answer.get('Message') or 'wrong region'}; set AWS_REGION to the store's region"
         if isinstance(error, NoCredentialsError):
             reason = "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         error_class = ObjectNotFoundError if code in ("404", "NoSuchKey") else StoreError
