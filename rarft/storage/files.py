@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,6 +105,8 @@ def local_path(uri: str) -> Path:
     Raises:
         InputError: The URI has another scheme, or names another host.
     """
+    if any("\ud800" <= character <= "\udfff" for character in uri):  # bytes that Python could not decode
+        raise InputError(f"{uri}: not valid {sys.getfilesystemencoding()}; rename it, or set LC_ALL=C.UTF-8")
     scheme, separator, rest = uri.partition("://")
     if not separator:
         if typo := _INCOMPLETE_URI.match(uri):

@@ -19,6 +19,11 @@ def default_cache(name: str) -> Path:
     return path
 
 
+def _encodable(key: str) -> str:
+    """Escape what a path with invalid UTF-8 puts into a key."""
+    return key.encode("utf-8", "backslashreplace").decode()
+
+
 class SqliteCache:
     """Texts by key. Every access must come from the thread that opened the cache."""
 
@@ -36,7 +41,7 @@ class SqliteCache:
 
     def get(self, key: str) -> str | None:
         """Return the text of a key, or None."""
-        row = self._database.execute("SELECT text FROM cache WHERE key = ?", (key,)).fetchone()
+        row = self._database.execute("SELECT text FROM cache WHERE key = ?", (_encodable(key),)).fetchone()
         return row[0] if row else None
 
     def put(self, texts: Mapping[str, str]) -> None:
@@ -47,7 +52,8 @@ class SqliteCache:
         """
         try:
             with self._database:
-                self._database.executemany("INSERT OR REPLACE INTO cache VALUES (?, ?)", texts.items())
+                rows = [(_encodable(key), text) for key, text in texts.items()]
+                self._database.executemany("INSERT OR REPLACE INTO cache VALUES (?, ?)", rows)
         except sqlite3.Error as error:
             raise InputError(
                 f"{self._path}: cannot be written ({error}); free space or choose another file"
