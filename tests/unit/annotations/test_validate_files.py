@@ -264,7 +264,7 @@ def test_published_annotations(tmp_path):
 def test_shuffled_queries_without_answers(validate_items):
     """Blank answers, refusals without tags, two answerable queries per item, no thoughts: all of it is usable."""
 
-    def asked(text, answerable, answer=""):
+    def entry(text, answerable, answer=""):
         return {"q": text, "a": answer, "r": answerable, "difficulty": "original" if answerable else "easy"}
 
     def moment(text, timestamp, *queries):
@@ -272,9 +272,9 @@ def test_shuffled_queries_without_answers(validate_items):
         return {**fields, "query_text": text, "GRPO": list(queries)}
 
     items = [
-        moment("turns on a lamp", [4.3, 9.4], asked("turns on a lamp", True), asked("holds a switch", True)),
-        moment("reads", [], asked("reads", False), asked("sings", False)),
-        moment("opens a box", [2, 8], asked("opens a box", True), asked("swims", False, "This is another video.")),
+        moment("turns on a lamp", [4.3, 9.4], entry("turns on a lamp", True), entry("holds a switch", True)),
+        moment("reads", [], entry("reads", False), entry("sings", False)),
+        moment("opens a box", [2, 8], entry("opens a box", True), entry("swims", False, "This is another video.")),
     ]
     report, rows, _ = validate_items(items)
     assert report["counts"] == {"items": 3, "queries": 6, "accepted": 2, "repaired": 3, "quarantined": 1}
