@@ -8,19 +8,25 @@ Each is reported in one line on stderr. If there is a termination log (`RARFT_TE
 import difflib
 import os
 import re
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
+from rarft.crash_log import write_crash_log
 from rarft.logs import setup_logging
 from rarft.redaction import redact
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130  # by Ctrl-C
 EXIT_PREEMPTED = 75  # stopped on SIGTERM after a complete checkpoint; a rerun resumes
+
+RESUME_HINT = "rerun the same command to continue"
 
 # Set by a parent process that reads the cause from this file and reports it itself.
 TERMINATION_LOG_ENV = "RARFT_TERMINATION_LOG"
@@ -87,6 +93,14 @@ def _write_failure(log: Path, code: int, line: str) -> None:
         os.close(descriptor)
 
 
+def _stop_torchrun() -> None:
+    """Stop torchrun if it started this process: after bad input, a restart would fail in the same way."""
+    parent = os.getppid()
+    with suppress(OSError):
+        if "TORCHELASTIC_RUN_ID" in os.environ and b"torch" in Path(f"/proc/{parent}/cmdline").read_bytes():
+            os.kill(parent, signal.SIGTERM)
+
+
 def read_failure(log: Path) -> BaseException | None:
     """Return the first failure in a termination log as an exception; None without one."""
     if not log.exists() or not (text := log.read_text(encoding="utf-8").strip()):
@@ -95,25 +109,58 @@ def read_failure(log: Path) -> BaseException | None:
     return InputError(cause) if int(code) == EXIT_BAD_INPUT else ChildFailedError(cause)
 
 
+def exit_interrupted(program: str, resume: str = RESUME_HINT) -> NoReturn:
+    """Print what to do after Ctrl-C, and exit."""
+    print(f"{program}: interrupted; {resume}", file=sys.stderr, flush=True)
+    raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+def _discard_closed_stdout() -> bool:
+    """Check whether nobody reads the output any more; then discard the rest of it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 @contextmanager
-def report_errors(name: str) -> Iterator[None]:
+def report_errors(name: str, resume: str = RESUME_HINT) -> Iterator[None]:
     """Set up logging and run a step or command; on failure print its one-line cause, also to the termination log.
 
+    The traceback of an unexpected error goes to a log file. A process with a termination log prints it, because its
+    parent process or cluster collects the output.
+
+    Args:
+        name: Name of the step or command.
+        resume: What to do after Ctrl-C.
+
     Raises:
-        SystemExit: Code 2 after an `InputError`, 1 after any other exception.
+        SystemExit: Code 2 after an `InputError`, 130 after Ctrl-C, 1 after any other exception.
     """
     setup_logging()
     try:
         yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        exit_interrupted(f"rarft {name}", resume)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _discard_closed_stdout():  # such as `rarft ... | head`
+            raise SystemExit(EXIT_FAILED) from None
         code = EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
+        line, log = f"{name}: {one_line(error)}", termination_log()
         if not isinstance(error, _USER_FACING):
-            traceback.print_exc()
-        line = f"{name}: {one_line(error)}"
-        if (log := termination_log()) is not None:
+            if log is None and (crash_log := write_crash_log(name, error)) is not None:
+                line = f"{line}; traceback: {crash_log}"
+            else:
+                print(redact("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
+        if log is not None:
             _write_failure(log, code, line)
         if TERMINATION_LOG_ENV not in os.environ:
             print(f"rarft {line}", file=sys.stderr, flush=True)
+        if code == EXIT_BAD_INPUT:
+            _stop_torchrun()
         raise SystemExit(code) from None
 
 

@@ -82,7 +82,7 @@ def run_step(
 def _torchrun(processes: int, restarts: int, arguments: list[str], environment: dict[str, str]) -> tuple[int, bool]:
     """Run this module in several processes; return torchrun's exit code, and whether SIGTERM was received.
 
-    SIGTERM is passed on. An `InputError` ends torchrun, because a restart would fail in the same way.
+    SIGTERM is passed on.
     """
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--rdzv_backend", "c10d"),
@@ -95,8 +95,7 @@ def _torchrun(processes: int, restarts: int, arguments: list[str], environment: 
             is_terminated = False
             while (code := torchrun.poll()) is None:
                 time.sleep(0.5)
-                has_bad_input = isinstance(read_failure(Path(environment[TERMINATION_LOG_ENV])), InputError)
-                if (has_bad_input or stop_requested.is_set()) and not is_terminated:
+                if stop_requested.is_set() and not is_terminated:
                     torchrun.terminate()
                     is_terminated = True
             return code, stop_requested.is_set()

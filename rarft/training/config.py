@@ -152,7 +152,7 @@ class TrainingConfig(GRPOConfig):
     )
     report_to: list[str] = HfArg(
         default_factory=lambda: ["auto"],
-        help="Trackers such as wandb; auto uses W&B if it is installed; none disables tracking.",
+        help="Trackers such as wandb; auto uses W&B if installed, and kubeflow in a TrainJob; none disables tracking.",
     )
     logging_steps: float = HfArg(default=1, help="Log metrics every N steps.")
     logging_nan_inf_filter: bool = HfArg(
@@ -183,6 +183,8 @@ class TrainingConfig(GRPOConfig):
         self.per_device_eval_batch_size *= self.num_generations_eval or generations
         self.report_to = resolve_report_to(self.report_to)
         self.deepspeed = deepspeed_file(self.deepspeed)
+        scale = str(self.scale_rewards).lower()
+        self.scale_rewards = {"true": "group", "false": "none"}.get(scale, scale)
         if not self.use_grpo:
             self.loss_type = "bnpo"
         super().__post_init__()

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from helpers.cluster_server import Cluster, terminated, waiting
+from helpers.launching import JOB, QUEUED, add_job, run_scenario, runs, set_intervals, succeeds
 from helpers.paths import ROOT
-from rarft.cluster import client as cluster_api
-from rarft.cluster import job_client, job_monitor, launcher
+from rarft.cluster import job_client, job_monitor
 from rarft.cluster.job_config import Job
 from rarft.cluster.kinds import JOB_KINDS
 from rarft.cluster.launcher import Launcher
@@ -58,14 +58,6 @@ Root Cause (first observed failure):
   exitcode  : 1 (pid: 28369)
 ============================================================
 """
-JOB = Job(name="first", image="i", arguments=["--preset=tiny"], nodes=2, gpus=1)
-
-
-def set_intervals(monkeypatch):
-    monkeypatch.setattr(job_monitor, "_POLL_INTERVAL_S", 0.2)
-    monkeypatch.setattr(job_monitor, "_MIN_POLL_INTERVAL_S", 0.1)
-    monkeypatch.setattr(cluster_api, "_INITIAL_DELAY_S", 0.05)
-    monkeypatch.setattr(launcher, "_STARTUP_DENIAL_TIMEOUT_S", 0.3)
 
 
 @pytest.fixture(params=list(JOB_KINDS))
@@ -74,42 +66,6 @@ def cluster(monkeypatch, request):
     served = Cluster(request.param)
     yield served
     served.close()
-
-
-def run_scenario(cluster, *events, job=JOB):
-    """Run the launcher; once the job exists, trigger the events, with a pause after each."""
-
-    def operator():
-        while JOB.name not in cluster.jobs:
-            time.sleep(0.02)
-        for event in events:
-            event()
-            time.sleep(0.4)
-
-    threading.Thread(target=operator, daemon=True).start()
-    Launcher(cluster.api(), "lab", cluster.kind, job).run()
-
-
-def succeeds(cluster):
-    return lambda: cluster.set(JOB.name, "Succeeded")
-
-
-def runs(cluster):
-    """Let the operator start the job."""
-
-    def start():
-        cluster.set("first", "Running")
-        cluster.pod("first-worker-0")
-
-    return start
-
-
-def add_job(cluster, job=JOB):
-    """Add a job that a launcher created earlier, and that runs."""
-    cluster.add_job(Launcher(cluster.api(), "lab", cluster.kind, job)._manifest)
-    cluster.jobs[job.name] |= {"status": {}}
-    cluster.jobs[job.name]["spec"] |= {**cluster.kind.suspend(False)["spec"]}
-    cluster.pod("first-worker-0")
 
 
 def test_launcher_logs_job_states(cluster, caplog):
@@ -301,7 +257,6 @@ def test_launcher_bad_input_deletes_job(cluster):
 
 
 def test_launcher_logs_queue_reason(cluster, caplog):
-    queued = Job(name="first", image="i", arguments=[], queue="gpus")
 
     def waits(reason):
         name, uid = cluster.workload("first", reason)
@@ -319,7 +274,7 @@ def test_launcher_logs_queue_reason(cluster, caplog):
         lambda: waits("request > maximum capacity (16 > 8)"),
         admitted,
         succeeds(cluster),
-        job=queued,
+        job=QUEUED,
     )
     lines = [line for line in caplog.messages if line.startswith(("job first: ", "event: "))]
     assert lines[1:] == [
@@ -386,8 +341,7 @@ def test_launcher_unreadable_log_keeps_cause(cluster, caplog, monkeypatch):
 
 
 def test_launcher_creates_job_suspended(cluster):
-    queued = Job(name="first", image="i", arguments=[], queue="gpus")
-    for job in (JOB, queued):
+    for job in (JOB, QUEUED):
         assert cluster.kind.is_suspended(Launcher(cluster.api(), "lab", cluster.kind, job)._manifest)
     run_scenario(cluster, lambda: None, succeeds(cluster))
     assert not cluster.kind.is_suspended(cluster.jobs["first"])
@@ -396,9 +350,8 @@ def test_launcher_creates_job_suspended(cluster):
 def calls_of_all_scenarios(cluster):
     """Return the calls that the launcher makes in runs that end in each way."""
     replace_a_failed_job(cluster)
-    queued = Job(name="first", image="i", arguments=[], queue="gpus")
     failed, bad = terminated(1, "Error"), terminated(1, "Error", "2 train: no")
-    for job, end in ((queued, succeeds(cluster)), (JOB, lambda: cluster.set("first", "Failed")), (JOB, None)):
+    for job, end in ((QUEUED, succeeds(cluster)), (JOB, lambda: cluster.set("first", "Failed")), (JOB, None)):
         cluster.jobs.clear()
         cluster.remove_pods()
         pod = failed if end else bad

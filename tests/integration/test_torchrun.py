@@ -1,5 +1,6 @@
 """A step in several processes: its result, and the cause of a failure in one line."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -25,6 +26,20 @@ def test_input_error_is_not_retried(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         run_step("fingerprint", {"annotations": str(tmp_path / "missing.json")}, processes=2, restarts=50)
     assert time.monotonic() - start < 60  # fifty restarts take minutes
+
+
+def test_bad_flag_ends_torchrun_at_once(tmp_path):
+    """Without restarts of the ranks, as in the pods of a job."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    command = [*torchrun, "--max_restarts", "3", "-m", "rarft.cli", "train", "--preset=tiny"]
+    log = tmp_path / "termination"
+    environment = {**os.environ, "RARFT_TERMINATION_LOG": str(log)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    first, *others = log.read_text().splitlines()
+    assert first.startswith("2 train: --train_data_path: is missing")
+    assert len(others) <= 1
+    assert "restart" not in done.stderr.lower().replace("max_restarts", "")
 
 
 def test_cause_of_failure(tmp_path):

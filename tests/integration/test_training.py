@@ -1,7 +1,9 @@
 """Short training runs of the tiny model, and errors that are detected before training."""
 
 import json
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import msgspec
 import pytest
@@ -16,6 +18,7 @@ from rarft.evaluation.generate import Predictor
 from rarft.models.qwen2_5_vl.load import load_model
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.prompts import load_prompt_template
+from rarft.training import tracking
 from rarft.training import trainer as trainer_module
 from rarft.training.config import build_config
 from rarft.training.data import make_row, pad_to_batch, stratified_shuffle
@@ -144,6 +147,36 @@ def test_wandb_offline_without_credentials(validated, tmp_path, caplog, monkeypa
         time.sleep(0.1)
     assert b"time_r1" in records
     assert b"rarft" in records
+
+
+def test_progress_in_the_status_of_a_trainjob(validated, tmp_path, monkeypatch):
+    """`auto` reports to Kubeflow Trainer where it accepts reports, with the pod's token."""
+    reports = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            reports.append((self.headers["Authorization"], body["trainerStatus"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    (tmp_path / "token").write_text("secret")
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_URL", f"http://127.0.0.1:{server.server_port}/status")
+        monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_TOKEN", str(tmp_path / "token"))
+        monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)  # without W&B
+        train(validated, tmp_path, "--max_steps", "2", "--report_to", "auto")
+        server.shutdown()
+    assert {token for token, _ in reports} == {"Bearer secret"}
+    first, last = reports[0][1], reports[-1][1]
+    assert (first["progressPercentage"], last["progressPercentage"]) == (0, 100)
+    assert last["estimatedRemainingSeconds"] == 0
+    metrics = {each["name"]: float(each["value"]) for each in last["metrics"]}
+    assert {"reward", "rewards/format_reward", "loss"} <= metrics.keys()
 
 
 def test_bfloat16_trains(validated, tmp_path):
