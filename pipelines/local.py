@@ -20,7 +20,9 @@ from pipelines.rarft import rarft_pipeline
 from pipelines.training_flags import training_yaml
 from rarft import steps
 from rarft.errors import InputError, input_name
-from rarft.storage.location import LocalFolder, parse_location
+from rarft.storage.location import LocalFolder, Location, parse_location
+
+_LOCK_TIMEOUT_S = 5.0  # for a run that was just stopped
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,14 @@ def run(options: LocalRun) -> None:
     for flag, location in {"--out": out, "--work-dir": LocalFolder(work)}.items():
         with input_name(flag):
             location.make()
+    with contextlib.ExitStack() as stack:
+        with input_name("--out" if isinstance(out, LocalFolder) else "--work-dir"):
+            stack.enter_context(LocalFolder(work).lock(_LOCK_TIMEOUT_S))
+        _run_locked(options, values, work, out, start)
+
+
+def _run_locked(options: LocalRun, values: dict[str, Any], work: Path, out: Location, start: float) -> None:
+    """Run the pipeline in a folder that no other run uses."""
     clear_results(work, out)
     try:
         runner = partial(_make_runner, options, values, work)

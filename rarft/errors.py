@@ -15,13 +15,18 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
+from rarft.crash_log import write_crash_log
 from rarft.logs import setup_logging
 from rarft.redaction import redact
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130  # by Ctrl-C
 EXIT_PREEMPTED = 75  # stopped on SIGTERM after a complete checkpoint; a rerun resumes
+
+RESUME_HINT = "rerun the same command to continue"
 
 # Set by a parent process that reads the cause from this file and reports it itself.
 TERMINATION_LOG_ENV = "RARFT_TERMINATION_LOG"
@@ -104,22 +109,53 @@ def read_failure(log: Path) -> BaseException | None:
     return InputError(cause) if int(code) == EXIT_BAD_INPUT else ChildFailedError(cause)
 
 
+def exit_interrupted(program: str, resume: str = RESUME_HINT) -> NoReturn:
+    """Print what to do after Ctrl-C, and exit."""
+    print(f"{program}: interrupted; {resume}", file=sys.stderr, flush=True)
+    raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+def _discard_closed_stdout() -> bool:
+    """Check whether nobody reads the output any more; then discard the rest of it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 @contextmanager
-def report_errors(name: str) -> Iterator[None]:
+def report_errors(name: str, resume: str = RESUME_HINT) -> Iterator[None]:
     """Set up logging and run a step or command; on failure print its one-line cause, also to the termination log.
 
+    The traceback of an unexpected error goes to a log file. A process with a termination log prints it, because its
+    parent process or cluster collects the output.
+
+    Args:
+        name: Name of the step or command.
+        resume: What to do after Ctrl-C.
+
     Raises:
-        SystemExit: Code 2 after an `InputError`, 1 after any other exception.
+        SystemExit: Code 2 after an `InputError`, 130 after Ctrl-C, 1 after any other exception.
     """
     setup_logging()
     try:
         yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        exit_interrupted(f"rarft {name}", resume)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _discard_closed_stdout():  # such as `rarft ... | head`
+            raise SystemExit(EXIT_FAILED) from None
         code = EXIT_BAD_INPUT if isinstance(error, InputError) else EXIT_FAILED
+        line, log = f"{name}: {one_line(error)}", termination_log()
         if not isinstance(error, _USER_FACING):
-            traceback.print_exc()
-        line = f"{name}: {one_line(error)}"
-        if (log := termination_log()) is not None:
+            if log is None and (crash_log := write_crash_log(name, error)) is not None:
+                line = f"{line}; traceback: {crash_log}"
+            else:
+                print(redact("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
+        if log is not None:
             _write_failure(log, code, line)
         if TERMINATION_LOG_ENV not in os.environ:
             print(f"rarft {line}", file=sys.stderr, flush=True)

@@ -41,8 +41,8 @@ from rarft.progress import progress
 from rarft.rewards.columns import DEFAULT_REWARDS
 from rarft.storage.files import existing_folder, local_path
 from rarft.storage.hashing import hash_distributions, hash_folder_stats, hash_packages, hash_text
-from rarft.storage.location import LocalFolder, Location, open_local, parse_location
-from rarft.storage.sqlite_cache import user_cache
+from rarft.storage.location import LocalFolder, Location, is_pipe, open_local, parse_location
+from rarft.user_cache import cache_folder, find_problem
 
 # Imported for callers of this module.
 __all__ = [
@@ -256,6 +256,8 @@ def validate(
 
 def _video_root(annotations: str, video_root: str | None) -> Location:
     if not video_root:
+        if is_pipe(annotations):
+            raise InputError("required for annotations from a pipe; pass the folder of the videos, or --probe none")
         return parse_location(annotations).parent
     root = parse_location(video_root)
     if isinstance(root, LocalFolder):
@@ -467,8 +469,15 @@ def fingerprint_candidates(compare: Sequence[str]) -> str:
 
 
 def default_work_dir(out: str) -> Path:
-    """Return the local folder, in the user's cache folder, for a run whose output is in a store."""
-    return user_cache("runs") / hash_text(out)
+    """Return the local folder, in the user's cache folder, for a run whose output is in a store.
+
+    Raises:
+        InputError: The user's cache folder cannot be written.
+    """
+    folder = cache_folder()
+    if (problem := find_problem(folder)) is not None or folder is None:
+        raise InputError(f"no local folder to work in ({problem}); pass one")
+    return folder / "runs" / hash_text(out)
 
 
 def train(arguments: list[str]) -> str:
@@ -551,9 +560,10 @@ def check_training_yaml(text: str, name: str) -> None:
 
 def check_training_flags(arguments: list[str]) -> None:
     """Check flags of `rarft train`."""
+    from rarft.training.setting_values import check_values
     from rarft.training.settings_parser import parse_settings
 
-    parse_settings(arguments, check_gpus=False)
+    check_values(parse_settings(arguments, check_gpus=False))
 
 
 def score(

@@ -29,7 +29,7 @@ from rarft.progress import progress
 from rarft.segments import Segment
 from rarft.storage.hashing import hash_file
 from rarft.storage.s3 import is_object_uri
-from rarft.storage.sqlite_cache import SqliteCache, user_cache
+from rarft.storage.sqlite_cache import SqliteCache, default_cache
 from rarft.video.inspection import Inspection, inspect_video
 from rarft.video.reader import VideoInfo
 
@@ -113,7 +113,7 @@ class VideoInspector:
             InputError: The cache cannot be opened.
         """
         self.files = files
-        self._fps, self._cache_path = fps, cache or user_cache("videos.sqlite")
+        self._fps, self._cache_path = fps, cache or default_cache("videos.sqlite")
         self._cache = InspectionCache(self._cache_path, fps)
         self._crops: dict[str, set[Segment | None]] = {}  # by path
         self._recent = lru_cache(maxsize=4096)(self._inspect)

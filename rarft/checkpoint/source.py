@@ -5,6 +5,7 @@ from importlib import resources
 from pathlib import Path
 
 from rarft.errors import InputError
+from rarft.hub import check_hub_model
 from rarft.storage.files import local_path
 from rarft.storage.hashing import hash_folder_stats, hash_text
 from rarft.storage.s3 import is_object_uri, list_objects
@@ -26,7 +27,7 @@ def checkpoint_path(name_or_path: str) -> str:
 
 
 def check_checkpoint(name_or_path: str) -> None:
-    """Check that a folder or URI contains a Qwen2.5-VL checkpoint. A Hub name is not checked.
+    """Check that a folder or URI contains a Qwen2.5-VL checkpoint, and that a Hub name can be loaded.
 
     Raises:
         InputError: It does not exist, or contains no such checkpoint.
@@ -38,7 +39,8 @@ def check_checkpoint(name_or_path: str) -> None:
     path = Path(checkpoint_path(name_or_path))
     if not path.exists():
         if name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~")):
-            return  # looks like a Hub name
+            check_hub_model(name_or_path)
+            return
         raise InputError(f"{name_or_path}: no such checkpoint; use a folder, a Hub name, or `tiny`")
     try:
         model_type = json.loads((path / CONFIG_JSON).read_text(encoding="utf-8"))["model_type"]

@@ -53,7 +53,7 @@ def _add_make_dataset(commands: Commands) -> None:
 
 def _add_validate(commands: Commands) -> None:
     parser = commands.add("validate", _validate, "Check and repair RIQ annotations without losing a query.")
-    parser.add_argument("annotations", help="JSON list or JSON Lines, plain or gzipped.")
+    parser.add_argument("annotations", help="JSON list or JSON Lines, plain or gzipped; - for standard input.")
     parser.add_argument("--out", required=True, help="Folder for riq.jsonl, quarantine.jsonl and the reports.")
     parser.add_argument("--video-root", help="Folder of the videos (default: same folder as the annotations).")
     parser.add_argument(

@@ -15,7 +15,7 @@ from rarft.cli.evaluation import add_evaluation_commands
 from rarft.cli.parser import EPILOG, LOG_LEVELS, Commands, Parser, spell_flags
 from rarft.cli.pipeline import add_pipeline_commands
 from rarft.cli.training import TRAINING_COMMANDS, list_training_commands
-from rarft.errors import report_errors
+from rarft.errors import exit_interrupted, report_errors
 from rarft.logs import setup_logging
 
 
@@ -49,11 +49,13 @@ def _run_training_command(name: str, arguments: list[str]) -> None:
     levels = [LOG_LEVELS[argument] for argument in arguments if argument in LOG_LEVELS]
     flags = [argument for argument in arguments if argument not in LOG_LEVELS]
     setup_logging(levels[-1] if levels else None)
-    with report_errors(name):
+    resume = {"resume": "rerun with --resume_from_checkpoint auto to continue"} if name == "train" else {}
+    with report_errors(name, **resume):
         TRAINING_COMMANDS[name](spell_flags(flags, "_"))
 
 
-def _run_command(arguments: list[str]) -> None:
+def build_parser() -> tuple[Parser, Commands]:
+    """Return the parser of all commands, except for the flags of training, and the commands in it."""
     parser = Parser(
         prog="rarft",
         description="Refusal-aware reinforcement fine-tuning of Qwen2.5-VL for video temporal grounding.",
@@ -66,7 +68,11 @@ def _run_command(arguments: list[str]) -> None:
     add_evaluation_commands(commands)
     add_pipeline_commands(commands)
     add_cluster_commands(commands)
+    return parser, commands
 
+
+def _run_command(arguments: list[str]) -> None:
+    parser, commands = build_parser()
     end = arguments.index("--") if "--" in arguments else len(arguments)
     options, unknown = parser.parse_known_args([*spell_flags(arguments[:end], "-"), *arguments[end:]])
     if unknown:
@@ -87,10 +93,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     command_line = _drop_local_rank(list(sys.argv[1:] if arguments is None else arguments))
     set_library_defaults()
-    if command_line and command_line[0] in TRAINING_COMMANDS:
-        _run_training_command(command_line[0], command_line[1:])
-    else:
-        _run_command(command_line)
+    try:
+        if command_line and command_line[0] in TRAINING_COMMANDS:
+            _run_training_command(command_line[0], command_line[1:])
+        else:
+            _run_command(command_line)
+    except KeyboardInterrupt:  # before the command began
+        exit_interrupted("rarft")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from rarft.errors import EXIT_BAD_INPUT, suggest_flag
@@ -40,6 +40,11 @@ class Commands:
         )
         parser.set_defaults(run=run)
         return parser
+
+    @property
+    def parsers(self) -> Mapping[str, argparse.ArgumentParser]:
+        """Parsers of the commands, by name."""
+        return self._subparsers.choices
 
     def list_only(self, name: str, text: str) -> None:
         """List a command that has its own parser in `rarft --help`."""

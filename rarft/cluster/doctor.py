@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rarft.cluster import doctor_local
+from rarft.cluster import doctor_environment, doctor_local
+from rarft.cluster.doctor_environment import SkippedCheckError
+from rarft.environment import read_variable
 from rarft.errors import InputError, one_line
+from rarft.storage.s3 import is_object_uri
 
 _OK, _FAILED, _SKIPPED = "ok", "failed", "skipped"
 
@@ -22,6 +25,8 @@ def _run(name: str, check: Callable[[], str]) -> Finding:
 
     try:
         return Finding(name, _OK, check())
+    except SkippedCheckError as error:
+        return Finding(name, _SKIPPED, one_line(error).partition(": ")[2])
     except PermissionDeniedError as error:  # the launcher does not need this permission
         return Finding(name, _SKIPPED, one_line(error).partition("; grant it")[0])
     except Exception as error:  # one failure must not hide the others
@@ -74,8 +79,18 @@ def doctor(
     findings = [
         _run("versions", doctor_local.versions),
         _run("GPUs", lambda: doctor_local.gpus(gpus)),
+        _run("CUDA driver", doctor_environment.cuda_driver),
         _run("disk", doctor_local.disk),
+        _run("caches", doctor_environment.caches),
+        _run("temporary space", doctor_environment.temporary_space),
+        _run("shared memory", lambda: doctor_environment.shared_memory(gpus or 0)),
+        _run("limits", doctor_environment.limits),
+        _run("locale", doctor_environment.text_encoding),
+        _run("hub", doctor_environment.hub),
+        _run("tracker", doctor_environment.tracker),
     ]
+    if any(is_object_uri(uri) for uri in (data, out) if uri) or read_variable("AWS_ENDPOINT_URL"):
+        findings.append(_run("store", doctor_environment.store))
     if data:
         findings.append(_run("data", lambda: doctor_local.data(data)))
     if out:

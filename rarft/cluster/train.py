@@ -12,7 +12,7 @@ from rarft.cluster.launcher import Launcher
 from rarft.errors import InputError
 from rarft.storage.files import existing_folder
 from rarft.storage.location import LocalFolder, S3Folder, parse_location
-from rarft.training.preflight import experiment_name
+from rarft.training.setting_values import experiment_name
 from rarft.training.settings_parser import parse_settings, to_arguments, yaml_to_arguments
 
 # Flags that name a folder, and the file that is written last into it.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rarft.errors import InputError
+from rarft.hub import check_hub_model
 from rarft.storage.files import local_path
 from rarft.storage.hashing import hash_folder, hash_text
 
@@ -60,8 +61,10 @@ class SentenceEncoder:
 
         logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
         source = _default_path() if name_or_path == DEFAULT_ENCODER else name_or_path
+        path = local_path(source)
+        if not path.is_dir():
+            check_hub_model(source, "modules.json")
         try:
-            path = local_path(source)
             folder = path if path.is_dir() else Path(snapshot_download(source))
             self._model: Any = SentenceTransformer(str(folder), device="cpu")
         except Exception as error:

@@ -21,7 +21,7 @@ from rarft.evaluation.scored_predictions import ScoredPrediction
 from rarft.progress import progress
 from rarft.storage.files import local_path
 from rarft.storage.hashing import hash_text
-from rarft.storage.sqlite_cache import SqliteCache, user_cache
+from rarft.storage.sqlite_cache import SqliteCache, default_cache
 
 _KEY = "OPENAI_API_KEY"
 _MAX_RETRIES = 4  # per request, with exponential backoff, by the client
@@ -104,7 +104,7 @@ class Judge:
         )
         self._url, self._model, self._concurrency = url, model, concurrency
         with input_name("--judge-cache"):
-            self._cache = SqliteCache(local_path(cache) if cache else user_cache("judge.sqlite"))
+            self._cache = SqliteCache(local_path(cache) if cache else default_cache("judge.sqlite"))
         self.counts = JudgeCounts()
         self.failure = ""
         self._consecutive_failures = 0

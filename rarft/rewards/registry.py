@@ -1,8 +1,11 @@
 """Rewards by the names that `--reward_funcs` takes: the built-in ones and the user's own."""
 
+import asyncio
 import functools
+import inspect
 import math
 import traceback
+from collections.abc import Awaitable
 from typing import Any
 
 from rarft.errors import InputError
@@ -26,7 +29,11 @@ def _check_values(function: RewardFunction, name: str) -> RewardFunction:
     @functools.wraps(function)
     def checked(completions: list[Any], **columns: Any) -> list[float | None]:
         try:
-            rewards = list(function(completions=completions, **columns))
+            rewards: Any = function(completions=completions, **columns)
+            if inspect.isawaitable(rewards):
+                rewards = asyncio.run(_wait_for(rewards))
+            if hasattr(rewards, "tolist"):  # an array or a tensor, on any device
+                rewards = rewards.tolist()
             numbers = [None if value is None else float(value) for value in rewards]
         except Exception as error:
             frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -44,7 +51,12 @@ def _check_values(function: RewardFunction, name: str) -> RewardFunction:
                 raise InputError(f"reward {name}: returned {number} for completion {index}; {fix}")
         return numbers
 
+    checked.__name__ = getattr(function, "__name__", name.rpartition(":")[2])  # an object has none
     return checked
+
+
+async def _wait_for(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 def resolve_rewards(names: list[str], similarity: Similarity, baseline: str = "none") -> list[RewardFunction]:

@@ -1,5 +1,6 @@
 """Local files and folders that are written atomically, and the paths that users give."""
 
+import errno
 import fcntl
 import os
 import re
@@ -13,8 +14,28 @@ from urllib.parse import unquote
 from rarft.errors import InputError
 
 _INCOMPLETE_URI = re.compile(r"(s3|s3a|gs|hf|https?|file):/*", re.IGNORECASE)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 LOCK = ".lock"  # name of the lock file in a folder
 _LOCK_TIMEOUT_S = 30.0  # a process that was just killed may take this long to exit
+
+
+@contextmanager
+def report_disk_errors(folder: str | Path, fix: str = "free space or choose another folder") -> Iterator[None]:
+    """Turn an error of the disk, such as a full one, into an `InputError` that names the folder.
+
+    Some libraries raise their own exceptions, which contain the text of the system's error.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        code = error.errno if isinstance(error, OSError) else None
+        text = str(error)
+        code = code or next((each for each in _DISK_ERRORS if os.strerror(each) in text), None)
+        if code not in _DISK_ERRORS:
+            raise
+        raise InputError(f"{folder}: cannot be written ({os.strerror(code)}); {fix}") from error
 
 
 def sync_path(path: Path) -> None:
@@ -28,16 +49,21 @@ def sync_path(path: Path) -> None:
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder. On success it is renamed to `path`, on an error it is deleted."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a temporary path in the same folder. On success it is renamed to `path`, on an error it is deleted.
+
+    Raises:
+        InputError: The disk is full or broken.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        sync_path(temporary)
-        temporary.replace(path)
-        sync_path(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with report_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            sync_path(temporary)
+            temporary.replace(path)
+            sync_path(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def replace_folder(finished: Path, final: Path) -> None:
@@ -53,14 +79,14 @@ def replace_folder(finished: Path, final: Path) -> None:
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path, timeout_s: float = _LOCK_TIMEOUT_S) -> Iterator[None]:
     """Hold the lock of a folder, which excludes other processes on all machines that share the file system.
 
     Raises:
-        InputError: Another process holds the lock, even after half a minute.
+        InputError: Another process holds the lock, even after the timeout.
     """
     with (folder / LOCK).open("w") as lock:
-        deadline = time.monotonic() + _LOCK_TIMEOUT_S
+        deadline = time.monotonic() + timeout_s
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

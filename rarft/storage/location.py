@@ -5,17 +5,31 @@ and may contain subfolders (`videos/a.mp4`). A reader never sees half of a file.
 """
 
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from rarft.errors import InputError
 from rarft.storage import s3
-from rarft.storage.files import existing_file, existing_folder, local_path, sync_path, write_atomically
+from rarft.storage.files import (
+    existing_file,
+    existing_folder,
+    local_path,
+    lock_folder,
+    report_disk_errors,
+    sync_path,
+    write_atomically,
+)
 from rarft.storage.hashing import hash_file
+
+STANDARD_INPUT = "-"
+STANDARD_INPUT_NAME = "stdin"  # of its copy, for messages and reports
+_FREE_TEMPORARY_SPACE = "free space or set TMPDIR to another folder"
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,10 @@ class LocalFolder:
                 pass
         except OSError as error:
             raise InputError(f"{self}: cannot be written ({error.strerror}); choose another folder") from error
+
+    def lock(self, timeout_s: float) -> AbstractContextManager[None]:
+        """Hold the folder's lock; raise an `InputError` if another process holds it, even after the timeout."""
+        return lock_folder(self.path, timeout_s)
 
     def exists(self, name: str) -> bool:
         """Check whether the folder contains a file."""
@@ -108,19 +126,20 @@ class LocalFolder:
             stale: Names of files from an earlier run to delete.
         """
         self.make()
-        temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=self.path))
-        try:
-            yield temporary
-            files = _marker_last(temporary, last)
-            for file in files:
-                sync_path(file)
-            for name in (last, *stale):
-                self.delete(name)
-            for file in files:
-                file.replace(self.path / file.name)
-            sync_path(self.path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with report_disk_errors(self.path):
+            temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=self.path))
+            try:
+                yield temporary
+                files = _marker_last(temporary, last)
+                for file in files:
+                    sync_path(file)
+                for name in (last, *stale):
+                    self.delete(name)
+                for file in files:
+                    file.replace(self.path / file.name)
+                sync_path(self.path)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
 
     def delete(self, name: str) -> None:
         """Delete a file if it exists."""
@@ -208,7 +227,7 @@ class S3Folder:
     @contextmanager
     def download(self, names: Sequence[str]) -> Iterator[Path]:
         """Yield a temporary local folder that contains these objects."""
-        with tempfile.TemporaryDirectory() as temporary:
+        with _temporary_folder() as temporary:
             s3.download([(f"{self.uri}/{name}", Path(temporary) / name) for name in names])
             yield Path(temporary)
 
@@ -217,7 +236,8 @@ class S3Folder:
         """Yield an empty folder to write into; on success upload its files as `LocalFolder.write_files` moves them."""
         self.make()
         with tempfile.TemporaryDirectory(prefix=".unfinished-") as temporary:
-            yield Path(temporary)
+            with report_disk_errors(temporary, _FREE_TEMPORARY_SPACE):
+                yield Path(temporary)
             files = [(file.name, file) for file in _marker_last(Path(temporary), last)]
             for name in (last, *stale):
                 self.delete(name)
@@ -247,13 +267,53 @@ def parse_location(uri: str | Path) -> Location:
     return S3Folder(text) if s3.is_object_uri(text) else LocalFolder(local_path(text))
 
 
+def is_pipe(uri: str | Path) -> bool:
+    """Check whether an argument names standard input, or a pipe or device that can be read only once."""
+    if str(uri) == STANDARD_INPUT:
+        return True
+    if s3.is_object_uri(uri):
+        return False
+    path = local_path(str(uri))
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _open_pipe(uri: str) -> AbstractContextManager[BinaryIO]:
+    if uri == STANDARD_INPUT:
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return local_path(uri).open("rb")
+    except OSError as error:
+        raise InputError(f"{uri}: cannot be read ({error.strerror}); check the path") from error
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """Yield a folder that is deleted; an `InputError` if there is no folder for temporary files."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="rarft-")
+    except OSError as error:
+        raise InputError(f"TMPDIR: no folder for temporary files can be written ({error.strerror}); set it") from error
+    with folder as name:
+        yield Path(name)
+
+
 @contextmanager
 def open_local(uri: str | Path) -> Iterator[Path]:
     """Yield a local path to the file that a path or URI names; an object is downloaded to a temporary file.
 
+    The content of a pipe, such as `<(zcat a.gz)`, and that of standard input, `-`, are copied to a temporary file,
+    because readers read a file more than once.
+
     Raises:
         InputError: The file does not exist or cannot be read.
     """
+    if is_pipe(uri):
+        with _temporary_folder() as temporary, _open_pipe(str(uri)) as pipe:
+            copy = temporary / (STANDARD_INPUT_NAME if str(uri) == STANDARD_INPUT else local_path(str(uri)).name)
+            with report_disk_errors(temporary, _FREE_TEMPORARY_SPACE), copy.open("wb") as file:
+                shutil.copyfileobj(pipe, file)
+            yield copy
+        return
     location = parse_location(uri)
     if isinstance(location, LocalFolder):
         yield existing_file(str(location))

@@ -105,7 +105,7 @@ def _client(_environment: tuple[tuple[str, str], ...]) -> Any:
 
 
 @contextmanager
-def _wrap_s3_errors(uri: str, action: str) -> Iterator[None]:
+def wrap_s3_errors(uri: str, action: str) -> Iterator[None]:
     """Turn the exceptions of boto3 into a `StoreError` with a one-line message."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
@@ -138,7 +138,7 @@ def request(uri: str, action: str) -> Iterator[tuple[Any, str, str]]:
         uri: Object or folder.
         action: "read" or "written", for messages.
     """
-    with _wrap_s3_errors(uri, action):
+    with wrap_s3_errors(uri, action):
         yield client(), *split_uri(uri)
 
 
@@ -170,13 +170,13 @@ def _transfer(submit: Callable[[Any, str, Path], Any], files: Sequence[tuple[str
     )
     for attempt in range(1, _TRANSFER_ATTEMPTS + 1):
         failed = []
-        with _wrap_s3_errors(files[0][0] if files else SCHEME, action):
+        with wrap_s3_errors(files[0][0] if files else SCHEME, action):
             connected = client()
         with create_transfer_manager(connected, config) as manager:
             futures = [(file, submit(manager, *file)) for file in files]
             for file, future in futures:
                 try:
-                    with _wrap_s3_errors(file[0], action):
+                    with wrap_s3_errors(file[0], action):
                         future.result()
                 except StoreError as error:
                     if attempt == _TRANSFER_ATTEMPTS or _is_permanent(error.__cause__):

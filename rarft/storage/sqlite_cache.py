@@ -1,16 +1,22 @@
 """Text cache in an SQLite file, keyed by string and shared by runs."""
 
-import os
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
 from rarft.errors import InputError
+from rarft.user_cache import temporary_cache, warn_once, writable_cache
 
 
-def user_cache(name: str) -> Path:
-    """Return the path of a file in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rarft" / name
+def default_cache(name: str) -> Path:
+    """Return the path of a cache in the user's cache folder; a temporary one, with a warning, if it cannot be used."""
+    path = writable_cache(name)
+    try:
+        SqliteCache(path).close()
+    except InputError as error:
+        warn_once(str(error).partition(";")[0])
+        return temporary_cache(name)
+    return path
 
 
 class SqliteCache:
@@ -18,10 +24,13 @@ class SqliteCache:
 
     def __init__(self, path: Path) -> None:
         """Open the cache; create the file if it is missing."""
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=60)
             self._database.execute("CREATE TABLE IF NOT EXISTS cache (key TEXT PRIMARY KEY, text TEXT)")
+            with self._database:  # fails if the file is read-only
+                self._database.execute("DELETE FROM cache WHERE key IS NULL")
         except (OSError, sqlite3.Error) as error:
             raise InputError(f"{path}: cannot be used as a cache ({error}); choose another file") from error
 
@@ -31,6 +40,19 @@ class SqliteCache:
         return row[0] if row else None
 
     def put(self, texts: Mapping[str, str]) -> None:
-        """Store texts by their keys."""
-        with self._database:
-            self._database.executemany("INSERT OR REPLACE INTO cache VALUES (?, ?)", texts.items())
+        """Store texts by their keys.
+
+        Raises:
+            InputError: The file cannot be written, such as on a full disk.
+        """
+        try:
+            with self._database:
+                self._database.executemany("INSERT OR REPLACE INTO cache VALUES (?, ?)", texts.items())
+        except sqlite3.Error as error:
+            raise InputError(
+                f"{self._path}: cannot be written ({error}); free space or choose another file"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()

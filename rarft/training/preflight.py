@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,14 +20,6 @@ from rarft.training.deepspeed_config import check_gathers_weights, deepspeed_fil
 # Parameters of the published models, largest first.
 PUBLISHED = {"72B": 73_410_777_344, "32B": 33_452_718_336, "7B": 8_292_166_656, "3B": 3_754_622_976}
 _MIN_LORA_RATE = 1e-6
-
-
-def experiment_name(settings: dict[str, Any]) -> str:
-    """Return `--exp_name`; otherwise the environment variable EXP_NAME, then `rarft`. It may contain subfolders."""
-    name = settings["exp_name"] or os.environ.get("EXP_NAME") or "rarft"
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise InputError(f"--exp_name {name}: must stay inside checkpoints/; use a name such as rarft/first")
-    return name
 
 
 def check_train_data_given(settings: dict[str, Any]) -> None:

@@ -21,10 +21,12 @@ from rarft.storage.location import parse_location
 from rarft.training.config import TrainingConfig, build_config
 from rarft.training.data import apply_multi_segment, filter_trainable
 from rarft.training.deepspeed_config import prepare_deepspeed
-from rarft.training.preflight import check_settings, experiment_name, lora_rate_warning
+from rarft.training.preflight import check_settings, lora_rate_warning
 from rarft.training.run_dir import RunPaths
 from rarft.training.run_identity import resume_key, run_fingerprint
+from rarft.training.setting_values import check_buildable, check_values, experiment_name
 from rarft.training.settings_parser import parse_settings
+from rarft.training.tracking import check_wandb
 from rarft.training.unchanged_videos import check_sizes, recorded_files
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class PreparedRun:
 def prepare_run(arguments: list[str]) -> PreparedRun:
     """Parse and check the settings of a run, and load all it needs except for the model."""
     settings = parse_settings(arguments)
+    check_values(settings)
     if settings["full_determinism"]:
         # It sets environment variables that CUDA and cuBLAS read once, at their first use.
         enable_full_determinism(settings["seed"])
@@ -70,6 +73,9 @@ def prepare_run(arguments: list[str]) -> PreparedRun:
     if settings["deepspeed"] not in (None, "none"):
         prepare_deepspeed(settings["use_cpu"])
     args = build_config({**settings, "model_name_or_path": model}, paths.local)
+    check_buildable(args)
+    if "wandb" in args.report_to and PartialState().is_main_process:
+        check_wandb()
     with input_name("--train_data_path"):
         run_on_main(check_sizes, recorded_files([*samples, *eval_samples]), args.max_skipped_videos)
     paths.make()

@@ -9,6 +9,11 @@ from pathlib import Path
 
 from transformers.integrations.integration_utils import is_kubeflow_available
 
+from rarft.environment import read_variable
+from rarft.errors import InputError
+from rarft.network import find_unreachable
+from rarft.redaction import redact
+
 logger = logging.getLogger(__name__)
 
 
@@ -24,21 +29,76 @@ def resolve_report_to(requested: list[str]) -> list[str]:
     return [name for name, is_available in available.items() if is_available] or ["none"]
 
 
-@contextmanager
-def wandb_run(folder: Path, name: str) -> Iterator[None]:
-    """Open a W&B run, which the trainer logs to. Environment variables take precedence over the arguments."""
+def _host() -> str:
     import wandb
 
-    offline = "WANDB_MODE" not in os.environ and not wandb.login(prompt=False, verify=False)
-    if offline:
+    return (read_variable("WANDB_BASE_URL") or str(wandb.Settings().base_url)).rstrip("/")
+
+
+def _project() -> str:
+    return os.environ.get("WANDB_PROJECT") or "time_r1"
+
+
+def check_wandb() -> None:
+    """Check the project's name and the credentials of a W&B run, before the model is loaded.
+
+    Raises:
+        InputError: W&B rejects them, or WANDB_MODE=online requires a server that cannot be reached.
+    """
+    import wandb
+
+    try:
+        wandb.Settings(project=_project())
+    except Exception as error:  # of pydantic or of wandb
+        reason = " ".join(str(error).split())
+        raise InputError(f"WANDB_PROJECT {_project()}: {reason}; choose another name") from error
+    mode = os.environ.get("WANDB_MODE")
+    if mode == "online" and (problem := find_unreachable(_host())):
+        raise InputError(f"WANDB_MODE=online: {_host()} is unreachable ({problem}); use WANDB_MODE=offline")
+    if mode is None:
+        _log_in()
+
+
+def _log_in() -> bool:
+    """Return whether there are credentials; they are not sent anywhere yet."""
+    import wandb
+
+    if key := read_variable("WANDB_API_KEY"):
+        os.environ["WANDB_API_KEY"] = key  # W&B reads the variable itself, and rejects a newline
+    try:
+        return wandb.login(prompt=False, verify=False)
+    except (ValueError, wandb.Error) as error:
+        reason = " ".join(redact(str(error)).split())
+        raise InputError(f"WANDB_API_KEY: {reason}; set a valid key, or use --report_to none") from error
+
+
+def find_offline_reason() -> str | None:
+    """Return why a run cannot be online; None if it can."""
+    if not _log_in():
+        return "no W&B credentials"
+    if problem := find_unreachable(_host()):
+        return f"{_host()} is unreachable ({problem})"
+    return None
+
+
+@contextmanager
+def wandb_run(folder: Path, name: str) -> Iterator[None]:
+    """Open a W&B run, which the trainer logs to. Environment variables take precedence over the arguments.
+
+    Without credentials, or if W&B cannot be reached, the run is offline.
+    """
+    import wandb
+
+    reason = find_offline_reason() if "WANDB_MODE" not in os.environ else None
+    if reason:
         logger.warning(
-            "no W&B credentials, so its run is offline; upload it later with `wandb sync`, or turn W&B off with "
-            "--report_to none"
+            "%s, so its run is offline; upload it later with `wandb sync`, or turn W&B off with --report_to none",
+            reason,
         )
     with wandb.init(
-        project=os.environ.get("WANDB_PROJECT", "time_r1"),
+        project=_project(),
         dir=os.environ.get("WANDB_DIR", str(folder)),
         name=os.environ.get("WANDB_NAME", name),
-        mode="offline" if offline else None,
+        mode="offline" if reason else None,
     ):
         yield

