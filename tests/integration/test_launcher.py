@@ -98,7 +98,12 @@ def test_launcher_job_without_condition_ends_with_its_pods(cluster, caplog):
 
 def test_launcher_adopts_running_job(cluster, caplog):
     add_job(cluster)
-    run_scenario(cluster, lambda: None, succeeds(cluster))
+
+    def wait_for_launcher():
+        while ("patch", cluster.kind.plural) not in cluster.calls:
+            time.sleep(0.05)
+
+    run_scenario(cluster, wait_for_launcher, succeeds(cluster))
     assert "job first: already Running; attaching" in caplog.messages
     assert cluster.created == 1
 
