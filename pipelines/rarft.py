@@ -1,4 +1,4 @@
-"""The pipeline: fingerprint -> convert -> validate -> embed -> train -> evaluate -> promote."""
+"""The pipeline: fingerprint -> convert -> validate -> negatives -> embed -> train -> evaluate -> promote."""
 
 from typing import Any, NamedTuple
 
@@ -25,8 +25,9 @@ def _connect(tasks: Tasks) -> Outputs:
     fingerprinted = tasks.fingerprint()
     converted = tasks.convert(fingerprinted)
     validated = tasks.validate(fingerprinted, converted)
-    embedded = tasks.embed(fingerprinted, validated)
-    trained = tasks.train(fingerprinted, validated, embedded)
+    completed = tasks.negatives(fingerprinted, validated)
+    embedded = tasks.embed(fingerprinted, completed)
+    trained = tasks.train(fingerprinted, completed, embedded)
     evaluated = tasks.evaluate(fingerprinted, validated, trained)
     promoted = tasks.promote(trained, evaluated)
     return Outputs(
@@ -60,6 +61,7 @@ def build(profile: Profile) -> Any:
         max_quarantine: str = "",
         probe: str = "decode",
         video_fps: float = 2.0,
+        negatives: str = "",
         encoder: str = "",
         training: str = "preset: tiny",
         compare: str = "",
@@ -86,6 +88,7 @@ def build(profile: Profile) -> Any:
         store_secret: str = "rarft-store",
         hub_secret: str = "rarft-hub",
         tracking_secret: str = "rarft-wandb",
+        model_secret: str = "rarft-model",
         pvc_name: str = "rarft-data",
     ) -> Outputs:
         """Convert, validate, encode reference queries, train with GRPO, compare with the base model, promote.
@@ -101,6 +104,7 @@ def build(profile: Profile) -> Any:
             max_quarantine: Limit of quarantined queries per file, such as 5% or 120; empty for no limit.
             probe: How validation reads videos: decode, header or none.
             video_fps: Frames per second that validation decodes; set it as in `training`.
+            negatives: Flags of `rarft negatives` as YAML, to add queries to the training data; empty for none.
             encoder: Name or folder of a SentenceTransformer; empty for all-MiniLM-L6-v2.
             training: Flags of `rarft train` as YAML.
             compare: Checkpoints or predictions to compare with, next to the base; comma-separated [NAME=]CHECKPOINT.
@@ -127,6 +131,7 @@ def build(profile: Profile) -> Any:
             store_secret: Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION.
             hub_secret: Secret with HF_TOKEN.
             tracking_secret: Secret with WANDB_API_KEY.
+            model_secret: Secret with OPENAI_API_KEY, for the model of `negatives`.
             pvc_name: PersistentVolumeClaim to mount at /data; only with the profile `pvc`.
 
         Returns:

@@ -12,11 +12,12 @@ from components.embed.component import embed
 from components.evaluate.component import evaluate
 from components.fingerprint.component import fingerprint
 from components.launch_job.component import launch_job
+from components.negatives.component import negatives
 from components.promote.component import promote
 from components.train.component import train
 from components.validate.component import validate
 from pipelines.profiles import Profile
-from rarft.cluster.secrets import HUB_KEYS, STORE_KEYS, TRACKING_KEYS
+from rarft.cluster.secrets import HUB_KEYS, MODEL_KEYS, STORE_KEYS, TRACKING_KEYS
 
 
 def _use_secret(task: PipelineTask, name: Any, keys: tuple[str, ...]) -> None:
@@ -50,18 +51,26 @@ class Tasks:
         task = self._create(validate, **inputs)
         return self._on_cpu(task, self._parameters.validate_image)
 
-    def embed(self, fingerprinted: PipelineTask, validated: PipelineTask) -> PipelineTask:
-        """Encode the reference queries."""
+    def negatives(self, fingerprinted: PipelineTask, validated: PipelineTask) -> PipelineTask:
+        """Add refusable queries to the training data."""
         inputs = {"data": validated.outputs["data"], "cache_key": fingerprinted.outputs["cache_key"]}
+        task = self._on_cpu(self._create(negatives, **inputs), self._parameters.steps_image)
+        _use_secret(task, self._parameters.hub_secret, HUB_KEYS)
+        _use_secret(task, self._parameters.model_secret, MODEL_KEYS)
+        return task
+
+    def embed(self, fingerprinted: PipelineTask, completed: PipelineTask) -> PipelineTask:
+        """Encode the reference queries."""
+        inputs = {"data": completed.outputs["training_data"], "cache_key": fingerprinted.outputs["cache_key"]}
         task = self._on_cpu(self._create(embed, **inputs), self._parameters.steps_image)
         _use_secret(task, self._parameters.hub_secret, HUB_KEYS)
         return task
 
-    def train(self, fingerprinted: PipelineTask, validated: PipelineTask, embedded: PipelineTask) -> PipelineTask:
+    def train(self, fingerprinted: PipelineTask, completed: PipelineTask, embedded: PipelineTask) -> PipelineTask:
         """Train on one node, or with a job on several nodes."""
         p, profile = self._parameters, self._profile
         inputs = {
-            "data": validated.outputs["data"],
+            "data": completed.outputs["training_data"],
             "embeddings": embedded.outputs["embeddings"],
             "videos_fingerprint": fingerprinted.outputs["videos_fingerprint"],
         }

@@ -9,7 +9,7 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,8 @@ from rarft.annotations.formats.export import summary as format_export
 from rarft.annotations.formats.registry import AUTO, RIQ, check_format, detect_format, format_file, load_format
 from rarft.annotations.parsing import base_name
 from rarft.annotations.reader import read_items
-from rarft.annotations.schema import RIQ_JSONL, iterate_samples, read_samples
+from rarft.annotations.schema import RIQ_JSONL, iterate_samples, open_samples, read_samples
+from rarft.annotations.split import SPLIT_FILES
 from rarft.annotations.validate import REPORT_HTML, ValidationSettings
 from rarft.annotations.validate import summary as format_validation
 from rarft.annotations.validate import validate as validate_file
@@ -37,6 +38,10 @@ from rarft.distributed.torchrun import run_step
 from rarft.errors import CheckFailedError, InputError, input_name
 from rarft.evaluation.gates import parse_gate, parse_gates
 from rarft.evaluation.model_candidates import parse_candidates, split_name
+from rarft.negatives.config import DEFAULT_MIX, NegativeSettings, parse_flags, parse_mix
+from rarft.negatives.report import summary as format_negatives
+from rarft.negatives.report import warnings_of as negatives_warnings
+from rarft.negatives.similarity import DUPLICATE
 from rarft.progress import progress
 from rarft.rewards.columns import DEFAULT_REWARDS
 from rarft.storage.files import existing_folder, local_path
@@ -46,8 +51,8 @@ from rarft.user_cache import cache_folder, find_problem
 
 # Imported for callers of this module.
 __all__ = [
-    "check_format", "doctor", "format_conversion", "format_export", "format_file", "format_validation", "parse_gates",
-    "run_step", "split_name",
+    "check_format", "doctor", "format_conversion", "format_export", "format_file", "format_negatives",
+    "format_validation", "negatives_warnings", "parse_gates", "run_step", "split_name",
 ]  # fmt: skip
 logger = logging.getLogger(__name__)
 
@@ -403,6 +408,120 @@ def _load_encoder(name_or_path: str | None) -> Any:
         return SentenceEncoder(name_or_path or DEFAULT_ENCODER)
 
 
+def add_negatives(
+    data: str,
+    out: str,
+    *,
+    per_item: int = 1,
+    mix: str = DEFAULT_MIX,
+    seed: int = 0,
+    lexicon: str | None = None,
+    encoder: str | None = None,
+    embeddings: str | None = None,
+    max_similarity: float = DUPLICATE,
+    url: str | None = None,
+    model: str | None = None,
+    **model_options: Any,
+) -> dict[str, Any]:
+    """Add refusable queries to the answerable items of validated data.
+
+    Args:
+        data: Validated data.
+        out: Folder to write to.
+        per_item: Number of queries to add per item with an answerable query.
+        mix: Weight of each kind, such as `shuffled=1,rules=1,model=1`.
+        seed: Random seed.
+        lexicon: YAML file of swappable words; default: the packaged one.
+        encoder: Name or folder of a SentenceTransformer; default: all-MiniLM-L6-v2.
+        embeddings: Folder of embeddings to reuse and extend; default: `embeddings` in `out`.
+        max_similarity: Similarity to a text about the video from which on a query is dropped as a near duplicate.
+        url: OpenAI-compatible endpoint for the kind `model`.
+        model: Model that the endpoint serves.
+        model_options: Other fields of `rarft.negatives.requests.ModelOptions`.
+
+    Returns:
+        The content of report.json.
+    """
+    from rarft.negatives.build import add_negatives as run
+    from rarft.negatives.lexicon import load_lexicon, packaged_lexicon
+    from rarft.negatives.requests import ModelOptions
+
+    if (url is None) != (model is None):
+        raise InputError("--url, --model: only one is given; pass both")
+    with input_name("--mix"):
+        weights = parse_mix(mix)
+    options = ModelOptions(url, model, **model_options) if url and model else None
+    settings = NegativeSettings(per_item, weights, seed, max_similarity, options)
+    words = packaged_lexicon()
+    if lexicon:
+        with input_name("--lexicon"), open_local(lexicon) as file:
+            words = load_lexicon(file)
+    location = _output(out)
+
+    def embed_texts(texts: Iterable[str]) -> Any:
+        from rarft.embeddings.store import build_store
+
+        with input_name("--embeddings"):
+            folder = parse_location(embeddings) if embeddings else location.child("embeddings")
+        return build_store(texts, folder, _load_encoder(encoder))[0]
+
+    with input_name("data"), open_samples(data) as (path, name):
+        if name.endswith(f"/{RIQ_JSONL}") and parse_location(name).parent.exists(SPLIT_FILES["train"]):
+            raise InputError(
+                f"{name}: split into {' and '.join(SPLIT_FILES.values())}; run it on each of them, so that no query "
+                "of one part comes from a video of the other"
+            )
+        return run(path, name, location, words, settings, embed_texts)
+
+
+def parse_negatives(text: str) -> dict[str, Any]:
+    """Return arguments of `add_negatives` from its flags as YAML; empty for an empty text.
+
+    Raises:
+        InputError: The YAML is invalid, or a flag is unknown or has a wrong type.
+    """
+    return parse_flags(text)
+
+
+def add_negatives_from_yaml(data: str, out: str, negatives: str, encoder: str = "") -> int:
+    """Add refusable queries with the flags of `rarft negatives` in YAML; copy the data if there are none.
+
+    Returns:
+        Number of added queries.
+
+    Raises:
+        CheckFailedError: The model did not reply for some items.
+    """
+    with input_name("negatives"):
+        options = parse_negatives(negatives)
+    if not options:
+        location = _output(out)
+        with parse_location(data).download([RIQ_JSONL, REPORT_HTML]) as folder:
+            location.upload([(name, folder / name) for name in (REPORT_HTML, RIQ_JSONL)])
+        return 0
+    report = add_negatives(data, out, **{"encoder": encoder or None, **options})
+    logger.info("%s", format_negatives(report))
+    for line in negatives_warnings(report):
+        logger.warning("%s", line)
+    check_replies(report)
+    added: int = report["counts"]["made"]
+    return added
+
+
+def check_replies(report: dict[str, Any]) -> None:
+    """Check that the model replied for all items of `add_negatives`.
+
+    Raises:
+        CheckFailedError: It did not; the message gives the first failure.
+    """
+    model = report["model"]
+    if model and model["failed_items"]:
+        raise CheckFailedError(
+            f"the model did not reply for {model['failed_items']} items ({model['first_failure']}); rerun the same "
+            "command to ask for them only"
+        )
+
+
 def fingerprint(
     annotations: str,
     video_root: str = "",
@@ -555,7 +674,9 @@ def check_training_yaml(text: str, name: str) -> None:
     """Check training settings in YAML; the user knows them by a name, for error messages."""
     from rarft.training.settings_parser import yaml_to_arguments
 
-    check_training_flags(yaml_to_arguments(text, name))
+    arguments = yaml_to_arguments(text, name)
+    with input_name(f"{name}:"):
+        check_training_flags(arguments)
 
 
 def check_training_flags(arguments: list[str]) -> None:
@@ -648,6 +769,33 @@ def evaluate(
     with input_name("--data"):
         samples = read_samples(data) if data else None
     return run(candidates, samples, _output(out), settings)
+
+
+def compare_runs(runs: Sequence[str], out: str) -> None:
+    """Draw the curves of training runs on the same axes.
+
+    Args:
+        runs: Folders of the runs, each `[NAME=]DIR`. Without a name it is the last part of the path, or all of it if
+            other runs have the same last part.
+        out: HTML page to write.
+    """
+    from rarft.evaluation.model_candidates import split_name
+    from rarft.reporting.training_curves import render_runs
+    from rarft.reporting.training_log import read_log
+
+    named = [split_name(run) for run in runs]
+    last_parts = [path.rstrip("/").rpartition("/")[2] for _, path in named]
+    logs = {}
+    for (name, path), last in zip(named, last_parts, strict=True):
+        name = name or (last if last_parts.count(last) == 1 else path)
+        if name in logs:
+            raise InputError(f"{name}: is given twice; name the runs, as in NAME={path}")
+        logs[name] = read_log(parse_location(path))
+    note = "Each line is a run: " + ", ".join(f"{name} ({len(log)} entries)" for name, log in logs.items()) + "."
+    page = render_runs(logs, f"Comparison of {len(logs)} training runs", note)
+    target = local_path(out)
+    parse_location(target.parent).make()
+    parse_location(target.parent).write(target.name, page.encode())
 
 
 def predict(
@@ -753,6 +901,6 @@ def cancel(job: str, namespace: str | None = None) -> str:
 
     Its pods save a checkpoint within their grace period.
     """
-    from rarft.cluster.job_client import cancel as run
+    from rarft.cluster.cancel import cancel as run
 
     return run(job, namespace)

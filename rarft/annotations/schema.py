@@ -1,6 +1,7 @@
 """Schema of `riq.jsonl`: one validated query per line, written by validation and read by every later step."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,17 +97,28 @@ def iterate_samples(path: Path, name: str | None = None) -> Iterator[Sample]:
                 ) from error
 
 
+@contextmanager
+def open_samples(uri: str) -> Iterator[tuple[Path, str]]:
+    """Yield the local path of a `riq.jsonl` file, or of the one in a folder, and its name for error messages.
+
+    Raises:
+        InputError: The file does not exist.
+    """
+    location = parse_location(uri)
+    if not uri.endswith(".jsonl") and (isinstance(location, S3Folder) or location.path.is_dir()):
+        location = location.child(RIQ_JSONL)
+    with open_local(str(location)) as path:
+        yield path, str(location)
+
+
 def read_samples(uri: str) -> list[Sample]:
     """Return all rows of a `riq.jsonl` file, or of the folder that contains it.
 
     Raises:
         InputError: The file does not exist, is invalid, or has no rows.
     """
-    location = parse_location(uri)
-    if not uri.endswith(".jsonl") and (isinstance(location, S3Folder) or location.path.is_dir()):
-        location = location.child(RIQ_JSONL)
-    with open_local(str(location)) as path:
-        samples = list(iterate_samples(path, str(location)))
+    with open_samples(uri) as (path, name):
+        samples = list(iterate_samples(path, name))
     if not samples:
-        raise InputError(f"{location}: contains no queries; see its report.html for the quarantined ones")
+        raise InputError(f"{name}: contains no queries; see its report.html for the quarantined ones")
     return samples

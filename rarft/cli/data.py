@@ -1,10 +1,15 @@
-"""Commands that make and check data: make-dataset, validate, embed."""
+"""Commands that make and check data: make-dataset, validate, embed, negatives."""
 
+import logging
 from typing import Any
 
 from rarft.cli.parser import Commands
-from rarft.cli.types import fraction, non_negative_int, positive_number, quarantine_limit, seconds
+from rarft.cli.types import fraction, non_negative_int, positive_int, positive_number, quarantine_limit, seconds
 from rarft.errors import InputError
+from rarft.negatives.config import DEFAULT_MIX
+from rarft.negatives.similarity import DUPLICATE
+
+logger = logging.getLogger(__name__)
 
 
 def _make_dataset(out: str, seed: int, **videos: int) -> None:
@@ -40,6 +45,17 @@ def _embed(**options: Any) -> None:
     from rarft import steps
 
     steps.embed(**options)
+
+
+def _negatives(out: str, **options: Any) -> None:
+    from rarft import steps
+
+    report = steps.add_negatives(out=out, **options)
+    print(steps.format_negatives(report))
+    for line in steps.negatives_warnings(report):
+        logger.warning("%s", line)
+    print(f"report: {out}/report.html")
+    steps.check_replies(report)
 
 
 def _add_make_dataset(commands: Commands) -> None:
@@ -136,9 +152,51 @@ def _add_embed(commands: Commands) -> None:
     parser.add_argument("--encoder", help="SentenceTransformer name or folder (default: all-MiniLM-L6-v2).")
 
 
+def _add_negatives(commands: Commands) -> None:
+    parser = commands.add("negatives", _negatives, "Add refusable queries to answerable ones.")
+    parser.add_argument("data", help="riq.jsonl or its folder.")
+    parser.add_argument("--out", required=True, help="Folder for riq.jsonl, rejected.jsonl and the reports.")
+    parser.add_argument(
+        "--per-item", type=positive_int, default=1, metavar="N", help="Queries to add per item (default: 1)."
+    )
+    parser.add_argument(
+        "--mix",
+        default=DEFAULT_MIX,
+        metavar="KIND=WEIGHT,...",
+        help=f"Weights of the kinds shuffled, rules and model (default: {DEFAULT_MIX}).",
+    )
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="Random seed (default: 0).")
+    parser.add_argument("--lexicon", metavar="YAML", help="Swappable words (default: the packaged lexicon).")
+    parser.add_argument("--encoder", help="SentenceTransformer name or folder (default: all-MiniLM-L6-v2).")
+    parser.add_argument(
+        "--embeddings", metavar="DIR", help="Embeddings to reuse and extend (default: embeddings/ in --out)."
+    )
+    parser.add_argument(
+        "--max-similarity",
+        type=fraction,
+        default=DUPLICATE,
+        help="Drop a query of another video that is at least this similar to a text about the video "
+        f"(default: {DUPLICATE}).",
+    )
+    group = parser.add_argument_group("kind model")
+    group.add_argument("--url", help="OpenAI-compatible endpoint; set OPENAI_API_KEY to its key.")
+    group.add_argument("--model", help="Model that the endpoint serves.")
+    group.add_argument("--cache", help="Cache of replies (default: in the user's cache folder).")
+    group.add_argument(
+        "--prices", nargs=2, type=float, metavar=("IN", "OUT"), help="US dollars per million tokens; for --max-cost."
+    )
+    group.add_argument("--max-cost", type=positive_number, metavar="USD", help="Bound of the cost of all replies.")
+    group.add_argument(
+        "--requests-per-minute", type=positive_number, metavar="N", help="Maximum rate of requests (default: none)."
+    )
+    group.add_argument("--concurrency", type=positive_int, default=8, help="Simultaneous requests (default: 8).")
+    group.add_argument("--timeout", type=positive_number, default=120.0, help="Seconds per request (default: 120).")
+
+
 def add_data_commands(commands: Commands) -> None:
     """Add the commands that make and check data."""
     _add_make_dataset(commands)
     _add_convert(commands)
     _add_validate(commands)
     _add_embed(commands)
+    _add_negatives(commands)

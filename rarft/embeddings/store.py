@@ -135,6 +135,11 @@ class ReferenceStore:
     def _vector(self, key: str) -> NDArray[np.float32]:
         return self._added[key] if key in self._added else self._embeddings_ND[self._rows[key]]
 
+    def vectors(self, texts: list[str]) -> NDArray[np.float32]:
+        """Return the embeddings of texts, float32 of shape (N, D). Texts that are not in the store are encoded."""
+        self.add(texts)
+        return np.stack([self._vector(self._encoder.key(text)) for text in texts])
+
     def similarities(self, pairs: list[tuple[str, list[str]]]) -> list[list[float]]:
         """Return for each (text, references) the cosine similarity to each reference, in [-1, 1], rounded.
 

@@ -14,8 +14,8 @@ from typing import Annotated
 import msgspec
 
 from rarft.annotations.schema import CATEGORIES
-from rarft.environment import read_variable
-from rarft.errors import InputError, input_name
+from rarft.chat import ChatClient
+from rarft.errors import input_name
 from rarft.evaluation.predictions import Prediction
 from rarft.evaluation.scored_predictions import ScoredPrediction
 from rarft.progress import progress
@@ -23,7 +23,6 @@ from rarft.storage.files import local_path
 from rarft.storage.hashing import hash_text
 from rarft.storage.sqlite_cache import SqliteCache, default_cache
 
-_KEY = "OPENAI_API_KEY"
 _MAX_RETRIES = 4  # per request, with exponential backoff, by the client
 _MAX_CONSECUTIVE_FAILURES = 50  # then the remaining requests are skipped and counted as failed
 _SYSTEM = f"""You check the reply of a system that looks for the moment in a video that a query describes.
@@ -94,15 +93,8 @@ class Judge:
         Raises:
             InputError: The openai package is not installed, or the cache cannot be opened.
         """
-        try:
-            import openai
-        except ImportError as error:
-            raise InputError("judge: openai is not installed; run `pip install rarft[judge]`") from error
-        self._openai = openai
-        self._client = openai.OpenAI(
-            base_url=url, api_key=read_variable(_KEY) or "none", timeout=timeout, max_retries=_MAX_RETRIES
-        )
-        self._url, self._model, self._concurrency = url, model, concurrency
+        self._client = ChatClient("judge", "judge", url, model, timeout, _MAX_RETRIES)
+        self._model, self._concurrency = model, concurrency
         with input_name("--judge-cache"):
             self._cache = SqliteCache(local_path(cache) if cache else default_cache("judge.sqlite"))
         self.counts = JudgeCounts()
@@ -112,24 +104,7 @@ class Judge:
 
     def check(self) -> None:
         """Check, at no cost, that the endpoint responds and accepts the key; raise an InputError if it does not."""
-        try:
-            self._client.models.list()
-        except self._openai.NotFoundError:
-            pass  # some endpoints do not list their models
-        except self._openai.OpenAIError as error:
-            self._raise_if_permanent(error)
-
-    def _raise_if_permanent(self, error: Exception) -> None:
-        """Raise an InputError if every request would fail like this one; ignore other errors."""
-        openai, problem = self._openai, ""
-        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            problem = f"rejected the API key; set {_KEY}"
-        elif isinstance(error, openai.NotFoundError):
-            problem = f"does not serve {self._model} ({error}); check the name"
-        elif isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
-            problem = f"cannot be reached ({error}); check the URL"
-        if problem:
-            raise InputError(f"judge {self._url}: {problem}") from error
+        self._client.check()
 
     def _record_failure(self, failure: str) -> None:
         self.failure = self.failure or " ".join(failure.split())[:300]
@@ -137,21 +112,17 @@ class Judge:
     def _ask(self, question: str) -> str | None:
         """Return a well-formed reply; None after two malformed ones."""
         for _ in range(2):
-            reply = self._client.chat.completions.create(
-                model=self._model,
-                temperature=0,
-                messages=[{"role": "system", "content": _SYSTEM}, {"role": "user", "content": question}],
-            )
+            reply = self._client.create_completion(_SYSTEM, question)
+            with self._lock:
+                self.counts.asked += 1
+                self.counts.prompt_tokens += reply.prompt_tokens or 0  # not every endpoint reports them
+                self.counts.completion_tokens += reply.completion_tokens or 0
             try:
-                with self._lock:
-                    self.counts.asked += 1
-                    if reply.usage:  # not every endpoint reports it
-                        self.counts.prompt_tokens += reply.usage.prompt_tokens or 0
-                        self.counts.completion_tokens += reply.usage.completion_tokens or 0
-                text: str = reply.choices[0].message.content
-                _parse(text)
-                return text
-            except (ValueError, AttributeError, TypeError, IndexError) as error:
+                if reply.text is None:
+                    raise ValueError("no content")
+                _parse(reply.text)
+                return reply.text
+            except ValueError as error:
                 self._record_failure(f"malformed reply ({error})")
         return None
 
@@ -163,9 +134,9 @@ class Judge:
             reply = self._ask(question)
             self._consecutive_failures = 0
             return reply
-        except (self._openai.OpenAIError, ValueError) as error:  # after the retries of the client
+        except (self._client.openai.OpenAIError, ValueError) as error:  # after the retries of the client
             if is_first:
-                self._raise_if_permanent(error)
+                self._client.raise_if_permanent(error)
             self._record_failure(str(error))
             self._consecutive_failures += 1
             return None

@@ -148,7 +148,7 @@ def curves(series: Mapping[str, Points], y_title: str = "", x_title: str = "step
     ]
     picked = {"condition": {"param": "picked", "value": 1}, "value": 0.12}
     tooltip = [*_tooltip(series="", x=x_title), {"field": "y", "title": y_title or "value", "format": ".4~g"}]
-    y = _axis("y", y_title, scale={"zero": False}, axis={"tickCount": 5})
+    y = _axis("y", y_title, scale={"zero": False}, axis={"tickCount": 5, "format": ".4~g"})
     nearest = {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}
     is_short = max(map(len, lines.values())) <= _MAX_MARKED
     raw: Spec = {"mark": {"type": "line", "point": is_short and not smooth}, "encoding": {"y": y, "opacity": picked}}

@@ -13,6 +13,7 @@ from components.embed.component import embed
 from components.evaluate.component import evaluate
 from components.fingerprint.component import fingerprint
 from components.launch_job.component import launch_job
+from components.negatives.component import negatives
 from components.promote.component import promote
 from components.train.component import train
 from components.validate.component import validate
@@ -21,7 +22,7 @@ from pipelines.compile import compile_pipeline
 from pipelines.profiles import DEFAULT_PROFILE, PROFILES
 from rarft.errors import InputError
 
-WITHOUT_ACCELERATOR = {"fingerprint", "convert", "validate", "embed", "promote"}
+WITHOUT_ACCELERATOR = {"fingerprint", "convert", "validate", "negatives", "embed", "promote"}
 WITH_ACCELERATORS = {"train", "evaluate"}
 STEPS = WITHOUT_ACCELERATOR | WITH_ACCELERATORS
 
@@ -85,8 +86,9 @@ def test_task_dependencies(committed):
         "fingerprint": set(),
         "convert": {"fingerprint"},
         "validate": {"fingerprint", "convert"},
-        "embed": {"fingerprint", "validate"},
-        "train": {"fingerprint", "validate", "embed"},
+        "negatives": {"fingerprint", "validate"},
+        "embed": {"fingerprint", "negatives"},
+        "train": {"fingerprint", "negatives", "embed"},
         "evaluate": {"fingerprint", "validate", "train"},
         "promote": {"train", "evaluate"},
     }
@@ -101,6 +103,7 @@ def test_caching_and_retries(committed):
     assert {name for name in STEPS if tasks[name]["cachingOptions"].get("enableCache")} == {
         "convert",
         "validate",
+        "negatives",
         "embed",
         "evaluate",
     }
@@ -115,6 +118,7 @@ def test_caching_and_retries(committed):
         ("fingerprint", "validate_image", "cpu", "memory"),
         ("convert", "validate_image", "cpu", "memory"),
         ("validate", "validate_image", "cpu", "memory"),
+        ("negatives", "steps_image", "cpu", "memory"),
         ("embed", "steps_image", "cpu", "memory"),
         ("train", "train_image", "train_cpu", "train_memory"),
         ("evaluate", "train_image", "train_cpu", "train_memory"),
@@ -143,8 +147,9 @@ def test_secrets_time_limits_nodes_and_volumes(compiled):
         assert all(secret["optional"] for secret in secrets.values())
         assert set(secrets) == {
             "store_secret",
-            *(["hub_secret"] if name in {"embed", "train", "launch-job", "evaluate"} else []),
+            *(["hub_secret"] if name in {"negatives", "embed", "train", "launch-job", "evaluate"} else []),
             *(["tracking_secret"] if name == "train" else []),
+            *(["model_secret"] if name == "negatives" else []),
         }
         chosen = PROFILES[profile]
         training = dict.fromkeys(("train", "launch-job"), chosen.training_hours)
@@ -195,7 +200,7 @@ def test_compile_rejects_unknown_profile(tmp_path):
 
 @pytest.mark.parametrize(
     "component",
-    [fingerprint, convert, validate, embed, train, launch_job, evaluate, promote],
+    [fingerprint, convert, validate, negatives, embed, train, launch_job, evaluate, promote],
     ids=lambda each: each.name,
 )
 def test_component_page_lists_inputs_and_outputs(component):

@@ -81,6 +81,11 @@ def test_commands_run(folder, validated):
         assert (metrics["samples"], metrics["in_sample"]) == (4, False)
         assert len(read_lines(folder / "out" / run / "validation" / "riq.jsonl")) == 8
     assert len(read_lines(folder / "swift.jsonl")) == 8
+    assert {row["task_type"] for row in read_lines(folder / "out" / "complete" / "riq.jsonl")} == {
+        "answerable", "refusable"
+    }  # fmt: skip
+    (added,) = (folder / "out" / "with-negatives").glob("pipeline/*/negatives/training_data/riq.jsonl")
+    assert any("negative" in row["extra"] for row in read_lines(added))
 
 
 def test_page_lists_all_formats():

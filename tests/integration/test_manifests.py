@@ -225,9 +225,11 @@ def test_kustomization_resources_exist():
 
 def test_base_fields_known_to_kubernetes():
     kinds = {"ServiceAccount": "V1ServiceAccount", "Role": "V1Role", "RoleBinding": "V1RoleBinding",
+             "ClusterRole": "V1ClusterRole", "ClusterRoleBinding": "V1ClusterRoleBinding",
              "NetworkPolicy": "V1NetworkPolicy", "ConfigMap": "V1ConfigMap"}  # fmt: skip
     client = ApiClient()
-    base = [document for name, documents in manifests().items() if name.startswith("base/") for document in documents]
+    folders = ("base/", "doctor/")
+    base = [document for name, documents in manifests().items() if name.startswith(folders) for document in documents]
     for document in base:
         if document["kind"] in kinds:
             model = client.deserialize(_Response(document), kinds[document["kind"]])

@@ -59,14 +59,16 @@ def test_run_in_store_resumes_after_failure(cli, store, tmp_path):
     last = failed.stderr.strip().splitlines()[-1]
     assert last.startswith("rarft run: promote: --to s3://runs/notes: ")
     assert "Traceback" not in failed.stderr
-    for number, step in enumerate(("fingerprint", "convert", "validate", "embed", "train", "evaluate", "promote"), 1):
-        assert f"[{number}/7] {step}\n" in failed.stderr
+    for number, step in enumerate(
+        ("fingerprint", "convert", "validate", "negatives", "embed", "train", "evaluate", "promote"), 1
+    ):
+        assert f"[{number}/8] {step}\n" in failed.stderr
     assert b"Got executor_input" in content(store, "one/run.log")
 
     done = cli(*arguments, "-p", "final_uri=s3://runs/shipped", *QUICK)
     assert done.returncode == 0, done.stderr + done.stdout
     again = [line.split(":")[0] for line in done.stderr.splitlines() if "unchanged, reusing the cached result" in line]
-    assert again == ["[2/7] convert", "[3/7] validate", "[4/7] embed", "[6/7] evaluate"]
+    assert again == ["[2/8] convert", "[3/8] validate", "[4/8] negatives", "[5/8] embed", "[7/8] evaluate"]
     assert "already finished" in done.stderr
     metrics = json.loads(content(store, f"one/evaluation/{METRICS_JSON}"))
     assert (metrics["in_sample"], metrics["passed"], metrics["samples"]) == (False, True, 8)

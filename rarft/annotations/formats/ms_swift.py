@@ -1,7 +1,7 @@
 """ms-swift JSON Lines: `{"messages": [{"role", "content"}], "videos": [PATH], ...}`.
 
 The query is the field `query`, or else the user's message without `<video>`. The truth is the field `solution`, or
-else the assistant's message: a segment, several segments, or a refusal. Each turn of a conversation is a query.
+else the assistant's message: segments or a refusal. Each turn of a conversation is a query.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from rarft.annotations.formats.record import (
 )
 from rarft.annotations.parsing import extract_tag
 from rarft.annotations.times import parse_segments
+from rarft.answers import states_times
 
 VIDEO_TAG = "<video>"
 
@@ -61,6 +62,8 @@ def _truth(solution: Any) -> tuple[list[Any], str]:
     answer = (solution if block is None else block).strip()
     if segments := parse_segments(answer):
         return list(map(list, segments)), ""
+    if states_times(answer):
+        raise ValueError("the answer states times in a form that cannot be read")
     return [], answer
 
 

@@ -69,6 +69,9 @@ def chat(user, assistant=None, **columns):
     return {"messages": messages, "videos": ["a.mp4"], **columns}
 
 
+TURNS = chat("a dog barks", "[[38.0, 41.0]]")
+TURNS["messages"] = [{"role": "system", "content": "x"}, *TURNS["messages"], {"role": "user", "content": "a cow moos"}]
+
 # Name: format, content of the file, items without format and file of the provenance.
 CASES = {
     "charades-sta": (
@@ -220,6 +223,9 @@ CASES = {
             chat("a fish sings", "<answer>Fish are silent.</answer>"),
             chat("a fish sings", solution=[], task_type="refusable"),
             chat("a fish sings"),
+            chat("a fish sings", "It sings from 5.0s to 8.5s."),
+            chat("a bird sings", "00:12 - 00:17"),
+            TURNS,
             {**chat("two"), "videos": ["a.mp4", "b.mp4"]},
         ),
         [
@@ -232,7 +238,20 @@ CASES = {
             },
             query("a.mp4", "a fish sings", [], None, {"task_type": "refusable"}, answerable=False, record=4),
             unreadable("neither a solution nor an assistant's message", chat("a fish sings"), record=5),
-            unreadable("2 videos, not one", {**chat("two"), "videos": ["a.mp4", "b.mp4"]}, record=6),
+            unreadable(
+                "the answer states times in a form that cannot be read",
+                chat("a fish sings", "It sings from 5.0s to 8.5s."),
+                record=6,
+            ),
+            query("a.mp4", "a bird sings", [12.0, 17.0], None, record=7),
+            query("a.mp4", "a dog barks", [38.0, 41.0], None, record=8, query=0),
+            unreadable(
+                "turn 1: neither a solution nor an assistant's message",
+                {"user": "a cow moos", "assistant": None},
+                record=8,
+                query=1,
+            ),
+            unreadable("2 videos, not one", {**chat("two"), "videos": ["a.mp4", "b.mp4"]}, record=9),
         ],
     ),
 }  # fmt: skip

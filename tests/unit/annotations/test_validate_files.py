@@ -35,9 +35,9 @@ def test_duplicates_across_items(validate_items):
 
 
 def test_quarantined_query_is_not_an_original(validate_items):
-    blank = item(GRPO=[ANSWERABLE, query(REFUSABLE, a="")])
-    report, rows, _ = validate_items([blank, item(GRPO=[REFUSABLE])])
-    assert report["reasons"] == {"refusal-empty": 1}
+    unusable = item(GRPO=[ANSWERABLE, query(REFUSABLE, a=7)])
+    report, rows, _ = validate_items([unusable, item(GRPO=[REFUSABLE])])
+    assert report["reasons"] == {"wrong-type": 1}
     assert [row["query"] for row in rows] == ["a dog runs", "a cat runs"]
 
 

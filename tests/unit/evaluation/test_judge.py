@@ -95,7 +95,7 @@ def make(server, tmp_path, monkeypatch):
 
     def build(**options):
         url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-        return Judge(url, "m", tmp_path / "verdicts.sqlite", **{"timeout": 1.0, **options})
+        return Judge(url, "m", str(tmp_path / "verdicts.sqlite"), **{"timeout": 1.0, **options})
 
     return build
 
@@ -146,6 +146,6 @@ def test_judge_reports_unusable_endpoint(server, make, tmp_path):
     server.refuses = True
     with pytest.raises(InputError, match="rejected the API key; set OPENAI_API_KEY"):
         make().judge([asking("good")])
-    nowhere = Judge("http://127.0.0.1:9/v1", "m", tmp_path / "v.sqlite")
+    nowhere = Judge("http://127.0.0.1:9/v1", "m", str(tmp_path / "v.sqlite"))
     with pytest.raises(InputError, match=r"judge http://127\.0\.0\.1:9/v1: cannot be reached"):
         nowhere.judge([asking("good")])

@@ -1,0 +1,1 @@
+"""After validation, optional: add refusable queries to the training data."""

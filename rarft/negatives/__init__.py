@@ -1,0 +1,1 @@
+"""Refusable queries for answerable data: shuffled, by rules, and by a language model."""
