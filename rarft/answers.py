@@ -93,8 +93,8 @@ def states_times(text: str) -> bool:
     Either two numbers of it are times, or it consists of nothing but numbers and words about time.
     """
     if _DIGIT.search(text) is None:
-        folded = text.casefold()
-        if not any(word in folded for word in _NUMBER_WORDS):
+        lowered = text.casefold()
+        if not any(word in lowered for word in _NUMBER_WORDS):
             return False
     return (
         {match.lastgroup for match in _WORD.finditer(text)} in ({"number"}, {"number", "time"})

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kubeflow.training import ApiClient as TrainingClient
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime, TrainerV1alpha1TrainJob
 from kubernetes.client import ApiClient
 
 from helpers.cluster_server import merge
+from helpers.operator_models import TrainingClient
 from helpers.paths import ROOT
 from helpers.s3_servers import free_port
 from rarft.cluster.job_config import Job
