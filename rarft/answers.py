@@ -14,6 +14,7 @@ from rarft.segments import Segment
 
 Outcome = Literal["segment", "refusal", "unreadable"]
 
+_DIGIT = re.compile(r"\d")
 _UNIT = r"(?:s|secs?|seconds?|ms|mins?|minutes?|hrs?|hours?|frames?)\b"
 _QUANTITY = (
     r"\s{0,4}+(?:[°$€£]|(?:people|persons|items|objects|times|years?|days?|points?|steps?|percent|degrees?|"
@@ -50,6 +51,7 @@ _NUMBER_WORD = (
     "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|"
     "eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|half"
 )
+_NUMBER_WORDS = _NUMBER_WORD.split("|")
 _TIME_WORD = (
     "s|secs?|seconds?|ms|m|mins?|minutes?|h|hrs?|hours?|frames?|from|to|until|till|through|between|and|at|about|around|"
     "approximately|roughly|up|starts?|begins?|ends?|times?|timestamps?|timestep|answer|segment|moment|event|interval|"
@@ -90,11 +92,12 @@ def states_times(text: str) -> bool:
 
     Either two numbers of it are times, or it consists of nothing but numbers and words about time.
     """
-    words = {match.lastgroup for match in _WORD.finditer(text)}
-    if "number" not in words:
-        return False
+    if _DIGIT.search(text) is None:
+        lowered = text.casefold()
+        if not any(word in lowered for word in _NUMBER_WORDS):
+            return False
     return (
-        words <= {"number", "time"}
+        {match.lastgroup for match in _WORD.finditer(text)} in ({"number"}, {"number", "time"})
         or any(map(_is_pair_of_times, _PAIR.finditer(text)))
         or _START_END.search(text) is not None
         or _SPELLED_PAIR.search(text) is not None
@@ -103,7 +106,7 @@ def states_times(text: str) -> bool:
 
 def parse_answer(text: str) -> tuple[Outcome | None, list[Segment]]:
     """Return the outcome of an answer and its segments; a blank answer has no outcome."""
-    segments = find_segments(text)
+    segments = find_segments(text) if _DIGIT.search(text) else []
     if segments:
         return "segment", segments
     if not text.strip():

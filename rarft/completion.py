@@ -14,7 +14,7 @@ from rarft.segments import Segment
 
 NO_CORRECTION = "NIL"
 
-_TAG = re.compile(r"</?(?:think|answer|correction)>")
+_TAG = re.compile(r"(</?(?:think|answer|correction)>)")
 _TAGS_IN_ORDER = ["<think>", "</think>", "<answer>", "</answer>", "<correction>", "</correction>"]
 
 
@@ -66,7 +66,8 @@ def _extract_tag(text: str, tag: str) -> str | None:
 
 def _is_well_formed(text: str) -> bool:
     """Check that each tag occurs once, in order, with only whitespace outside the blocks (decision D1)."""
-    return _TAG.findall(text) == _TAGS_IN_ORDER and not any(part.strip() for part in _TAG.split(text)[::2])
+    parts = _TAG.split(text)
+    return parts[1::2] == _TAGS_IN_ORDER and not any(map(str.strip, parts[::4]))
 
 
 def parse_completion(text: str) -> Completion:

@@ -674,7 +674,9 @@ def check_training_yaml(text: str, name: str) -> None:
     """Check training settings in YAML; the user knows them by a name, for error messages."""
     from rarft.training.settings_parser import yaml_to_arguments
 
-    check_training_flags(yaml_to_arguments(text, name))
+    arguments = yaml_to_arguments(text, name)
+    with input_name(f"{name}:"):
+        check_training_flags(arguments)
 
 
 def check_training_flags(arguments: list[str]) -> None:
@@ -767,6 +769,33 @@ def evaluate(
     with input_name("--data"):
         samples = read_samples(data) if data else None
     return run(candidates, samples, _output(out), settings)
+
+
+def compare_runs(runs: Sequence[str], out: str) -> None:
+    """Draw the curves of training runs on the same axes.
+
+    Args:
+        runs: Folders of the runs, each `[NAME=]DIR`. Without a name it is the last part of the path, or all of it if
+            other runs have the same last part.
+        out: HTML page to write.
+    """
+    from rarft.evaluation.model_candidates import split_name
+    from rarft.reporting.training_curves import render_runs
+    from rarft.reporting.training_log import read_log
+
+    named = [split_name(run) for run in runs]
+    last_parts = [path.rstrip("/").rpartition("/")[2] for _, path in named]
+    logs = {}
+    for (name, path), last in zip(named, last_parts, strict=True):
+        name = name or (last if last_parts.count(last) == 1 else path)
+        if name in logs:
+            raise InputError(f"{name}: is given twice; name the runs, as in NAME={path}")
+        logs[name] = read_log(parse_location(path))
+    note = "Each line is a run: " + ", ".join(f"{name} ({len(log)} entries)" for name, log in logs.items()) + "."
+    page = render_runs(logs, f"Comparison of {len(logs)} training runs", note)
+    target = local_path(out)
+    parse_location(target.parent).make()
+    parse_location(target.parent).write(target.name, page.encode())
 
 
 def predict(
@@ -872,6 +901,6 @@ def cancel(job: str, namespace: str | None = None) -> str:
 
     Its pods save a checkpoint within their grace period.
     """
-    from rarft.cluster.job_client import cancel as run
+    from rarft.cluster.cancel import cancel as run
 
     return run(job, namespace)

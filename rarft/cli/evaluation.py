@@ -40,6 +40,13 @@ def _score(out: str, **options: Any) -> None:
     print(f"report: {steps.report_path(out)}")
 
 
+def _compare_runs(runs: list[str], out: str) -> None:
+    from rarft import steps
+
+    steps.compare_runs(runs, out)
+    print(f"report: {out}")
+
+
 def _add_evaluate(commands: Commands) -> None:
     parser = commands.add("evaluate", _evaluate, "Evaluate and compare checkpoints or existing predictions.")
     evaluated = parser.add_mutually_exclusive_group(required=True)
@@ -66,6 +73,15 @@ def _add_evaluate(commands: Commands) -> None:
         type=non_negative_int,
         default=10,
         help="Number of unreadable videos to skip; the evaluation fails if more cannot be read (default: 10).",
+    )
+    parser.add_argument(
+        "--embed-clips",
+        type=non_negative_int,
+        nargs="?",
+        const=10,
+        default=0,
+        metavar="N",
+        help="Embed low-resolution videos of the N worst queries of each outcome in the report (default of N: 10).",
     )
     parser.add_argument("--judge-url", help="OpenAI-compatible endpoint of a judge; set OPENAI_API_KEY to its key.")
     parser.add_argument("--judge-model", help="Model of the judge.")
@@ -127,9 +143,18 @@ def _add_score(commands: Commands) -> None:
     parser.add_argument("--embeddings", help="Reference embeddings that `rarft embed` wrote.")
 
 
+def _add_compare_runs(commands: Commands) -> None:
+    parser = commands.add("compare-runs", _compare_runs, "Draw the curves of several training runs on the same axes.")
+    parser.add_argument(
+        "runs", nargs="+", metavar="[NAME=]DIR", help="Folder or s3:// URI of a run, with its training.jsonl."
+    )
+    parser.add_argument("--out", default="compare-runs.html", help="Page to write (default: compare-runs.html).")
+
+
 def add_evaluation_commands(commands: Commands) -> None:
     """Add the commands on checkpoints and completions."""
     _add_evaluate(commands)
     _add_predict(commands)
     _add_promote(commands)
     _add_score(commands)
+    _add_compare_runs(commands)

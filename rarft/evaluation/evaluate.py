@@ -55,6 +55,7 @@ class EvaluationOptions:
         endpoint: URL of a server that serves the first checkpoint; it completes the queries instead of a backend.
         batch_size: Prompts per batch.
         max_skipped_videos: Number of videos that may be unreadable; their queries count as wrong.
+        embed_clips: Number of queries of each outcome whose videos are embedded in the report in low resolution.
         judge_url: URL of an OpenAI-compatible endpoint; None for no judge.
         judge_model: Model that the endpoint serves.
         judge_cache: SQLite file of verdicts; None for the user's cache folder.
@@ -68,6 +69,7 @@ class EvaluationOptions:
     endpoint: str | None = None
     batch_size: int = 16
     max_skipped_videos: int = 10
+    embed_clips: int = 0
     judge_url: str | None = None
     judge_model: str | None = None
     judge_cache: str | None = None
@@ -126,10 +128,11 @@ def evaluate(
     metrics |= _check_gates(options.gates, metrics)
     training = read_training_log(candidates[0].source) if candidates[0].is_checkpoint else []
     files = {_predictions_file(name): table.predictions for name, table in tables.items()}
+    page = render_report(metrics, tables, training, out, options.embed_clips)
     with out.write_files(METRICS_JSON, sorted(_earlier_predictions(out) - files.keys())) as folder:
         for name, written in files.items():
             write_predictions(folder / name, written)
-        (folder / REPORT_HTML).write_text(render_report(metrics, tables, training), encoding="utf-8")
+        (folder / REPORT_HTML).write_text(page, encoding="utf-8")
         (folder / METRICS_JSON).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     out.child(_UNFINISHED).remove()
     return metrics

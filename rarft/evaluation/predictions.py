@@ -27,6 +27,7 @@ class Prediction(msgspec.Struct, frozen=True):
         sample: The query and its ground truth.
         completion: Generated text; empty if the query was skipped.
         rewards: Rewards that training would have given, by name.
+        reward_parts: Terms of the rewards that apply, by name.
         refusal_similarity: Cosine similarity of a refusal's answer and the true one; None if either is missing.
         correction_similarity: Cosine similarity of the correction and the nearest reference query; None if either is
             missing.
@@ -38,6 +39,7 @@ class Prediction(msgspec.Struct, frozen=True):
     sample: Sample
     completion: str
     rewards: dict[str, float] = {}
+    reward_parts: dict[str, float] = {}
     refusal_similarity: float | None = None
     correction_similarity: float | None = None
     categories: list[str] | None = None

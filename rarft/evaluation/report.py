@@ -1,17 +1,22 @@
 """The evaluation report: an HTML page, and the headline table for a console."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
+import msgspec
 import numpy as np
 from markupsafe import Markup
 
-from rarft.evaluation.gallery import MAX_EXAMPLES, select_examples
+from rarft.evaluation.explorer import explorer_data, explorer_texts
 from rarft.evaluation.metrics import HEADLINE, PredictionTable, value_at
+from rarft.evaluation.outcomes import OUTCOMES, classify_outcome
 from rarft.reporting.charts import histogram, rates, scatter
-from rarft.reporting.html import render_page
+from rarft.reporting.html import compressed, render_page
 from rarft.reporting.training_curves import draw_training
 from rarft.reporting.training_log import Entry
+from rarft.storage.location import Location
 
 METRICS_JSON = "metrics.json"
 REPORT_HTML = "report.html"
@@ -141,13 +146,43 @@ def _charts(metrics: dict[str, Any], tables: Mapping[str, PredictionTable]) -> d
     return charts
 
 
-def render_report(metrics: dict[str, Any], tables: Mapping[str, PredictionTable], training: Sequence[Entry]) -> str:
-    """Render the page: headline table, gates, plots, training curves, examples, and breakdowns.
+def _outcomes(
+    tables: Mapping[str, PredictionTable],
+) -> tuple[list[tuple[str, list[tuple[str, str]]]], Markup]:
+    """Return a table of the outcomes of each candidate, with links to their queries, and a chart of their shares."""
+    counts = {name: Counter(classify_outcome(row)[0] for row in table.scored) for name, table in tables.items()}
+    totals = {outcome: sum(of_one[outcome] for of_one in counts.values()) for outcome in OUTCOMES}
+    evaluated = next(iter(counts.values()))
+    ranked = sorted(
+        (outcome for outcome in OUTCOMES if totals[outcome]), key=lambda one: (one == "right", -evaluated[one])
+    )
+    rows, shares = [], {}
+    for outcome in ranked:
+        cells = []
+        for name, of_one in counts.items():
+            share = of_one[outcome] / max(1, of_one.total())
+            link = "#" + urlencode({"view": "queries", "candidate": name, "outcome": outcome})
+            cells.append((f"{of_one[outcome]:,} ({100 * share:.1f} %)", link))
+            shares[OUTCOMES[outcome], name] = (share, None)
+        rows.append((OUTCOMES[outcome], cells))
+    return rows, rates(shares, "share of all queries")
+
+
+def render_report(
+    metrics: dict[str, Any],
+    tables: Mapping[str, PredictionTable],
+    training: Sequence[Entry],
+    out: Location,
+    embed_clips: int = 0,
+) -> str:
+    """Render the page: outcomes, headline table, gates, plots, training curves, breakdowns, and the explorer.
 
     Args:
         metrics: Content of metrics.json.
         tables: Predictions of each candidate by name, the evaluated one first.
         training: Log of the run that trained the checkpoint.
+        out: Folder of the page.
+        embed_clips: Number of queries of each outcome whose videos are embedded.
     """
     suffix = " (in-sample)" if metrics["in_sample"] else ""
     note = {
@@ -155,23 +190,25 @@ def render_report(metrics: dict[str, Any], tables: Mapping[str, PredictionTable]
         False: "Held-out: the checkpoint was not trained on these videos.",
         None: "It is unknown whether the checkpoint was trained on these videos.",
     }[metrics["in_sample"]]
-    (_, evaluated), *others = tables.items()
-    examples, kinds = select_examples(evaluated.scored, {name: table.scored for name, table in others})
     names = list(tables)
-    header = [*names[:2], "change", "p", *names[2:]] if metrics["base"] else names
+    outcomes, shares = _outcomes(tables)
+    scored = {name: table.scored for name, table in tables.items()}
     return render_page(
         "evaluation.html.j2",
         f"Evaluation of {metrics['checkpoint']}{suffix}",
         note,
-        header=header,
+        names=names,
+        outcomes=outcomes,
+        shares=shares,
+        header=[*names[:2], "change", "p", *names[2:]] if metrics["base"] else names,
         headline=_headline(metrics, suffix),
-        sources={name: one["checkpoint"] for name, one in _by_candidate(metrics).items()} if others else {},
+        sources={name: one["checkpoint"] for name, one in _by_candidate(metrics).items()} if names[1:] else {},
         gates=[(gate["gate"], "passed" if gate["passed"] else gate["reason"]) for gate in metrics["gates"]],
         judge=list(metrics["judge"].items()) if metrics["judge"] else [],
         charts=_charts(metrics, tables),
         training=draw_training(training),
-        examples=examples,
-        kinds=kinds,
-        max_examples=MAX_EXAMPLES,
         breakdowns=_breakdowns(metrics, suffix),
+        queries=len(tables[names[0]].scored),
+        data=compressed("data", msgspec.json.encode(explorer_data(scored, out, embed_clips))),
+        texts=[compressed(name, msgspec.json.encode(texts)) for name, texts in explorer_texts(scored).items()],
     )

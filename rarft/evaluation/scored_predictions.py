@@ -60,15 +60,15 @@ def _jaccard(predicted: set[str], true: set[str]) -> float:
     return len(predicted & true) / len(predicted | true) if predicted | true else 1.0
 
 
-class _Columns(dict[str, Column]):
-    """Columns of `size` samples, created with zeros on their first use."""
+class _Columns(dict[str, list[float]]):
+    """Columns of `size` samples, created with zeros on their first use; setting an item of a list is fast."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
 
-    def __missing__(self, name: str) -> Column:
-        return self.setdefault(name, np.zeros(self.size))
+    def __missing__(self, name: str) -> list[float]:
+        return self.setdefault(name, [0.0] * self.size)
 
     def put_mean(self, name: str, index: int, value: float | None) -> None:
         """Set one sample's value, unless it is None, in a column with a mean: `NAME/n` counts its samples."""
@@ -107,8 +107,8 @@ def columns(scored: Sequence[ScoredPrediction]) -> dict[str, Column]:
         if not row.relevant:
             _put_refusable(found, row, index)
     for name in ("samples", "skipped", "tp", "fp", "fn", "tn"):
-        found.setdefault(name, np.zeros(len(scored)))
-    return found
+        found.setdefault(name, [0.0] * len(scored))
+    return {name: np.array(column, float) for name, column in found.items()}
 
 
 def _put_refusable(found: _Columns, row: ScoredPrediction, index: int) -> None:

@@ -33,6 +33,7 @@ def score_predictions(predictions: Sequence[Prediction], store: ReferenceStore) 
         msgspec.structs.replace(
             prediction,
             rewards={name: value for name, values in rewards.items() if (value := values[index]) is not None},
+            reward_parts={name: values[index] for name, values in extras.items() if values[index] is not None},
             refusal_similarity=similarities.get(index),
             correction_similarity=corrections[index],
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rarft.errors import InputError
-from rarft.storage.location import LocalFolder, parse_location
+from rarft.storage.location import LocalFolder, Location, parse_location
 from rarft.storage.s3 import ObjectNotFoundError
 
 TRAINING_JSONL = "training.jsonl"  # log of a run, in the folder of its checkpoints
@@ -39,6 +39,22 @@ def reward_names(entries: Sequence[Entry]) -> list[str]:
     """Return the names of the rewards' means in the log, such as `rewards/format_reward`."""
     names = {name for entry in entries for name in entry}
     return sorted(name for name in names if name.startswith("rewards/") and name.count("/") == 1)
+
+
+def read_log(run: Location) -> list[dict[str, Any]]:
+    """Read the log of a run from its folder.
+
+    Raises:
+        InputError: There is none, or it is malformed.
+    """
+    try:
+        return parse_log(run.read(TRAINING_JSONL).decode())
+    except ObjectNotFoundError as error:
+        raise InputError(
+            f"{run}: contains no {TRAINING_JSONL}; pass the folder with the checkpoints of a run"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{run}: {TRAINING_JSONL} cannot be read: {error}; pass the folder of a run") from error
 
 
 def read_training_log(checkpoint: str) -> list[Entry]:

@@ -16,6 +16,7 @@ from trl import GRPOTrainer
 from rarft.completion import parse_completion
 from rarft.models.qwen2_5_vl.prompt_encoder import prompt_text
 from rarft.rewards.columns import completion_text
+from rarft.training.callbacks.log import JsonlLogCallback
 from rarft.training.config import TrainingConfig
 
 logger = logging.getLogger(__name__)
@@ -152,7 +153,15 @@ class LoggingGRPOTrainer(GRPOTrainer):
             {name: first(values) for name, values in self._logs[kind].items()} for kind in ("rewards", "extra")
         )
         block = completions_block(row, completions, rewards, parts)
-        logger.info("step %d: completions and rewards\n%s", self.state.global_step + 1, block)
+        step = self.state.global_step + 1
+        logger.info("step %d: completions and rewards\n%s", step, block)
+        group = {
+            "step": step, "query": row["query"], "truth": str(row["solution"] or "does not fit the video"),
+            "texts": completions, "rewards": rewards, "parts": parts,
+        }  # fmt: skip
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, JsonlLogCallback):
+                callback.completions = group
 
     def _merge_token_means(self, tokens_P: Tensor) -> None:
         """Replace the last values of token means, one per prompt, with those over the micro-batch of all ranks.

@@ -17,6 +17,6 @@ def chart_rows(page):
 
 
 def embedded(page, name):
-    """Return the decompressed text of a block of the page."""
+    """Return the content of a compressed block of the page."""
     block = re.search(rf'<script type="application/gzip" id="{name}">(.*?)</script>', page)[1]
-    return gzip.decompress(base64.b64decode(block)).decode()
+    return json.loads(gzip.decompress(base64.b64decode(block)))

@@ -1,5 +1,6 @@
 """`rarft evaluate`: completions, finished predictions, gates, the report, resume, and several processes."""
 
+import base64
 import gzip
 import json
 import os
@@ -9,11 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
-from markupsafe import escape
 
-from helpers.pages import chart_rows
+from helpers.pages import chart_rows, embedded
 from helpers.riq_items import read_lines
 from rarft import steps
 from rarft.annotations.schema import read_samples
@@ -25,6 +27,7 @@ from rarft.evaluation.report import console_table
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.reporting.training_curves import draw_training, render_curves
 from rarft.reporting.training_log import read_training_log
+from rarft.video.reader import probe
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +105,25 @@ def test_curves_leave_out_a_reward_without_values():
     assert "says_why" not in render_curves([entry], "run", 1)
     page = render_curves([{**entry, "rewards/says_why": 0.5}], "run", 1)
     assert chart_rows(page)["Each reward"] == [{"series": "rewards/says_why", "x": 1.0, "y": 0.5}]
+
+
+def test_compare_runs(main, tmp_path):
+    for name, reward in (("a", 0.5), ("b", 0.75)):
+        (tmp_path / name / "rarft").mkdir(parents=True)
+        group = {"step": 3, "query": "q", "truth": "", "texts": [name], "rewards": {"format": [1.0]}, "parts": {}}
+        entry = {"step": 4, "reward": reward, "kl": 0.25, "completions": group}
+        (tmp_path / name / "rarft" / "training.jsonl").write_text(json.dumps(entry) + "\n")
+    runs = [f"{tmp_path}/a/rarft", f"second={tmp_path}/b/rarft/"]
+    code, output, error = main("compare-runs", *runs, "--out", tmp_path / "out" / "page.html")
+    assert (code, output) == (0, f"report: {tmp_path}/out/page.html\n"), error
+    page = (tmp_path / "out" / "page.html").read_text()
+    names = [f"{tmp_path}/a/rarft", "second"]  # both end in `rarft`
+    assert [(row["series"], row["y"]) for row in chart_rows(page)["Reward"]] == [(names[0], 0.5), (names[1], 0.75)]
+    groups = embedded(page, "completions")
+    assert [(group["run"], group["texts"]) for group in groups] == [(names[0], ["a"]), (names[1], ["b"])]
+    code, _, error = main("compare-runs", tmp_path)
+    assert code == 2
+    assert error.endswith("contains no training.jsonl; pass the folder with the checkpoints of a run\n")
 
 
 def test_predictor_encodes_each_video_once(validated, monkeypatch):
@@ -232,10 +254,11 @@ def test_compare_names_and_mixed_candidates(evaluated, validated, tmp_path):
     assert found["passed"]
     assert found["others"].keys() == {"tiny-truthful", "base-predictions", "base-predictions-2"}
     assert found["base"]["ra_iou"] == found["others"]["base-predictions-2"]["ra_iou"] == metrics["base"]["ra_iou"]
-    row = read_lines(finished)[0]
     page = (tmp_path / "report.html").read_text()
-    assert f'<p class="note">start: {escape(row["completion"])}' in page
-    assert f'<p class="note">base-predictions-2: {escape(row["completion"])}' in page
+    data = embedded(page, "data")
+    assert [one["name"] for one in data["candidates"]] == ["checkpoint", "start", *found["others"]]
+    for index in (1, 3):  # start and base-predictions-2
+        assert embedded(page, f"completion-{index}") == [row["completion"] for row in read_lines(finished)]
     header, *figures = console_table(found).splitlines()
     assert header.split()[-6:] == ["start", "checkpoint", "change", *found["others"]]
     assert all(re.search(r"[+-]\d\.\d{3}( +\d\.\d{3}){3}$", line) for line in figures)
@@ -309,7 +332,7 @@ def test_report_escapes_completions(tmp_path):
     (tmp_path / "p.json").write_text(json.dumps([row]))
     steps.evaluate(None, None, str(tmp_path / "out"), predictions=str(tmp_path / "p.json"))
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "alert(3)" in page
+    assert "alert(3)" in embedded(page, "data")["queries"]["query"][0]
     assert "<script>alert" not in page
     assert "<img src=x" not in page
 
@@ -327,12 +350,37 @@ def test_failed_gate_exit_code(evaluated, tmp_path, main):
     assert "--gate 'nonsense>=1': unknown metric nonsense" in error
 
 
-def test_report_is_one_file_with_video_frames(evaluated):
-    page = (evaluated[0] / "report.html").read_text()
+def test_report_is_one_file_with_all_queries(evaluated):
+    out, metrics = evaluated
+    page = (out / "report.html").read_text()
     assert not re.search(r"(src|href)=['\"]?(https?:)?//", page)
-    kinds = re.findall(r'<button value="(\w+)"', page)
-    assert set(re.findall(r'data-kind="(\w+)"', page)) == set(kinds)
-    assert page.count("data:image/jpeg;base64,") >= 3 * page.count("<article")
+    data, rows = embedded(page, "data"), read_lines(out / "predictions.jsonl")
+    assert data["queries"]["id"] == [row["sample"]["id"] for row in rows]
+    scores = data["candidates"][0]["scores"]
+    assert np.mean(scores["RA-IoU"]) == pytest.approx(metrics["ra_iou"]["mean"], abs=1e-4)
+    assert scores["reward"] == [pytest.approx(sum(row["rewards"].values()), abs=1e-4) for row in rows]
+    parts = [row["reward_parts"].get("refuse_iou/iou") for row in rows]
+    assert scores["refuse_iou/iou"] == [part if part is None else pytest.approx(part, abs=1e-4) for part in parts]
+    videos = [data["videos"][index]["href"] for index in data["queries"]["video"]]
+    assert [(out / video).resolve() for video in videos] == [Path(row["sample"]["video"]).resolve() for row in rows]
+    assert data["clips"] == {}
+
+
+def test_embedded_clips_have_the_times_of_their_videos(evaluated, tmp_path):
+    steps.evaluate(None, None, str(tmp_path), predictions=str(evaluated[0] / "predictions.jsonl"), embed_clips=1)
+    data = embedded((tmp_path / "report.html").read_text(), "data")
+    assert 1 <= len(data["clips"]) <= len(set(data["candidates"][0]["outcome"]))
+    for index, clip in data["clips"].items():
+        (tmp_path / "clip.mp4").write_bytes(base64.b64decode(clip))
+        found, video = (
+            probe(str(path)) for path in (tmp_path / "clip.mp4", tmp_path / data["videos"][int(index)]["href"])
+        )
+        assert found.duration == pytest.approx(video.duration, abs=0.3)
+        assert found.height <= 144
+
+
+def test_gate_results_are_in_the_report(evaluated):
+    page = (evaluated[0] / "report.html").read_text()
     assert "<td>ra_iou.mean&gt;=base</td><td>passed</td>" in page
 
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
+from helpers.pages import embedded
 from helpers.training import train
 from rarft.models.qwen2_5_vl import prompt_encoder
 from rarft.training import prepare as prepare_module
@@ -145,6 +146,12 @@ def test_training_curves(validated, tmp_path):
     page = (checkpoint.parent / "training.html").read_text()
     for word in ("Step 2 of 2.", "KL divergence", "Learning rate", "Parts of refuse_iou", "rollout", "eval_reward"):
         assert word in page
+    logged = [entry["completions"] for entry in entries if "completions" in entry]
+    assert [group["step"] for group in logged] == [1]  # of the preset's every 32
+    assert logged == [
+        {key: value for key, value in group.items() if key != "run"} for group in embedded(page, "completions")
+    ]
+    assert all(len(values) == len(logged[0]["texts"]) for values in logged[0]["rewards"].values())
     assert not re.search(r"(src|href)=['\"]?(https?:)?//", page)
 
 

@@ -11,7 +11,7 @@ from helpers.predictions import prediction
 from rarft.annotations.times import parse_segments
 from rarft.answers import parse_answer
 from rarft.completion import parse_completion, render_completion
-from rarft.evaluation.gallery import classify_failure
+from rarft.evaluation.outcomes import classify_outcome
 from rarft.evaluation.scored_predictions import ScoredPrediction
 from rarft.rewards import explain_correction_reward, refuse_giou_reward, refuse_iou_reward
 from rarft.segments import temporal_iou
@@ -49,7 +49,7 @@ def test_rewards_and_evaluation_agree(answer, task_type):
     assert refuse_giou == 0 or right
     assert logged.get("refuse_iou/iou") == (iou if truth else None)
     assert logged["refuse_iou/unreadable"] == (OUTCOMES[answer] == "unreadable")
-    assert (classify_failure(scored)[0] == "unreadable") == (OUTCOMES[answer] == "unreadable")
+    assert (classify_outcome(scored)[0] == "unreadable") == (OUTCOMES[answer] == "unreadable")
 
 
 @pytest.mark.parametrize("answer", UNREADABLE)

@@ -24,7 +24,7 @@ function chartConfig() {
     text: { color: text },
     axis: {
       labelColor: text, titleColor: text, gridColor: grid, domainColor: grid, tickColor: grid,
-      labelFontSize: 12, titleFontSize: 12, titleFontWeight: 'normal', labelLimit: innerWidth < 600 ? 120 : 220,
+      labelFontSize: 12, titleFontSize: 12, titleFontWeight: 'normal', labelLimit: innerWidth < 600 ? 150 : 320,
     },
     legend: {
       labelColor: text, titleColor: text, labelFontSize: 12, orient: 'top', direction: 'horizontal', labelLimit: 240,
@@ -58,7 +58,7 @@ function smoothed(rows, weight) {
     const state = states[row.series] ??= { mean: 0, norm: 0 };
     state.mean = weight * state.mean + (1 - weight) * row.y;
     state.norm = weight * state.norm + 1 - weight;
-    return { ...row, smooth: state.mean / state.norm };
+    return { ...row, smooth: Number((state.mean / state.norm).toPrecision(6)) };
   });
 }
 

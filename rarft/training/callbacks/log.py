@@ -49,6 +49,7 @@ class JsonlLogCallback(TrainerCallback):
         self._folder, self._name = LocalFolder(folder), name
         self._entries: list[dict[str, Any]] = []
         self._last_drawing = 0.0
+        self.completions: dict[str, Any] | None = None  # a group of completions, for the next entry
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the log with the entries up to the step that the run resumes from."""
@@ -64,6 +65,8 @@ class JsonlLogCallback(TrainerCallback):
         if not state.is_world_process_zero or not logs:
             return
         entry = {"step": state.global_step, **logs}
+        if self.completions is not None:
+            entry["completions"], self.completions = self.completions, None
         self._entries.append(entry)
         with (self._folder.path / TRAINING_JSONL).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")

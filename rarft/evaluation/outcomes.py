@@ -1,0 +1,37 @@
+"""Outcomes of predictions: correct, or a kind of failure."""
+
+from rarft.evaluation.scored_predictions import ScoredPrediction
+
+_LOW_SIMILARITY = 0.5  # of a correction
+_LOW_IOU = 0.5
+OUTCOMES = {
+    "answered": "Answered, but the query does not fit the video",
+    "refused": "Refused, but the query fits the video",
+    "misplaced": f"Correctly answered, IoU below {_LOW_IOU:g}",
+    "unanswered": "No answer",
+    "unreadable": "Times in a form that cannot be read",
+    "skipped": "Skipped, because the video cannot be read",
+    "uncorrected": "Correctly refused, correction missing or wrong",
+    "right": "Correct",
+}
+
+
+def classify_outcome(row: ScoredPrediction) -> tuple[str, float]:
+    """Return the outcome, a key of OUTCOMES, and its severity: 1 is the worst."""
+    if row.prediction.skipped is not None:
+        return "skipped", 1.0
+    if not row.completion.answer:
+        return "unanswered", 1.0
+    if row.completion.outcome == "unreadable":
+        return "unreadable", 1.0
+    if row.relevant:
+        if not row.predicted_relevant:
+            return "refused", 1.0
+        iou = row.iou or 0.0
+        return ("misplaced" if iou < _LOW_IOU else "right"), 1.0 - iou
+    if row.predicted_relevant:
+        return "answered", 1.0
+    similarity = row.prediction.correction_similarity
+    if row.prediction.sample.reference_queries and (similarity is None or similarity < _LOW_SIMILARITY):
+        return "uncorrected", 1.0 - (similarity or 0.0)
+    return "right", 0.0
