@@ -25,7 +25,7 @@ WORK = (
     "rarft.steps.validate_file", "rarft.steps.convert_file", "rarft.steps.export_ms_swift", "rarft.steps.doctor",
     "rarft.synthetic.dataset.write_split", "rarft.embeddings.store.build_store", "rarft.rewards.replay.replay",
     "rarft.evaluation.evaluate.evaluate", "rarft.evaluation.answer.answer", "rarft.evaluation.promote.promote",
-    "rarft.cluster.job_client.cancel", "rarft.training.prepare.check_sizes",
+    "rarft.cluster.cancel.cancel", "rarft.training.prepare.check_sizes",
     "rarft.training.cache_videos.read_samples", "rarft.training.inspect_prompt.read_samples",
     "pipelines.local.run_pipeline", "pipelines.compile.compile_pipeline", "pipelines.watch.watch",
 )  # fmt: skip

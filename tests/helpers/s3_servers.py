@@ -51,8 +51,8 @@ def seaweedfs(folder, port):
     ports = [f"-{part}.port{suffix}={free_port()}" for part in parts for suffix in ("", ".grpc")]
     return [
         *(program, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports),
-        *("-s3", f"-s3.port={port}", f"-s3.port.grpc={free_port()}", "-s3.port.iceberg=0", f"-s3.config={config}"),
-        *("-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=50"),
+        *("-s3", f"-s3.port={port}", f"-s3.port.grpc={free_port()}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+        *(f"-s3.config={config}", "-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=50"),
     ]
 
 
