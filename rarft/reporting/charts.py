@@ -185,7 +185,7 @@ def curves(series: Mapping[str, Points], y_title: str = "", x_title: str = "step
 def scatter(points: Mapping[tuple[str, str], tuple[float, float]], x_title: str, y_title: str) -> Markup:
     """Draw points (x, y) in the unit square by (kind, series): the shape shows the kind, the color the series."""
     rows = [{"kind": kind, "series": series, "x": x, "y": y} for (kind, series), (x, y) in points.items()]
-    unit = {"scale": {"domain": [0, 1]}}
+    unit: Spec = {"scale": {"domain": [0, 1]}}
     tooltip = [
         *_tooltip(kind="", series=""),
         *({"field": field, "title": title, "format": ".3f"} for field, title in (("x", x_title), ("y", y_title))),
