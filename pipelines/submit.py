@@ -12,6 +12,7 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from pipelines.compile import compile_pipeline
 from pipelines.endpoint import Endpoint, open_endpoint
+from pipelines.kubernetes_values import check_namespace
 from pipelines.parameters import check_complete, parse
 from pipelines.preflight import check
 from pipelines.profiles import DEFAULT_PROFILE
@@ -28,6 +29,14 @@ def _read_compiled(path: Path) -> PipelineSpec:
     except (yaml.YAMLError, UnicodeDecodeError, StopIteration, json_format.ParseError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a compiled pipeline ({reason}); make one with `rarft compile`") from error
+
+
+def _job_kind(spec: PipelineSpec) -> str:
+    """Return the kind of the job that trains on several nodes; empty without one."""
+    if "launch-job" not in spec.root.dag.tasks:
+        return ""
+    kind: str = spec.root.dag.tasks["launch-job"].inputs.parameters["kind"].runtime_value.constant.string_value
+    return kind
 
 
 def _check_locations(values: Mapping[str, Any]) -> None:
@@ -68,7 +77,10 @@ def submit(
             spec = _read_compiled(file)
         values = parse(assignments, spec)
         check_complete(values, spec)
-        check(values, launches_job="launch-job" in spec.root.dag.tasks)
+        check(values, _job_kind(spec))
+        if namespace is not None:
+            with input_name("--namespace"):
+                check_namespace(namespace)
         _check_locations(values)
         server = open_endpoint(endpoint)
         server.check()

@@ -12,11 +12,10 @@ from urllib3.exceptions import HTTPError
 from pipelines.endpoint import TOKEN_ENV, Endpoint, open_endpoint
 from pipelines.run_steps import FINAL_STATES, Step, format_state, run_error, run_steps
 from rarft import steps
-from rarft.errors import ChildFailedError, InputError, one_line
+from rarft.errors import EXIT_INTERRUPTED, ChildFailedError, InputError, one_line
 
 logger = logging.getLogger(__name__)
 
-EXIT_INTERRUPTED = 130
 _POLL_INTERVAL_S = 5.0
 _OUTAGE_TIMEOUT_S = 24 * 3600.0  # the run continues while the API or the network is down
 _DENIED_TIMEOUT_S = 300.0  # a proxy may reject requests while it restarts

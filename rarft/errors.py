@@ -8,6 +8,7 @@ Each is reported in one line on stderr. If there is a termination log (`RARFT_TE
 import difflib
 import os
 import re
+import select
 import signal
 import sys
 import time
@@ -117,12 +118,12 @@ def exit_interrupted(program: str, resume: str = RESUME_HINT) -> NoReturn:
 
 def _discard_closed_stdout() -> bool:
     """Check whether nobody reads the output any more; then discard the rest of it."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    is_closed = any(event & select.POLLERR for _, event in output.poll(0))
+    if is_closed:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    return is_closed
 
 
 @contextmanager
@@ -142,7 +143,8 @@ def report_errors(name: str, resume: str = RESUME_HINT) -> Iterator[None]:
     setup_logging()
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None if it was closed when the process started
+            sys.stdout.flush()
     except KeyboardInterrupt:
         exit_interrupted(f"rarft {name}", resume)
     except Exception as error:

@@ -674,7 +674,9 @@ def check_training_yaml(text: str, name: str) -> None:
     """Check training settings in YAML; the user knows them by a name, for error messages."""
     from rarft.training.settings_parser import yaml_to_arguments
 
-    check_training_flags(yaml_to_arguments(text, name))
+    arguments = yaml_to_arguments(text, name)
+    with input_name(f"{name}:"):
+        check_training_flags(arguments)
 
 
 def check_training_flags(arguments: list[str]) -> None:
@@ -899,6 +901,6 @@ def cancel(job: str, namespace: str | None = None) -> str:
 
     Its pods save a checkpoint within their grace period.
     """
-    from rarft.cluster.job_client import cancel as run
+    from rarft.cluster.cancel import cancel as run
 
     return run(job, namespace)

@@ -32,8 +32,16 @@ def add_cluster_commands(commands: Commands) -> None:
     parser = commands.add("doctor", _doctor, "Check what would fail later; exit with 1 if a check fails.")
     parser.add_argument("--data", help="Annotations or validated data that should be readable.")
     parser.add_argument("--out", help="Folder or s3:// URI that should be writable.")
-    parser.add_argument("--gpus", type=non_negative_int, help="Number of GPUs that this machine should have.")
+    parser.add_argument(
+        "--gpus",
+        type=non_negative_int,
+        help="Number of GPUs that this machine should have; with --cluster, the nodes.",
+    )
     parser.add_argument("--cluster", action="store_true", help="Check the cluster, too.")
     parser.add_argument("--namespace", help="Namespace on the cluster (default: current namespace).")
     parser.add_argument("--image", help="Image of the job.")
     parser.add_argument("--queue", help="Kueue's local queue of the job.")
+    parser.add_argument(
+        "--accelerator", default="nvidia.com/gpu", help="Resource name of the nodes' GPUs (default: nvidia.com/gpu)."
+    )
+    parser.add_argument("--kind", choices=["trainjob", "pytorchjob"], help="Kind of the job (default: both).")

@@ -1,4 +1,4 @@
-"""Checks of the cluster: permissions, training operator, quota, queue, image. Each returns what it found."""
+"""Checks of the cluster: namespace, permissions, operators, quota, GPUs, queue, image. Each returns what it found."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +9,9 @@ from kubernetes.utils.quantity import parse_quantity
 from rarft.cluster import kueue
 from rarft.cluster.api_errors import api_message
 from rarft.cluster.client import call_with_retry
+from rarft.cluster.doctor_operator import OperatorCheck
+from rarft.cluster.job_kind import JobKind
 from rarft.cluster.permissions import LAUNCHER_RULES, missing_permissions
-from rarft.cluster.pytorchjob import PYTORCHJOB
 from rarft.errors import InputError
 
 _TIMEOUT_S = 5.0
@@ -22,6 +23,12 @@ def _call(action: str, call: Callable[..., Any], *arguments: Any, **options: Any
         return call_with_retry(action, call, *arguments, timeout_s=_TIMEOUT_S, **options)
     except client.ApiException as error:
         raise InputError(f"{action}: {error.status} {api_message(error)}") from error
+
+
+def _is_ready(node: Any) -> bool:
+    """Check whether a node accepts pods."""
+    ready = [each.status for each in node.status.conditions or [] if each.type == "Ready"]
+    return not node.spec.unschedulable and ready == ["True"]
 
 
 class ClusterChecks:
@@ -39,16 +46,29 @@ class ClusterChecks:
             )
         return f"in {self._namespace} all that the launcher needs"
 
-    def operator(self) -> str:
-        """Check that the cluster has PyTorchJobs."""
-        get = self._objects.get_namespaced_custom_object
+    def namespace(self) -> str:
+        """Check that the namespace exists."""
         try:
-            kind = PYTORCHJOB
-            _call("get PyTorchJobs", get, kind.group, kind.version, self._namespace, kind.plural, "none")
-        except InputError as error:
-            if '"none" not found' not in str(error):  # otherwise the kind exists, without a job of that name
-                raise InputError(f"{error}; is the training operator installed?") from error
-        return "installed"
+            call_with_retry("get namespace", self._core.read_namespace, self._namespace, timeout_s=_TIMEOUT_S)
+        except client.ApiException as error:
+            raise InputError(f"{self._namespace}: {api_message(error)}; set --namespace") from error
+        return self._namespace
+
+    def operator(self, kind: JobKind, image: str | None, gpus: int | None, queue: str | None) -> str:
+        """Check that the operator of a kind of jobs runs, and that it would accept a job."""
+        return OperatorCheck(self._api, self._namespace, kind).run(image, gpus, queue)
+
+    def gpus(self, required: int, resource: str) -> str:
+        """Check that the ready nodes of the cluster have a number of GPUs."""
+        nodes = [node for node in self._nodes() if _is_ready(node)]
+        counts = [int(parse_quantity((node.status.allocatable or {}).get(resource, "0"))) for node in nodes]
+        found = f"{sum(counts)} {resource} on {sum(count > 0 for count in counts)} ready nodes"
+        if sum(counts) < required:
+            raise InputError(f"{found}, not {required}; add nodes, or check the device plugin")
+        return f"{found}, some of which may be in use"
+
+    def _nodes(self) -> list[Any]:
+        return list(_call("get nodes", self._core.list_node).items)
 
     def quota(self) -> str:
         """Check that no quota is exhausted."""
@@ -76,6 +96,6 @@ class ClusterChecks:
 
     def image(self, name: str) -> str:
         """Return on how many nodes an image is present."""
-        nodes = _call("get nodes", self._core.list_node).items
+        nodes = self._nodes()
         present = [node for node in nodes if any(name in (image.names or []) for image in node.status.images or [])]
         return f"{name}: on {len(present)} of {len(nodes)} nodes; the others pull it"

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 from kubernetes import client, watch
 
 from rarft.cluster import kueue
-from rarft.cluster.api_errors import UnknownKindError, api_message, explain, is_absent
-from rarft.cluster.client import call_with_retry, connect, current_namespace, logger
+from rarft.cluster.api_errors import api_message, explain, is_absent
+from rarft.cluster.client import call_with_retry, logger
 from rarft.cluster.job_kind import JobKind
-from rarft.cluster.kinds import JOB_KINDS
 from rarft.errors import InputError
 
 _OUTAGE_TIMEOUT_S = 24 * 3600.0  # the API may be down while a job runs: the pipeline step has its own time limit
@@ -189,26 +188,3 @@ class JobClient:
             if error.status == absent and (absent != 404 or is_absent(error)):
                 return None
             raise explain(action, error, f"is {self.kind.operator} installed?") from error
-
-
-def cancel(name: str, namespace: str | None) -> str:
-    """Delete a job, by default in the current namespace; return the namespace.
-
-    Raises:
-        InputError: There is no such job, or this account may not delete it.
-    """
-    namespace = namespace or current_namespace()
-    api, existing, unknown = connect(), [], []
-    for kind in JOB_KINDS.values():
-        jobs = JobClient(api, namespace, kind, name)
-        try:
-            if jobs.delete():
-                return namespace
-            existing += jobs.names()
-        except UnknownKindError as error:
-            unknown.append(error)
-    if len(unknown) == len(JOB_KINDS):
-        raise unknown[0]
-    raise InputError(
-        f"job {name}: not found in namespace {namespace}; existing jobs: {', '.join(sorted(existing)) or 'none'}"
-    )

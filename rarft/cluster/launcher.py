@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from kubernetes import client
@@ -82,8 +83,8 @@ class Launcher:
     def _has_same_settings(self, job: dict[str, Any]) -> bool:
         return bool(job["metadata"].get("annotations", {}).get(MANIFEST_HASH) == self._hash)
 
-    def _state(self, job: dict[str, Any]) -> str:
-        return job_state(self._jobs.kind, job, [], self._job.nodes, bool(self._job.queue)).name
+    def _state(self, job: dict[str, Any], pods: Sequence[Any] = ()) -> str:
+        return job_state(self._jobs.kind, job, pods, self._job.nodes, bool(self._job.queue)).name
 
     def _check_permissions(self) -> None:
         needed = permissions.rules(self._jobs.kind, queued=bool(self._job.queue))
@@ -103,7 +104,7 @@ class Launcher:
             job = self._jobs.get()
             if job is None:
                 continue  # deleted since
-            state = self._state(job)
+            state = self._state(job, self._jobs.pods()[0])
             if "deletionTimestamp" in job["metadata"] or state == "Failed":
                 reason = "failed" if state == "Failed" else "is being deleted"
                 logger.info("job %s: previous job %s; recreating it", self._name, reason)

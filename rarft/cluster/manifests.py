@@ -9,7 +9,7 @@ import yaml
 
 from rarft import __version__
 from rarft.cluster.job_config import Job
-from rarft.cluster.permissions import LAUNCHER_RULES
+from rarft.cluster.permissions import DOCTOR_CLUSTER_RULES, DOCTOR_RULES, LAUNCHER_RULES, Rule
 from rarft.cluster.pod_spec import JOB_LABEL, LABEL, USER
 from rarft.cluster.pytorchjob import pytorchjob
 from rarft.cluster.trainjob import training_runtime, trainjob
@@ -51,6 +51,17 @@ def _role_binding() -> dict[str, Any]:
         roleRef={"apiGroup": _RBAC, "kind": "Role", "name": LAUNCHER},
         subjects=[{"kind": "ServiceAccount", "name": name} for name in accounts],
     )
+
+
+def _doctor(kind: str, rules: tuple[Rule, ...]) -> list[dict[str, Any]]:
+    """Return the optional Role or ClusterRole of `rarft doctor`, and its binding to a user."""
+    name = "rarft-doctor"
+    user = {"kind": "User", "name": "you@example.com", "apiGroup": _RBAC}
+    role_ref = {"apiGroup": _RBAC, "kind": kind, "name": name}
+    return [
+        _object(f"{_RBAC}/v1", kind, name, rules=list(rules)),
+        _object(f"{_RBAC}/v1", f"{kind}Binding", name, roleRef=role_ref, subjects=[user]),
+    ]
 
 
 def _network_policy() -> dict[str, Any]:
@@ -142,6 +153,9 @@ def manifests() -> dict[str, list[dict[str, Any]]]:
         "base/kustomization.yaml": [_kustomization(*base)],
         # Not part of the base, because it replaces the namespace's configuration.
         "kfp-launcher.yaml": [_artifact_store()],
+        "doctor/role.yaml": _doctor("Role", DOCTOR_RULES),
+        "doctor/clusterrole.yaml": _doctor("ClusterRole", DOCTOR_CLUSTER_RULES),
+        "doctor/kustomization.yaml": [_kustomization("role.yaml", "clusterrole.yaml")],
         # For the operator's namespace.
         "training-operator/init-container.yaml": [_init_container_template()],
         "training-operator/patch.yaml": [_init_container_patch()],

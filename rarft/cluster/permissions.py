@@ -28,6 +28,16 @@ def _job_rule(kind: JobKind) -> Rule:
 LAUNCHER_RULES: tuple[Rule, ...] = (*(_job_rule(kind) for kind in JOB_KINDS.values()), *_SHARED_RULES)
 
 
+# Optional rules: of `rarft doctor`, and of the list of jobs that `rarft cancel` shows.
+DOCTOR_RULES: tuple[Rule, ...] = (
+    {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]},
+    {"apiGroups": [""], "resources": ["resourcequotas"], "verbs": ["list"]},
+    {"apiGroups": [KUEUE_GROUP], "resources": ["localqueues"], "verbs": ["get"]},
+    *({"apiGroups": [kind.group], "resources": [kind.plural], "verbs": ["list"]} for kind in JOB_KINDS.values()),
+)
+DOCTOR_CLUSTER_RULES: tuple[Rule, ...] = ({"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]},)
+
+
 def rules(kind: JobKind, queued: bool) -> list[Rule]:
     """Return the rules that the launcher needs for a job of a kind, which may be in a queue."""
     shared = [rule for rule in _SHARED_RULES if queued or rule["apiGroups"] != [KUEUE_GROUP]]

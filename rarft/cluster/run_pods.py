@@ -8,8 +8,9 @@ from kubernetes import client
 from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
 
-from rarft.cluster.client import api_message, connect
-from rarft.cluster.job_status import event_summaries, pod_summaries, terminations
+from rarft.cluster.api_errors import api_message
+from rarft.cluster.client import connect
+from rarft.cluster.job_status import event_summary, pod_summaries, terminations
 from rarft.errors import InputError
 
 CONTAINER = "main"  # of the component's code, in every pod of a run
@@ -82,7 +83,7 @@ class RunPods:
     def _warnings(self, pod: Any) -> list[str]:
         selector = f"involvedObject.uid={pod.metadata.uid},type=Warning"
         events = self._call("list events", self._core.list_namespaced_event, field_selector=selector)
-        return event_summaries(events.items, [pod.metadata.name])
+        return [event_summary(event) for event in events.items]
 
     def _call(self, action: str, call: Any, **options: Any) -> Any:
         try:

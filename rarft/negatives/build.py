@@ -60,7 +60,8 @@ class Result:
 
 def _states_times(negative: Negative) -> bool:
     """Check whether a refusal would be read as a time span, because it quotes a query with times."""
-    return not parse_completion(render_completion("", negative.reason)).refuses
+    has_digit = any(character.isdigit() for character in negative.reason)  # settles most refusals, and is fast
+    return has_digit and not parse_completion(render_completion("", negative.reason)).refuses
 
 
 def _make_rules(

@@ -185,7 +185,7 @@ def curves(series: Mapping[str, Points], y_title: str = "", x_title: str = "step
 def scatter(points: Mapping[tuple[str, str], tuple[float, float]], x_title: str, y_title: str) -> Markup:
     """Draw points (x, y) in the unit square by (kind, series): the shape shows the kind, the color the series."""
     rows = [{"kind": kind, "series": series, "x": x, "y": y} for (kind, series), (x, y) in points.items()]
-    unit: Spec = {"scale": {"domain": [0, 1]}}
+    unit: Spec = {"domain": [0, 1]}
     tooltip = [
         *_tooltip(kind="", series=""),
         *({"field": field, "title": title, "format": ".3f"} for field, title in (("x", x_title), ("y", y_title))),
@@ -194,8 +194,8 @@ def scatter(points: Mapping[tuple[str, str], tuple[float, float]], x_title: str,
         "height": 220,
         "mark": {"type": "point", "filled": True, "size": 120, "opacity": 0.9},
         "encoding": {
-            "x": _axis("x", x_title, **unit),
-            "y": _axis("y", y_title, **unit),
+            "x": _axis("x", x_title, scale=unit),
+            "y": _axis("y", y_title, scale=unit),
             "color": _axis("series", None, "nominal", sort=None),
             "shape": _axis("kind", None, "nominal", sort=None),
             "tooltip": tooltip,

@@ -36,7 +36,7 @@ def draw_charts(runs: Mapping[str, Sequence[Entry]], charts: _Charts) -> dict[st
 
     The figures of one run share a chart; with several runs, each figure has a chart with a line for each run.
     """
-    drawn = {}
+    drawn: dict[str, Markup] = {}
     for title, (unit, names) in charts.items():
         if len(runs) == 1:
             (entries,) = runs.values()

@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from urllib.parse import unquote
 from rarft.errors import InputError
 
 _INCOMPLETE_URI = re.compile(r"(s3|s3a|gs|hf|https?|file):/*", re.IGNORECASE)
+_MAX_NAME_BYTES = 255  # of common file systems
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 LOCK = ".lock"  # name of the lock file in a folder
 _LOCK_TIMEOUT_S = 30.0  # a process that was just killed may take this long to exit
@@ -104,6 +106,10 @@ def local_path(uri: str) -> Path:
     Raises:
         InputError: The URI has another scheme, or names another host.
     """
+    if any("\ud800" <= character <= "\udfff" for character in uri):  # bytes that Python could not decode
+        raise InputError(f"{uri}: not valid {sys.getfilesystemencoding()}; rename it, or set LC_ALL=C.UTF-8")
+    if any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in uri.split("/")):
+        raise InputError(f"{uri[:40]}...: a name longer than {_MAX_NAME_BYTES} bytes; check the path")
     scheme, separator, rest = uri.partition("://")
     if not separator:
         if typo := _INCOMPLETE_URI.match(uri):

@@ -82,6 +82,10 @@ def _client(_environment: tuple[tuple[str, str], ...]) -> Any:
     import boto3
     from botocore.config import Config
 
+    endpoint_name = "AWS_ENDPOINT_URL_S3" if read_variable("AWS_ENDPOINT_URL_S3") else "AWS_ENDPOINT_URL"
+    endpoint = read_variable(endpoint_name)
+    if endpoint and not endpoint.lower().startswith(("http://", "https://")):
+        raise InputError(f"{endpoint_name} {endpoint}: no URL; use a form such as http://localhost:8333")
     key, secret = read_variable("AWS_ACCESS_KEY_ID"), read_variable("AWS_SECRET_ACCESS_KEY")
     session = boto3.session.Session(  # the default session would keep earlier credentials
         # Credentials that are not in the environment come from the sources of boto3, such as a web identity.
@@ -92,7 +96,7 @@ def _client(_environment: tuple[tuple[str, str], ...]) -> Any:
     )
     return session.client(
         "s3",
-        endpoint_url=read_variable("AWS_ENDPOINT_URL_S3") or read_variable("AWS_ENDPOINT_URL"),
+        endpoint_url=endpoint,
         config=Config(
             connect_timeout=_CONNECT_TIMEOUT_S,
             read_timeout=_READ_TIMEOUT_S,
@@ -118,12 +122,13 @@ def wrap_s3_errors(uri: str, action: str) -> Iterator[None]:
     except (
         Boto3Error, BotoCoreError, ClientError, ResponseParserError, RetriesExceededError, ValueError, KeyError
     ) as error:  # fmt: skip
-        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+        answer = error.response["Error"] if isinstance(error, ClientError) else {}
+        code = answer.get("Code", "")
         reason = _ERROR_HINTS.get(code) or " ".join(str(error).split())
         if code in _WRONG_REGION:
-            reason = (
-                f"{error.response['Error'].get('Message') or 'wrong region'}; set AWS_REGION to the store's region"
-            )
+            reason = f"{answer.get('Message') or 'wrong region'}; set AWS_REGION to the store's region"
+        if "WRONG_VERSION_NUMBER" in reason:
+            reason = "the endpoint does not speak TLS; use http:// in AWS_ENDPOINT_URL"
         if isinstance(error, NoCredentialsError):
             reason = "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         error_class = ObjectNotFoundError if code in ("404", "NoSuchKey") else StoreError

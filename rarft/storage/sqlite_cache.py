@@ -20,6 +20,11 @@ def default_cache(name: str) -> Path:
     return path
 
 
+def _encodable(key: str) -> str:
+    """Escape what a path with invalid UTF-8 puts into a key."""
+    return key.encode("utf-8", "backslashreplace").decode()
+
+
 class SqliteCache:
     """Texts by key, for any thread. A text that was put is on disk, even if the process is killed."""
 
@@ -39,7 +44,7 @@ class SqliteCache:
     def get(self, key: str) -> str | None:
         """Return the text of a key, or None."""
         with self._lock:
-            row = self._database.execute("SELECT text FROM cache WHERE key = ?", (key,)).fetchone()
+            row = self._database.execute("SELECT text FROM cache WHERE key = ?", (_encodable(key),)).fetchone()
         return row[0] if row else None
 
     def put(self, texts: Mapping[str, str]) -> None:
@@ -49,8 +54,9 @@ class SqliteCache:
             InputError: The file cannot be written, such as on a full disk.
         """
         try:
+            rows = [(_encodable(key), text) for key, text in texts.items()]
             with self._lock, self._database:
-                self._database.executemany("INSERT OR REPLACE INTO cache VALUES (?, ?)", texts.items())
+                self._database.executemany("INSERT OR REPLACE INTO cache VALUES (?, ?)", rows)
         except sqlite3.Error as error:
             raise InputError(
                 f"{self._path}: cannot be written ({error}); free space or choose another file"

@@ -183,7 +183,7 @@ class TrainingConfig(GRPOConfig):
         self.per_device_eval_batch_size *= self.num_generations_eval or generations
         self.report_to = resolve_report_to(self.report_to)
         self.deepspeed = deepspeed_file(self.deepspeed)
-        scale = str(self.scale_rewards).lower()
+        scale = str(self.scale_rewards).lower()  # type: ignore[has-type]
         self.scale_rewards = {"true": "group", "false": "none"}.get(scale, scale)
         if not self.use_grpo:
             self.loss_type = "bnpo"

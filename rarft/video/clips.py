@@ -31,7 +31,7 @@ def encode_clip(path: str) -> bytes:
         width = max(2, round(video.info.width * height / video.info.height / 2) * 2)
         stream = container.add_stream("libx264", rate=rate, options={"crf": "30", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        numbers = video.timeline.frames_at((np.arange(count) + 0.5) / float(rate)).tolist()
+        numbers = video.timeline.frames_at((np.arange(count, dtype=np.float64) + 0.5) / float(rate)).tolist()
         images = {
             number: av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels_HWC), format="rgb24").reformat(
                 width, height, "yuv420p"

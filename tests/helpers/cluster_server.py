@@ -23,6 +23,8 @@ JOBS = re.compile(rf"/apis/({_GROUPS})/namespaces/([^/]+)/(?P<plural>{_PLURALS})
 PODS = re.compile(r"/api/v1/namespaces/([^/]+)/pods(?:/([^/]+)/log)?")
 EVENTS = re.compile(r"/api/v1/namespaces/([^/]+)/events")
 QUOTAS = re.compile(r"/api/v1/namespaces/([^/]+)/resourcequotas")
+QUEUES = re.compile(r"/apis/kueue\.x-k8s\.io/v1beta2/namespaces/([^/]+)/localqueues/([^/]+)")
+NAMESPACES = re.compile(r"/api/v1/namespaces/([^/]+)")
 WORKLOADS = re.compile(r"/apis/kueue\.x-k8s\.io/v1beta2/namespaces/([^/]+)/workloads")
 REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 TOO_OLD = "The provided continue parameter is too old to display a consistent list result."
@@ -107,8 +109,16 @@ class _Handler(BaseHTTPRequestHandler):
         elif url.path == "/api/v1/nodes":
             if not self.is_answered("list", "nodes"):
                 self.respond({"kind": "NodeList", "metadata": {}, "items": cluster.nodes})
-        elif url.path.endswith("/localqueues/gpus"):
-            self.respond({"status": {"pendingWorkloads": 3, "admittedWorkloads": 1}})
+        elif found := QUEUES.fullmatch(url.path):
+            if not self.is_answered("get", "localqueues"):
+                if found[2] == "gpus":
+                    self.respond({"status": {"pendingWorkloads": 3, "admittedWorkloads": 1}})
+                else:
+                    self.not_found("localqueues", found[2])
+        elif found := NAMESPACES.fullmatch(url.path):
+            if not self.is_answered("get", "namespaces"):
+                exists = found[1] == "lab"
+                self.respond({"metadata": {"name": "lab"}}) if exists else self.not_found("namespaces", found[1])
         elif WORKLOADS.fullmatch(url.path):
             if not self.is_answered("list", "workloads"):
                 self.list("WorkloadList", cluster.workloads, query)
@@ -204,6 +214,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         assert parse_qs(url.query).get("fieldValidation") == ["Strict"]
         name = body["metadata"]["name"]
+        if parse_qs(url.query).get("dryRun"):
+            self.dry_run(plural, body)
+            return
         if name in cluster.jobs:
             self.reject(409, f'{plural} "{name}" already exists', name)
             return
@@ -214,6 +227,26 @@ class _Handler(BaseHTTPRequestHandler):
             self.cut()
         else:
             self.respond(cluster.jobs[name], 201)
+
+    def dry_run(self, plural, body):
+        """Answer the dry run of a creation, as the webhook of the operator does."""
+        cluster, kind = self.cluster, plural.removesuffix("s")
+        if kind not in cluster.operators:
+            reason = f'Post "https://{kind}.kubeflow.svc:443/validate": connect: connection refused'
+            self.reject(
+                500, f'Internal error occurred: failed calling webhook "validator.{kind}.kubeflow.org": {reason}'
+            )
+            return
+        if kind == "trainjob":
+            reference = body["spec"]["runtimeRef"]
+            problem = "unsupported runtime" if reference["kind"] != "TrainingRuntime" else cluster.runtime_problem
+        else:
+            (container,) = body["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
+            problem = "" if container["name"] == "pytorch" else "There is no container named pytorch"
+        if problem:
+            self.reject(403, f'admission webhook "validator.{kind}.kubeflow.org" denied the request: {problem}')
+        else:
+            self.respond(body, 201)
 
     def do_PATCH(self):
         cluster, body, found = self.cluster, self.read_body(), JOBS.fullmatch(urlsplit(self.path).path)
@@ -262,6 +295,8 @@ class Cluster:
         self.calls = []  # (verb, resource) of every request
         self.created = 0
 
+        self.operators = {"trainjob", "pytorchjob"}  # whose webhooks answer
+        self.runtime_problem = ""  # why the webhook denies a TrainJob
         self.errors = []  # statuses of the next responses; "cut" closes the connection
         self.answers = {}  # (verb, resource) -> (status, message) of all responses
         self.forbidden = set()  # (verb, resource)

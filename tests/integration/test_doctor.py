@@ -8,6 +8,7 @@ from helpers.cluster_server import Cluster
 from rarft.cluster import client as cluster_api
 from rarft.cluster import doctor_local
 from rarft.cluster.job_config import Job
+from rarft.cluster.permissions import DOCTOR_CLUSTER_RULES, DOCTOR_RULES, LAUNCHER_RULES
 from rarft.cluster.pytorchjob import pytorchjob
 
 JOB = pytorchjob(Job(name="first", image="i", arguments=[]))
@@ -52,20 +53,88 @@ def test_doctor_reports_all_failures(main, cluster, tmp_path):
     assert "cannot be written" in table["out"]
 
 
+def node(name, gpus="0", image=None, ready="True", unschedulable=False):
+    images = [{"names": [image], "sizeBytes": 1}] if image else []
+    status = {"images": images, "allocatable": {"nvidia.com/gpu": gpus}}
+    conditions = [{"type": "Ready", "status": ready}]
+    return {
+        "metadata": {"name": name}, "spec": {"unschedulable": unschedulable},
+        "status": {**status, "conditions": conditions},
+    }  # fmt: skip
+
+
 def test_doctor_cluster(main, cluster):
     image = "registry/train:1"
-    cluster.jobs["first"] = JOB
-    cluster.nodes = [
-        {"metadata": {"name": "a"}, "status": {"images": [{"names": [image], "sizeBytes": 1}]}},
-        {"metadata": {"name": "b"}, "status": {"images": []}},
-    ]
-    code, output, errors = main("doctor", "--cluster", "--image", image, "--queue", "gpus")
+    cluster.nodes = [node("a", "8", image), node("b", "8"), node("c", "8", ready="False")]
+    code, output, errors = main("doctor", "--cluster", "--image", image, "--queue", "gpus", "--gpus", "16")
     assert code == 0, errors
     table = rows(output)
     assert "in lab all that the launcher needs" in table["permissions"]
-    assert table["training operator"].endswith("installed")
+    assert table["TrainJob"].endswith("Kubeflow Trainer 2 runs; a job would be accepted")
+    assert table["PyTorchJob"].endswith("Kubeflow's Training Operator 1.9 runs; a job would be accepted")
+    assert "16 nvidia.com/gpu on 2 ready nodes, some of which may be in use" in table["cluster GPUs"]
     assert "3 pending, 1 admitted" in table["queue"]
-    assert "on 1 of 2 nodes" in table["image"]
+    assert "on 1 of 3 nodes" in table["image"]
+    assert cluster.jobs == {}
+
+
+def test_doctor_calls_equal_roles(main, cluster):
+    """With `cancel`, the checks use the rules of the base and exactly the optional ones."""
+    main("doctor", "--cluster", "--image", "i", "--queue", "gpus", "--gpus", "1")
+    main("cancel", "absent")
+    rules = {
+        (verb, resource)
+        for rule in (*DOCTOR_RULES, *DOCTOR_CLUSTER_RULES)
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    launcher = {
+        (verb, resource) for rule in LAUNCHER_RULES for resource in rule["resources"] for verb in rule["verbs"]
+    }
+    assert set(cluster.calls) - launcher == rules
+
+
+def test_doctor_too_few_gpus(main, cluster):
+    cluster.nodes = [node("a", "8"), node("b", "8", unschedulable=True)]
+    code, output, _ = main("doctor", "--cluster", "--gpus", "16")
+    assert code == 1
+    assert re.search(r"cluster GPUs +failed +8 nvidia.com/gpu on 1 ready nodes, not 16; add nodes", output)
+
+
+@pytest.mark.parametrize(
+    ("unknown", "operators", "arguments", "code", "message"),
+    [
+        (
+            set(),
+            {"trainjob"},
+            [],
+            1,
+            r"PyTorchJob +failed +Kubeflow's Training Operator 1.9 is installed and does not run",
+        ),
+        ({"pytorchjobs"}, {"trainjob"}, [], 0, r"PyTorchJob +skipped +not installed"),
+        ({"pytorchjobs"}, {"trainjob"}, ["--kind", "pytorchjob"], 1, r"PyTorchJob +failed .*is not installed"),
+        ({"pytorchjobs", "trainjobs"}, set(), [], 1, r"TrainJob +failed .*is not installed"),
+    ],
+)
+def test_doctor_operator_state(main, cluster, unknown, operators, arguments, code, message):
+    cluster.unknown, cluster.operators = unknown, operators
+    exit_code, output, _ = main("doctor", "--cluster", *arguments)
+    assert exit_code == code
+    assert re.search(message, output)
+
+
+def test_doctor_job_that_would_be_denied(main, cluster):
+    cluster.runtime_problem = "the TrainingRuntime rarft does not exist"
+    code, output, _ = main("doctor", "--cluster", "--kind", "trainjob")
+    assert code == 1
+    assert re.search(r"TrainJob +failed +dry run of a TrainJob: .*the TrainingRuntime rarft does not exist", output)
+
+
+def test_doctor_unknown_namespace(main, cluster):
+    code, output, errors = main("doctor", "--cluster", "--namespace", "nosuch")
+    assert code == 1
+    assert errors.strip() == "rarft doctor: failed checks: namespace"
+    assert re.search(r'namespace +failed +nosuch: namespaces "nosuch" not found; set --namespace', output)
 
 
 def test_doctor_missing_permissions_and_quota(main, cluster):
@@ -82,15 +151,16 @@ def test_doctor_missing_permissions_and_quota(main, cluster):
 def test_doctor_missing_queue(main, cluster):
     code, output, _ = main("doctor", "--cluster", "--queue", "nothing")
     assert code == 1
-    assert re.search(r"queue +failed +get queue: 404 not found", output)
+    assert re.search(r'queue +failed +get queue: 404 localqueues "nothing" not found', output)
 
 
 def test_doctor_forbidden_check_is_skipped(main, cluster):
-    cluster.forbidden = {("list", "resourcequotas"), ("list", "nodes")}
-    code, output, errors = main("doctor", "--cluster", "--image", "i")
+    """The checks that need the optional Role name it."""
+    cluster.forbidden = {("list", "resourcequotas"), ("list", "nodes"), ("get", "namespaces"), ("get", "localqueues")}
+    code, output, errors = main("doctor", "--cluster", "--image", "i", "--queue", "gpus", "--gpus", "8")
     assert code == 0, errors
-    assert re.search(r"quota +skipped +get quotas: .*cannot list", output)
-    assert re.search(r"image +skipped", output)
+    for check in ("namespace", "quota", "cluster GPUs", "queue", "image"):
+        assert re.search(rf"{check} +skipped +get .*cannot .*; kubectl apply -k k8s/doctor", output)
 
 
 def test_doctor_without_cluster(main, cluster, monkeypatch, tmp_path):
@@ -114,3 +184,29 @@ def test_cancel_missing_job_lists_existing(main, cluster):
     assert code == 2
     assert errors.strip() == "rarft cancel: job second: not found in namespace lab; existing jobs: first"
     assert set(cluster.jobs) == {"first"}
+
+
+def test_cancel_without_right_to_list(main, cluster):
+    cluster.forbidden = {("list", "pytorchjobs"), ("list", "trainjobs")}
+    code, _, errors = main("cancel", "second")
+    assert code == 2
+    assert errors.strip() == ("rarft cancel: job second: not found in namespace lab; check the name and the namespace")
+
+
+def test_cancel_without_right_for_one_kind(main, cluster):
+    """A Role of an earlier release grants PyTorchJobs only."""
+    cluster.forbidden = {(verb, "trainjobs") for verb in ("delete", "list")}
+    cluster.jobs["first"] = JOB
+    assert main("cancel", "first")[0] == 0
+    code, _, errors = main("cancel", "second")
+    assert code == 2
+    (line,) = errors.strip().splitlines()
+    assert "delete job second: trainjobs is forbidden" in line
+
+
+def test_cancel_without_operators(main, cluster):
+    cluster.unknown = {"pytorchjobs", "trainjobs"}
+    code, _, errors = main("cancel", "first")
+    assert code == 2
+    (line,) = errors.strip().splitlines()
+    assert line.endswith("is Kubeflow Trainer 2 installed?")

@@ -83,7 +83,8 @@ def test_interrupted_at_random_moments(name, sample_set, validated, predictions,
             assert (out / marker).is_file()
             continue
         interrupted += 1
-        assert process.returncode == 130, errors
+        # Python ends by the signal itself if the interrupt came in code that a string was compiled from.
+        assert process.returncode in (130, -signal.SIGINT), errors
         line = errors.strip().splitlines()[-1]
         assert ": interrupted; rerun" in line or "stopped; rerun the same command" in line, errors
         assert not (out / marker).exists()

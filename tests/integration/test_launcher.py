@@ -98,9 +98,24 @@ def test_launcher_job_without_condition_ends_with_its_pods(cluster, caplog):
 
 def test_launcher_adopts_running_job(cluster, caplog):
     add_job(cluster)
-    run_scenario(cluster, lambda: None, succeeds(cluster))
-    assert any(line.endswith("; attaching") for line in caplog.messages)
+
+    def wait_for_launcher():
+        while ("patch", cluster.kind.plural) not in cluster.calls:
+            time.sleep(0.05)
+
+    run_scenario(cluster, wait_for_launcher, succeeds(cluster))
+    assert "job first: already Running; attaching" in caplog.messages
     assert cluster.created == 1
+
+
+def test_cancel_deletes_job_of_either_kind(cluster, monkeypatch):
+    monkeypatch.setattr(job_client, "connect", cluster.api)
+    add_job(cluster)
+    assert job_client.cancel("first", "lab") == "lab"
+    assert cluster.jobs == {}
+    cluster.unknown = {kind.plural for kind in JOB_KINDS.values()} - {cluster.kind.plural}
+    with pytest.raises(InputError, match=r"^job first: not found in namespace lab; "):
+        job_client.cancel("first", "lab")
 
 
 def test_launcher_rejects_job_with_other_settings(cluster):

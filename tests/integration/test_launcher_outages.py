@@ -1,4 +1,4 @@
-"""The launcher while the API server restarts, denies calls, or rejects them: the job runs on; one line says why."""
+"""The launcher while the API server restarts, denies calls, or rejects them: the job runs on, with one line."""
 
 import random
 import signal
@@ -66,13 +66,13 @@ def test_denied_read_does_not_delete_the_job(cluster, caplog, monkeypatch):
 def test_denial_of_each_read_is_waited_for(cluster, call):
     resource, verb = call.split()
 
-    def denied():
+    def deny():
         cluster.forbidden = {(verb, resource)}
 
-    def granted():
+    def grant():
         cluster.forbidden = set()
 
-    run_scenario(cluster, runs(cluster), denied, granted, succeeds(cluster))
+    run_scenario(cluster, runs(cluster), deny, grant, succeeds(cluster))
     assert ("delete", cluster.kind.plural) not in cluster.calls
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kubeflow.training import ApiClient as TrainingClient
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainingRuntime, TrainerV1alpha1TrainJob
 from kubernetes.client import ApiClient
 
 from helpers.cluster_server import merge
+from helpers.operator_models import TrainingClient
 from helpers.paths import ROOT
 from helpers.s3_servers import free_port
 from rarft.cluster.job_config import Job
@@ -225,9 +225,11 @@ def test_kustomization_resources_exist():
 
 def test_base_fields_known_to_kubernetes():
     kinds = {"ServiceAccount": "V1ServiceAccount", "Role": "V1Role", "RoleBinding": "V1RoleBinding",
+             "ClusterRole": "V1ClusterRole", "ClusterRoleBinding": "V1ClusterRoleBinding",
              "NetworkPolicy": "V1NetworkPolicy", "ConfigMap": "V1ConfigMap"}  # fmt: skip
     client = ApiClient()
-    base = [document for name, documents in manifests().items() if name.startswith("base/") for document in documents]
+    folders = ("base/", "doctor/")
+    base = [document for name, documents in manifests().items() if name.startswith(folders) for document in documents]
     for document in base:
         if document["kind"] in kinds:
             model = client.deserialize(_Response(document), kinds[document["kind"]])

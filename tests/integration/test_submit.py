@@ -14,6 +14,7 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from helpers.paths import ROOT
 from helpers.pipelines_server import API, Endpoint
+from pipelines.preflight import check
 
 COMPILED = ROOT / "pipelines" / "rarft.yaml"
 PAGE = (ROOT / "docs" / "kubeflow.md").read_text().replace("\\\n", "")
@@ -109,9 +110,6 @@ def test_kfp_command_accepts_compiled_file(endpoint):
             ["-p", "annotations=a.json", "-p", "output_uri=/data/out", "--profile", "pytorchjob"],
             "-p output_uri=/data/out: the nodes share no disk",
         ),
-        ([*DATA, "-p", "accelerators=eight"], "-p accelerators=eight: not a valid Kubernetes quantity"),
-        ([*DATA, "-p", "train_memory=lots"], "-p train_memory=lots: not a valid Kubernetes quantity"),
-        ([*DATA, "-p", 'affinity={"nodeAffinity": {}}'], "-p affinity: unknown field nodeAffinity; use preferred"),
         ([*DATA, "-p", "video_root=videos"], "-p video_root=videos: a cluster cannot access this machine's files"),
     ],
 )
@@ -121,6 +119,107 @@ def test_submit_reports_mistake_and_starts_nothing(main, endpoint, arguments, me
     (line,) = errors.strip().splitlines()
     assert message in line
     assert (endpoint.runs, endpoint.experiments, endpoint.tokens) == ([], [], [])
+
+
+LABELED = {"key": "pool", "operator": "In", "values": ["a100"]}
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+NODES = {
+    REQUIRED: {
+        "nodeSelectorTerms": [{"matchExpressions": [LABELED, {"key": "cpus", "operator": "Gt", "values": ["8"]}]}]
+    },
+    PREFERRED: [{"weight": 100, "preference": {"matchExpressions": [{"key": "a.b/c", "operator": "Exists"}]}}],
+}
+
+
+def in_term(**expression):
+    return {REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": [{**LABELED, **expression}]}]}}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("accelerators", "eight", "not a valid Kubernetes quantity of devices"),
+        ("train_memory", "lots", "not a valid Kubernetes quantity of bytes"),
+        ("memory", "16", "less than 16 MiB; use a unit, such as 16Gi"),
+        ("memory", "0Gi", "less than 16 MiB"),
+        ("train_disk", "640gb", "not a valid Kubernetes quantity of bytes"),
+        ("cpu", "0", "not a valid Kubernetes quantity of CPUs"),
+        ("train_cpu", "2.m", "not a valid Kubernetes quantity of CPUs"),
+        ("queue", "GPU queue", "not a valid Kubernetes name"),
+        ("queue", "a" * 60 + ".queue", "has more than 63 characters"),
+        ("priority_class", "High", "not a valid Kubernetes name"),
+        ("store_secret", "my_secret", "not a valid Kubernetes name"),
+        ("pvc_name", "", "not a valid Kubernetes name"),
+        ("train_image", "registry/Train:1", "not an image"),
+        ("train_image", "$REGISTRY/rarft-train:0.1.0", "not an image"),
+        ("accelerator", "gpu", "not a resource name; use a form such as nvidia.com/gpu"),
+        ("node_selector", {"pool": 1}, "the value 1 is not text; put it in quotes"),
+        ("node_selector", {"pool": "a b"}, "'a b' is not a valid label value"),
+        ("node_selector", {"my pool": "a"}, "'my pool' is not a valid label name"),
+        ("tolerations", ["gpu"], "'gpu' is not a JSON object with the fields of a toleration"),
+        ("tolerations", [{"keys": "gpu"}], "unknown field keys; a toleration has effect, key"),
+        ("tolerations", [{"key": "gpu", "operator": "In"}], "operator 'In': must be Exists or Equal"),
+        (
+            "tolerations",
+            [{"key": "gpu", "effect": "NoRun"}],
+            "effect 'NoRun': must be NoSchedule, PreferNoSchedule or",
+        ),
+        ("tolerations", [{"value": "gpu"}], "a toleration without a key must have the operator Exists"),
+        ("tolerations", [{"key": "gpu", "operator": "Exists", "value": "a"}], "Exists has no value; remove it"),
+        (
+            "tolerations",
+            [{"key": "gpu", "tolerationSeconds": 5}],
+            "tolerationSeconds must be an integer, and requires",
+        ),
+        ("affinity", {"nodeAffinity": {}}, "unknown field nodeAffinity; a node affinity has preferred"),
+        ("affinity", {REQUIRED: {"nodeSelectorTerms": []}}, "requires nodeSelectorTerms"),
+        ("affinity", in_term(operator="Equals"), "operator 'Equals': must be one of In, NotIn"),
+        ("affinity", in_term(values=[]), "operator In: cannot have 0 values"),
+        ("affinity", in_term(operator="Gt"), "operator Gt: the value 'a100' must be an integer"),
+        ("affinity", {PREFERRED: [{"weight": 0, "preference": {}}]}, "weight 0: must be between 1 and 100"),
+        ("training", "exp_name: ../other", "--exp_name ../other: must stay inside checkpoints/"),
+    ],
+)
+def test_submit_rejects_impossible_value(main, endpoint, name, value, message):
+    text = value if isinstance(value, str) else json.dumps(value)
+    code, _, errors = main("submit", "--endpoint", endpoint.url, *DATA, "-p", f"{name}={text}")
+    assert code == 2
+    (line,) = errors.strip().splitlines()
+    assert line.startswith(f"rarft submit: -p {name}")
+    assert message in line
+    assert (endpoint.runs, endpoint.tokens) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "processes=9", "-p", "accelerators=8"], "-p processes=9: more than accelerators=8; use 0"),
+        (["--profile", "trainjob", "-p", "priority_class=high"], "-p priority_class=high: a TrainJob cannot set it"),
+        (["--namespace", "My_Team"], "--namespace My_Team: not a valid namespace"),
+    ],
+)
+def test_submit_rejects_impossible_combination(main, endpoint, arguments, message):
+    code, _, errors = main("submit", "--endpoint", endpoint.url, *DATA, *arguments)
+    assert code == 2
+    assert message in errors
+    assert endpoint.tokens == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cpu", "500m"), ("train_cpu", "0.5"), ("memory", "8G"), ("memory", "17179869184"), ("train_disk", "1Ti"),
+        ("queue", ""), ("queue", "team-a.gpus"), ("accelerator", "amd.com/gpu"),
+        ("train_image", "localhost:5000/team/rarft-train"), ("train_image", f"ghcr.io/a/b__c@sha256:{'0' * 64}"),
+        ("node_selector", {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB", "empty": ""}), ("affinity", NODES),
+        ("tolerations", [{"operator": "Exists"}, {"key": "a.b/c", "value": "d", "effect": "NoSchedule"}]),
+        ("tolerations", [{"key": "gpu", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}]),
+        ("training", "exp_name: rarft/first"),
+    ],
+)  # fmt: skip
+def test_preflight_accepts_possible_value(name, value):
+    check({name: value})
 
 
 def test_submit_rejects_other_file(main, endpoint, tmp_path):
@@ -167,7 +266,8 @@ def test_submit_reports_unreachable_endpoint(main, address):
 def test_kubeflow_page_commands_start_run(main, endpoint, tmp_path, line):
     (training,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     (tmp_path / "training.yaml").write_text(training)
-    words = shlex.split(line.replace("http://localhost:8888", endpoint.url))
+    line = line.replace("http://localhost:8888", endpoint.url).replace("$REGISTRY", "registry.example.com/team")
+    words = shlex.split(line)
     code, _, errors = main(*words[1:])
     assert code == 0, errors
     (run,) = endpoint.runs

@@ -259,3 +259,27 @@ def test_published_annotations(tmp_path):
     report = validate(REAL, LocalFolder(tmp_path), None, ValidationSettings())
     assert report["counts"] == {"items": 1097, "queries": 2194, "accepted": 2027, "repaired": 77, "quarantined": 90}
     assert report["reasons"] == {"segment-past-end": 89, "duplicate": 1}
+
+
+def test_shuffled_queries_without_answers(validate_items):
+    """Blank answers, refusals without tags, two answerable queries per item, no thoughts: all of it is usable."""
+
+    def entry(text, answerable, answer=""):
+        return {"q": text, "a": answer, "r": answerable, "difficulty": "original" if answerable else "easy"}
+
+    def moment(text, timestamp, *queries):
+        fields = {"video": "/somebody/else/a.mp4", "timestamp": timestamp, "duration": 30.96, "think": ""}
+        return {**fields, "query_text": text, "GRPO": list(queries)}
+
+    items = [
+        moment("turns on a lamp", [4.3, 9.4], entry("turns on a lamp", True), entry("holds a switch", True)),
+        moment("reads", [], entry("reads", False), entry("sings", False)),
+        moment("opens a box", [2, 8], entry("opens a box", True), entry("swims", False, "This is another video.")),
+    ]
+    report, rows, _ = validate_items(items)
+    assert report["counts"] == {"items": 3, "queries": 6, "accepted": 2, "repaired": 3, "quarantined": 1}
+    assert report["reasons"] == {"segment-of-other-query": 1}
+    assert report["codes"]["RIQ302"] == 2
+    answers = ["4.30 to 9.40", "", "", "2.00 to 8.00", "This is another video."]
+    assert [row["gt_answer"] for row in rows] == answers
+    assert [row["contrast_answer"] for row in rows] == [None, None, None, "This is another video.", None]

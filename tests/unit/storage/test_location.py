@@ -144,3 +144,11 @@ def test_parse_location_normalizes(uri, expected):
 def test_parse_location_hint(uri, hint):
     with pytest.raises(InputError, match=rf"^{uri}: .*{re.escape(hint)}"):
         parse_location(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "problem"), [("o\udcff/a", "not valid utf-8"), ("a/" + "x" * 256, "a name longer than 255 bytes")]
+)
+def test_parse_location_impossible_name(uri, problem):
+    with pytest.raises(InputError, match=problem):
+        parse_location(uri)
