@@ -51,7 +51,8 @@ _NUMBER_WORD = (
     "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|"
     "eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|half"
 )
-_NUMBER_WORDS = _NUMBER_WORD.split("|")
+_NUMBER_WORDS = frozenset(_NUMBER_WORD.split("|"))
+_LETTERS = re.compile(r"[^\W\d_]+")
 _TIME_WORD = (
     "s|secs?|seconds?|ms|m|mins?|minutes?|h|hrs?|hours?|frames?|from|to|until|till|through|between|and|at|about|around|"
     "approximately|roughly|up|starts?|begins?|ends?|times?|timestamps?|timestep|answer|segment|moment|event|interval|"
@@ -92,10 +93,8 @@ def states_times(text: str) -> bool:
 
     Either two numbers of it are times, or it consists of nothing but numbers and words about time.
     """
-    if _DIGIT.search(text) is None:
-        lowered = text.casefold()
-        if not any(word in lowered for word in _NUMBER_WORDS):
-            return False
+    if _DIGIT.search(text) is None and _NUMBER_WORDS.isdisjoint(_LETTERS.findall(text.casefold())):
+        return False
     return (
         {match.lastgroup for match in _WORD.finditer(text)} in ({"number"}, {"number", "time"})
         or any(map(_is_pair_of_times, _PAIR.finditer(text)))

@@ -76,6 +76,14 @@ class _Columns(dict[str, list[float]]):
             self[name][index] = value
             self[f"{name}/n"][index] = 1.0
 
+    def put_overlap(self, name: str, values: Sequence[float | None]) -> None:
+        """Set the IoU of all samples, None where it does not apply, and whether it reaches each threshold."""
+        if any(value is not None for value in values):
+            self[name] = [value or 0.0 for value in values]
+            self[f"{name}/n"] = [value is not None for value in values]
+            for recall, threshold in THRESHOLDS.items():
+                self[f"{name}/{recall}"] = [value is not None and value >= threshold for value in values]
+
     def put_refusal(self, name: str, index: int, value: float | None) -> None:
         """Set a refusable query's value in the mean over all, 0 if it is None, and over the true negatives."""
         self.put_mean(f"{name}/all", index, value or 0.0)
@@ -85,17 +93,24 @@ class _Columns(dict[str, list[float]]):
 def columns(scored: Sequence[ScoredPrediction]) -> dict[str, Column]:
     """Return the columns of all samples; `NAME/n` counts the samples that `NAME` sums over."""
     found = _Columns(len(scored))
+    found["samples"] = [1.0] * len(scored)
+    found["skipped"] = [row.prediction.skipped is not None for row in scored]
+    for name, relevant, predicted in (
+        ("tp", True, True),
+        ("fp", False, True),
+        ("fn", True, False),
+        ("tn", False, False),
+    ):
+        found[name] = [row.relevant is relevant and row.predicted_relevant is predicted for row in scored]
+    is_multi = [len(row.prediction.sample.segments) > 1 for row in scored]
+    ious = [row.iou for row in scored]
+    found.put_overlap("ra_iou", [row.ra_iou for row in scored])
+    for name, selected in (("grounding", False), ("multi_grounding", True)):
+        found.put_overlap(
+            name, [iou if multi is selected else None for iou, multi in zip(ious, is_multi, strict=True)]
+        )
     for index, row in enumerate(scored):
         prediction, completion = row.prediction, row.completion
-        found["samples"][index] = 1.0
-        found["skipped"][index] = prediction.skipped is not None
-        correct = "t" if row.relevant == row.predicted_relevant else "f"
-        found[correct + ("p" if row.predicted_relevant else "n")][index] = 1.0
-        grounding = "multi_grounding" if len(prediction.sample.segments) > 1 else "grounding"
-        for name, value in (("ra_iou", row.ra_iou), (grounding, row.iou)):
-            found.put_mean(name, index, value)
-            for recall, threshold in THRESHOLDS.items():
-                found[f"{name}/{recall}"][index] = value is not None and value >= threshold
         found.put_mean("format_rate", index, float(completion.well_formed))
         found.put_mean("answer_rate", index, float(bool(completion.answer)))
         found.put_mean("unreadable_rate", index, float(completion.outcome == "unreadable"))
@@ -106,8 +121,6 @@ def columns(scored: Sequence[ScoredPrediction]) -> dict[str, Column]:
         found.put_mean("consistency", index, prediction.consistency)
         if not row.relevant:
             _put_refusable(found, row, index)
-    for name in ("samples", "skipped", "tp", "fp", "fn", "tn"):
-        found.setdefault(name, [0.0] * len(scored))
     return {name: np.array(column, float) for name, column in found.items()}
 
 

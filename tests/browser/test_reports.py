@@ -11,6 +11,8 @@ from rarft import steps
 from rarft.reporting.training_curves import render_curves
 from rarft.reporting.training_log import parse_log
 
+pytestmark = pytest.mark.browser
+
 
 @pytest.fixture(scope="session")
 def pages(validated, evaluation, training_runs, tmp_path_factory):
