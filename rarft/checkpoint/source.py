@@ -26,6 +26,13 @@ def checkpoint_path(name_or_path: str) -> str:
     return str(path) if "://" in name_or_path else name_or_path
 
 
+def is_hub_name(name_or_path: str) -> bool:
+    """Check whether a name is neither a folder nor a URI, and has the form of a name on the Hub."""
+    if is_object_uri(name_or_path) or name_or_path.startswith((".", "/", "~")):
+        return False
+    return name_or_path.count("/") == 1 and not Path(checkpoint_path(name_or_path)).exists()
+
+
 def check_checkpoint(name_or_path: str) -> None:
     """Check that a folder or URI contains a Qwen2.5-VL checkpoint, and that a Hub name can be loaded.
 
@@ -36,11 +43,11 @@ def check_checkpoint(name_or_path: str) -> None:
         if CONFIG_JSON not in list_objects(name_or_path):
             raise InputError(f"{name_or_path}: not a checkpoint (no {CONFIG_JSON}); check the URI")
         return
+    if is_hub_name(name_or_path):
+        check_hub_model(name_or_path)
+        return
     path = Path(checkpoint_path(name_or_path))
     if not path.exists():
-        if name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~")):
-            check_hub_model(name_or_path)
-            return
         raise InputError(f"{name_or_path}: no such checkpoint; use a folder, a Hub name, or `tiny`")
     try:
         model_type = json.loads((path / CONFIG_JSON).read_text(encoding="utf-8"))["model_type"]

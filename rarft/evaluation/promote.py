@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rarft.checkpoint.source import CHECKPOINT_JSON, CONFIG_JSON, check_checkpoint, checkpoint_path
+from rarft.checkpoint.source import CHECKPOINT_JSON, CONFIG_JSON, check_checkpoint, checkpoint_path, is_hub_name
 from rarft.errors import CheckFailedError, InputError, input_name
 from rarft.evaluation.report import METRICS_JSON
 from rarft.models.qwen2_5_vl.load import open_checkpoint
@@ -34,6 +34,8 @@ def promote(checkpoint: str, evaluation: Location, destination: Location) -> str
         CheckFailedError: The evaluation did not pass its gates.
     """
     with input_name("--checkpoint"):
+        if is_hub_name(checkpoint):
+            raise InputError(f"{checkpoint}: is a Hub model; pass a folder or URI that `rarft train` wrote")
         check_checkpoint(checkpoint)
     with input_name("--evaluation"):
         content = _check_evaluation(evaluation, checkpoint)
@@ -47,8 +49,6 @@ def promote(checkpoint: str, evaluation: Location, destination: Location) -> str
         tempfile.TemporaryDirectory(prefix=".unfinished-", dir=local.parent if local else None) as temporary,
     ):
         origin, folder = Path(checkpoint_path(source)), Path(temporary) / "checkpoint"
-        if not origin.is_dir():
-            raise InputError(f"{checkpoint}: is a Hub model; pass a folder or URI that `rarft train` wrote")
         shutil.copytree(origin, folder)
         metadata = _verify(folder, checkpoint) | {"promoted_from": checkpoint}
         (folder / CHECKPOINT_JSON).unlink(missing_ok=True)

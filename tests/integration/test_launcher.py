@@ -10,7 +10,7 @@ import yaml
 from helpers.cluster_server import Cluster, terminated, waiting
 from helpers.launching import JOB, QUEUED, add_job, run_scenario, runs, set_intervals, succeeds
 from helpers.paths import ROOT
-from rarft.cluster import job_client, job_monitor
+from rarft.cluster import cancel, job_client, job_monitor
 from rarft.cluster.job_config import Job
 from rarft.cluster.kinds import JOB_KINDS
 from rarft.cluster.launcher import Launcher
@@ -109,13 +109,13 @@ def test_launcher_adopts_running_job(cluster, caplog):
 
 
 def test_cancel_deletes_job_of_either_kind(cluster, monkeypatch):
-    monkeypatch.setattr(job_client, "connect", cluster.api)
+    monkeypatch.setattr(cancel, "connect", cluster.api)
     add_job(cluster)
-    assert job_client.cancel("first", "lab") == "lab"
+    assert cancel.cancel("first", "lab") == "lab"
     assert cluster.jobs == {}
     cluster.unknown = {kind.plural for kind in JOB_KINDS.values()} - {cluster.kind.plural}
     with pytest.raises(InputError, match=r"^job first: not found in namespace lab; "):
-        job_client.cancel("first", "lab")
+        cancel.cancel("first", "lab")
 
 
 def test_launcher_rejects_job_with_other_settings(cluster):

@@ -57,4 +57,5 @@ def test_check_checkpoint_errors(tmp_path):
         check_checkpoint(str(tmp_path))
     with pytest.raises(InputError, match="no such checkpoint"):
         check_checkpoint(str(tmp_path / "none"))
-    check_checkpoint("Qwen/Qwen2.5-VL-7B-Instruct")
+    with pytest.raises(InputError, match=r"^org/model: not in the local cache of the Hub, and HF_HUB_OFFLINE is set"):
+        check_checkpoint("org/model")
