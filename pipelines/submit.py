@@ -24,7 +24,7 @@ _LOCATIONS = ("annotations", "video_root", "eval_annotations", "eval_video_root"
 
 def _read_compiled(path: Path) -> PipelineSpec:
     try:
-        document = next(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+        document = next(yaml.load_all(path.read_text(encoding="utf-8"), yaml.CSafeLoader))
         return json_format.ParseDict(document, PipelineSpec())
     except (yaml.YAMLError, UnicodeDecodeError, StopIteration, json_format.ParseError, AttributeError) as error:
         reason = " ".join(str(error).split())

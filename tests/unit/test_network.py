@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+import wandb
 
 from rarft import hub, network
 from rarft.errors import InputError
@@ -172,3 +173,4 @@ def test_wandb_unreachable_is_offline(monkeypatch, tmp_path, caplog):
     assert time.monotonic() - start < 60  # W&B alone takes 90 s to give up
     assert f"{CLOSED} is unreachable" in caplog.text
     assert list((tmp_path / "wandb").glob("offline-run-*"))
+    wandb.teardown()  # which forgets the key
