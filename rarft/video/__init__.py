@@ -1,4 +1,4 @@
-"""Video files: properties, frames by presentation time, and thumbnails.
+"""Video files: properties, frames by presentation time, and small copies.
 
 `read_frames` needs torch, and is therefore imported on first use.
 """

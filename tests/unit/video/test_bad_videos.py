@@ -13,9 +13,9 @@ import pytest
 
 from helpers.timed_videos import picture, stated_time, write
 from rarft.video import probe, read_frames, reader
+from rarft.video.clips import encode_clip
 from rarft.video.reader import VideoError, VideoReader
 from rarft.video.sampling import FrameSampling
-from rarft.video.thumbnails import thumbnails
 
 SAMPLING = FrameSampling(4.0, 400_000, 56 * 84)
 TICK = Fraction(1, 25)
@@ -84,7 +84,9 @@ def test_single_frame(tmp_path):
     assert (probe(str(path)).frames, probe(str(path)).duration) == (1, 0.04)
     with pytest.raises(VideoError, match=r"one\.mp4: cannot be sampled: it has 1 frame"):
         read_frames(str(path), SAMPLING)
-    assert len(thumbnails(str(path), [0.0, 5.0])) == 2
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(encode_clip(str(path)))
+    assert probe(str(clip)).frames == 1
 
 
 def test_file_without_video(tmp_path):
@@ -113,7 +115,7 @@ def test_damaged_files(timed_videos, tmp_path):
         path.write_bytes(content)
         try:
             read_frames(str(path), SAMPLING)
-            thumbnails(str(path), [0.5])
+            encode_clip(str(path))
             messages.append("")
         except VideoError as error:
             messages.append(str(error).replace(str(path), "FILE"))

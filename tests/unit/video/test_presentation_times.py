@@ -1,6 +1,5 @@
 """Frames by presentation time, from files of every kind."""
 
-import io
 import random
 from dataclasses import astuple
 
@@ -8,7 +7,6 @@ import av
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from qwen_vl_utils.vision_process import calculate_video_frame_range, smart_nframes
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
@@ -17,9 +15,9 @@ from helpers.timed_videos import HEIGHT, KINDS, WIDTH, stated_time
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
 from rarft.video import probe, read_frames
 from rarft.video.cache import FrameCache
+from rarft.video.clips import encode_clip
 from rarft.video.reader import VideoError, VideoReader
 from rarft.video.sampling import FrameSampling, frame_size
-from rarft.video.thumbnails import thumbnails
 from rarft.video.timeline import Timeline, choose_frames, even_positions
 
 READINGS = 600
@@ -171,7 +169,7 @@ def test_even_positions_long_videos():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_frames_agree_everywhere(timed_videos, kind, tiny, tmp_path):
-    """Training, evaluation, the frame cache and thumbnails use the same frames and positions."""
+    """Training, evaluation and the frame cache use the same frames and positions."""
     video = timed_videos[kind]
     model, processor = tiny
     cache = FrameCache(tmp_path, 1e9)
@@ -189,11 +187,22 @@ def test_frames_agree_everywhere(timed_videos, kind, tiny, tmp_path):
             assert astuple(prompt.frames)[2:] == astuple(frames)[2:]
             assert torch.equal(prompt.position_ids_3L, encoded[0].position_ids_3L)
             assert torch.equal(prompt.video_ND, encoded[0].video_ND)
-        images = thumbnails(video.path, [index / frames.file_fps + 1e-4 for index in frames.indices], HEIGHT)
-        for image, time in zip(images, frames.timestamps_T.tolist(), strict=True):
-            pixels_HWC = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
-            assert stated_time(pixels_HWC) == pytest.approx(time, abs=video.interval / 2)
     assert cache.hits == (1 if kind == "two-frames" else 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clips_show_the_same_times(timed_videos, kind, tmp_path):
+    """The small copies in a report are upright, as long as the video, and show its frames at their times."""
+    video, clip = timed_videos[kind], tmp_path / "clip.mp4"
+    clip.write_bytes(encode_clip(video.path))
+    info, original = probe(str(clip)), probe(video.path)
+    assert info.duration == pytest.approx(original.duration, abs=1 / info.fps)
+    with VideoReader(str(clip)) as copy:
+        for number, pixels_HWC in copy.frames(range(info.frames)):
+            stated = stated_time(pixels_HWC)
+            assert stated is not None, number
+            expected = video.frame_at((number + 0.5) / info.fps)
+            assert abs(stated - expected) < 1.1 * video.interval
 
 
 def test_positions_of_variable_rate(timed_videos, tiny):
