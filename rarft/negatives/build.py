@@ -13,14 +13,13 @@ from rarft.annotations.checks import sample_id
 from rarft.annotations.encoding import compact_json
 from rarft.annotations.parsing import normalize_text
 from rarft.annotations.schema import RIQ_JSONL, Sample, Source, iterate_samples
-from rarft.completion import parse_completion, render_completion
 from rarft.embeddings.store import ReferenceStore
 from rarft.errors import InputError
 from rarft.negatives.config import NegativeSettings
 from rarft.negatives.corpus import Corpus, Item, ItemKey
 from rarft.negatives.lexicon import Lexicon
 from rarft.negatives.model import ModelResult, ModelWriter, Rejected
-from rarft.negatives.negative import Negative
+from rarft.negatives.negative import Negative, reads_as_refusal
 from rarft.negatives.report import REPORT_HTML, REPORT_JSON, describe, render_report
 from rarft.negatives.requests import PaidRequests
 from rarft.negatives.rules import RuleMaker
@@ -58,12 +57,6 @@ class Result:
     requests: PaidRequests | None = None
 
 
-def _states_times(negative: Negative) -> bool:
-    """Check whether a refusal would be read as a time span, because it quotes a query with times."""
-    has_digit = any(character.isdigit() for character in negative.reason)  # settles most refusals, and is fast
-    return has_digit and not parse_completion(render_completion("", negative.reason)).refuses
-
-
 def _make_rules(
     corpus: Corpus, lexicon: Lexicon, settings: NegativeSettings, numbers: Sequence[dict[str, int]], result: Result
 ) -> None:
@@ -78,7 +71,7 @@ def _make_rules(
         for turn in range(numbers[index].get("rules", 0)):
             negative = maker.make(item.queries[turn % len(item.queries)], words, video.taken, number)
             number += 1
-            if negative is None or _states_times(negative):
+            if negative is None or not reads_as_refusal(negative.reason):
                 if "shuffled" in settings.mix:
                     numbers[index]["shuffled"] += 1
                     result.moved += 1
@@ -125,7 +118,7 @@ def _make_shuffled(
     total = sum(requested.values())
     made = 0
     for index, negative in progress(shuffler.make(requested), "drawing from other videos", total, " queries"):
-        if _states_times(negative):
+        if not reads_as_refusal(negative.reason):
             continue
         made += 1
         result.negatives[index].append(negative)

@@ -9,10 +9,9 @@ import msgspec
 
 from rarft.annotations.parsing import normalize_text
 from rarft.annotations.schema import CATEGORIES
-from rarft.completion import parse_completion, render_completion
 from rarft.negatives.corpus import Corpus, Item
 from rarft.negatives.lexicon import Lexicon
-from rarft.negatives.negative import Negative
+from rarft.negatives.negative import Negative, reads_as_refusal
 from rarft.negatives.requests import MaxCostError, NoReplyError, PaidRequests
 from rarft.negatives.shuffled import unnamed_words
 from rarft.negatives.similarity import TextVectors, difficulty_of
@@ -176,7 +175,7 @@ class ModelWriter:
             return "query or reason is empty or too long"
         if candidate.category not in CATEGORIES:
             return f"unknown category {candidate.category}"
-        if not parse_completion(render_completion("", reason)).refuses:
+        if not reads_as_refusal(reason):
             return "the reason states times"
         if normalize_text(query) in video.taken:
             return "the video already has this query or caption"

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rarft.annotations.schema import Difficulty
+from rarft.completion import parse_completion, render_completion
 
 KINDS = ("shuffled", "rules", "model")
 
@@ -29,3 +30,8 @@ class Negative:
     categories: list[str]
     reason: str
     detail: dict[str, Any] = field(default_factory=dict)
+
+
+def reads_as_refusal(reason: str) -> bool:
+    """Check that rewards and evaluation take a reason for a refusal. One that quotes times is none."""
+    return parse_completion(render_completion("", reason)).refuses

@@ -9,8 +9,22 @@ from rarft import steps
 from rarft.completion import parse_completion, render_completion
 from rarft.errors import InputError
 from rarft.negatives.config import NegativeSettings, parse_mix
+from rarft.negatives.negative import reads_as_refusal
 
 MIXES = ["shuffled=1", "rules=1", "shuffled=1,rules=1"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("No moment matches the query: the ring is red, not blue.", True),
+        ("There are only 2 people, not 3.", True),
+        ("No moment shows 'a dog runs from 3.5 to 7.0'.", False),
+        ("No moment shows 'a dog runs from five to ten seconds'.", False),
+    ],
+)
+def test_reasons_that_quote_times(reason, expected):
+    assert reads_as_refusal(reason) == expected
 
 
 @pytest.mark.parametrize("mix", MIXES)
