@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from rarft.annotations.crop_times import CROP_TIMES
 from rarft.cli.parser import Commands
 from rarft.cli.types import fraction, non_negative_int, positive_int, positive_number, quarantine_limit, seconds
 from rarft.errors import InputError
@@ -105,7 +106,7 @@ def _add_validate(commands: Commands) -> None:
     )
     parser.add_argument(
         "--crop-times",
-        choices=["auto", "absolute", "relative"],
+        choices=CROP_TIMES,
         default="auto",
         help="What times of items with video_start and video_end count from: the start of the video, the start of the "
         "crop, or decided by their durations (default: auto).",
