@@ -64,6 +64,14 @@ def _extract_tag(text: str, tag: str) -> str | None:
     return text[start + len(tag) + 2 : end].strip() if start >= 0 else None
 
 
+def answer_start(text: str) -> int | None:
+    """Return the index after the `<answer>` that starts the answer; after the last one if no block is complete."""
+    end = text.rfind("</answer>")
+    start = text.rfind("<answer>", 0, end) if end >= 0 else -1
+    start = start if start >= 0 else text.rfind("<answer>")
+    return start + len("<answer>") if start >= 0 else None
+
+
 def _is_well_formed(text: str) -> bool:
     """Check that each tag occurs once, in order, with only whitespace outside the blocks (decision D1)."""
     parts = _TAG.split(text)

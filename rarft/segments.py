@@ -52,6 +52,8 @@ def union_iou(predictions: Sequence[Segment], truths: Sequence[Segment]) -> floa
 
     Of one segment each, it is `temporal_iou`.
     """
+    if len(predictions) == len(truths) == 1:
+        return temporal_iou(predictions[0], truths[0])
     predicted, true = _merge(predictions), _merge(truths)
     if len(predicted) == len(true) == 1:
         return temporal_iou(predicted[0], true[0])

@@ -69,6 +69,19 @@ def _add_evaluate(commands: Commands) -> None:
     )
     parser.add_argument("--batch-size", type=positive_int, default=16, help="Prompts per batch (default: 16).")
     parser.add_argument(
+        "--samples",
+        dest="num_samples",
+        type=non_negative_int,
+        default=0,
+        metavar="N",
+        help="Sampled completions per query, for the share of refusals (default: 0).",
+    )
+    parser.add_argument(
+        "--threshold-from",
+        metavar="DIR",
+        help="Evaluation of the same candidates on other data, whose best thresholds of refusal scores are used.",
+    )
+    parser.add_argument(
         "--max-skipped-videos",
         type=non_negative_int,
         default=10,

@@ -5,13 +5,23 @@ bootstrap; Davison and Hinkley, Bootstrap Methods and their Application, 1997, s
 percentiles. Two candidates are compared on the same draws.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rarft.evaluation.metrics import GROUPINGS, PredictionTable, Tree, map_tree, metrics_from, value_at
+from rarft.evaluation.metrics import (
+    GROUPINGS,
+    PredictionTable,
+    Tree,
+    map_tree,
+    metrics_from,
+    overall_metrics,
+    value_at,
+)
+from rarft.evaluation.score_metrics import METRICS
 
 RESAMPLES = 1000
 _CHUNK = 100  # resamples per matrix product
@@ -53,6 +63,22 @@ def _resample(table: PredictionTable, masks: Sequence[NDArray[np.bool_]], seed: 
     return [metrics_from(dict(zip(table.columns, sums_CB, strict=True))) for sums_CB in sums]
 
 
+@functools.lru_cache(maxsize=8)
+def _resample_all(table: PredictionTable, seed: int) -> Tree:
+    """Return the metrics of all samples, with those of the refusal scores, in every resample (B,)."""
+    videos = _video_indices(table)
+    resamplers = {name: scores.resampler(videos) for name, scores in table.refusal_scores.items()}
+    chunks: dict[str, list[Tree]] = {name: [] for name in resamplers}
+    for draws_BV in _draws(int(videos.max()) + 1, seed):
+        for name, resample in resamplers.items():
+            chunks[name].append(resample(draws_BV))
+    scores = {
+        name: {metric: np.concatenate([chunk[metric] for chunk in found]) for metric in METRICS}
+        for name, found in chunks.items()
+    }
+    return _resample(table, [table.all], seed)[0] | scores
+
+
 def _interval(values: Any) -> list[float] | None:
     known = np.asarray(values)
     known = known[~np.isnan(known)]
@@ -68,7 +94,7 @@ def _without_counts(tree: Tree) -> Tree:
 def intervals(table: PredictionTable, seed: int = 0) -> Tree:
     """Return the 95 % interval [low, high] of every metric of `metrics_of`, groups included, under the same names."""
     keys = sorted(table.groups)
-    resampled = _resample(table, [table.all, *(table.groups[key] for key in keys)], seed)
+    resampled = [_resample_all(table, seed), *_resample(table, [table.groups[key] for key in keys], seed)]
     trees = [map_tree(_without_counts(tree), lambda _, values: _interval(values)) for tree in resampled]
     groups: Tree = {grouping: {} for grouping in GROUPINGS}
     for (grouping, name), tree in zip(keys, trees[1:], strict=True):
@@ -88,9 +114,16 @@ def paired(table: PredictionTable, base: PredictionTable, paths: Sequence[str], 
     kept = [pair for pair in pairs if pair[0].skipped is None and pair[1].skipped is None]
     if not kept:
         return dict.fromkeys(paths)
-    tables = [table, base] if len(kept) == len(pairs) else [PredictionTable(rows) for rows in zip(*kept, strict=True)]
-    points = [metrics_from(one.sums(one.all)) for one in tables]
-    resampled = [_resample(one, [one.all], seed)[0] for one in tables]
+    tables = (
+        [table, base]
+        if len(kept) == len(pairs)
+        else [
+            PredictionTable(rows, one.thresholds)
+            for one, rows in zip((table, base), zip(*kept, strict=True), strict=True)
+        ]
+    )
+    points = [overall_metrics(one) for one in tables]
+    resampled = [_resample_all(one, seed) for one in tables]
     compared: Tree = {}
     for path in paths:
         value, reference = (float(value_at(point, path)) for point in points)

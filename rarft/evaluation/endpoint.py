@@ -6,9 +6,10 @@ A server that reads a video file by itself would sample and resize it by other r
 import base64
 import io
 import json
+import logging
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from PIL import Image
@@ -19,6 +20,8 @@ from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 from rarft.models.qwen2_5_vl.vllm_rollout import check_prompt, processor_options
 
 _TIMEOUT_S = 600.0
+
+logger = logging.getLogger(__name__)
 
 
 def _data_url(prompt: PromptInputs) -> str:
@@ -65,6 +68,7 @@ class EndpointBackend:
     Args:
         url: URL of the server, with or without `/v1`.
         generation: As in `make_request`.
+        decode: Function that returns the text of token ids.
 
     Raises:
         InputError: The server cannot be reached, or serves no model.
@@ -72,7 +76,8 @@ class EndpointBackend:
 
     keeps_frames = True
 
-    def __init__(self, url: str, generation: dict[str, Any]) -> None:
+    def __init__(self, url: str, generation: dict[str, Any], decode: Callable[[list[int]], str]) -> None:
+        self._decode, self._has_logged = decode, False
         self._url, self._generation = url.rstrip("/").removesuffix("/v1"), generation
         try:
             self._model = self._call("models")["data"][0]["id"]
@@ -93,13 +98,54 @@ class EndpointBackend:
 
     def generate(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
         """Return the token ids of one completion per prompt."""
-        return [self._complete(prompt) for _, prompt in prompts]
+        return [self._complete(prompt)[0] for _, prompt in prompts]
 
-    def _complete(self, prompt: PromptInputs) -> list[int]:
+    def sample(self, prompts: Sequence[tuple[str, PromptInputs]], count: int, seed: int) -> list[list[int]]:
+        """Return the token ids of `count` sampled completions per prompt, grouped by prompt."""
+        options = {"temperature": 1.0, "n": count, "seed": seed}
+        return [ids for _, prompt in prompts for ids in self._complete(prompt, **options)]
+
+    def _request(self, prompt: PromptInputs, prefix: str = "") -> dict[str, Any]:
         if prompt.messages is None:
             raise ValueError("the prompt has no messages; create its encoder with keep_frames=True")
-        reply = self._call(
-            "chat/completions", {"model": self._model, **make_request(prompt.messages, prompt, self._generation)}
-        )
+        turns = [{"role": "assistant", "content": [{"type": "text", "text": prefix}]}] if prefix else []
+        return {"model": self._model, **make_request([*prompt.messages, *turns], prompt, self._generation)}
+
+    def _complete(self, prompt: PromptInputs, **options: Any) -> list[list[int]]:
+        reply = self._call("chat/completions", {**self._request(prompt), **options})
         check_prompt(prompt, reply["prompt_token_ids"])
-        return list(reply["choices"][0]["token_ids"])
+        return [list(choice["token_ids"]) for choice in reply["choices"]]
+
+    def next_logprobs(
+        self, prompts: Sequence[tuple[str, PromptInputs]], prefixes: Sequence[list[int]], token_ids: list[int]
+    ) -> list[list[float] | None]:
+        """Return the log-probabilities of next tokens; None if the server does not return them."""
+        return [
+            self._next_logprobs(prompt, ids, token_ids) for (_, prompt), ids in zip(prompts, prefixes, strict=True)
+        ]
+
+    def _next_logprobs(self, prompt: PromptInputs, prefix: list[int], token_ids: list[int]) -> list[float] | None:
+        options = {
+            "continue_final_message": True,
+            "add_generation_prompt": False,
+            "max_tokens": 1,
+            "logprobs": True,
+            "logprob_token_ids": token_ids,
+            "return_tokens_as_token_ids": True,
+        }
+        problem = "returns no log-probabilities of given tokens (`logprob_token_ids`)"
+        try:
+            request = {**self._request(prompt, self._decode(prefix)), **options}
+            reply = self._call("chat/completions", request)
+            found = {
+                one["token"]: one["logprob"] for one in reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+            }
+            if reply["prompt_token_ids"] == [*prompt.input_ids_L.tolist(), *prefix]:
+                return [float(found[f"token_id:{token}"]) for token in token_ids]
+            problem = "tokenizes the start of the completion differently"
+        except (InputError, LookupError, TypeError) as error:
+            problem += f" ({error})"
+        if not self._has_logged:
+            logger.warning("--endpoint %s: %s; refusal scores are missing", self._url, problem)
+            self._has_logged = True
+        return None

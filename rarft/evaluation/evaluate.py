@@ -26,18 +26,20 @@ from rarft.evaluation.metrics import HEADLINE, PredictionTable, metrics_of
 from rarft.evaluation.model_candidates import EVALUATED, Candidate
 from rarft.evaluation.predictions import Prediction, align, read_predictions, write_predictions
 from rarft.evaluation.report import METRICS_JSON, REPORT_HTML, render_report
+from rarft.evaluation.score_metrics import SCORES
 from rarft.evaluation.scoring import score_predictions
 from rarft.models.qwen2_5_vl.load import open_checkpoint
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.reporting.training_log import read_training_log
-from rarft.storage.location import Location, open_local
+from rarft.storage.location import Location, open_local, parse_location
 from rarft.storage.s3 import ObjectNotFoundError, is_object_uri, object_version
 from rarft.video.skipping import SkippedVideos
 
 PREDICTIONS_JSONL = "predictions.jsonl"
 _UNFINISHED = ".unfinished"  # folder of the completions of evaluations that are not finished
 _MAX_LOGGED_PROBLEMS = 5
-_Result = tuple[str, str | None, str | None]  # completion, why it was skipped, version of the video
+# Completion, why it was skipped, version of the video, refusal score, share of refusals.
+_Result = tuple[str, str | None, str | None, float | None, float | None]
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,8 @@ class EvaluationOptions:
         backend: Generation backend, a key of BACKENDS.
         endpoint: URL of a server that serves the first checkpoint; it completes the queries instead of a backend.
         batch_size: Prompts per batch.
+        num_samples: Number of sampled completions per query, for the share of refusals.
+        threshold_from: Folder of an evaluation on other data, whose best thresholds of refusal scores are used.
         max_skipped_videos: Number of videos that may be unreadable; their queries count as wrong.
         embed_clips: Number of queries of each outcome whose videos are embedded in the report in low resolution.
         judge_url: URL of an OpenAI-compatible endpoint; None for no judge.
@@ -68,6 +72,8 @@ class EvaluationOptions:
     backend: str = "transformers"
     endpoint: str | None = None
     batch_size: int = 16
+    num_samples: int = 0
+    threshold_from: str | None = None
     max_skipped_videos: int = 10
     embed_clips: int = 0
     judge_url: str | None = None
@@ -105,6 +111,7 @@ def evaluate(
     join_processes()
     # Whatever can fail quickly comes before the generation.
     predictions, unusable, queries = _read_finished(candidates, samples)
+    thresholds = _read_thresholds(candidates, predictions, options)
     with input_name("--encoder"):
         store = ReferenceStore(SentenceEncoder(options.encoder or DEFAULT_ENCODER))
     judge = None
@@ -117,13 +124,16 @@ def evaluate(
     tables = {}
     for candidate in candidates:
         rows = score_predictions(predictions[candidate.name], store)
-        tables[candidate.name] = PredictionTable(_judge(judge, rows) if judge else rows)
+        tables[candidate.name] = PredictionTable(
+            _judge(judge, rows) if judge else rows, thresholds.get(candidate.name, {})
+        )
         if skipped := sum(row.skipped is not None for row in rows):
             logger.warning(
                 "%s: %d of %d queries skipped, because their videos cannot be read; they count as wrong",
                 candidate.source, skipped, len(rows),
             )  # fmt: skip
     metrics = _summarize(candidates, tables, unusable, options.in_sample)
+    metrics["threshold_from"] = options.threshold_from
     metrics["judge"] = _summarize_judge(judge, tables[EVALUATED], options) if judge else None
     metrics |= _check_gates(options.gates, metrics)
     training = read_training_log(candidates[0].source) if candidates[0].is_checkpoint else []
@@ -178,6 +188,42 @@ def _read_finished(
     return predictions, unusable, queries or []
 
 
+def _read_thresholds(
+    candidates: Sequence[Candidate], predictions: Mapping[str, Sequence[Prediction]], options: EvaluationOptions
+) -> dict[str, dict[str, float]]:
+    """Return the thresholds of `--threshold-from` by candidate and score; empty without it.
+
+    Raises:
+        InputError: The evaluation cannot be read, or has no threshold for a score of this evaluation.
+    """
+    if options.threshold_from is None:
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    with input_name("--threshold-from"):
+        folder = options.threshold_from
+        try:
+            metrics = json.loads(parse_location(folder).read(METRICS_JSON))
+            base = metrics["base"]
+            known = {EVALUATED: metrics, **({base["name"]: base} if base else {}), **metrics["others"]}
+        except (ValueError, LookupError, TypeError) as error:
+            raise InputError(
+                f"{folder}: {METRICS_JSON} was not written by `rarft evaluate`; check the path"
+            ) from error
+        for candidate in candidates:
+            rows = predictions.get(candidate.name, ())
+            generated = {"refusal_score": candidate.is_checkpoint, "refusal_share": options.num_samples > 0}
+            for name in SCORES:
+                is_used = (
+                    generated[name] if candidate.is_checkpoint else any(getattr(row, name) is not None for row in rows)
+                )
+                value = known.get(candidate.name, {}).get(name, {}).get("best_threshold")
+                if is_used and value is None:
+                    raise InputError(f"{folder}: has no {name}.best_threshold of {candidate.name}; evaluate it there")
+                if is_used:
+                    found.setdefault(candidate.name, {})[name] = value
+    return found
+
+
 def _generate_missing(
     candidates: Sequence[Candidate],
     predictions: dict[str, list[Prediction]],
@@ -214,25 +260,47 @@ def _generate(
     endpoint = options.endpoint if candidate.name == EVALUATED else None
     content = checkpoint_fingerprint(candidate.source)
     backend = endpoint or options.backend
-    resume_key = [candidate.source, content, asdict(prompt_config), inputs, backend, options.batch_size]
+    resume_key = [
+        candidate.source,
+        content,
+        asdict(prompt_config),
+        inputs,
+        backend,
+        options.batch_size,
+        options.num_samples,
+    ]
     batches = in_batches(queries, options.batch_size)
     # Loaded when there is a batch to complete.
     predictor = functools.cache(lambda: Predictor(path, prompt_config, options.backend, queries, endpoint))
 
     def predict(batch: list[int]) -> list[_Result]:
         samples = [queries[index] for index in batch]
-        rows = predictor().predict(samples)
+        rows = predictor().predict(samples, with_score=True, num_samples=options.num_samples)
         skipped_videos.update({row.sample.video: row.skipped for row in rows if row.skipped is not None})
-        return [(row.completion, row.skipped, _video_version(row.sample.video, row.skipped)) for row in rows]
+        return [
+            (
+                row.completion,
+                row.skipped,
+                _video_version(row.sample.video, row.skipped),
+                row.refusal_score,
+                row.refusal_share,
+            )
+            for row in rows
+        ]
 
     def is_current(batch: list[int], results: list[_Result]) -> bool:
         rows = zip(batch, results, strict=True)
-        return all(version == _video_version(queries[index].video, skipped) for index, (_, skipped, version) in rows)
+        return all(
+            version == _video_version(queries[index].video, skipped) for index, (_, skipped, version, *_) in rows
+        )
 
     work = SharedWork(out.child(_UNFINISHED), resume_key)
     results = work.run(batches, predict, f"evaluating {candidate.name}", is_current)
     found = dict(zip(chain.from_iterable(batches), chain.from_iterable(results), strict=True))
-    rows = [Prediction(sample, found[index][0], skipped=found[index][1]) for index, sample in enumerate(queries)]
+    rows = []
+    for index, sample in enumerate(queries):
+        completion, skipped, _, score, share = found[index]
+        rows.append(Prediction(sample, completion, skipped=skipped, refusal_score=score, refusal_share=share))
     # Those of other processes, and of an evaluation that was resumed.
     skipped_videos.update({row.sample.video: row.skipped for row in rows if row.skipped is not None}, is_logged=False)
     return rows

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from rarft.evaluation.outcomes import OUTCOMES, classify_outcome
+from rarft.evaluation.score_metrics import SCORES
 from rarft.evaluation.scored_predictions import ScoredPrediction
 from rarft.storage.files import local_path
 from rarft.storage.location import LocalFolder, Location
@@ -82,6 +83,7 @@ def _scores(row: ScoredPrediction) -> dict[str, float | None]:
         "RA-IoU": row.ra_iou,
         "IoU": row.iou,
         **(rewards if prediction.rewards else {}),
+        **{title: getattr(prediction, name) for name, title in SCORES.items()},
         "refusal similarity": prediction.refusal_similarity,
         "correction similarity": prediction.correction_similarity,
         "consistency": prediction.consistency,

@@ -3,10 +3,10 @@
 Samples are grouped by video. Each video is decoded and encoded once for all of its queries.
 """
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -15,10 +15,13 @@ from transformers.utils import cached_file
 
 from rarft.annotations.schema import Sample
 from rarft.checkpoint.source import checkpoint_path
+from rarft.completion import parse_completion
 from rarft.errors import InputError
 from rarft.evaluation.endpoint import EndpointBackend
 from rarft.evaluation.predictions import Prediction
+from rarft.evaluation.refusal_score import RefusalScorer
 from rarft.models.qwen2_5_vl.load import load_model, load_processor
+from rarft.models.qwen2_5_vl.per_completion import per_completion_batch
 from rarft.models.qwen2_5_vl.prompt_check import check_prompts
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.models.qwen2_5_vl.prompt_encoder import PromptEncoder, video_prompt
@@ -28,6 +31,7 @@ from rarft.models.qwen2_5_vl.rollout import generate, vision_token_ids
 from rarft.models.qwen2_5_vl.vision_features import enable_cached_features, encode_video
 from rarft.models.qwen2_5_vl.vllm_rollout import engine_options, engine_prompt, one_gpu, read_outputs
 from rarft.prompts import fill_prompt
+from rarft.storage.hashing import hash_text
 from rarft.video.decode import read_frames
 from rarft.video.reader import VideoError
 
@@ -50,6 +54,14 @@ class Backend(Protocol):
     def generate(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
         """Return the token ids of one completion per prompt; prompts come as (video name, inputs)."""
 
+    def sample(self, prompts: Sequence[tuple[str, PromptInputs]], count: int, seed: int) -> list[list[int]]:
+        """Return the token ids of `count` completions per prompt, sampled at temperature 1, grouped by prompt."""
+
+    def next_logprobs(
+        self, prompts: Sequence[tuple[str, PromptInputs]], prefixes: Sequence[list[int]], token_ids: list[int]
+    ) -> list[list[float] | None]:
+        """Return the log-probabilities of next tokens after each prompt with its prefix; None if not available."""
+
 
 class TransformersBackend:
     """Generation with transformers, on a GPU if there is one."""
@@ -67,6 +79,7 @@ class TransformersBackend:
         # Unset options would be taken from the checkpoint's own configuration, such as a repetition penalty.
         self._model.generation_config = GenerationConfig(**ends)
         self._generation = GenerationConfig(do_sample=False, **generation)
+        self._sampling = GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, **generation)
         self._features: dict[str, torch.Tensor] = {}
 
     def _with_features(self, video: str, prompt: PromptInputs) -> PromptInputs:
@@ -82,6 +95,26 @@ class TransformersBackend:
         ready = [self._with_features(video, prompt) for video, prompt in prompts]
         completions: list[list[int]] = generate(self._model, ready, 1, self._generation)
         return completions
+
+    def sample(self, prompts: Sequence[tuple[str, PromptInputs]], count: int, seed: int) -> list[list[int]]:
+        """Return the token ids of `count` sampled completions per prompt, all in one batch."""
+        ready = [self._with_features(video, prompt) for video, prompt in prompts]
+        torch.manual_seed(seed)
+        completions: list[list[int]] = generate(self._model, ready, count, self._sampling)
+        return completions
+
+    def next_logprobs(
+        self, prompts: Sequence[tuple[str, PromptInputs]], prefixes: Sequence[list[int]], token_ids: list[int]
+    ) -> list[list[float] | None]:
+        """Return the log-probabilities of next tokens, from one forward pass per prompt."""
+        found: list[list[float] | None] = []
+        for (video, prompt), prefix in zip(prompts, prefixes, strict=True):
+            row = (self._with_features(video, prompt), torch.tensor(prefix, dtype=torch.long, device=self._device))
+            model_inputs, _ = per_completion_batch([row], 0)
+            with torch.no_grad():
+                logits_V = self._model(**model_inputs, logits_to_keep=1).logits[0, -1]
+            found.append(logits_V.float().log_softmax(-1)[token_ids].tolist())
+        return found
 
 
 class VllmBackend:
@@ -101,19 +134,40 @@ class VllmBackend:
         dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
         with one_gpu():
             self._engine = LLM(model=path, **engine_options(size(limit), dtype, limit))
-        self._sampling = SamplingParams(
-            temperature=0.0,
+        self._sampling = functools.partial(
+            SamplingParams,
             max_tokens=generation["max_new_tokens"],
             stop_token_ids=_as_list(generation["eos_token_id"]),
             logprobs=0,
             logit_bias=dict.fromkeys(vision_token_ids(config), -100.0),
         )
+        self._next_token = functools.partial(SamplingParams, max_tokens=1, temperature=0.0)
 
     def generate(self, prompts: Sequence[tuple[str, PromptInputs]]) -> list[list[int]]:
         """Return the token ids of one completion per prompt; the engine caches videos."""
+        return self._generate(prompts, temperature=0.0)
+
+    def sample(self, prompts: Sequence[tuple[str, PromptInputs]], count: int, seed: int) -> list[list[int]]:
+        """Return the token ids of `count` sampled completions per prompt."""
+        return self._generate(prompts, temperature=1.0, n=count, seed=seed)
+
+    def _generate(self, prompts: Sequence[tuple[str, PromptInputs]], **sampling: Any) -> list[list[int]]:
         requests = [engine_prompt(prompt, self._video_token_id) for _, prompt in prompts]
-        outputs = self._engine.generate(requests, sampling_params=self._sampling, use_tqdm=False)
+        outputs = self._engine.generate(requests, sampling_params=self._sampling(**sampling), use_tqdm=False)
         return read_outputs([prompt for _, prompt in prompts], outputs)[0]
+
+    def next_logprobs(
+        self, prompts: Sequence[tuple[str, PromptInputs]], prefixes: Sequence[list[int]], token_ids: list[int]
+    ) -> list[list[float] | None]:
+        """Return the log-probabilities of next tokens; the engine caches the prompts of the completions."""
+        requests = []
+        for (_, prompt), prefix in zip(prompts, prefixes, strict=True):
+            request = engine_prompt(prompt, self._video_token_id)
+            requests.append({**request, "prompt_token_ids": [*request["prompt_token_ids"], *prefix]})
+        sampling = self._next_token(logprob_token_ids=token_ids)
+        outputs = self._engine.generate(requests, sampling_params=sampling, use_tqdm=False)
+        steps = [output.outputs[0].logprobs[0] for output in outputs]
+        return [[step[token].logprob for token in token_ids] for step in steps]
 
 
 def _as_list(ids: int | list[int]) -> list[int]:
@@ -151,6 +205,7 @@ class Predictor:
         """
         processor = load_processor(checkpoint)
         self._tokenizer = processor.tokenizer
+        self._scorer = RefusalScorer(self._tokenizer)
         path = checkpoint_path(checkpoint)
         has_defaults = cached_file(path, "generation_config.json", _raise_exceptions_for_missing_entries=False)
         eos = GenerationConfig.from_pretrained(path).eos_token_id if has_defaults else None
@@ -159,7 +214,7 @@ class Predictor:
             "pad_token_id": self._tokenizer.pad_token_id,
             "max_new_tokens": prompt_config.max_completion_length,
         }
-        read = lru_cache(maxsize=_MAX_CACHED_VIDEOS)(read_frames)
+        read = functools.lru_cache(maxsize=_MAX_CACHED_VIDEOS)(read_frames)
         config = AutoConfig.from_pretrained(path)
         keeps_frames = endpoint is not None or BACKENDS[backend].keeps_frames
         self._encoder = PromptEncoder(processor, config, prompt_config.sampling, read, keeps_frames)
@@ -168,7 +223,9 @@ class Predictor:
         self._unreadable: dict[str, str] = {}  # why, by name of the video
         self._backend: Backend | EndpointBackend
         if endpoint is not None:
-            self._backend = EndpointBackend(endpoint, {**generation, "suppressed": vision_token_ids(config)})
+            self._backend = EndpointBackend(
+                endpoint, {**generation, "suppressed": vision_token_ids(config)}, self._tokenizer.decode
+            )
             return
 
         def size(limit: int) -> PromptSize:
@@ -187,18 +244,45 @@ class Predictor:
                 self._unreadable[name] = str(error)
         return self._unreadable[name]
 
-    def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
-        """Return one prediction per sample, all in one batch; those whose video cannot be read are skipped."""
+    def predict(self, samples: Sequence[Sample], with_score: bool = False, num_samples: int = 0) -> list[Prediction]:
+        """Return one prediction per sample, all in one batch; those whose video cannot be read are skipped.
+
+        Args:
+            samples: Samples to complete.
+            with_score: Whether predictions have a refusal score.
+            num_samples: Number of sampled completions per sample that the share of refusals is computed from.
+        """
         encoded = [self._encode(sample) for sample in samples]
         prompts = [prompt for prompt in encoded if not isinstance(prompt, str)]
         ids = self._backend.generate(prompts) if prompts else []
-        completions = iter(self._tokenizer.batch_decode(ids, skip_special_tokens=True))
-        return [
-            Prediction(sample, "", skipped=prompt)
-            if isinstance(prompt, str)
-            else Prediction(sample, next(completions))
-            for sample, prompt in zip(samples, encoded, strict=True)
-        ]
+        scores: list[float | None] = [None] * len(prompts)
+        if with_score:
+            scores = self._scorer.scores(prompts, ids, self._backend.next_logprobs)
+        shares: list[float | None] = [None] * len(prompts)
+        if num_samples and prompts:
+            seed = int(hash_text(" ".join(sample.id for sample in samples))[:8], 16)
+            shares = self._shares(self._backend.sample(prompts, num_samples, seed), num_samples)
+        found = zip(self._decode(ids), scores, shares, strict=True)
+        rows = []
+        for sample, prompt in zip(samples, encoded, strict=True):
+            if isinstance(prompt, str):
+                rows.append(Prediction(sample, "", skipped=prompt))
+            else:
+                completion, score, share = next(found)
+                rows.append(Prediction(sample, completion, refusal_score=score, refusal_share=share))
+        return rows
+
+    def _decode(self, ids: list[list[int]]) -> list[str]:
+        return list(self._tokenizer.batch_decode(ids, skip_special_tokens=True))
+
+    def _shares(self, ids: list[list[int]], count: int) -> list[float | None]:
+        """Return the share of refusals among the readable ones of each `count` completions; None without any."""
+        parsed = [parse_completion(text) for text in self._decode(ids)]
+        shares: list[float | None] = []
+        for start in range(0, len(parsed), count):
+            readable = [one.refuses for one in parsed[start : start + count] if one.is_readable]
+            shares.append(sum(readable) / len(readable) if readable else None)
+        return shares
 
 
 def _video_name(sample: Sample) -> str:

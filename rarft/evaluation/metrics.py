@@ -7,12 +7,14 @@ whose video cannot be read, has no answer.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rarft.evaluation.predictions import Prediction
+from rarft.evaluation.score_metrics import COUNTS, DEFAULT_THRESHOLD, SCORES, RefusalScores
 from rarft.evaluation.scored_predictions import THRESHOLDS, Column, ScoredPrediction, columns
 
 # Sums of columns: scalars, or one value per resample of a bootstrap.
@@ -121,7 +123,7 @@ def map_tree(tree: Tree, function: Callable[[str, Any], Any]) -> Tree:
 
 def _to_json(name: str, value: Any) -> int | float | None:
     """Convert a leaf to a JSON number: an integer for a count, None for NaN."""
-    if name in ("samples", "skipped", "tp", "fp", "fn", "tn"):
+    if name in ("samples", "skipped", "tp", "fp", "fn", "tn", *COUNTS):
         return int(value)
     return None if np.isnan(value) else float(value)
 
@@ -156,10 +158,18 @@ class PredictionTable:
         columns: Columns of `scored_predictions.columns`.
         all: Mask of all samples.
         groups: (grouping, group) -> mask of the samples in the group.
+        refusal_scores: Refusal scores by their name in `SCORES`.
     """
 
-    def __init__(self, predictions: Sequence[Prediction]) -> None:
-        self.predictions = predictions
+    def __init__(
+        self, predictions: Sequence[Prediction], thresholds: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
+        """
+        Args:
+            predictions: The predictions.
+            thresholds: Score from which on a query is refused, by name of the score; by default `DEFAULT_THRESHOLD`.
+        """
+        self.predictions, self.thresholds = predictions, thresholds
         self.scored = [ScoredPrediction(prediction) for prediction in predictions]
         self.columns: dict[str, Column] = columns(self.scored)
         self.all = np.ones(len(self.scored), bool)
@@ -168,15 +178,24 @@ class PredictionTable:
             for index, row in enumerate(self.scored):
                 for name in groups_of(row):
                     self.groups[grouping, name][index] = True
+        self.refusal_scores = {
+            name: RefusalScores(self.scored, name, thresholds.get(name, DEFAULT_THRESHOLD)) for name in SCORES
+        }
 
     def sums(self, mask: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
         """Return the sum of each column over the samples of a mask."""
         return {name: np.asarray(column[mask].sum()) for name, column in self.columns.items()}
 
 
+def overall_metrics(table: PredictionTable) -> Tree:
+    """Return the metrics of all samples, with those of the refusal scores; NaN if unknown."""
+    scores = {name: one.metrics() for name, one in table.refusal_scores.items()}
+    return metrics_from(table.sums(table.all)) | scores
+
+
 def metrics_of(table: PredictionTable) -> Tree:
-    """Return all metrics of a table, overall and per group."""
-    metrics = map_tree(metrics_from(table.sums(table.all)), _to_json) | {grouping: {} for grouping in GROUPINGS}
+    """Return all metrics of a table, overall and per group; those of the refusal scores only overall."""
+    metrics = map_tree(overall_metrics(table), _to_json) | {grouping: {} for grouping in GROUPINGS}
     for (grouping, name), mask in sorted(table.groups.items(), key=lambda group: group[0]):
         metrics[grouping][name] = map_tree(metrics_from(table.sums(mask)), _to_json)
     return metrics
@@ -196,6 +215,12 @@ HEADLINE = {
     "mIoU, several segments": "multi_grounding.mean",
     "Refusal similarity": "refusal_similarity.all",
     "Correction similarity": "correction_similarity.all",
+    "Refusal score: AUROC": "refusal_score.auroc",
+    "Refusal score: false alarms at 95 % recall": "refusal_score.false_alarms_at_95_recall",
+    "Refusal score: calibration error (ECE)": "refusal_score.ece",
+    "Share of refusals: AUROC": "refusal_share.auroc",
+    "Share of refusals: false alarms at 95 %": "refusal_share.false_alarms_at_95_recall",
+    "Share of refusals: ECE": "refusal_share.ece",
     "Format rate": "format_rate",
     "Unreadable answers": "unreadable_rate",
     "Mean reward": "rewards.total",

@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -33,6 +33,8 @@ class Prediction(msgspec.Struct, frozen=True):
             missing.
         categories: Mismatch categories that the refusal names, as read by the judge; None if not judged.
         consistency: How well the reasoning supports the answer, 0 to 5, as rated by the judge; None if not judged.
+        refusal_score: Probability of refusing against answering (see `refusal_score.py`); None if not available.
+        refusal_share: Share of refusals among the sampled completions with a readable answer; None if there are none.
         skipped: Why the video could not be read; None if the query was completed.
     """
 
@@ -44,6 +46,8 @@ class Prediction(msgspec.Struct, frozen=True):
     correction_similarity: float | None = None
     categories: list[str] | None = None
     consistency: int | None = None
+    refusal_score: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    refusal_share: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     skipped: str | None = None
 
 
@@ -140,14 +144,15 @@ def _parse_row(row: Any, number: int, file: str, data: _SampleIndex | None) -> P
         raise ValueError(f"not valid JSON ({row.problem})")
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
-    skipped = None
+    scores: dict[str, Any] = {}
     if "model_output" in row:
         given = _parse_published(row, number, file)
         sample, completion = data.find(given.sample) if data else given.sample, given.completion
     elif "sample" in row:
         given = msgspec.convert(row, Prediction)
         sample, completion = data.by_id.get(given.sample.id) if data else given.sample, given.completion
-        skipped = given.skipped
+        names = ("skipped", "refusal_score", "refusal_share")
+        scores = {name: getattr(given, name) for name in names}
     elif isinstance(row.get("id"), str) and isinstance(row.get("completion"), str):
         if data is None:
             raise ValueError("has only an id; pass the data, too")
@@ -156,7 +161,7 @@ def _parse_row(row: Any, number: int, file: str, data: _SampleIndex | None) -> P
         raise ValueError('needs "sample", "model_output", or "id" with "completion"')
     if sample is None:
         raise ValueError("the query is not in the data")
-    return Prediction(sample, "" if skipped else replace_surrogates(completion), skipped=skipped)
+    return Prediction(sample, "" if scores.get("skipped") else replace_surrogates(completion), **scores)
 
 
 def read_predictions(path: Path, samples: Sequence[Sample] | None) -> tuple[list[Prediction], list[str]]:

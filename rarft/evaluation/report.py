@@ -12,7 +12,8 @@ from markupsafe import Markup
 from rarft.evaluation.explorer import explorer_data, explorer_texts
 from rarft.evaluation.metrics import HEADLINE, PredictionTable, value_at
 from rarft.evaluation.outcomes import OUTCOMES, classify_outcome
-from rarft.reporting.charts import histogram, rates, scatter
+from rarft.evaluation.score_metrics import SCORES
+from rarft.reporting.charts import curves, histogram, rates, reliability, scatter
 from rarft.reporting.html import compressed, render_page
 from rarft.reporting.training_curves import draw_training
 from rarft.reporting.training_log import Entry
@@ -143,6 +144,16 @@ def _charts(metrics: dict[str, Any], tables: Mapping[str, PredictionTable]) -> d
         for kind in ("relevant", "irrelevant")
     }
     charts["Precision over recall of both classes"] = scatter(points, "recall", "precision")
+    for score, title in SCORES.items():
+        scores = {name: one.refusal_scores[score] for name, one in tables.items()}
+        known = {name: one for name, one in scores.items() if one.absent_N.any() and not one.absent_N.all()}
+        if known:
+            errors = {name: one.trade_off() for name, one in known.items()}
+            charts[f"Misses over false alarms, by threshold of the {title}"] = curves(
+                errors, "miss rate", "false-alarm rate"
+            )
+            bins = {name: [point[:2] for point in one.reliability()] for name, one in known.items()}
+            charts[f"Reliability of the {title}"] = reliability(bins, title, "share of absent queries")
     return charts
 
 

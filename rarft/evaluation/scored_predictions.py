@@ -76,6 +76,10 @@ class _Columns(dict[str, list[float]]):
             self[name][index] = value
             self[f"{name}/n"][index] = 1.0
 
+    def put_means(self, name: str, values: Sequence[float]) -> None:
+        """Set the value of every sample in a column with a mean."""
+        self[name], self[f"{name}/n"] = list(values), [1.0] * self.size
+
     def put_overlap(self, name: str, values: Sequence[float | None]) -> None:
         """Set the IoU of all samples, None where it does not apply, and whether it reaches each threshold."""
         if any(value is not None for value in values):
@@ -109,12 +113,12 @@ def columns(scored: Sequence[ScoredPrediction]) -> dict[str, Column]:
         found.put_overlap(
             name, [iou if multi is selected else None for iou, multi in zip(ious, is_multi, strict=True)]
         )
+    found.put_means("format_rate", [row.completion.well_formed for row in scored])
+    found.put_means("answer_rate", [bool(row.completion.answer) for row in scored])
+    found.put_means("unreadable_rate", [row.completion.outcome == "unreadable" for row in scored])
+    found.put_means("length", [len(row.prediction.completion.split()) for row in scored])
     for index, row in enumerate(scored):
-        prediction, completion = row.prediction, row.completion
-        found.put_mean("format_rate", index, float(completion.well_formed))
-        found.put_mean("answer_rate", index, float(bool(completion.answer)))
-        found.put_mean("unreadable_rate", index, float(completion.outcome == "unreadable"))
-        found.put_mean("length", index, float(len(prediction.completion.split())))
+        prediction = row.prediction
         found.put_mean("out_of_range", index, row.out_of_range)
         for name, value in prediction.rewards.items():
             found.put_mean(f"rewards/{name}", index, value)

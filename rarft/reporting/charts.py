@@ -202,3 +202,36 @@ def scatter(points: Mapping[tuple[str, str], tuple[float, float]], x_title: str,
         },
     }
     return draw(spec, rows)
+
+
+def reliability(series: Mapping[str, Points], x_title: str, y_title: str) -> Markup:
+    """Draw lines (x, y) in the unit square by series, with the diagonal of a calibrated score."""
+    rows = [{"series": name, "x": x, "y": y} for name, points in series.items() for x, y in points]
+    unit: Spec = {"domain": [0, 1]}
+    tooltip = [
+        *_tooltip(series=""),
+        *({"field": field, "title": title, "format": ".3f"} for field, title in (("x", x_title), ("y", y_title))),
+    ]
+    color = _axis("series", None, "nominal", sort=None, scale={"domain": list(series)})
+    diagonal = {"values": [{"x": 0, "y": 0}, {"x": 1, "y": 1}]}
+    x, y = _axis("x", x_title, scale=unit), _axis("y", y_title, scale=unit)
+    spec: Spec = {
+        "height": 220,
+        "layer": [
+            {
+                "data": diagonal,
+                "mark": {"type": "line", "strokeDash": [4, 4], "opacity": 0.5},
+                "encoding": {"x": x, "y": y},
+            },
+            {
+                "mark": {"type": "line", "point": {"size": 50}},
+                "encoding": {
+                    "x": x,
+                    "y": y,
+                    "color": color if len(series) > 1 else {"value": {"expr": "accent"}},
+                    "tooltip": tooltip,
+                },
+            },
+        ],
+    }
+    return draw(spec, rows)

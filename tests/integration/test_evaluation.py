@@ -20,6 +20,7 @@ from helpers.riq_items import read_lines
 from rarft import steps
 from rarft.annotations.schema import read_samples
 from rarft.checkpoint.source import checkpoint_path
+from rarft.completion import parse_completion
 from rarft.errors import InputError
 from rarft.evaluation import generate
 from rarft.evaluation.generate import Predictor, in_batches
@@ -138,6 +139,38 @@ def test_predictor_encodes_each_video_once(validated, monkeypatch):
     ]
     assert len(completions) == 16
     assert len(encoded) == len({sample.video for sample in samples}) == 8
+
+
+def test_threshold_from_other_evaluation(evaluated, main, tmp_path):
+    out, metrics = evaluated
+    names = ["predictions.jsonl", "base-predictions.jsonl"]
+    command = ["evaluate", "--predictions", out / names[0], "--compare", out / names[1], "--out", tmp_path / "out"]
+    assert main(*command, "--threshold-from", out)[0] == 0
+    again = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert again["threshold_from"] == str(out)
+    for found, expected in ((again, metrics), (again["base"], metrics["base"])):
+        assert found["refusal_score"]["threshold"] == expected["refusal_score"]["best_threshold"]
+        assert found["refusal_score"]["scored"] == 16
+    row = read_lines(out / names[0])[0]
+    (tmp_path / "shares.jsonl").write_text(json.dumps(row | {"refusal_share": 0.5}) + "\n")
+    command = ["evaluate", "--predictions", tmp_path / "shares.jsonl", "--out", tmp_path / "again"]
+    code, _, error = main(*command, "--threshold-from", out)
+    assert code == 2
+    assert f"--threshold-from {out}: has no refusal_share.best_threshold of checkpoint; evaluate it there" in error
+    code, _, error = main(*command, "--threshold-from", tmp_path)
+    assert code == 2
+    assert f"--threshold-from {tmp_path}: " in error
+
+
+def test_refusal_score_of_predictor(validated):
+    """The refusal score of a confident model agrees with its completion; the samples are the same every time."""
+    samples = read_samples(str(validated))[:2]
+    rows = Predictor("tiny-truthful", PromptConfig.load("tiny-truthful")).predict(samples, True, num_samples=8)
+    again = Predictor("tiny-truthful", PromptConfig.load("tiny-truthful")).predict(samples, True, num_samples=8)
+    assert rows == again
+    for row in rows:
+        assert (row.refusal_score > 0.5) == parse_completion(row.completion).refuses
+        assert row.refusal_share * 8 == pytest.approx(round(row.refusal_share * 8))
 
 
 def test_evaluate_finished_predictions(evaluated, validated, tmp_path):

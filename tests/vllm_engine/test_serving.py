@@ -60,10 +60,18 @@ def held_out(sample_set, folder):
 
 @pytest.fixture(scope="module")
 def expected(checkpoint, held_out, tmp_path_factory):
-    """Completions by transformers."""
+    """Predictions by transformers."""
     out = tmp_path_factory.mktemp("expected")
     steps.evaluate(str(checkpoint), str(held_out), str(out))
-    return [row["completion"] for row in read_lines(out / "predictions.jsonl")]
+    return read_lines(out / "predictions.jsonl")
+
+
+def check_equal(found, expected):
+    """Check that the completions are equal, and the refusal scores up to the precision of float32."""
+    assert [row["completion"] for row in found] == [row["completion"] for row in expected]
+    scores = [row["refusal_score"] for row in expected]
+    assert all(0 < score < 1 for score in scores)
+    assert [row["refusal_score"] for row in found] == pytest.approx(scores, rel=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -105,18 +113,20 @@ def on_server(command, server, **replaced):
 
 
 def test_vllm_backend(folder, checkpoint, held_out, expected, environment, tmp_path):
-    flags = ["--checkpoint", checkpoint, "--data", held_out, "--out", tmp_path, "--backend", "vllm"]
+    flags = ["--checkpoint", checkpoint, "--data", held_out, "--out", tmp_path, "--backend", "vllm", "--samples", "4"]
     run(folder, environment, "evaluate", *flags)
-    assert [row["completion"] for row in read_lines(tmp_path / "predictions.jsonl")] == expected
+    rows = read_lines(tmp_path / "predictions.jsonl")
+    check_equal(rows, expected)
+    assert any(row.get("refusal_share") is not None for row in rows)
 
 
 def test_predict_from_server(folder, held_out, expected, server, environment):
     rows = read_lines(held_out / "riq.jsonl")
     commands = [on_server(PREDICT, server, VIDEO=row["video"], QUERY=row["query"]) for row in rows]
     answers = [json.loads(run(folder, environment, *command, "--json")) for command in commands]
-    assert [answer["completion"] for answer in answers] == expected
+    assert [answer["completion"] for answer in answers] == [row["completion"] for row in expected]
 
 
 def test_evaluate_on_server(folder, held_out, expected, server, environment):
     run(folder, environment, *on_server(EVALUATE, server))
-    assert [row["completion"] for row in read_lines(folder / "out" / "served" / "predictions.jsonl")] == expected
+    check_equal(read_lines(folder / "out" / "served" / "predictions.jsonl"), expected)
