@@ -1,5 +1,6 @@
 """Promotion: copy a checkpoint that passed its gates, with its metrics, to a release location."""
 
+import contextlib
 import json
 import logging
 import shutil
@@ -7,8 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from rarft.checkpoint.model_card import add_evaluation
 from rarft.checkpoint.source import CHECKPOINT_JSON, CONFIG_JSON, check_checkpoint, checkpoint_path, is_hub_name
 from rarft.errors import CheckFailedError, InputError, input_name
+from rarft.evaluation.metrics import HEADLINE, value_at
 from rarft.evaluation.report import METRICS_JSON
 from rarft.models.qwen2_5_vl.load import open_checkpoint
 from rarft.storage.files import replace_folder
@@ -53,6 +56,7 @@ def promote(checkpoint: str, evaluation: Location, destination: Location) -> str
         metadata = _verify(folder, checkpoint) | {"promoted_from": checkpoint}
         (folder / CHECKPOINT_JSON).unlink(missing_ok=True)
         (folder / METRICS_JSON).write_bytes(content)
+        _add_to_card(folder, json.loads(content))
         write_manifest(folder, CHECKPOINT_JSON, metadata, hash_files(folder, CHECKPOINT_JSON))
         with input_name("--to"):
             if isinstance(destination, S3Folder):
@@ -83,6 +87,17 @@ def _check_evaluation(evaluation: Location, checkpoint: str) -> bytes:
             f"{evaluation}: evaluates {evaluated}, not {checkpoint}; pass the evaluation of this checkpoint"
         )
     return content
+
+
+def _add_to_card(folder: Path, metrics: dict[str, Any]) -> None:
+    """Add the headline metrics that are known, with their intervals, to the model card."""
+    rows = []
+    for label, path in HEADLINE.items():
+        with contextlib.suppress(KeyError):  # metrics.json does not have it
+            if (value := value_at(metrics, path)) is not None:
+                rows.append((label, path, value, value_at(metrics["intervals"], path)))
+    title = {True: "in-sample queries", False: "held-out queries"}.get(metrics.get("in_sample"), "evaluation queries")
+    add_evaluation(folder, title, metrics.get("samples", 0), rows)
 
 
 def _is_same_checkpoint(evaluated: str, checkpoint: str) -> bool:

@@ -65,9 +65,9 @@ class RefusalScores:
         """Return (false-alarm rate, miss rate) by threshold, from one that refuses all to one that refuses none."""
         _, group_N = np.unique(self.score_N, return_inverse=True)
         absent_K, present_K = self._counts(group_N, int(group_N.max()) + 1)
-        answered = np.concatenate([[0.0], absent_K.cumsum()]) / absent_K.sum()
+        accepted = np.concatenate([[0.0], absent_K.cumsum()]) / absent_K.sum()
         refused = 1 - np.concatenate([[0.0], present_K.cumsum()]) / present_K.sum()
-        return list(zip(answered.tolist(), refused.tolist(), strict=True))
+        return list(zip(accepted.tolist(), refused.tolist(), strict=True))
 
     def _counts(self, group_N: NDArray[np.int64], size: int) -> Floats:
         return np.stack(
@@ -98,10 +98,10 @@ class RefusalScores:
     def _at_threshold(sums: Floats) -> Metrics:
         """Return the metrics that depend on the values of the scores, from `_sums` of shape (..., 3 * BINS + 4)."""
         score, absent, count, rates = np.split(sums, [BINS, 2 * BINS, 3 * BINS], axis=-1)
-        absent_total, answered, present_total, refused = np.moveaxis(rates, -1, 0)
+        absent_total, accepted, present_total, refused = np.moveaxis(rates, -1, 0)
         return {
             "ece": _ratio(np.abs(score - absent).sum(-1), count.sum(-1)),
-            "false_alarm_rate": _ratio(answered, absent_total),
+            "false_alarm_rate": _ratio(accepted, absent_total),
             "miss_rate": _ratio(refused, present_total),
         }
 
@@ -162,16 +162,16 @@ def _ratio(numerator: Any, denominator: Any) -> Any:
 def _ranking(absent: Floats, present: Floats) -> Metrics:
     """Return the metrics that depend only on the order, from counts of absent and present queries (..., K)."""
     absent_total, present_total = absent.sum(-1), present.sum(-1)
-    answered_present = present.cumsum(-1)  # by the threshold above each group
-    pairs = (absent * (answered_present - present / 2)).sum(-1)
+    accepted_present = present.cumsum(-1)  # by the threshold above each group
+    pairs = (absent * (accepted_present - present / 2)).sum(-1)
     refused_absent = absent[..., ::-1].cumsum(-1)[..., ::-1]
     refused_present = present[..., ::-1].cumsum(-1)[..., ::-1]
     precision = np.nan_to_num(_ratio(refused_absent, refused_absent + refused_present))
-    reached = 20 * answered_present >= 19 * present_total[..., None]  # whole numbers: 95 % without rounding
+    reached = 20 * accepted_present >= 19 * present_total[..., None]  # whole numbers: 95 % without rounding
     is_known = (absent_total > 0) & (present_total > 0)
     cut = reached.argmax(-1) if reached.shape[-1] else np.zeros(reached.shape[:-1], int)
-    answered_absent = absent.cumsum(-1)
-    at_cut = np.take_along_axis(answered_absent, cut[..., None], -1)[..., 0] if reached.shape[-1] else absent_total
+    accepted_absent = absent.cumsum(-1)
+    at_cut = np.take_along_axis(accepted_absent, cut[..., None], -1)[..., 0] if reached.shape[-1] else absent_total
     found = {
         "auroc": _ratio(pairs, absent_total * present_total),
         "average_precision": _ratio((absent * precision).sum(-1), absent_total),

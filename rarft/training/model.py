@@ -2,12 +2,15 @@
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rarft.annotations.schema import Sample
 from rarft.checkpoint.local import CHECKPOINT_JSON, FINAL
+from rarft.checkpoint.model_card import write_model_card
 from rarft.models.qwen2_5_vl.load import load_model
 from rarft.models.qwen2_5_vl.prompt_config import PromptConfig
 from rarft.models.qwen2_5_vl.vision_features import MERGER
@@ -65,9 +68,16 @@ def _merge_adapters(adapters: Path, merged: Path, args: TrainingConfig) -> None:
     PeftModel.from_pretrained(base, adapters).merge_and_unload().save_pretrained(merged, max_shard_size=MAX_SHARD)
 
 
-def save_final(trainer: VideoGRPOTrainer, prompt_config: PromptConfig, resume_key: dict[str, Any], run: Path) -> None:
-    """Save model, processor and prompt configuration atomically as `checkpoint-final`. To be called by all processes.
+def save_final(
+    trainer: VideoGRPOTrainer,
+    prompt_config: PromptConfig,
+    resume_key: dict[str, Any],
+    run: Path,
+    samples: Sequence[Sample],
+) -> None:
+    """Save model, processor, prompt configuration and model card atomically as `checkpoint-final`.
 
+    To be called by all processes.
     LoRA adapters are merged into the model, unless `--merge_lora false`.
     """
     temporary, adapters = run / f".{FINAL}.unfinished", run / ".adapters.unfinished"
@@ -79,6 +89,9 @@ def save_final(trainer: VideoGRPOTrainer, prompt_config: PromptConfig, resume_ke
             shutil.rmtree(adapters)
         prompt_config.save_processor(trainer.processing_class, temporary)
         prompt_config.save(temporary)
+        data = Path(trainer.args.train_data_path).name
+        counts = len(samples), sum(sample.task_type == "refusable" for sample in samples)
+        write_model_card(temporary, run.name, trainer.state.global_step, data, counts, resume_key)
         fields = {"step": trainer.state.global_step, "settings": resume_key}
         write_manifest(temporary, CHECKPOINT_JSON, fields, hash_files(temporary, CHECKPOINT_JSON))
         replace_folder(temporary, run / FINAL)

@@ -110,7 +110,7 @@ def finalize(run: PreparedRun, resume_point: ResumePoint, session: TrainingSessi
     """Save the final checkpoint, complete the uploads, and mark the run as finished."""
     paths = run.paths
     session.checkpoints.confirm(paths.local)  # no later step will confirm it; fit() checked its weights
-    save_final(session.trainer, session.checkpoints.prompt_config, run.resume_key, paths.local)
+    save_final(session.trainer, session.checkpoints.prompt_config, run.resume_key, paths.local, run.samples)
     if resume_point.uploader:
         resume_point.uploader.close()
     if PartialState().is_main_process:

@@ -159,7 +159,7 @@ def test_threshold_from_other_evaluation(evaluated, main, tmp_path):
     assert f"--threshold-from {out}: has no refusal_share.best_threshold of checkpoint; evaluate it there" in error
     code, _, error = main(*command, "--threshold-from", tmp_path)
     assert code == 2
-    assert f"--threshold-from {tmp_path}: " in error
+    assert f"--threshold-from {tmp_path}/metrics.json: no such file" in error
 
 
 def test_refusal_score_of_predictor(validated):

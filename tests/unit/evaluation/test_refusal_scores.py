@@ -74,7 +74,7 @@ def test_intervals_equal_repeated_predictions():
         repeated = [pair for video, count in enumerate(counts) for pair in pairs[2 * video : 2 * video + 2] * count]
         expected = metrics(repeated)
         assert {name: resampled[name][index] for name in METRICS} == pytest.approx(
-            {name: expected[name] for name in METRICS}, rel=1e-5, nan_ok=True
+            {name: float(expected[name]) for name in METRICS}, rel=1e-5, nan_ok=True
         )
     found = intervals(table)["refusal_score"]
     low, high = found["auroc"]
@@ -91,7 +91,7 @@ def test_many_scores_in_intervals():
     once = table.refusal_scores["refusal_score"].resampler(np.arange(4000) // 2)(np.ones((1, 2000), np.float32))
     expected = metrics(pairs)
     assert {name: once[name][0] for name in METRICS} == pytest.approx(
-        {name: expected[name] for name in METRICS}, abs=2e-3
+        {name: float(expected[name]) for name in METRICS}, abs=2e-3
     )
 
 
@@ -131,11 +131,9 @@ def test_score_of_known_distribution(tokenizer, answer):
     sequence = tokenizer.encode(text)
 
     def next_logprobs(prompts, prefixes, token_ids):
-        assert all(prefix == sequence[: len(prefix)] for prefix in prefixes)
-        following = [sequence[len(prefix)] for prefix in prefixes]
-        return [
-            [math.log(0.9 if token == right else 0.1 / len(tokenizer)) for token in token_ids] for right in following
-        ]
+        (prefix,) = prefixes
+        right = sequence[len(prefix)] if prefix == sequence[: len(prefix)] else None
+        return [[math.log(0.9 if token == right else 0.1 / len(tokenizer)) for token in token_ids]]
 
     (score,) = RefusalScorer(tokenizer).scores([None], [sequence], next_logprobs)
     if answer[0].isdigit():
