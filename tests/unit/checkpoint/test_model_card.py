@@ -32,7 +32,7 @@ def test_card_has_valid_metadata(folder):
     assert isinstance(data["tags"], list)
     assert all(re.fullmatch(r"[a-z0-9-]+", tag) for tag in data["tags"])
     assert "| data | `riq.jsonl`, 2,500 queries, 1,000 of them refusable |" in card.text
-    assert "| seed | 42 |" in card.text
+    assert "| hash of the data | `0123abcd` |\n| seed | 42 |\n\nThe prompt" in card.text
     assert "long text" not in card.text
     assert [line for line in card.text.splitlines() if line.startswith("## ")] == [
         "## Training", "## Evaluation", "## Intended use", "## Limits",
