@@ -5,10 +5,12 @@ from typing import Any
 
 from pipelines.kubernetes_values import check_kubernetes_values
 from rarft import steps
+from rarft.annotations.crop_times import CROP_TIMES
 from rarft.annotations.videos import PROBES
 from rarft.errors import InputError, input_name
 from rarft.storage.location import LocalFolder, parse_location
 
+_CHOICES = {"probe": PROBES, "crop_times": CROP_TIMES}
 _MINIMUM = {"nodes": 1, "processes": 0, "max_skipped_videos": 0}
 
 
@@ -36,8 +38,9 @@ def check(values: Mapping[str, Any], job_kind: str = "") -> None:
     gpus = int(values.get("accelerators", 0))
     if gpus and values.get("processes", 0) > gpus:
         raise InputError(f"-p processes={values['processes']}: more than accelerators={gpus}; use 0 for one per GPU")
-    if (probe := values.get("probe", PROBES[0])) not in PROBES:
-        raise InputError(f"-p probe={probe}: must be {', '.join(PROBES[:-1])} or {PROBES[-1]}")
+    for name, choices in _CHOICES.items():
+        if (value := values.get(name, choices[0])) not in choices:
+            raise InputError(f"-p {name}={value}: must be {', '.join(choices[:-1])} or {choices[-1]}")
     if limit := values.get("max_quarantine"):
         with input_name("-p max_quarantine"):
             steps.quarantine_limit(limit, queries=0)

@@ -61,6 +61,7 @@ def build(profile: Profile) -> Any:
         max_quarantine: str = "",
         probe: str = "decode",
         video_fps: float = 2.0,
+        crop_times: str = "auto",
         negatives: str = "",
         encoder: str = "",
         training: str = "preset: tiny",
@@ -104,6 +105,7 @@ def build(profile: Profile) -> Any:
             max_quarantine: Limit of quarantined queries per file, such as 5% or 120; empty for no limit.
             probe: How validation reads videos: decode, header or none.
             video_fps: Frames per second that validation decodes; set it as in `training`.
+            crop_times: What times of RIQ items with a crop count from: absolute, relative to the crop, or auto.
             negatives: Flags of `rarft negatives` as YAML, to add queries to the training data; empty for none.
             encoder: Name or folder of a SentenceTransformer; empty for all-MiniLM-L6-v2.
             training: Flags of `rarft train` as YAML.

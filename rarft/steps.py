@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rarft.annotations.annotation_index import video_hashes
+from rarft.annotations.crop_times import CROP_TIMES
 from rarft.annotations.findings import REPAIRS
 from rarft.annotations.formats.convert import Conversion, Converter
 from rarft.annotations.formats.convert import convert as convert_file
@@ -21,7 +22,15 @@ from rarft.annotations.formats.convert import summary as format_conversion
 from rarft.annotations.formats.durations import read_durations
 from rarft.annotations.formats.export import export_ms_swift
 from rarft.annotations.formats.export import summary as format_export
-from rarft.annotations.formats.registry import AUTO, RIQ, check_format, detect_format, format_file, load_format
+from rarft.annotations.formats.registry import (
+    AUTO,
+    RIQ,
+    check_format,
+    check_is_riq,
+    detect_format,
+    format_file,
+    load_format,
+)
 from rarft.annotations.parsing import base_name
 from rarft.annotations.reader import read_items
 from rarft.annotations.schema import RIQ_JSONL, iterate_samples, open_samples, read_samples
@@ -39,6 +48,8 @@ from rarft.errors import CheckFailedError, InputError, input_name
 from rarft.evaluation.gates import parse_gate, parse_gates
 from rarft.evaluation.model_candidates import parse_candidates, split_name
 from rarft.negatives.config import DEFAULT_MIX, NegativeSettings, parse_flags, parse_mix
+from rarft.negatives.outputs import EMBEDDINGS, SUFFIX, name_next_to
+from rarft.negatives.outputs import REPORT_HTML as NEGATIVES_REPORT
 from rarft.negatives.report import summary as format_negatives
 from rarft.negatives.report import warnings_of as negatives_warnings
 from rarft.negatives.similarity import DUPLICATE
@@ -57,6 +68,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 CONVERSION_JSON = "conversion.json"
+NEGATIVES_PAGE = name_next_to(RIQ_JSONL, NEGATIVES_REPORT)  # in the folder of `add_negatives_from_yaml`
 _CONVERTED = {"annotations": "annotations.jsonl", "eval_annotations": "eval_annotations.jsonl"}  # by parameter
 
 
@@ -238,6 +250,8 @@ def validate(
     """
     if probe not in PROBES:
         raise InputError(f"--probe {probe}: must be one of {', '.join(PROBES)}")
+    if settings.get("crop_times", CROP_TIMES[0]) not in CROP_TIMES:
+        raise InputError(f"--crop-times {settings['crop_times']}: must be one of {', '.join(CROP_TIMES)}")
     if unknown := sorted(set(without_repairs) - REPAIRS.keys()):
         raise InputError(f"--no-repair {unknown[0]}: no such repair; use one of {', '.join(REPAIRS)}")
     settings["repairs"] = frozenset(REPAIRS) - set(without_repairs)
@@ -245,6 +259,7 @@ def validate(
     with contextlib.ExitStack() as files:
         with input_name("annotations"):
             source = files.enter_context(open_local(annotations))
+            check_is_riq(source, annotations)
         if probe != "none":
             with input_name("--video-root"):
                 found = VideoFiles(_video_root(annotations, video_root), require_videos=video_root is not None)
@@ -253,6 +268,7 @@ def validate(
                 videos = VideoInspector(found, video_fps if probe == "decode" else None, cache)
         if exclude_videos_from:
             with input_name("--exclude-videos-from"), open_local(exclude_videos_from) as other:
+                check_is_riq(other, exclude_videos_from)
                 settings["excluded_videos"] = video_hashes(read_items(other))
         with input_name("--out"):
             location = parse_location(out)
@@ -318,6 +334,7 @@ def validate_splits(
     max_quarantine: str = "",
     probe: str = "decode",
     video_fps: float = 2.0,
+    crop_times: str = "auto",
     *,
     converted: str = "",
 ) -> ValidatedSplits:
@@ -325,23 +342,22 @@ def validate_splits(
 
     Without held-out annotations, `eval_out` gets a copy of the training data. The default video root is the folder of
     the annotations; for held-out annotations it is `video_root`. Files in `converted`, a folder that `convert_splits`
-    wrote, are validated instead.
+    wrote, are validated instead. Their times are absolute, whatever `crop_times` is.
 
     Raises:
         InputError: All queries of a file are quarantined.
         CheckFailedError: More queries of a file are quarantined than `max_quarantine` accepts.
     """
-    if converted:
-        annotations, video_root = _converted("annotations", annotations, video_root, converted)
-        eval_root = eval_video_root or video_root
-        eval_annotations, eval_video_root = _converted("eval_annotations", eval_annotations, eval_root, converted)
-    counts = _validate_split(annotations, out, video_root, max_quarantine, probe, video_fps)
+    options = (max_quarantine, probe, video_fps)
+    source, root, times = _converted("annotations", annotations, video_root, crop_times, converted)
+    counts = _validate_split(source, out, root, *options, times)
     if not eval_annotations:
         with parse_location(out).download([RIQ_JSONL]) as folder:
             parse_location(eval_out).upload([(RIQ_JSONL, folder / RIQ_JSONL)])
         return ValidatedSplits(counts, {}, in_sample=True)
-    eval_root = eval_video_root or video_root
-    eval_counts = _validate_split(eval_annotations, eval_out, eval_root, max_quarantine, probe, video_fps)
+    eval_root = eval_video_root or root
+    source, root, times = _converted("eval_annotations", eval_annotations, eval_root, crop_times, converted)
+    eval_counts = _validate_split(source, eval_out, root, *options, times)
     eval_videos = _video_names(eval_out)
     if shared := _video_names(out) & eval_videos:
         logger.warning(
@@ -354,18 +370,18 @@ def validate_splits(
     return ValidatedSplits(counts, eval_counts, in_sample=bool(shared))
 
 
-def _converted(name: str, annotations: str, video_root: str, folder: str) -> tuple[str, str]:
-    """Return the converted annotations of this name and their video root; without any, the given ones."""
-    location = parse_location(folder)
-    if not location.exists(_CONVERTED[name]):
-        return annotations, video_root
-    return str(location.child(_CONVERTED[name])), video_root or str(parse_location(annotations).parent)
+def _converted(name: str, annotations: str, video_root: str, crop_times: str, folder: str) -> tuple[str, str, str]:
+    """Return the converted annotations of this name, their video root and crop times; without any, the given ones."""
+    if not folder or not parse_location(folder).exists(_CONVERTED[name]):
+        return annotations, video_root, crop_times
+    root = video_root or str(parse_location(annotations).parent)
+    return str(parse_location(folder).child(_CONVERTED[name])), root, "absolute"
 
 
 def _validate_split(
-    annotations: str, out: str, video_root: str, max_quarantine: str, probe: str, video_fps: float
+    annotations: str, out: str, video_root: str, max_quarantine: str, probe: str, video_fps: float, crop_times: str
 ) -> dict[str, int]:
-    report = validate(annotations, out, video_root or None, probe=probe, video_fps=video_fps)
+    report = validate(annotations, out, video_root or None, probe=probe, video_fps=video_fps, crop_times=crop_times)
     logger.info("%s: %s", annotations, format_validation(report))
     counts: dict[str, int] = report["counts"]
     if not counts["accepted"] + counts["repaired"]:
@@ -427,13 +443,13 @@ def add_negatives(
 
     Args:
         data: Validated data.
-        out: Folder to write to.
+        out: File to write, which ends in `.jsonl`. The report, rejected candidates and embeddings are next to it.
         per_item: Number of queries to add per item with an answerable query.
         mix: Weight of each kind, such as `shuffled=1,rules=1,model=1`.
         seed: Random seed.
         lexicon: YAML file of swappable words; default: the packaged one.
         encoder: Name or folder of a SentenceTransformer; default: all-MiniLM-L6-v2.
-        embeddings: Folder of embeddings to reuse and extend; default: `embeddings` in `out`.
+        embeddings: Folder of embeddings to reuse and extend; default: next to `out`.
         max_similarity: Similarity to a text about the video from which on a query is dropped as a near duplicate.
         url: OpenAI-compatible endpoint for the kind `model`.
         model: Model that the endpoint serves.
@@ -456,13 +472,14 @@ def add_negatives(
     if lexicon:
         with input_name("--lexicon"), open_local(lexicon) as file:
             words = load_lexicon(file)
-    location = _output(out)
+    with input_name("--out"):
+        location = _jsonl_output(out)
 
     def embed_texts(texts: Iterable[str]) -> Any:
         from rarft.embeddings.store import build_store
 
         with input_name("--embeddings"):
-            folder = parse_location(embeddings) if embeddings else location.child("embeddings")
+            folder = parse_location(embeddings or name_next_to(str(location), EMBEDDINGS))
         return build_store(texts, folder, _load_encoder(encoder))[0]
 
     with input_name("data"), open_samples(data) as (path, name):
@@ -471,7 +488,23 @@ def add_negatives(
                 f"{name}: split into {' and '.join(SPLIT_FILES.values())}; run it on each of them, so that no query "
                 "of one part comes from a video of the other"
             )
+        if str(parse_location(name)) == str(location):
+            raise InputError(f"{name}: is also --out; write to another file")
         return run(path, name, location, words, settings, embed_texts)
+
+
+def _jsonl_output(uri: str) -> Location:
+    """Return the location of a JSON Lines file to write, after a check that its folder is writable."""
+    location = parse_location(uri)
+    if not location.name.endswith(SUFFIX) or (isinstance(location, LocalFolder) and location.path.is_dir()):
+        raise InputError(f"{uri}: must be a file that ends in {SUFFIX}, such as {location.child(RIQ_JSONL)}")
+    location.parent.make()
+    return location
+
+
+def negatives_report_path(out: str) -> str:
+    """Return the path or URI of the report that `add_negatives` wrote next to its file."""
+    return name_next_to(str(parse_location(out)), NEGATIVES_REPORT)
 
 
 def parse_negatives(text: str) -> dict[str, Any]:
@@ -486,6 +519,12 @@ def parse_negatives(text: str) -> dict[str, Any]:
 def add_negatives_from_yaml(data: str, out: str, negatives: str, encoder: str = "") -> int:
     """Add refusable queries with the flags of `rarft negatives` in YAML; copy the data if there are none.
 
+    Args:
+        data: Folder of validated data.
+        out: Folder for riq.jsonl and its report.
+        negatives: The flags.
+        encoder: Name or folder of a SentenceTransformer; empty for all-MiniLM-L6-v2.
+
     Returns:
         Number of added queries.
 
@@ -494,12 +533,12 @@ def add_negatives_from_yaml(data: str, out: str, negatives: str, encoder: str = 
     """
     with input_name("negatives"):
         options = parse_negatives(negatives)
+    location = _output(out)
     if not options:
-        location = _output(out)
         with parse_location(data).download([RIQ_JSONL, REPORT_HTML]) as folder:
-            location.upload([(name, folder / name) for name in (REPORT_HTML, RIQ_JSONL)])
+            location.upload([(NEGATIVES_PAGE, folder / REPORT_HTML), (RIQ_JSONL, folder / RIQ_JSONL)])
         return 0
-    report = add_negatives(data, out, **{"encoder": encoder or None, **options})
+    report = add_negatives(data, str(location.child(RIQ_JSONL)), **{"encoder": encoder or None, **options})
     logger.info("%s", format_negatives(report))
     for line in negatives_warnings(report):
         logger.warning("%s", line)

@@ -16,6 +16,7 @@ def validate(
     max_quarantine: str,
     probe: str,
     video_fps: float,
+    crop_times: str,
     cache_key: str,
     converted: dsl.Input[dsl.Dataset],
     data: dsl.Output[dsl.Dataset],
@@ -33,6 +34,7 @@ def validate(
         max_quarantine: Limit of quarantined queries per file, such as 5% or 120; empty for no limit.
         probe: How videos are read: decode for the frames that training samples, header, or none.
         video_fps: Frames per second that training samples.
+        crop_times: What times of items with a crop count from: absolute, relative to the crop, or auto.
         cache_key: Fingerprint of the inputs; cached results are reused only if it is the same.
         converted: Result of the step before, which is validated instead of annotations in another format.
         data: riq.jsonl, quarantine.jsonl, report.html and report.json of the training annotations.
@@ -47,7 +49,7 @@ def validate(
     from rarft import steps
 
     with run_component("validate"):
-        options = (video_root, eval_video_root, max_quarantine, probe, video_fps)
+        options = (video_root, eval_video_root, max_quarantine, probe, video_fps, crop_times)
         validated = steps.validate_splits(
             annotations, data.path, eval_annotations, eval_data.path, *options, converted=converted.path
         )

@@ -18,7 +18,13 @@ from rarft.annotations.encoding import compact_json, has_only_finite_numbers, is
 from rarft.annotations.findings import Finding
 from rarft.annotations.item_checks import QUARANTINE_KEYS, ItemFacts, check_item_facts
 from rarft.annotations.parsing import DIFFICULTY_KEYS, base_name, extract_tag, parse_boolean, truncate_repr
-from rarft.annotations.query_checks import check_answer, check_categories, check_difficulty, check_segments
+from rarft.annotations.query_checks import (
+    check_answer,
+    check_categories,
+    check_difficulty,
+    check_segments,
+    own_segments,
+)
 from rarft.annotations.reader import MalformedLine
 from rarft.annotations.schema import Sample, Source, TaskType, only_segment
 from rarft.segments import Segment
@@ -122,7 +128,7 @@ def _check_query(
         findings.add("special-token", truncate_repr(text))
     query_extra = {key: value for key, value in query.items() if key not in _QUERY_KEYS}
     extra = _merge_extra(facts.extra, query_extra, findings)
-    segments = check_segments(item, index == owner, facts, context, findings) if answerable else []
+    segments = check_segments(item, query, index == owner, facts, context, findings) if answerable else []
     answer = check_answer(query, segments, answerable, context.tolerance, extra, findings)
     if not answerable and not facts.references:
         findings.add("no-reference-queries", truncate_repr(text))
@@ -174,15 +180,19 @@ def _item_from_row(row: dict[str, Any]) -> tuple[dict[str, Any], Sample]:
     return item, sample
 
 
-def _quarantined_row(item: dict[str, Any], query: Any, facts: ItemFacts, findings: list[Finding]) -> dict[str, Any]:
+def _quarantined_row(
+    item: dict[str, Any], query: Any, facts: ItemFacts, findings: list[Finding], tolerance: float
+) -> dict[str, Any]:
     """Return an item with this query alone, which can be validated after it is fixed by hand."""
     row = {**item, "GRPO": [query], "_reference_queries": facts.references}
     answerable = _answerable(query)
     if answerable is not None and (contrast := _contrast(item, answerable)) is not None:
         row["_contrast_answer"] = contrast
-    if any(finding.check.name == "segment-of-other-query" for finding in findings):
+    names = {finding.check.name for finding in findings}
+    if names & {"segment-of-other-query", "segment-from-answer"}:
         # As the only query of its item, it would seem to own the segment.
-        row |= {"timestamp": [], "_timestamp": item["timestamp"]}
+        own = own_segments(item, query, tolerance) if "segment-from-answer" in names else []
+        row |= {"timestamp": [list(segment) for segment in own], "_timestamp": item["timestamp"]}
     return row
 
 
@@ -230,7 +240,7 @@ def check_item(raw: Any, index: int, context: ValidationContext) -> tuple[list[F
     for number, query in enumerate(queries):
         sample, findings = _check_query(facts.item, number, owner, facts, context, index)
         if sample is None or has_error([*facts.findings, *findings]):
-            quarantined = raw if row is not None else _quarantined_row(item, query, facts, findings)
+            quarantined = raw if row is not None else _quarantined_row(item, query, facts, findings, context.tolerance)
             outcomes.append(Outcome(None, quarantined, findings))
             continue
         if row is not None:

@@ -35,6 +35,7 @@ REPAIRS = {
     "convert-crop-times": "Convert times that count from the start of a crop to times of the video.",
     "fill-duration": "Take a missing or different duration from the video.",
     "map-difficulty": "Map other published names of difficulties.",
+    "use-own-segment": "Take the segment of a second answerable query from its answer, if that differs from the timestamp.",
 }
 
 
@@ -63,7 +64,7 @@ _CHECKS = (
     Check("RIQ104", "segment-missing", "error", Kind.SEGMENT, "An answerable query has no segment.", '"timestamp": [], "r": true'),
     Check("RIQ105", "segment-not-numeric", "error", Kind.SEGMENT, "The timestamp is not a pair of times, or a list of such pairs.", '"timestamp": [NaN, 5.0]'),
     Check("RIQ106", "segment-negative", "error", Kind.SEGMENT, "The segment starts before the video.", '"timestamp": [-1.0, 5.0]'),
-    Check("RIQ107", "segment-of-other-query", "error", Kind.SEGMENT, "The item's only segment belongs to another answerable query, the one that equals query_text.", 'two queries with "r": true, one "timestamp"'),
+    Check("RIQ107", "segment-of-other-query", "error", Kind.SEGMENT, "The item's only segment belongs to another answerable query, the one that equals query_text, and this query's answer states no other times.", 'two queries with "r": true, one "timestamp"'),
     Check("RIQ110", "duration-unknown", "warning", Kind.SEGMENT, "The duration is unknown: the query can be used for evaluation, but not for training.", 'no "duration", and videos are not opened'),
     Check("RIQ111", "duration-invalid", "warning", Kind.SEGMENT, "The duration is not a positive number and was dropped.", '"duration": -3'),
     Check("RIQ112", "duration-filled", "warning", Kind.SEGMENT, "The duration was missing and was read from the video.", 'no "duration", and the video is readable', repair="fill-duration"),
@@ -72,6 +73,7 @@ _CHECKS = (
     Check("RIQ115", "crop-times-relative", "warning", Kind.SEGMENT, "Times counted from the start of the crop, and the duration was the length of the crop, as in the file's other items with a crop; they were converted to times of the video.", '"timestamp": [2, 8], "video_start": 40, "video_end": 70, "duration": 30', repair="convert-crop-times"),
     Check("RIQ116", "crop-is-file", "warning", Kind.SEGMENT, "The video's file contains only the crop, from which times count; the crop was dropped.", '"video_start": 40, "video_end": 70, with a file of 30 s', repair="convert-crop-times"),
     Check("RIQ117", "crop-times-unclear", "error", Kind.SEGMENT, "The file's other items with a crop have times that count from its start, but the duration of this one is not the length of its crop.", '"video_start": 40, "video_end": 70, "duration": 300'),
+    Check("RIQ118", "segment-from-answer", "warning", Kind.SEGMENT, "The item's only timestamp belongs to another answerable query, and the segment was taken from the query's own answer.", 'two queries with "r": true, whose answers state different times', repair="use-own-segment"),
     Check("RIQ201", "video-not-found", "error", Kind.VIDEO, "The video file does not exist.", '"video": "/somebody/else/a.mp4"'),
     Check("RIQ202", "video-unreadable", "error", Kind.VIDEO, "The video file cannot be opened, or contains no frames.", "a web page that was saved as a.mp4"),
     Check("RIQ203", "duration-mismatch", "warning", Kind.VIDEO, "The annotated duration differs from the video's by more than the tolerance; the video's was used.", '"duration": 30.0 for a file of 24.2 s', repair="fill-duration"),

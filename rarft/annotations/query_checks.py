@@ -18,22 +18,50 @@ from rarft.completion import format_segments
 from rarft.segments import Segment
 
 
+def _answer_block(text: str) -> str:
+    """Return the text in answer tags, or all of it without tags."""
+    block = extract_tag(text, "answer")
+    return (text if block is None else block).strip()
+
+
+def _are_near(one: list[Segment], other: list[Segment], tolerance: float) -> bool:
+    """Check that two lists of segments differ by no more than a tolerance in seconds."""
+    differences = [abs(a - b) for pair in zip(one, other, strict=False) for a, b in zip(*pair, strict=True)]
+    return len(one) == len(other) and max(differences, default=0.0) <= tolerance
+
+
+def own_segments(item: dict[str, Any], query: dict[str, Any], tolerance: float) -> list[Segment]:
+    """Return the segments that a query's answer states, if they are not those of the item's timestamp."""
+    answer = query.get("a")
+    stated = find_segments(_answer_block(answer)) if isinstance(answer, str) else []
+    return [] if _are_near(sorted(stated), sorted(parse_segments(item["timestamp"]) or []), tolerance) else stated
+
+
 def check_segments(
-    item: dict[str, Any], is_owner: bool, facts: ItemFacts, context: ValidationContext, findings: FindingList
+    item: dict[str, Any],
+    query: dict[str, Any],
+    is_owner: bool,
+    facts: ItemFacts,
+    context: ValidationContext,
+    findings: FindingList,
 ) -> list[Segment]:
     """Return the segments of an answerable query in order of time, clamped if allowed; empty if one cannot be used.
 
-    `is_owner` states whether the item's timestamp belongs to this query.
+    `is_owner` states whether the item's timestamp belongs to this query. Another query's answer may state its own.
     """
     timestamp = item.get("timestamp")
     if timestamp in (None, [], ""):
         findings.add("segment-missing", f"timestamp is {truncate_repr(timestamp)}")
         return []
+    segments = parse_segments(timestamp)
     if not is_owner:
         found = f"one timestamp, {truncate_repr(timestamp)}, for several answerable queries; query_text is "
-        findings.add("segment-of-other-query", found + truncate_repr(item.get("query_text")))
-        return []
-    segments = parse_segments(timestamp)
+        found += truncate_repr(item.get("query_text"))
+        segments = own_segments(item, query, context.tolerance)
+        if not segments or "use-own-segment" not in context.repairs:
+            findings.add("segment-of-other-query", found)
+            return []
+        findings.repair("segment-from-answer", found, f"segment {truncate_repr(segments)} of its answer")
     if segments is None:
         findings.add("segment-not-numeric", f"timestamp is {truncate_repr(timestamp)}")
         return []
@@ -83,8 +111,7 @@ def check_answer(
             if tag == "correct":
                 findings.repair("correct-tag", "<correct>", "read as <correction>")
             text = text.replace(f"<{tag}>{correction}</{tag}>", "", 1)
-    block = extract_tag(text, "answer")
-    answer = (text if block is None else block).strip()
+    answer = _answer_block(text)
     if not answer:
         if not answerable:
             findings.add("refusal-empty", "the answer is blank")
@@ -92,14 +119,13 @@ def check_answer(
             answer = format_segments(segments)
             findings.repair("answer-filled", "the answer is blank", answer)
         return answer
-    if block is None:
+    if extract_tag(text, "answer") is None:
         findings.repair("answer-untagged", truncate_repr(value), "used as the answer")
     # Of an answer to a query with one segment, the first counts (D2).
     stated = sorted(find_segments(answer)) if len(segments) > 1 else find_segments(answer)[:1]
     was_clamped = any(finding.check.name == "segment-clamped" for finding in findings)
     if answerable and segments and stated != segments and not was_clamped:
-        differences = [abs(a - b) for pair in zip(stated, segments, strict=False) for a, b in zip(*pair, strict=True)]
-        is_near = len(stated) == len(segments) and max(differences) <= tolerance
+        is_near = _are_near(stated, segments, tolerance)
         found = f"answer {truncate_repr(answer)}, timestamp {truncate_repr(segments)}"
         findings.add("answer-rounded" if is_near else "answer-mismatch", found)
     if not answerable and parse_answer(answer)[0] != "refusal":

@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from rarft.annotations.crop_times import CROP_TIMES
 from rarft.cli.parser import Commands
 from rarft.cli.types import fraction, non_negative_int, positive_int, positive_number, quarantine_limit, seconds
 from rarft.errors import InputError
@@ -54,7 +55,8 @@ def _negatives(out: str, **options: Any) -> None:
     print(steps.format_negatives(report))
     for line in steps.negatives_warnings(report):
         logger.warning("%s", line)
-    print(f"report: {out}/report.html")
+    print(out)
+    print(f"report: {steps.negatives_report_path(out)}")
     steps.check_replies(report)
 
 
@@ -105,7 +107,7 @@ def _add_validate(commands: Commands) -> None:
     )
     parser.add_argument(
         "--crop-times",
-        choices=["auto", "absolute", "relative"],
+        choices=CROP_TIMES,
         default="auto",
         help="What times of items with video_start and video_end count from: the start of the video, the start of the "
         "crop, or decided by their durations (default: auto).",
@@ -155,7 +157,7 @@ def _add_embed(commands: Commands) -> None:
 def _add_negatives(commands: Commands) -> None:
     parser = commands.add("negatives", _negatives, "Add refusable queries to answerable ones.")
     parser.add_argument("data", help="riq.jsonl or its folder.")
-    parser.add_argument("--out", required=True, help="Folder for riq.jsonl, rejected.jsonl and the reports.")
+    parser.add_argument("--out", required=True, help="File to write, as JSON Lines; the report is next to it.")
     parser.add_argument(
         "--per-item", type=positive_int, default=1, metavar="N", help="Queries to add per item (default: 1)."
     )
@@ -168,9 +170,7 @@ def _add_negatives(commands: Commands) -> None:
     parser.add_argument("--seed", type=non_negative_int, default=0, help="Random seed (default: 0).")
     parser.add_argument("--lexicon", metavar="YAML", help="Swappable words (default: the packaged lexicon).")
     parser.add_argument("--encoder", help="SentenceTransformer name or folder (default: all-MiniLM-L6-v2).")
-    parser.add_argument(
-        "--embeddings", metavar="DIR", help="Embeddings to reuse and extend (default: embeddings/ in --out)."
-    )
+    parser.add_argument("--embeddings", metavar="DIR", help="Embeddings to reuse and extend (default: next to --out).")
     parser.add_argument(
         "--max-similarity",
         type=fraction,

@@ -80,6 +80,11 @@ CASES = {
     "unknown category": (item(GRPO=[ANSWERABLE, query(REFUSABLE, c=["Sound/Loud"])]), "AA", ["RIQ401"]),
     "unknown difficulty": (item(GRPO=[ANSWERABLE, query(REFUSABLE, difficulty="evil")]), "AA", ["RIQ402"]),
     "duplicate in an item": (item(GRPO=[ANSWERABLE, ANSWERABLE]), "AQ", ["RIQ107", "RIQ404"]),
+    "second answerable query with its own times": (
+        item(GRPO=[ANSWERABLE, query(ANSWERABLE, q="a dog sits", a="<answer>6.0 to 9.0</answer>")]),
+        "AR",
+        ["RIQ118", "RIQ404"],
+    ),
     "answerable and refusable": (
         item(GRPO=[ANSWERABLE, query(REFUSABLE, q="a dog runs")]),
         "QQ",

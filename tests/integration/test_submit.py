@@ -106,6 +106,7 @@ def test_kfp_command_accepts_compiled_file(endpoint):
         ([*DATA, "-p", "nodes=0"], "-p nodes=0: must be at least 1"),
         ([*DATA, "-p", "max_skipped_videos=-1"], "-p max_skipped_videos=-1: must be at least 0"),
         ([*DATA, "-p", "probe=headers"], "-p probe=headers: must be none, header or decode"),
+        ([*DATA, "-p", "crop_times=none"], "-p crop_times=none: must be auto, absolute or relative"),
         (
             ["-p", "annotations=a.json", "-p", "output_uri=/data/out", "--profile", "pytorchjob"],
             "-p output_uri=/data/out: the nodes share no disk",

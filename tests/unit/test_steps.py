@@ -55,6 +55,26 @@ def test_validate_splits_shared_video(split, sample_set, tmp_path, caplog):
     assert any("1 of 5 evaluation videos are also training videos" in line for line in caplog.messages)
 
 
+def test_validate_splits_crop_times(tmp_path):
+    """Times of an RIQ file are what the setting states; those of a converted file are absolute already."""
+    crop = {"video": "a.mp4", "duration": 90.0, "video_start": 40, "video_end": 50}
+    (tmp_path / "riq.json").write_text(json.dumps([item(**crop, timestamp=[1.0, 4.0])]))
+    record = {**crop, "duration": 10.0, "timestamp": [1.0, 4.0], "sentence": "a dog runs"}
+    (tmp_path / "time_r1.json").write_text(json.dumps([record]))
+    files = [str(tmp_path / "riq.json"), str(tmp_path / "time_r1.json")]
+    steps.convert_splits(*files, str(tmp_path / "converted"), "auto")
+    outs = [tmp_path / "out", tmp_path / "eval_out"]
+    for crop_times, expected in (("auto", [1.0, 4.0]), ("absolute", [1.0, 4.0]), ("relative", [41.0, 44.0])):
+        steps.validate_splits(
+            files[0], str(outs[0]), files[1], str(outs[1]), probe="none", crop_times=crop_times,
+            converted=str(tmp_path / "converted"),
+        )  # fmt: skip
+        found = [read_lines(out / "riq.jsonl")[0]["segment"] for out in outs]
+        assert found == [expected, [41.0, 44.0]], crop_times
+    with pytest.raises(InputError, match="--crop-times none: must be one of auto, absolute, relative"):
+        steps.validate(files[0], str(tmp_path / "x"), probe="none", crop_times="none")
+
+
 def test_validate_splits_nothing_usable(split, sample_set, tmp_path):
     (tmp_path / "eval.json").write_text(json.dumps([item()]))
     with pytest.raises(InputError, match=rf"eval\.json: all queries are quarantined .*no videos under {tmp_path}: "):

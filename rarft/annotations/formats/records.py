@@ -1,6 +1,7 @@
 """Read the records of an annotation file of any format: JSON, JSON Lines or lines of text, plain or gzipped."""
 
 import json
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -30,7 +31,7 @@ def _lines(path: Path) -> Iterator[str]:
     with open_text(path) as text:
         try:
             yield from filter(None, map(str.strip, text))
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{path}: cannot be read to its end ({error}); copy it again") from error
 
 
@@ -53,7 +54,7 @@ def _read_objects(path: Path, head: list[str]) -> Iterator[Record]:
     with open_text(path) as text:
         try:
             content: dict[str, Any] = json.load(text, object_pairs_hook=_unique_keys)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError, OSError, EOFError, zlib.error) as error:
             raise InputError(f"{path}: truncated or invalid JSON ({error}); fix it or copy it again") from error
     if all(isinstance(value, dict) for value in content.values()):
         yield from map(Record._make, content.items())

@@ -72,6 +72,26 @@ def detect_format(path: Path) -> str:
     raise InputError(f"{path}: format not recognized; set it (--from, or -p format) to {known}, or your own function")
 
 
+def check_is_riq(path: Path, name: str) -> None:
+    """Check that a file is not in another format that is recognized.
+
+    Args:
+        path: The file.
+        name: The user's name of it.
+
+    Raises:
+        InputError: It is; the message names the format.
+    """
+    try:
+        found = detect_format(path)
+    except InputError:  # what is wrong is reported where the file is read as RIQ
+        return
+    if found != RIQ:
+        raise InputError(
+            f"{name}: is in the format {found}, not RIQ; convert it with `rarft convert`, or set -p format={found}"
+        )
+
+
 def check_format(name: str) -> None:
     """Check the name of a format; raise an `InputError` if there is no such format."""
     if name not in (AUTO, RIQ, *FORMATS):

@@ -304,6 +304,20 @@ def test_conversion_is_accounted_for_by_validation(tmp_path):
         assert {row["extra"]["provenance"]["format"] for row in kept} == {source_format}
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_validation_names_the_format(name, main, tmp_path):
+    """Validation of a file in another format writes nothing and names the format in its one line."""
+    source_format, content, _ = CASES[name]
+    (tmp_path / "in.txt").write_text(content)
+    code, output, errors = main("validate", "in.txt", "--probe", "none", "--out", "out", "--quiet")
+    assert (code, output) == (2, "")
+    assert errors == (
+        f"rarft validate: annotations in.txt: is in the format {source_format}, not RIQ; "
+        f"convert it with `rarft convert`, or set -p format={source_format}\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "encode",
     [

@@ -112,6 +112,11 @@ REPAIRS_OFF = {
     "accept-untagged-answer": (item(GRPO=[ANSWERABLE, query(REFUSABLE, a="no cat")]), "AQ", "RIQ304"),
     "rename-correct-tag": (CASES["correct tag"][0], "AQ", "RIQ305"),
     "map-difficulty": (item(GRPO=[ANSWERABLE, query(REFUSABLE, difficulty="strong")]), "AA", "RIQ402"),
+    "use-own-segment": (
+        item(GRPO=[query(ANSWERABLE, q="a dog sits", a="<answer>6.0 to 9.0</answer>"), ANSWERABLE, REFUSABLE]),
+        "QA",
+        "RIQ107",
+    ),
 }
 
 

@@ -283,3 +283,59 @@ def test_shuffled_queries_without_answers(validate_items):
     answers = ["4.30 to 9.40", "", "", "2.00 to 8.00", "This is another video."]
     assert [row["gt_answer"] for row in rows] == answers
     assert [row["contrast_answer"] for row in rows] == [None, None, None, "This is another video.", None]
+
+
+def test_shuffled_queries_without_durations(validate_items):
+    """Refusals without tags, no categories, no durations, and a caption per occurrence: all of it is usable."""
+    refusal = "This query is unrelated to the video."
+    items = [
+        {
+            "video": f"/somebody/else/{name}_0.0_150.0.mp4", "query_text": text, "timestamp": [start, end],
+            "think": f"<think>\n<timestep>{start} to {end}</timestep> {text} "
+            f"<timestep>90 to 99</timestep> {text}\n</think>",
+            "GRPO": [
+                {"q": text, "a": f"<answer>{start} to {end}</answer>", "r": True, "difficulty": "original"},
+                {"q": other, "a": refusal, "r": False, "c": [], "class": "id", "difficulty": "easy"},
+            ],
+        }
+        for name, text, start, end, other in [
+            ("abc", "A boat leaves the harbor", 0, 40, "A baker kneads dough"),
+            ("def", "A baker kneads dough", 26, 44, "A boat leaves the harbor"),
+        ]
+    ]  # fmt: skip
+    report, rows, _ = validate_items(items)
+    assert report["counts"] == {"items": 2, "queries": 4, "accepted": 2, "repaired": 2, "quarantined": 0}
+    assert [(row["segment"], row["gt_answer"]) for row in rows[:2]] == [([0.0, 40.0], "0 to 40"), (None, refusal)]
+    assert rows[0]["captions"] == [[0.0, 40.0, items[0]["query_text"]], [90.0, 99.0, items[0]["query_text"]]]
+    assert rows[0]["contrast_answer"] == refusal
+
+
+@pytest.mark.parametrize(
+    ("answer", "segments"),
+    [
+        ("", None),
+        ("it sits", None),
+        ("<answer>4.3 to 9.4</answer>", None),  # a copy of the timestamp
+        ("<answer>4 to 9</answer>", None),
+        ("<answer>12.5 to 17.0</answer>", [[12.5, 17.0]]),
+        ("<answer>1 to 3, 12 to 17</answer>", [[1.0, 3.0], [12.0, 17.0]]),
+        ("<answer>17.0 to 12.5</answer>", None),
+        ("<answer>12.5 to 99.0</answer>", None),
+    ],
+)
+def test_second_answerable_query(validate_items, answer, segments):
+    """A second answerable query has a segment only if its own answer states one."""
+    queries = [
+        {"q": "a dog runs", "a": "", "r": True},
+        {"q": "a dog sits", "a": answer, "r": True},
+    ]
+    item = {"video": "a.mp4", "query_text": "a dog runs", "timestamp": [4.3, 9.4], "duration": 30.0, "GRPO": queries}
+    report, rows, quarantine = validate_items([item])
+    assert [row["segments"] for row in rows] == [[[4.3, 9.4]]] + [segments] * bool(segments)
+    assert report["counts"]["repaired"] == len(rows)
+    if segments:
+        assert report["codes"]["RIQ118"] == 1
+    else:  # as the only query of its row, it is not taken for the owner of the timestamp
+        assert [row["GRPO"][0]["q"] for row in quarantine] == ["a dog sits"]
+        again, kept, _ = validate_items(quarantine)
+        assert (again["counts"]["quarantined"], kept) == (1, [])
