@@ -49,7 +49,8 @@ NUMBERS = [
     " 4 ",
 ]
 PATHS = [
-    "train.json", "riq.jsonl", ".", "o", "o/new", "missing.json", "s3://bucket/key", "s3:/bucket/key", "S3://b", "s3://",
+    "train.json", "riq.jsonl", ".", "o", "o/new", "o/new.jsonl", "missing.json",
+    "s3://bucket/key", "s3:/bucket/key", "S3://b", "s3://",
     "file:///missing%20folder/a.json", "file:o", "gs://b/k", "-", "./-", "/dev/null", "~", "o/" + "x" * 300, "tiny",
 ]  # fmt: skip
 TEXTS = [

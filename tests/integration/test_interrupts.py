@@ -20,7 +20,7 @@ COMMANDS = {
     "convert": ("convert {inputs}/charades.txt --out {out}", ""),
     "convert --to": ("convert {inputs}/riq.jsonl --to ms-swift --out {out}", ""),
     "embed": ("embed {valid} --out {out}", "index.json"),
-    "negatives": ("negatives {valid} --out {out}", "report.json"),
+    "negatives": ("negatives {valid} --out {out}/riq.jsonl", "riq.report.json"),
     "score": ("score {inputs}/predictions.jsonl --data {valid} --out {out}", "report.html"),
     "evaluate": ("evaluate --checkpoint tiny --data {valid} --out {out}", "metrics.json"),
     "promote": ("promote --checkpoint tiny --evaluation {inputs} --to {out}", "checkpoint.json"),

@@ -28,7 +28,7 @@ COMMANDS = {
         "validate s3://b/a.json --out o",
         "convert s3://b/a.json --out o.jsonl",
         "embed s3://b/valid --out o",
-        "negatives s3://b/valid --out o",
+        "negatives s3://b/valid --out o.jsonl",
         "make-dataset --train 1 --eval 0 --out s3://b/o",
         "score s3://b/p.jsonl --data valid --out o",
         "evaluate --predictions s3://b/p.jsonl --data valid --out o",
@@ -52,7 +52,7 @@ COMMANDS = {
     ],
     "model": [
         "evaluate --predictions p.jsonl --data valid --judge-url {url}/v1 --judge-model m --out o",
-        "negatives valid --mix model=1 --url {url}/v1 --model m --out o",
+        "negatives valid --mix model=1 --url {url}/v1 --model m --out o.jsonl",
         "predict v.mp4 query --checkpoint tiny --endpoint {url}",
     ],
     "pipelines": [
@@ -207,7 +207,7 @@ WORK = {
     "validate": ("a.json --out o", "rarft.steps.validate"),
     "convert": ("a.json --out o", "rarft.steps.convert"),
     "embed": ("valid --out o", "rarft.steps.embed"),
-    "negatives": ("valid --out o", "rarft.steps.add_negatives"),
+    "negatives": ("valid --out o.jsonl", "rarft.steps.add_negatives"),
     "train": ("--preset tiny", "rarft.steps.train"),
     "cache-videos": ("--preset tiny", "rarft.steps.cache_videos"),
     "inspect-prompt": ("--preset tiny", "rarft.steps.inspect_prompt"),
