@@ -27,7 +27,7 @@ COMMANDS = {
     "compare-runs": ("compare-runs {inputs} --out {out}", ""),
     "compile": ("compile --out {out}", ""),
     "cache-videos": (
-        "cache-videos --preset tiny --train_data_path {valid} --frame_cache {out} --max_frames 64",
+        "cache-videos --preset tiny --train_data_path {valid} --frame_cache {out}",
         None,  # each file is complete
     ),
     "train": (
