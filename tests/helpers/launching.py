@@ -3,13 +3,19 @@
 import threading
 import time
 
+import pytest
+
 from rarft.cluster import client as cluster_api
 from rarft.cluster import job_monitor, launcher
 from rarft.cluster.job_config import Job
+from rarft.cluster.kinds import JOB_KINDS
 from rarft.cluster.launcher import Launcher
 
 JOB = Job(name="first", image="i", arguments=["--preset=tiny"], nodes=2, gpus=1)
 QUEUED = Job(name="first", image="i", arguments=[], queue="gpus")
+
+# For tests whose result depends on the kind of job; the others use one kind.
+EACH_KIND = pytest.mark.parametrize("cluster", list(JOB_KINDS), indirect=True)
 
 
 def set_intervals(monkeypatch):

@@ -184,14 +184,6 @@ def test_bfloat16_trains(validated, tmp_path):
     assert any("reward" in entry for entry in entries)
 
 
-def test_checkpoint_and_evaluation_during_training(validated, tmp_path):
-    flags = ("--save_strategy", "steps", "--save_steps", "1", "--eval_strategy", "steps", "--eval_steps", "1")
-    final, entries = train(validated, tmp_path, "--max_steps", "1", *flags, "--eval_data_path", str(validated))
-    assert PromptConfig.load(str(final.parent / "checkpoint-1")) == PromptConfig.load("tiny")
-    (evaluated,) = [entry for entry in entries if "eval_reward" in entry]
-    assert 0 <= evaluated["eval_rewards/format_reward"] <= 1
-
-
 def test_greedy_ignores_sampling_of_checkpoint(validated, tmp_path):
     samples = read_samples(str(validated))[:4]
     expected = Predictor("tiny", PromptConfig.load("tiny")).predict(samples)

@@ -247,6 +247,7 @@ def test_watch_interrupted(follow, endpoint):
     assert lines[-1] == f"the run continues; watch it again with `rarft watch r1 --endpoint {endpoint.url}`"
 
 
+@pytest.mark.usefixtures("compile_once")
 @pytest.mark.parametrize(("state", "code"), [("SUCCEEDED", 0), ("FAILED", 1)])
 def test_submit_waits(main, endpoint, state, code):
     """An API that fails right after the start does not end the command."""
