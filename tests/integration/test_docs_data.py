@@ -78,7 +78,7 @@ def test_commands_run(folder, validated, forks):
         assert (metrics["samples"], metrics["in_sample"]) == (4, False)
         assert len(read_lines(folder / "out" / run / "validation" / "riq.jsonl")) == 8
     assert len(read_lines(folder / "swift.jsonl")) == 8
-    assert {row["task_type"] for row in read_lines(folder / "out" / "complete" / "riq.jsonl")} == {
+    assert {row["task_type"] for row in read_lines(folder / "out" / "complete.jsonl")} == {
         "answerable", "refusable"
     }  # fmt: skip
     (added,) = (folder / "out" / "with-negatives").glob("pipeline/*/negatives/training_data/riq.jsonl")

@@ -121,14 +121,14 @@ def test_only_checked_candidates_are_used(make, truth, options, tmp_path):
     absent = [facts(row["query"]) not in truth[row["video"]] for row in new]
     assert sum(absent) == len(new)
     assert {row["extra"]["negative"]["model"] for row in new} == {"m"}
-    rejected = [json.loads(line) for line in (tmp_path / "negatives" / "rejected.jsonl").read_text().splitlines()]
+    rejected = [json.loads(line) for line in (tmp_path / "negatives" / "riq.rejected.jsonl").read_text().splitlines()]
     problems = Counter(re.sub(r" \w+/\w+", "", each["problem"]).split(":")[0] for each in rejected)
     assert problems.keys() >= {
         "unknown category", "the reason states times", "the video already has this query or caption",
         "query or reason is empty or too long", "not needed",
     }  # fmt: skip
     assert any("check: present" in each["problem"] or "near duplicate" in each["problem"] for each in rejected)
-    assert "rejected candidates" in (tmp_path / "negatives" / "report.html").read_text()
+    assert "rejected candidates" in (tmp_path / "negatives" / "riq.report.html").read_text()
 
 
 def test_nothing_is_lost_to_errors(make, server, options, tmp_path):
