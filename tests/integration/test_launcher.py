@@ -176,10 +176,11 @@ def test_launcher_logs_waiting_reason(cluster, caplog, status, message):
 
 
 @EACH_KIND
-def test_launcher_logs_warning_events_once(cluster, caplog):
+def test_launcher_logs_warning_events_once(cluster, caplog, monkeypatch):
+    monkeypatch.setattr(job_client, "_PAGE_SIZE", 50)
     earlier = "2025-12-31T23:00:00Z"
     cluster.event("first", "FailedCreate", "of an earlier job", uid="uid-first-0", at=earlier)
-    for number in range(1200):  # events of others, in several pages around ours
+    for number in range(120):  # events of others, in several pages around ours
         cluster.event(f"{'ez'[number % 2]}-{number}", "BackOff", "unrelated")
     children = [
         lambda kind=kind, name=name: [

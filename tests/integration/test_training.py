@@ -165,7 +165,7 @@ def test_progress_in_the_status_of_a_trainjob(validated, tmp_path, monkeypatch):
 
     (tmp_path / "token").write_text("secret")
     with HTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_URL", f"http://127.0.0.1:{server.server_port}/status")
         monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_TOKEN", str(tmp_path / "token"))
         monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)  # without W&B

@@ -101,7 +101,7 @@ def server(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.lock, server.script, server.delay, server.reports_usage = threading.Lock(), None, 0.0, True
     server.requests, server.served, server.times = defaultdict(int), Counter(), []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
 
