@@ -265,6 +265,7 @@ def test_saves_are_postponed_to_boundaries(validated, tmp_path):
     assert PromptConfig.load(str(final.parent / "checkpoint-4")) == PromptConfig.load("tiny")
 
 
+@pytest.mark.long
 def test_final_checkpoint_loads_with_transformers_only(uninterrupted, tmp_path):
     program = (
         "import sys, json; from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig\n"

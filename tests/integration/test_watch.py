@@ -2,6 +2,7 @@
 
 import _thread
 import re
+import signal
 
 import pytest
 
@@ -237,7 +238,15 @@ def test_watch_accepts_page_of_run(main, endpoint, monkeypatch):
     assert set(endpoint.tokens) == {"Bearer let-me-in"}
 
 
-def test_watch_interrupted(follow, endpoint):
+@pytest.fixture
+def interrupts():
+    """Let Ctrl-C interrupt this process, also where a shell started it in the background, which ignores it."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def test_watch_interrupted(follow, endpoint, interrupts):
     def interrupt():
         _thread.interrupt_main()
         return run("RUNNING")
