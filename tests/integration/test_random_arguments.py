@@ -39,7 +39,7 @@ def run_random(validated, sample_set, folder, seed, count):
 
 
 @pytest.mark.parametrize(
-    ("seed", "count"), [(0, 100), *(pytest.param(seed, 500, marks=pytest.mark.long) for seed in range(1, 11))]
+    ("seed", "count"), [(0, 120), *(pytest.param(seed, 500, marks=pytest.mark.long) for seed in range(1, 11))]
 )
 def test_random_arguments(validated, sample_set, tmp_path, seed, count):
     results = run_random(validated, sample_set, tmp_path, seed, count)

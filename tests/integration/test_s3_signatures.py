@@ -103,6 +103,7 @@ COMMANDS = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("compile_once")
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("form", ["{}", "{}\n", "{}\nsecond line", "{} x", "{}\u00e9"])
 def test_no_secret_in_messages(main, monkeypatch, command, form):
