@@ -34,7 +34,7 @@ demo: $(VENV)/installed  ## run the whole pipeline on a synthetic dataset: about
 	$(BIN)/rarft run --preset tiny --annotations $(DEMO)/dataset/train.json --eval-annotations $(DEMO)/dataset/eval.json --out $(DEMO) -p compare=tiny-truthful -- --resume_from_checkpoint none
 
 test: $(VENV)/installed  ## run all tests except the long ones: about 12 minutes on 2 cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-browser: $(VENV)/installed  ## open every page in Chromium, if it is installed: about 2 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser

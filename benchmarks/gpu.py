@@ -5,10 +5,11 @@ and no optimizer. One table has, in this order:
 
 - the attention kernels that ran;
 - packed rows compared with one row per completion: forward and backward with gradient checkpointing, and the equality
-  of log-probabilities and gradients;
+  of log-probabilities and gradients; the features of the frozen vision tower are computed before, as in training;
 - the rollout compared with the stock `generate`;
 - the vision tower compared with the stock one;
-- peak memory of each.
+- peak memory of each;
+- the errors of bfloat16 against the same weights in float32.
 
 On a CPU the model is small and in float32 (`--size small`, the default there).
 """
@@ -18,7 +19,7 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 from rarft.models.qwen2_5_vl.rollout import generate, vision_token_ids
 from rarft.models.qwen2_5_vl.shared_prefix import enable_shared_prefix, pack
 from rarft.models.qwen2_5_vl.vision_attention import enable_segment_attention
+from rarft.models.qwen2_5_vl.vision_features import enable_cached_features, encode_video
 
 VIDEO, PAD = 151_656, 151_643
 GRID = (16, 24)  # patches of a frame
@@ -41,6 +43,7 @@ TOKENS_PER_STEP = GRID[0] * GRID[1] // 4
 TEXT_TOKENS = 150
 MAX_ROW_TOKENS = 40_000  # of the rows of completions in one forward
 HEAD_CHUNK = 1024
+ENOUGH_SECONDS = 5.0  # of measured calls
 # Dense bfloat16 operations per second, from NVIDIA's data sheets.
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 
@@ -119,6 +122,7 @@ def build_model(size: Size, device: str, dtype: torch.dtype) -> Any:
     model.generation_config = GenerationConfig()
     enable_shared_prefix(model)
     enable_segment_attention(model)
+    enable_cached_features(model)
     return model
 
 
@@ -186,17 +190,24 @@ def synchronize() -> None:
 
 
 def seconds(function: Callable[[], Any], repeats: int) -> tuple[float, str]:
-    """Return the median time of a call in seconds, after one for warming up, and the peak memory."""
-    function()
-    synchronize()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
+    """Return the median time of a call in seconds, after one for warming up, and the peak memory.
+
+    Long calls are measured less often than `repeats`.
+    The time is NaN if the GPU has too little memory.
+    """
+    try:
         function()
         synchronize()
-        times.append(time.perf_counter() - start)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        times: list[float] = []
+        while len(times) < repeats and sum(times) < ENOUGH_SECONDS:
+            start = time.perf_counter()
+            function()
+            synchronize()
+            times.append(time.perf_counter() - start)
+    except torch.OutOfMemoryError:
+        return float("nan"), "out of memory"
     peak = f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if torch.cuda.is_available() else ""
     return statistics.median(times), peak
 
@@ -207,7 +218,7 @@ def kernels(function: Callable[[], Any]) -> str:
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
         function()
         synchronize()
-    found = ("flash", "fmha", "cudnn") if on_gpu else ("aten::_scaled_dot_product",)
+    found = ("flash", "fmha") if on_gpu else ("aten::_scaled_dot_product",)
     names = {event.key.split("<")[0].split("(")[0] for event in profiler.key_averages()}
     return ", ".join(sorted(name for name in names if any(part in name for part in found)))
 
@@ -252,11 +263,11 @@ def compare_gradients(model: Any, group: tuple[PromptInputs, Tensor]) -> tuple[f
 
 def compare_training(model: Any, size: Size, repeats: int) -> None:
     """Print the rows on packed rows and rows per completion."""
-    model.train()
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    use_checkpointing(model, True)
     for video in size.videos:
         for group_size in size.groups:
-            group = make_group(video, group_size, size.completion, model)
+            prompt, completions = make_group(video, group_size, size.completion, model)
+            group = encode_video(model, prompt), completions
             P = group[0].input_ids_L.numel()
             tokens = {"packed": P + group_size * size.completion, "rows": group_size * (P + size.completion)}
             for name, method in (("packed", packed_logps), ("rows", row_logps)):
@@ -271,8 +282,7 @@ def compare_training(model: Any, size: Size, repeats: int) -> None:
               f"log-probabilities: mean {mean:.2e}, max {largest:.2e}", f"gradients: {gradient:.2e}", "")  # fmt: skip
     print_row("kernels: packed", "", kernels(lambda: forward_backward(packed_logps, model, *group)), "", "")
     model.zero_grad(set_to_none=True)
-    model.gradient_checkpointing_disable()
-    model.eval()
+    use_checkpointing(model, False)
 
 
 def stock_generate(model: Any, prompts: list[PromptInputs], group: int, config: GenerationConfig) -> list[list[int]]:
@@ -310,33 +320,65 @@ def compare_rollouts(model: Any, size: Size) -> None:
                           f"{rate:.0f} tokens/s", peak)  # fmt: skip
 
 
+def use_checkpointing(model: Any, enabled: bool) -> None:
+    """Prepare the model for gradient checkpointing, as in training, or for generation."""
+    model.train(enabled)
+    if enabled:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_disable()
+
+
+def set_vision_attention(model: Any, name: str) -> None:
+    """Set the attention of the vision tower: `rarft` or `stock`."""
+    if name == "rarft":
+        enable_segment_attention(model)
+    else:
+        model.set_attn_implementation({"vision_config": "sdpa"})
+
+
 def compare_vision(model: Any, size: Size, repeats: int) -> None:
-    """Print the rows on the vision tower, forward and backward."""
+    """Print the rows on the vision tower, forward and backward with gradient checkpointing."""
     visual = model.model.visual
     visual.requires_grad_(True)
+    use_checkpointing(model, True)
     for video in size.videos:
         prompt, _ = make_group(video, 1, 1, model)
 
-        def run(prompt: PromptInputs = prompt) -> Tensor:
+        def run(prompt: PromptInputs = prompt) -> None:
             visual.zero_grad(set_to_none=True)
             features: Tensor = visual(prompt.video_ND, prompt.grid_thw_13).last_hidden_state
             features.float().square().mean().backward()
-            return features.detach()
 
-        features, times = {}, {}
-        for name in ("rarft", "stock"):
-            if name == "stock":
-                model.set_attn_implementation({"vision_config": "sdpa"})
-            features[name] = run()
-            times[name] = seconds(run, repeats)
-            enable_segment_attention(model)
-        error = (features["rarft"] - features["stock"]).float().abs().mean() / features["stock"].float().abs().mean()
-        for name, (taken, peak) in times.items():
-            note = f"differs by {float(error):.1e} from stock" if name == "rarft" else ""
-            print_row(f"vision tower: {name}", f"{video} video tokens", f"{taken:.3f} s", note, peak)
+        for name in ("stock", "rarft"):
+            set_vision_attention(model, name)
+            taken, peak = seconds(run, repeats)
+            print_row(f"vision tower: {name}", f"{video} video tokens", f"{taken:.3f} s", "", peak)
     print_row("kernels: vision tower", "", kernels(run), "", "")
     visual.zero_grad(set_to_none=True)
     visual.requires_grad_(False)
+    use_checkpointing(model, False)
+
+
+@torch.no_grad()
+def compare_with_float32(model: Any, size: Size) -> None:
+    """Print the mean errors of bfloat16 against the same weights in float32, which the model has afterwards."""
+    prompt, completions = make_group(size.videos[0], size.groups[0], size.completion, model)
+    features, logps = {}, {}
+    for name in ("stock", "rarft"):
+        set_vision_attention(model, name)
+        features[name] = model.model.visual(prompt.video_ND, prompt.grid_thw_13).last_hidden_state
+    for name, method in (("packed", packed_logps), ("rows", row_logps)):
+        logps[name] = torch.cat(list(method(model, prompt, completions)))
+    model.float()
+    prompt = replace(prompt, video_ND=prompt.video_ND.float())
+    expected = model.model.visual(prompt.video_ND, prompt.grid_thw_13).last_hidden_state
+    errors = {name: float((found - expected).abs().mean() / expected.abs().mean()) for name, found in features.items()}
+    found = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
+    print_row("error against float32: vision tower", f"{size.videos[0]} video tokens", found, "relative", "")
+    expected = torch.cat(list(row_logps(model, prompt, completions)))
+    found = ", ".join(f"{name} {float((values - expected).abs().mean()):.1e}" for name, values in logps.items())
+    print_row("error against float32: log-probabilities", f"{size.videos[0]} video tokens", found, "nats", "")
 
 
 def main() -> None:
@@ -344,7 +386,7 @@ def main() -> None:
     on_gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description="Speed and equality of the model's parts on a GPU.")
     parser.add_argument("--size", choices=SIZES, default="7b" if on_gpu else "small", help="Size of the model.")
-    parser.add_argument("--repeats", type=int, default=2, help="Measurements of each kind.")
+    parser.add_argument("--repeats", type=int, default=3, help="Measurements of each kind, at most.")
     options = parser.parse_args()
     device, dtype = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)
     size = SIZES[options.size]
@@ -356,6 +398,7 @@ def main() -> None:
     compare_vision(model, size, options.repeats)
     compare_rollouts(model, size)
     compare_training(model, size, options.repeats)
+    compare_with_float32(model, size)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class _RandomStore:
 
     def vectors(self, texts: list[str]) -> np.ndarray:
         """Return unit vectors, float32 of shape (N, D); texts with common words are similar."""
-        sums = np.stack([self._words[[hash(word) % 4096 for word in text.split()]].sum(0) for text in texts])
+        sums = np.stack([self._words[[crc32(word.encode()) % 4096 for word in text.split()]].sum(0) for text in texts])
         return sums / np.linalg.norm(sums, axis=1, keepdims=True)
 
 
@@ -91,7 +92,7 @@ def main() -> None:
         for size in arguments.queries:
             source = Path(folder) / "riq.jsonl"
             write_data(source, size)
-            command = [sys.executable, "-m", "benchmarks.negatives", "--measure", str(source), f"{folder}/out"]
+            command = [sys.executable, "-m", "benchmarks.negatives", "--measure", str(source), f"{folder}/out.jsonl"]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
             if done.returncode:
                 raise InputError(f"{size} queries: the measurement exited with {done.returncode}")

@@ -29,9 +29,9 @@ def run_component(name: str) -> Iterator[logging.Logger]:
         yield logging.getLogger(f"components.{name}.component")
 
 
-def copy_report(results: Any, report: Any) -> None:
-    """Copy the report.html of a folder of results to its own artifact, which Kubeflow displays."""
-    shutil.copyfile(Path(results.path) / "report.html", report.path)
+def copy_report(results: Any, report: Any, name: str = "report.html") -> None:
+    """Copy the report in a folder of results to its own artifact, which Kubeflow displays."""
+    shutil.copyfile(Path(results.path) / name, report.path)
 
 
 def log_metrics(artifact: Any, values: Mapping[str, float]) -> None:

@@ -1,6 +1,7 @@
 """Kubeflow Pipelines API of an endpoint: its health, runs and logs."""
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections import deque
@@ -63,8 +64,9 @@ class Endpoint:
             raise InputError(f"{self.url}: unexpected health-check response; {hint}")
 
     def run_page(self, run_id: str) -> str:
-        """Return the URL of a run's page."""
-        return f"{self.url}/#/runs/details/{run_id}"
+        """Return the URL of a run's page, without a user name and a password."""
+        url = re.sub(r"(?<=//)[^/]*@", "", self.url)
+        return f"{url}/#/runs/details/{run_id}"
 
     def get_run(self, run_id: str) -> Any:
         """Return a run.

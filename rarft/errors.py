@@ -110,9 +110,16 @@ def read_failure(log: Path) -> BaseException | None:
     return InputError(cause) if int(code) == EXIT_BAD_INPUT else ChildFailedError(cause)
 
 
+def _print_line(text: str) -> None:
+    """Print a line to stderr in one write, so that lines of several processes do not mix; `print` may take two."""
+    if sys.stderr is not None:  # None if it was closed when the process started
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
 def exit_interrupted(program: str, resume: str = RESUME_HINT) -> NoReturn:
     """Print what to do after Ctrl-C, and exit."""
-    print(f"{program}: interrupted; {resume}", file=sys.stderr, flush=True)
+    _print_line(f"{program}: interrupted; {resume}")
     raise SystemExit(EXIT_INTERRUPTED) from None
 
 
@@ -156,11 +163,11 @@ def report_errors(name: str, resume: str = RESUME_HINT) -> Iterator[None]:
             if log is None and (crash_log := write_crash_log(name, error)) is not None:
                 line = f"{line}; traceback: {crash_log}"
             else:
-                print(redact("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
+                _print_line(redact("".join(traceback.format_exception(error))))
         if log is not None:
             _write_failure(log, code, line)
         if TERMINATION_LOG_ENV not in os.environ:
-            print(f"rarft {line}", file=sys.stderr, flush=True)
+            _print_line(f"rarft {line}")
         if code == EXIT_BAD_INPUT:
             _stop_torchrun()
         raise SystemExit(code) from None

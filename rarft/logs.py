@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 from typing import TextIO
 
 from rarft.redaction import redact
@@ -14,16 +15,21 @@ _PACKAGES = ("rarft", "components", "pipelines", "benchmarks")
 class _Formatter(logging.Formatter):
     """Format a record as `HH:MM:SS <package>: <message>`, with the level in front of warnings and errors.
 
-    Records of a module that is in no subpackage, such as `rarft.progress`, have no `<package>: `.
+    Records of a module that is in no subpackage, such as `rarft.progress`, have no `<package>: `. Of tracebacks that
+    other libraries log, only the last line is shown, unless debug messages are.
     """
 
     def format(self, record: logging.LogRecord) -> str:
         names = record.name.split(".")
-        if names[0] in _PACKAGES:
+        if is_own := names[0] in _PACKAGES:
             names = names[1:-1]
+        if is_own or not record.exc_info or logging.getLogger(_PACKAGES[0]).isEnabledFor(logging.DEBUG):
+            text = super().format(record)
+        else:
+            text = f"{record.getMessage()} ({''.join(traceback.format_exception_only(record.exc_info[1])).strip()})"
         package = f"{names[0]}: " if names else ""
         level = f"{record.levelname}: " if record.levelno >= logging.WARNING else ""
-        return redact(f"{self.formatTime(record, '%H:%M:%S')} {package}{level}{super().format(record)}")
+        return redact(f"{self.formatTime(record, '%H:%M:%S')} {package}{level}{text}")
 
 
 class _ConsoleHandler(logging.StreamHandler[TextIO]):

@@ -48,6 +48,8 @@ from rarft.errors import CheckFailedError, InputError, input_name
 from rarft.evaluation.gates import parse_gate, parse_gates
 from rarft.evaluation.model_candidates import parse_candidates, split_name
 from rarft.negatives.config import DEFAULT_MIX, NegativeSettings, parse_flags, parse_mix
+from rarft.negatives.outputs import EMBEDDINGS, SUFFIX, name_next_to
+from rarft.negatives.outputs import REPORT_HTML as NEGATIVES_REPORT
 from rarft.negatives.report import summary as format_negatives
 from rarft.negatives.report import warnings_of as negatives_warnings
 from rarft.negatives.similarity import DUPLICATE
@@ -66,6 +68,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 CONVERSION_JSON = "conversion.json"
+NEGATIVES_PAGE = name_next_to(RIQ_JSONL, NEGATIVES_REPORT)  # in the folder of `add_negatives_from_yaml`
 _CONVERTED = {"annotations": "annotations.jsonl", "eval_annotations": "eval_annotations.jsonl"}  # by parameter
 
 
@@ -440,13 +443,13 @@ def add_negatives(
 
     Args:
         data: Validated data.
-        out: Folder to write to.
+        out: File to write, which ends in `.jsonl`. The report, rejected candidates and embeddings are next to it.
         per_item: Number of queries to add per item with an answerable query.
         mix: Weight of each kind, such as `shuffled=1,rules=1,model=1`.
         seed: Random seed.
         lexicon: YAML file of swappable words; default: the packaged one.
         encoder: Name or folder of a SentenceTransformer; default: all-MiniLM-L6-v2.
-        embeddings: Folder of embeddings to reuse and extend; default: `embeddings` in `out`.
+        embeddings: Folder of embeddings to reuse and extend; default: next to `out`.
         max_similarity: Similarity to a text about the video from which on a query is dropped as a near duplicate.
         url: OpenAI-compatible endpoint for the kind `model`.
         model: Model that the endpoint serves.
@@ -469,13 +472,14 @@ def add_negatives(
     if lexicon:
         with input_name("--lexicon"), open_local(lexicon) as file:
             words = load_lexicon(file)
-    location = _output(out)
+    with input_name("--out"):
+        location = _jsonl_output(out)
 
     def embed_texts(texts: Iterable[str]) -> Any:
         from rarft.embeddings.store import build_store
 
         with input_name("--embeddings"):
-            folder = parse_location(embeddings) if embeddings else location.child("embeddings")
+            folder = parse_location(embeddings or name_next_to(str(location), EMBEDDINGS))
         return build_store(texts, folder, _load_encoder(encoder))[0]
 
     with input_name("data"), open_samples(data) as (path, name):
@@ -484,7 +488,23 @@ def add_negatives(
                 f"{name}: split into {' and '.join(SPLIT_FILES.values())}; run it on each of them, so that no query "
                 "of one part comes from a video of the other"
             )
+        if str(parse_location(name)) == str(location):
+            raise InputError(f"{name}: is also --out; write to another file")
         return run(path, name, location, words, settings, embed_texts)
+
+
+def _jsonl_output(uri: str) -> Location:
+    """Return the location of a JSON Lines file to write, after a check that its folder is writable."""
+    location = parse_location(uri)
+    if not location.name.endswith(SUFFIX) or (isinstance(location, LocalFolder) and location.path.is_dir()):
+        raise InputError(f"{uri}: must be a file that ends in {SUFFIX}, such as {location.child(RIQ_JSONL)}")
+    location.parent.make()
+    return location
+
+
+def negatives_report_path(out: str) -> str:
+    """Return the path or URI of the report that `add_negatives` wrote next to its file."""
+    return name_next_to(str(parse_location(out)), NEGATIVES_REPORT)
 
 
 def parse_negatives(text: str) -> dict[str, Any]:
@@ -499,6 +519,12 @@ def parse_negatives(text: str) -> dict[str, Any]:
 def add_negatives_from_yaml(data: str, out: str, negatives: str, encoder: str = "") -> int:
     """Add refusable queries with the flags of `rarft negatives` in YAML; copy the data if there are none.
 
+    Args:
+        data: Folder of validated data.
+        out: Folder for riq.jsonl and its report.
+        negatives: The flags.
+        encoder: Name or folder of a SentenceTransformer; empty for all-MiniLM-L6-v2.
+
     Returns:
         Number of added queries.
 
@@ -507,12 +533,12 @@ def add_negatives_from_yaml(data: str, out: str, negatives: str, encoder: str = 
     """
     with input_name("negatives"):
         options = parse_negatives(negatives)
+    location = _output(out)
     if not options:
-        location = _output(out)
         with parse_location(data).download([RIQ_JSONL, REPORT_HTML]) as folder:
-            location.upload([(name, folder / name) for name in (REPORT_HTML, RIQ_JSONL)])
+            location.upload([(NEGATIVES_PAGE, folder / REPORT_HTML), (RIQ_JSONL, folder / RIQ_JSONL)])
         return 0
-    report = add_negatives(data, out, **{"encoder": encoder or None, **options})
+    report = add_negatives(data, str(location.child(RIQ_JSONL)), **{"encoder": encoder or None, **options})
     logger.info("%s", format_negatives(report))
     for line in negatives_warnings(report):
         logger.warning("%s", line)

@@ -1,5 +1,6 @@
 """Fixtures that several tests share: a small synthetic dataset, the packaged tiny model, and the command line."""
 
+import functools
 import json
 import os
 import subprocess
@@ -133,6 +134,40 @@ def cli():
         return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def compiled_profile(tmp_path_factory):
+    """Function that returns the pipeline of a profile as YAML."""
+    from pipelines.compile import compile_pipeline
+
+    @functools.cache
+    def compiled(profile):
+        path = tmp_path_factory.mktemp("compiled") / "rarft.yaml"
+        compile_pipeline(str(path), profile)
+        return path.read_text()
+
+    return compiled
+
+
+@pytest.fixture
+def compile_once(monkeypatch, compiled_profile):
+    """Let `rarft submit` compile each profile only once."""
+    from pipelines import submit
+
+    monkeypatch.setattr(
+        submit, "compile_pipeline", lambda out, profile: Path(out).write_text(compiled_profile(profile))
+    )
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Server of processes that are forked from one that has imported torch already."""
+    from helpers.forkserver import ForkServer
+
+    server = ForkServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def negatives(
         negatives: Flags of `rarft negatives` as YAML; empty to add none.
         encoder: Name or folder of a SentenceTransformer; empty for all-MiniLM-L6-v2.
         cache_key: Fingerprint of the inputs; cached results are reused only if it is the same.
-        training_data: riq.jsonl with the added queries, rejected.jsonl, report.html and report.json.
+        training_data: riq.jsonl with the added queries, riq.rejected.jsonl, riq.report.html and riq.report.json.
         report: Report on the added queries as an HTML page; without settings, the one of validation.
 
     Returns:
@@ -32,5 +32,5 @@ def negatives(
 
     with run_component("negatives"):
         added = steps.add_negatives_from_yaml(data.path, training_data.path, negatives, encoder)
-        copy_report(training_data, report)
+        copy_report(training_data, report, steps.NEGATIVES_PAGE)
     return added

@@ -55,7 +55,8 @@ def _negatives(out: str, **options: Any) -> None:
     print(steps.format_negatives(report))
     for line in steps.negatives_warnings(report):
         logger.warning("%s", line)
-    print(f"report: {out}/report.html")
+    print(out)
+    print(f"report: {steps.negatives_report_path(out)}")
     steps.check_replies(report)
 
 
@@ -156,7 +157,7 @@ def _add_embed(commands: Commands) -> None:
 def _add_negatives(commands: Commands) -> None:
     parser = commands.add("negatives", _negatives, "Add refusable queries to answerable ones.")
     parser.add_argument("data", help="riq.jsonl or its folder.")
-    parser.add_argument("--out", required=True, help="Folder for riq.jsonl, rejected.jsonl and the reports.")
+    parser.add_argument("--out", required=True, help="File to write, as JSON Lines; the report is next to it.")
     parser.add_argument(
         "--per-item", type=positive_int, default=1, metavar="N", help="Queries to add per item (default: 1)."
     )
@@ -169,9 +170,7 @@ def _add_negatives(commands: Commands) -> None:
     parser.add_argument("--seed", type=non_negative_int, default=0, help="Random seed (default: 0).")
     parser.add_argument("--lexicon", metavar="YAML", help="Swappable words (default: the packaged lexicon).")
     parser.add_argument("--encoder", help="SentenceTransformer name or folder (default: all-MiniLM-L6-v2).")
-    parser.add_argument(
-        "--embeddings", metavar="DIR", help="Embeddings to reuse and extend (default: embeddings/ in --out)."
-    )
+    parser.add_argument("--embeddings", metavar="DIR", help="Embeddings to reuse and extend (default: next to --out).")
     parser.add_argument(
         "--max-similarity",
         type=fraction,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from rarft.errors import EXIT_BAD_INPUT, suggest_flag
+from rarft.redaction import redact
 
 EPILOG = "Exit codes: 0 success, 1 the work or a requested check failed, 2 bad usage or bad input."
 LOG_LEVELS = {"--quiet": "WARNING", "--verbose": "DEBUG"}
@@ -19,7 +20,7 @@ class Parser(argparse.ArgumentParser):
         """Exit with code 2."""
         hint = suggest_flag(message, self._option_string_actions)
         message = re.sub(r"^argument (.+?): ", r"\1: ", message)
-        print(f"{self.prog}: {message}{hint}; see `{self.prog} --help`", file=sys.stderr)
+        print(redact(f"{self.prog}: {message}{hint}; see `{self.prog} --help`"), file=sys.stderr)
         raise SystemExit(EXIT_BAD_INPUT)
 
 

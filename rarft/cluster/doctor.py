@@ -8,6 +8,7 @@ from rarft.cluster import doctor_environment, doctor_local
 from rarft.cluster.doctor_environment import SkippedCheckError
 from rarft.environment import read_variable
 from rarft.errors import InputError, one_line
+from rarft.redaction import redact
 from rarft.storage.s3 import is_object_uri
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def _run(name: str, check: Callable[[], str], passed_on: type[Exception] | tuple
     from rarft.cluster.api_errors import PermissionDeniedError
 
     try:
-        return Finding(name, _OK, check())
+        return Finding(name, _OK, redact(check()))
     except passed_on:
         raise
     except SkippedCheckError as error:

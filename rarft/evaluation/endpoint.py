@@ -18,8 +18,10 @@ from rarft.errors import InputError
 from rarft.models.qwen2_5_vl.prompt_encoder import Message
 from rarft.models.qwen2_5_vl.prompt_inputs import PromptInputs
 from rarft.models.qwen2_5_vl.vllm_rollout import check_prompt, processor_options
+from rarft.redaction import redact
 
 _TIMEOUT_S = 600.0
+_MAX_BODY = 100_000  # bytes of an error that are read
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +93,7 @@ class EndpointBackend:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
-            reason = error.read(500).decode(errors="replace")
+            reason = redact(error.read(_MAX_BODY).decode(errors="replace"))[:500]
             raise InputError(f"--endpoint {self._url}: HTTP {error.code} ({reason}); see the server's log") from error
         except (OSError, ValueError) as error:
             raise InputError(f"--endpoint {self._url}: {error}; check the URL and the server") from error

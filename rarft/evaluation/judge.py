@@ -19,6 +19,7 @@ from rarft.errors import input_name
 from rarft.evaluation.predictions import Prediction
 from rarft.evaluation.scored_predictions import ScoredPrediction
 from rarft.progress import progress
+from rarft.redaction import redact
 from rarft.storage.files import local_path
 from rarft.storage.hashing import hash_text
 from rarft.storage.sqlite_cache import SqliteCache, default_cache
@@ -107,7 +108,7 @@ class Judge:
         self._client.check()
 
     def _record_failure(self, failure: str) -> None:
-        self.failure = self.failure or " ".join(failure.split())[:300]
+        self.failure = self.failure or " ".join(redact(failure).split())[:300]
 
     def _ask(self, question: str) -> str | None:
         """Return a well-formed reply; None after two malformed ones."""

@@ -12,7 +12,7 @@ import msgspec
 from rarft.annotations.checks import sample_id
 from rarft.annotations.encoding import compact_json
 from rarft.annotations.parsing import normalize_text
-from rarft.annotations.schema import RIQ_JSONL, Sample, Source, iterate_samples
+from rarft.annotations.schema import Sample, Source, iterate_samples
 from rarft.embeddings.store import ReferenceStore
 from rarft.errors import InputError
 from rarft.negatives.config import NegativeSettings
@@ -20,7 +20,8 @@ from rarft.negatives.corpus import Corpus, Item, ItemKey
 from rarft.negatives.lexicon import Lexicon
 from rarft.negatives.model import ModelResult, ModelWriter, Rejected
 from rarft.negatives.negative import Negative, reads_as_refusal
-from rarft.negatives.report import REPORT_HTML, REPORT_JSON, describe, render_report
+from rarft.negatives.outputs import REJECTED_JSONL, REPORT_HTML, REPORT_JSON, name_next_to
+from rarft.negatives.report import describe, render_report
 from rarft.negatives.requests import PaidRequests
 from rarft.negatives.rules import RuleMaker
 from rarft.negatives.shuffled import Duplicates, Shuffler
@@ -28,7 +29,6 @@ from rarft.negatives.similarity import TextVectors
 from rarft.progress import progress
 from rarft.storage.location import Location
 
-REJECTED_JSONL = "rejected.jsonl"
 logger = logging.getLogger(__name__)
 
 
@@ -207,12 +207,12 @@ def add_negatives(
     settings: NegativeSettings,
     embed: Callable[[Iterable[str]], ReferenceStore],
 ) -> dict[str, Any]:
-    """Add refusable queries; write riq.jsonl, rejected.jsonl, report.html and, last, report.json.
+    """Add refusable queries; write the data and, next to it, rejected candidates, report.html and, last, report.json.
 
     Args:
         data: riq.jsonl.
         name: The user's name of it.
-        out: Folder to write to.
+        out: File to write.
         lexicon: Swappable words and synonyms.
         settings: Settings of the run.
         embed: Returns a store with the embeddings of texts; called only if a kind needs them.
@@ -234,11 +234,12 @@ def add_negatives(
 
     result = make_all(corpus, lexicon, settings, load_vectors)
     report = describe(corpus, result, settings, vectors[0] if vectors else None)
-    with out.write_files(REPORT_JSON) as folder:
-        with (folder / RIQ_JSONL).open("wb") as file:
+    rejected, page, marker = (name_next_to(out.name, each) for each in (REJECTED_JSONL, REPORT_HTML, REPORT_JSON))
+    with out.parent.write_files(marker) as folder:
+        with (folder / out.name).open("wb") as file:
             _write_rows(iterate_samples(data, name), corpus, result, settings.seed, file)
-        with (folder / REJECTED_JSONL).open("wb") as file:
+        with (folder / rejected).open("wb") as file:
             file.writelines(compact_json(each) + b"\n" for each in result.rejected)
-        (folder / REPORT_HTML).write_text(render_report(report), encoding="utf-8")
-        (folder / REPORT_JSON).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+        (folder / page).write_text(render_report(report), encoding="utf-8")
+        (folder / marker).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
     return report

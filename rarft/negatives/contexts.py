@@ -66,7 +66,9 @@ class Contexts:
         self._unless_words = {
             name: frozenset(each[0] for each in unless if len(each) == 1) for name, unless in phrases.items()
         }
-        self._unless_phrases = {name: [each for each in unless if len(each) > 1] for name, unless in phrases.items()}
+        self._unless_phrases = {
+            name: [f" {' '.join(each)} " for each in unless if len(each) > 1] for name, unless in phrases.items()
+        }
 
     @staticmethod
     def _words(lexicon: Lexicon, part: str) -> frozenset[str]:
@@ -92,8 +94,10 @@ class Contexts:
             return False
         if not self._unless_words[form.group].isdisjoint(words):
             return False
-        if any(_contains(words, phrase) for phrase in self._unless_phrases[form.group]):
-            return False
+        if phrases := self._unless_phrases[form.group]:
+            text = f" {' '.join(words)} "
+            if any(phrase in text for phrase in phrases):
+                return False
         check = getattr(self, f"_allows_{group.part}")
         return bool(check(before, after, form))
 
@@ -136,8 +140,3 @@ class Contexts:
 
     def _allows_phrase(self, before: str, after: str, form: Form) -> bool:
         return True
-
-
-def _contains(words: Sequence[str], phrase: tuple[str, ...]) -> bool:
-    size = len(phrase)
-    return any(tuple(words[start : start + size]) == phrase for start in range(len(words) - size + 1))

@@ -24,10 +24,13 @@ class Video:
     name: str
     texts: dict[str, None] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
+    _words: frozenset[str] | None = field(default=None, init=False, repr=False)
 
     def words(self, lexicon: Lexicon) -> frozenset[str]:
-        """Return the content words of all texts."""
-        return frozenset[str]().union(*map(lexicon.text_words, self.texts))
+        """Return the content words of all texts. They are kept, for the one lexicon of a run."""
+        if self._words is None:
+            self._words = frozenset[str]().union(*map(lexicon.text_words, self.texts))
+        return self._words
 
 
 @dataclass(slots=True)
@@ -78,8 +81,9 @@ class Corpus:
             item.queries.append(sample.query)
             video.texts.setdefault(sample.query)
         for text in (*sample.reference_queries, *(text for _, _, text in sample.captions)):
-            video.texts.setdefault(text)
-            video.taken.add(normalize_text(text))
+            if text not in video.texts:
+                video.texts[text] = None
+                video.taken.add(normalize_text(text))
 
     def answerable_items(self) -> list[Item]:
         """Return the items that get negatives. All indices of items refer to this list."""

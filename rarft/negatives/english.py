@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 _WORD = re.compile(r"[A-Za-z]+(?:['’-][A-Za-z]+)*|\d+(?:\.\d+)?")
 _VOWELS = "aeiou"
@@ -12,8 +12,7 @@ _AN_EXCEPTIONS = {"hour", "honest", "heir"}
 _A_EXCEPTIONS = {"one", "unicorn", "uniform", "unicycle", "university", "used", "useful", "european", "ukulele"}
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A word of a text: lowercase, with its range of characters."""
 
     word: str

@@ -116,6 +116,7 @@ class Lexicon:
                 verb_forms = conjugate(word, file.irregular_verbs).values()
                 for text in {word, plural(word, file.irregular_nouns), *verb_forms}:
                     self._canonical[tuple(text.split())].add(f"={words[0]}")
+        self._replacements: dict[tuple[str, str, str], list[Form]] = {}
         self._text_words: dict[str, frozenset[str]] = {}
         self._canonical_sizes, self.form_sizes = _sizes(self._canonical), _sizes(self.forms)
         self._generic: frozenset[str] = frozenset()
@@ -148,8 +149,14 @@ class Lexicon:
         for text in {*forms.values(), word}:
             self._canonical[tuple(text.split())].add(f"={sense}")
 
-    def replacements(self, form: Form) -> Iterator[Form]:
-        """Yield the forms of other senses of the group that have the same inflection."""
+    def replacements(self, form: Form) -> list[Form]:
+        """Return the forms of other senses of the group that have the same inflection."""
+        key = (form.group, form.sense, form.inflection)
+        if (found := self._replacements.get(key)) is None:
+            found = self._replacements[key] = list(self._find_replacements(form))
+        return found
+
+    def _find_replacements(self, form: Form) -> Iterator[Form]:
         if form.sense in self.groups[form.group].new_only:
             return
         for sense in self._senses[form.group]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rarft.annotations.schema import Difficulty
-from rarft.completion import parse_completion, render_completion
+from rarft.answers import parse_answer
 
 KINDS = ("shuffled", "rules", "model")
 
@@ -33,5 +33,5 @@ class Negative:
 
 
 def reads_as_refusal(reason: str) -> bool:
-    """Check that rewards and evaluation take a reason for a refusal. One that quotes times is none."""
-    return parse_completion(render_completion("", reason)).refuses
+    """Check that rewards and evaluation take a reason for a refusal. One that quotes times or answer tags is not."""
+    return parse_answer(reason)[0] == "refusal" and "<answer>" not in reason and "</answer>" not in reason

@@ -17,8 +17,6 @@ from rarft.reporting.html import render_page
 if TYPE_CHECKING:
     from rarft.negatives.build import Result
 
-REPORT_JSON = "report.json"
-REPORT_HTML = "report.html"
 MAX_AUROC = 0.65  # above it, the report warns
 _DIFFICULTIES = ("easy", "medium", "hard")
 _BINS = 40

@@ -10,7 +10,7 @@ from threading import Condition, Lock
 import msgspec
 
 from rarft.chat import ChatClient
-from rarft.errors import InputError, input_name
+from rarft.errors import InputError, input_name, one_line
 from rarft.storage.files import local_path
 from rarft.storage.hashing import hash_text
 from rarft.storage.sqlite_cache import SqliteCache
@@ -214,7 +214,7 @@ class PaidRequests:
             if not is_transient or timeouts >= _MAX_TIMEOUTS or attempt == _MAX_ATTEMPTS - 1:
                 self.counts["failed"] += 1
                 self._consecutive_failures += 1
-                failure = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                failure = one_line(error)[:300]
                 self.first_failure = self.first_failure or failure
                 raise NoReplyError(failure) from error
             self.counts["retries"] += 1

@@ -7,8 +7,8 @@ otherwise learn from the words alone which queries to refuse.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
 from rarft.annotations.parsing import normalize_text
 from rarft.annotations.schema import Difficulty
@@ -22,8 +22,7 @@ _MAX_IMBALANCE = 0.3  # share of a word's occurrences by which it may be inserte
 _WEIGHTS = (0.6, 0.25, 0.15)  # of 1, 2 and 3 swaps, as far as a query allows them
 
 
-@dataclass(frozen=True, slots=True)
-class Swap:
+class Swap(NamedTuple):
     """Replacement of a range of a query's words."""
 
     first: int  # index of the first word
@@ -32,23 +31,27 @@ class Swap:
     new: Form
 
 
-def find_swaps(words: Sequence[str], lexicon: Lexicon, contexts: Contexts) -> list[Swap]:
-    """Return all swaps that a query allows, by position."""
-    swaps = []
+def find_forms(words: Sequence[str], lexicon: Lexicon, contexts: Contexts) -> list[tuple[int, int, Form]]:
+    """Return all forms of a query that can be swapped, each with the index of its first word and after its last."""
+    found = []
     position = 0
     while position < len(words):
         for size in lexicon.form_sizes.get(words[position], ()):
             # Without their type, which the longest form at a position decides: "cell phone" is not "phone".
             end = position + size
             if end <= len(words) and (forms := lexicon.forms.get(tuple(words[position:end]))):
-                for form in forms:
-                    if contexts.allows(words, position, end, form):
-                        swaps += [Swap(position, end, form, new) for new in lexicon.replacements(form)]
+                found += [(position, end, form) for form in forms if contexts.allows(words, position, end, form)]
                 position = end
                 break
         else:
             position += 1
-    return swaps
+    return found
+
+
+def find_swaps(words: Sequence[str], lexicon: Lexicon, contexts: Contexts) -> list[Swap]:
+    """Return all swaps that a query allows, by position."""
+    forms = find_forms(words, lexicon, contexts)
+    return [Swap(first, last, old, new) for first, last, old in forms for new in lexicon.replacements(old)]
 
 
 def apply_swaps(text: str, tokens: Sequence[Token], swaps: Iterable[Swap]) -> str:
@@ -92,14 +95,24 @@ class RuleMaker:
         self._inserted: Counter[str] = Counter()  # less what was removed
         self.unswappable = 0
 
-    def _is_balanced(self, swap: Swap) -> bool:
-        """Check that the new words occur in the data, and that no word is inserted or removed too often."""
-        new, old = swap.new.words, swap.old.words
-        return all(self._counts[word] for word in new) and all(
-            sign * self._inserted[word] + 1 <= max(1.0, self._max_imbalance * self._counts[word])
-            for sign, words in ((1, new), (-1, old))
-            for word in words
-        )
+    def _may_change(self, form: Form, sign: int) -> bool:
+        """Check that the words of a form occur in the data, and are not inserted (1) or removed (-1) too often."""
+        for word in form.words:
+            count = self._counts.get(word, 0)
+            if not count or sign * self._inserted.get(word, 0) + 1 > max(1.0, self._max_imbalance * count):
+                return False
+        return True
+
+    def _find_swaps(self, words: Sequence[str], video_words: frozenset[str]) -> list[Swap]:
+        """Return the swaps that the query, the video and the balance of words allow."""
+        text_words = self._lexicon.text_words
+        return [
+            Swap(first, last, old, new)
+            for first, last, old in find_forms(words, self._lexicon, self._contexts)
+            if self._may_change(old, -1)
+            for new in self._lexicon.replacements(old)
+            if video_words.isdisjoint(text_words(new.text)) and self._may_change(new, 1)
+        ]
 
     def _imbalance(self, swap: Swap) -> float:
         """Return how much more often the new words were inserted, and the old ones removed, per occurrence."""
@@ -120,21 +133,19 @@ class RuleMaker:
         words = [token.word for token in tokens]
         rng = Random(self._seed * 1_000_003 + number)
         wanted = rng.choices(list(_DIFFICULTY), _WEIGHTS)[0]
-        swaps = [
-            swap
-            for swap in find_swaps(words, self._lexicon, self._contexts)
-            if self._is_balanced(swap) and not self._lexicon.text_words(swap.new.text) & video_words
-        ]
+        swaps = self._find_swaps(words, video_words)
         rng.shuffle(swaps)
         chosen: list[Swap] = []
-        while swaps and len(chosen) < wanted:
-            best = min(swaps, key=self._imbalance)
-            swaps.remove(best)
-            query = apply_swaps(source, tokens, [*chosen, best])
-            if normalize_text(query) in taken:
+        query = source
+        for swap in sorted(swaps, key=self._imbalance):
+            if len(chosen) == wanted:
+                break
+            if any(swap.first < other.last and other.first < swap.last for other in chosen):
                 continue
-            chosen.append(best)
-            swaps = [swap for swap in swaps if swap.last <= best.first or swap.first >= best.last]
+            changed = apply_swaps(source, tokens, [*chosen, swap])
+            if normalize_text(changed) not in taken:
+                chosen.append(swap)
+                query = changed
         if not chosen:
             self.unswappable += 1
             return None
@@ -145,7 +156,7 @@ class RuleMaker:
         categories = dict.fromkeys(self._lexicon.groups[swap.new.group].category for swap in chosen)
         return Negative(
             kind="rules",
-            query=apply_swaps(source, tokens, chosen),
+            query=query,
             source=source,
             difficulty=_DIFFICULTY[len(chosen)],
             categories=list(categories),

@@ -24,6 +24,9 @@ _POOL = 1024  # queries that a block of videos chooses from
 _BLOCK = 128  # videos
 _TRIED = 64  # queries per band; the least used ones come first
 _MAX_EXAMPLES = 30
+_BANDS: dict[Difficulty, tuple[float, float]] = {
+    "hard": (HARD, np.inf), "medium": (MEDIUM, HARD), "easy": (-np.inf, MEDIUM)
+}  # fmt: skip
 # Bands in the order in which they are tried, by the band that is drawn.
 _ORDER: dict[Difficulty, tuple[Difficulty, ...]] = {
     "hard": ("hard", "medium", "easy"),
@@ -48,9 +51,8 @@ class Duplicates:
 
 def unnamed_words(query: str, lexicon: Lexicon, video_words: frozenset[str]) -> list[str]:
     """Return the words of a query, as it spells them, that no text about the video names, though one would."""
-    words = words_of(query)
-    unnamed = lexicon.unnamed(lexicon.content_words(words), video_words)
-    return [word for word in dict.fromkeys(words) if unnamed & lexicon.text_words(word)]
+    unnamed = lexicon.unnamed(lexicon.text_words(query), video_words)
+    return [word for word in dict.fromkeys(words_of(query)) if unnamed & lexicon.text_words(word)]
 
 
 def _reason(source: str, unnamed: Sequence[str]) -> str:
@@ -81,6 +83,7 @@ class Shuffler:
             for query in item.queries:
                 videos.setdefault(query, set()).add(item.video)
         self._queries = list(videos)
+        self._normalized = list(map(normalize_text, self._queries))
         self._order = self._rng.permutation(len(videos))
         self._uses = np.zeros(len(videos), np.int64)
         self._drawn = 0
@@ -118,23 +121,20 @@ class Shuffler:
         video_words = video.words(self._lexicon)
         too_similar = np.flatnonzero(similarities_P >= self._duplicate)
         self._count_duplicates(item, pool[too_similar], similarities_P[too_similar])
-        bands = {
-            "hard": (similarities_P >= HARD) & (similarities_P < self._duplicate),
-            "medium": (similarities_P >= MEDIUM) & (similarities_P < min(HARD, self._duplicate)),
-            "easy": similarities_P < min(MEDIUM, self._duplicate),
-        }
         for _ in range(number):
             drawn = _DRAWN[self._drawn % len(_DRAWN)]
             self._drawn += 1
             for band in _ORDER[drawn]:
-                position = self._choose(np.flatnonzero(bands[band]), pool, video.taken, video_words)
+                low, high = _BANDS[band]
+                is_in_band = (similarities_P >= low) & (similarities_P < min(high, self._duplicate))
+                position = self._choose(np.flatnonzero(is_in_band), pool, video.taken, video_words)
                 if position is not None:
                     break
             else:
                 return
             query = self._queries[pool[position]]
             self._uses[pool[position]] += 1
-            video.taken.add(normalize_text(query))
+            video.taken.add(self._normalized[pool[position]])
             unnamed = unnamed_words(query, self._lexicon, video_words)
             similarity = round(float(similarities_P[position]), 4)
             yield Negative(
@@ -157,7 +157,7 @@ class Shuffler:
         for position in candidates[np.argsort(self._uses[pool[candidates]], kind="stable")]:
             query = int(pool[position])
             words = self._lexicon.text_words(self._queries[query])
-            if self._lexicon.unnamed(words, video_words) and normalize_text(self._queries[query]) not in taken:
+            if self._lexicon.unnamed(words, video_words) and self._normalized[query] not in taken:
                 return int(position)
         return None
 
@@ -165,11 +165,11 @@ class Shuffler:
         """Count queries that are similar to a text about the video, except for those that are one of its texts."""
         video = self._corpus.videos[item.video]
         for query, similarity in zip(queries.tolist(), similarities.tolist(), strict=True):
-            text = self._queries[query]
-            if normalize_text(text) in video.taken:
+            if self._normalized[query] in video.taken:
                 continue
             self.duplicates.count += 1
             if len(self.duplicates.examples) < _MAX_EXAMPLES:
+                text = self._queries[query]
                 texts = list(video.texts)
                 nearest = texts[int(np.argmax(self._vectors.get(texts) @ self._vectors.get([text])[0]))]
                 example = (text, nearest, round(similarity, 3))

@@ -39,7 +39,14 @@ def bars(counts: Mapping[str, int], unit: str = "queries", links: Mapping[str, s
     for row in rows if links else ():
         row["href"] = (links or {})[str(row["name"])]
     y = _axis("name", None, "nominal", sort=None)
-    x = _axis("count", unit, axis={"tickMinStep": 1, "format": ",d", "tickCount": 5})
+    longest = max(counts.values(), default=0) or 1
+    space = 0.04 * len(f"{longest:,}")  # for the label of the longest bar, even on a phone
+    x = _axis(
+        "count",
+        unit,
+        axis={"tickMinStep": 1, "format": ",d", "tickCount": 5},
+        scale={"domainMax": longest * (1 + space), "nice": False},
+    )
     text = {"field": "count", "type": "quantitative", "format": ","}
     spec: Spec = {
         "height": {"step": _BAR},

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from transformers.integrations.integration_utils import is_kubeflow_available
 
@@ -32,7 +33,10 @@ def resolve_report_to(requested: list[str]) -> list[str]:
 def _host() -> str:
     import wandb
 
-    return (read_variable("WANDB_BASE_URL") or str(wandb.Settings().base_url)).rstrip("/")
+    host = read_variable("WANDB_BASE_URL") or str(wandb.Settings().base_url)
+    if "@" in urlsplit(host).netloc:  # W&B prints the URL
+        raise InputError("WANDB_BASE_URL: contains a user name or a password; remove them, and set WANDB_API_KEY")
+    return host.rstrip("/")
 
 
 def _project() -> str:
@@ -47,14 +51,15 @@ def check_wandb() -> None:
     """
     import wandb
 
+    host = _host()
     try:
         wandb.Settings(project=_project())
     except Exception as error:  # of pydantic or of wandb
         reason = " ".join(str(error).split())
         raise InputError(f"WANDB_PROJECT {_project()}: {reason}; choose another name") from error
     mode = os.environ.get("WANDB_MODE")
-    if mode == "online" and (problem := find_unreachable(_host())):
-        raise InputError(f"WANDB_MODE=online: {_host()} is unreachable ({problem}); use WANDB_MODE=offline")
+    if mode == "online" and (problem := find_unreachable(host)):
+        raise InputError(f"WANDB_MODE=online: {host} is unreachable ({problem}); use WANDB_MODE=offline")
     if mode is None:
         _log_in()
 
@@ -86,6 +91,9 @@ def wandb_run(folder: Path, name: str) -> Iterator[None]:
     """Open a W&B run, which the trainer logs to. Environment variables take precedence over the arguments.
 
     Without credentials, or if W&B cannot be reached, the run is offline.
+
+    Raises:
+        InputError: W&B does not start a run, for example because the key or the entity is wrong.
     """
     import wandb
 
@@ -95,10 +103,16 @@ def wandb_run(folder: Path, name: str) -> Iterator[None]:
             "%s, so its run is offline; upload it later with `wandb sync`, or turn W&B off with --report_to none",
             reason,
         )
-    with wandb.init(
-        project=_project(),
-        dir=os.environ.get("WANDB_DIR", str(folder)),
-        name=os.environ.get("WANDB_NAME", name),
-        mode="offline" if reason else None,
-    ):
+    try:
+        run = wandb.init(
+            project=_project(),
+            dir=os.environ.get("WANDB_DIR", str(folder)),
+            name=os.environ.get("WANDB_NAME", name),
+            mode="offline" if reason else None,
+        )
+    except wandb.Error as error:
+        problem = " ".join(redact(str(error)).split())
+        fix = "check WANDB_API_KEY, WANDB_ENTITY and WANDB_PROJECT, or use --report_to none"
+        raise InputError(f"W&B at {_host()}: cannot start a run ({problem}); {fix}") from error
+    with run:
         yield

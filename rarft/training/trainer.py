@@ -104,8 +104,7 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
         if not args.use_peft:  # adapters are small, and saved by other code
             save = self.model.save_pretrained
             self.model.save_pretrained = functools.partial(save, max_shard_size=MAX_SHARD)
-        # vLLM computes the vision features itself, so no forward before the loss has them.
-        self._reuses_vision = is_frozen(self.model) and not self.use_vllm
+        self._reuses_vision = is_frozen(self.model)
         reference = [self.accelerator.unwrap_model(self.ref_model)] if self.ref_model is not None else []
         for model in [self.model, *reference]:
             limit_lm_head_to_completions(model)
@@ -141,7 +140,10 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
         if self.use_vllm:
             with self._stopwatch.part("rollout"):
                 self._engine.sync(self.state.global_step)
-                return self._engine.generate(self._groups, num_generations)
+                output = self._engine.generate(self._groups, num_generations)
+            with self._stopwatch.part("forward"):
+                self._encode_videos(self.model)
+            return output
         completions: list[list[int]] = []
         with (
             self._stopwatch.part("rollout"),
@@ -155,13 +157,21 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
         ):
             was_training = model.training
             model.eval()
-            if self._reuses_vision:
-                with self.accelerator.autocast():
-                    self._groups = [encode_video(model, prompt) for prompt in self._groups]
+            self._encode_videos(model)
             for prompts in self._rollout_batches(num_generations):
                 completions += generate(model, prompts, num_generations, self.generation_config)
             model.train(was_training)
         return completions, None
+
+    def _encode_videos(self, model: Any) -> None:
+        """Run a frozen vision tower once for all passes of the step.
+
+        The tower's backward pass is also saved: under gradient checkpointing, transformers makes the embeddings of the
+        patches require gradients, also in a frozen tower.
+        """
+        if self._reuses_vision:
+            with self.accelerator.autocast():
+                self._groups = [encode_video(model, prompt) for prompt in self._groups]
 
     def _rollout_batches(self, num_generations: int) -> Iterator[list[PromptInputs]]:
         """Yield the prompts, as many at a time as have their caches in memory."""

@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 
 from helpers.riq_items import read_lines
+from helpers.word_encoder import WordEncoder
 from rarft import steps
+from rarft.embeddings.store import ReferenceStore
+from rarft.negatives.build import add_negatives
+from rarft.negatives.config import NegativeSettings
+from rarft.negatives.lexicon import packaged_lexicon
 from rarft.reporting.training_curves import render_curves
 from rarft.reporting.training_log import parse_log
+from rarft.storage.location import LocalFolder
 
 pytestmark = pytest.mark.browser
 
@@ -28,10 +34,24 @@ def pages(validated, evaluation, training_runs, tmp_path_factory):
         "runs": folder / "runs.html",
         "evaluation": evaluation / "linked" / "report.html",
         "scores": folder / "scores" / "report.html",
+        "negatives": write_negatives(validated, folder),
     }
 
 
-@pytest.mark.parametrize("name", ["validation", "training", "runs", "evaluation", "scores"])
+def write_negatives(validated, folder):
+    """Make negatives with an encoder without weights, and return the path of their report."""
+
+    def embed(texts):
+        store = ReferenceStore(WordEncoder())
+        store.add(list(texts))
+        return store
+
+    data, settings = validated / "riq.jsonl", NegativeSettings(per_item=4, duplicate=0.8)
+    add_negatives(data, str(data), LocalFolder(folder / "new.jsonl"), packaged_lexicon(), settings, embed)
+    return folder / "new.report.html"
+
+
+@pytest.mark.parametrize("name", ["validation", "training", "runs", "evaluation", "scores", "negatives"])
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "light"), (1280, "dark")])
 def test_page_draws_all_charts(pages, open_page, name, width, scheme):
     page = open_page(pages[name], width=width, color_scheme=scheme)
@@ -46,6 +66,32 @@ def test_page_draws_all_charts(pages, open_page, name, width, scheme):
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     brightness = sum(map(int, re.findall(r"\d+", background)[:3])) / 3
     assert brightness > 200 if scheme == "light" else brightness < 60
+
+
+def test_labels_of_bars_are_not_cut_off(pages, open_page):
+    page = open_page(pages["negatives"], width=400)
+    section = page.locator("section", has=page.get_by_role("heading", name="Mismatch categories"))
+    charts = section.locator(".chart")
+    assert charts.count() == 2
+    for chart in charts.all():
+        chart.scroll_into_view_if_needed()
+        chart.locator(".mark-text text").first.wait_for()
+        drawing = chart.locator("svg").bounding_box()
+        for label in chart.locator(".mark-text text").all():
+            box = label.bounding_box()
+            assert box["x"] + box["width"] <= drawing["x"] + drawing["width"]
+
+
+def test_negatives_examples_are_readable_on_a_phone(pages, open_page):
+    """Columns of long texts stay wide; the table scrolls within its section."""
+    page = open_page(pages["negatives"], width=400)
+    section = page.locator("section", has=page.get_by_role("heading", name="Examples: rules"))
+    assert section.locator("th").all_text_contents()[:2] == ["query", "answerable query"]
+    rows = section.locator("tbody tr")
+    assert rows.count() > 0
+    assert all(row.bounding_box()["height"] < 200 for row in rows.all())
+    assert section.evaluate("section => section.scrollWidth > section.clientWidth")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 def test_chart_tooltip(pages, open_page):

@@ -3,24 +3,30 @@
 import threading
 import time
 
+import pytest
+
 from rarft.cluster import client as cluster_api
 from rarft.cluster import job_monitor, launcher
 from rarft.cluster.job_config import Job
+from rarft.cluster.kinds import JOB_KINDS
 from rarft.cluster.launcher import Launcher
 
 JOB = Job(name="first", image="i", arguments=["--preset=tiny"], nodes=2, gpus=1)
 QUEUED = Job(name="first", image="i", arguments=[], queue="gpus")
 
+# For tests whose result depends on the kind of job; the others use one kind.
+EACH_KIND = pytest.mark.parametrize("cluster", list(JOB_KINDS), indirect=True)
+
 
 def set_intervals(monkeypatch):
-    monkeypatch.setattr(job_monitor, "_POLL_INTERVAL_S", 0.2)
-    monkeypatch.setattr(job_monitor, "_MIN_POLL_INTERVAL_S", 0.1)
+    monkeypatch.setattr(job_monitor, "_POLL_INTERVAL_S", 0.12)
+    monkeypatch.setattr(job_monitor, "_MIN_POLL_INTERVAL_S", 0.06)
     monkeypatch.setattr(cluster_api, "_INITIAL_DELAY_S", 0.05)
-    monkeypatch.setattr(cluster_api, "_MAX_DELAY_S", 0.4)
+    monkeypatch.setattr(cluster_api, "_MAX_DELAY_S", 0.25)
     monkeypatch.setattr(launcher, "_STARTUP_DENIAL_TIMEOUT_S", 0.3)
 
 
-def run_scenario(cluster, *events, job=JOB, pause=0.4):
+def run_scenario(cluster, *events, job=JOB, pause=0.25):
     """Run the launcher; once the job exists, trigger the events, with a pause after each."""
 
     def operator():

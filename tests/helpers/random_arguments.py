@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from helpers.paths import ROOT
+from rarft.cli.training import TRAINING_COMMANDS
 
 # Functions that begin the work of a command, after its checks. `doctor` and `cancel` have no others.
 WORK = (
@@ -27,12 +28,9 @@ WORK = (
     "rarft.evaluation.evaluate.evaluate", "rarft.evaluation.answer.answer", "rarft.evaluation.promote.promote",
     "rarft.cluster.cancel.cancel", "rarft.training.prepare.check_sizes",
     "rarft.training.cache_videos.read_samples", "rarft.training.inspect_prompt.read_samples",
+    "rarft.negatives.build.make_all", "rarft.reporting.training_curves.render_runs",
     "pipelines.local.run_pipeline", "pipelines.compile.compile_pipeline", "pipelines.watch.watch",
 )  # fmt: skip
-COMMANDS = {
-    "make-dataset", "validate", "convert", "embed", "train", "cache-videos", "inspect-prompt", "evaluate", "predict",
-    "promote", "score", "run", "compile", "submit", "watch", "cancel", "doctor",
-}  # fmt: skip
 NUMBERS = [
     "0",
     "1",
@@ -51,7 +49,8 @@ NUMBERS = [
     " 4 ",
 ]
 PATHS = [
-    "train.json", "riq.jsonl", ".", "o", "o/new", "missing.json", "s3://bucket/key", "s3:/bucket/key", "S3://b", "s3://",
+    "train.json", "riq.jsonl", ".", "o", "o/new", "o/new.jsonl", "missing.json",
+    "s3://bucket/key", "s3:/bucket/key", "S3://b", "s3://",
     "file:///missing%20folder/a.json", "file:o", "gs://b/k", "-", "./-", "/dev/null", "~", "o/" + "x" * 300, "tiny",
 ]  # fmt: skip
 TEXTS = [
@@ -89,6 +88,14 @@ def parameter_names() -> list[str]:
     return [*rarft_pipeline.pipeline_spec.root.input_definitions.parameters, "no_such_parameter", ""]
 
 
+def command_parsers() -> dict[str, argparse.ArgumentParser]:
+    """Return the parser of every command; those of the training commands are made separately."""
+    from rarft.cli.main import build_parser
+    from rarft.training.settings_parser import _get_parser
+
+    return {**build_parser()[1].parsers, **{name: _get_parser() for name in TRAINING_COMMANDS}}
+
+
 def draw(parser: argparse.ArgumentParser, name: str, rng: random.Random) -> list[str]:
     """Return a random argument list of a command."""
     actions = [action for action in parser._actions if action.dest not in ("help", "version")]
@@ -99,7 +106,7 @@ def draw(parser: argparse.ArgumentParser, name: str, rng: random.Random) -> list
     chosen += rng.sample(options, min(len(options), rng.choice([0, 1, 1, 2, 3, 6])))
     words = [value for action in positional for value in _values(action, rng) if rng.random() < 0.95]
     rng.shuffle(chosen)
-    if name in ("train", "cache-videos", "inspect-prompt"):
+    if name in TRAINING_COMMANDS:
         words += ["--preset", "tiny", "--train_data_path", "riq.jsonl"] if rng.random() < 0.9 else []
     for action in chosen:
         flag = rng.choice(action.option_strings)
@@ -165,16 +172,13 @@ def run_one(arguments: list[str]) -> tuple[int, str, str | None]:
 
 def main() -> None:
     seed, count, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    from rarft.cli.main import build_parser
     from rarft.storage import s3
-    from rarft.training.settings_parser import _get_parser
 
     os.chdir(folder)
     rng = random.Random(seed)
     s3._REQUEST_ATTEMPTS, s3._TRANSFER_ATTEMPTS, s3._CONNECT_TIMEOUT_S = 1, 1, 1.0
-    parsers = {**build_parser()[1].parsers}
-    parsers |= {name: _get_parser() for name in ("train", "cache-videos", "inspect-prompt")}
-    names = sorted(COMMANDS & set(parsers))
+    parsers = command_parsers()
+    names = sorted(parsers)
     results = []
     environment = dict(os.environ)
     with _without_work():

@@ -82,7 +82,7 @@ def serving(name, folder):
         try:
             yield port
         finally:
-            server.terminate()
+            server.kill()  # SeaweedFS takes 25 s to end by SIGTERM
 
 
 @contextlib.contextmanager

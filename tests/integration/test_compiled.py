@@ -32,13 +32,13 @@ def compiled(request, tmp_path_factory):
     """Name, pipeline and platform of each profile."""
     path = tmp_path_factory.mktemp("compiled") / "rarft.yaml"
     compile_pipeline(str(path), request.param)
-    return request.param, *yaml.safe_load_all(path.read_text())
+    return request.param, *yaml.load_all(path.read_text(), yaml.CSafeLoader)
 
 
 @pytest.fixture(scope="module")
 def committed():
     """Pipeline and platform in the repository."""
-    return tuple(yaml.safe_load_all((ROOT / "pipelines" / "rarft.yaml").read_text()))
+    return tuple(yaml.load_all((ROOT / "pipelines" / "rarft.yaml").read_text(), yaml.CSafeLoader))
 
 
 def executors(platform):
@@ -182,7 +182,7 @@ def test_run_time_limit_and_lifetime(compiled):
 @pytest.mark.parametrize("kind", ["trainjob", "pytorchjob"])
 def test_profile_launches_job(tmp_path, kind):
     compile_pipeline(str(tmp_path / "rarft.yaml"), kind)
-    pipeline, _ = yaml.safe_load_all((tmp_path / "rarft.yaml").read_text())
+    pipeline, _ = yaml.load_all((tmp_path / "rarft.yaml").read_text(), yaml.CSafeLoader)
     task = pipeline["root"]["dag"]["tasks"]["launch-job"]
     assert task["inputs"]["parameters"]["job"]["runtimeValue"]["constant"] == "rarft-{{$.pipeline_job_uuid}}"
     assert task["inputs"]["parameters"]["kind"]["runtimeValue"]["constant"] == kind

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from helpers.forkserver import ForkServer
 from helpers.paths import ROOT
 from rarft.training.settings_parser import parse_settings
 
@@ -22,25 +21,23 @@ PARSED = [line for gpu, block in BLOCKS if gpu for line in block.strip().splitli
 
 
 @pytest.mark.long
-def test_commands_run(tmp_path):
+def test_commands_run(tmp_path, forks):
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     environment = {
         **os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONWARNINGS": "ignore",
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     assert len(RUN) > 10
-    commands = ForkServer(tmp_path, environment)
     for line in RUN:
         program, *arguments = shlex.split(line)
         if program == "rarft":
-            code, output = commands.run(arguments)
+            code, output = forks.run(arguments, tmp_path, environment=environment)
         else:
             done = subprocess.run(
                 [program, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
             )
             code, output = done.returncode, done.stdout + done.stderr
         assert code == 0, f"{line}\n{output[-2000:]}"
-    commands.close()
     for name in ("rarft", "lora", "frozen", "own", "cached", "two"):
         assert (tmp_path / "checkpoints" / name / "checkpoint-final" / "rarft.json").exists()
         assert (tmp_path / "checkpoints" / name / "training.html").exists()

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from helpers import published_formats
-from helpers.forkserver import ForkServer
 from helpers.paths import ROOT
 from helpers.riq_items import read_lines
 from rarft.annotations.schema import read_samples
@@ -59,20 +58,18 @@ def folder(tmp_path, sample_set, validated):
 
 
 @pytest.mark.long
-def test_commands_run(folder, validated):
+def test_commands_run(folder, validated, forks):
     environment = {
         **os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONWARNINGS": "ignore",
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     assert len(COMMANDS) > 10
-    commands = ForkServer(folder, environment)
     printed = {}
     for line in COMMANDS:
         program, *arguments = shlex.split(line)
         assert program == "rarft"
-        code, printed[line] = commands.run(arguments)
+        code, printed[line] = forks.run(arguments, folder, environment=environment)
         assert code == 0, f"{line}\n{printed[line][-2000:]}"
-    commands.close()
     # The example of the page is what the command prints.
     example = PAGE.split("prints what it found:\n\n```\n")[1].split("```")[0]
     assert printed[COMMANDS[0]].endswith(example)
@@ -81,7 +78,7 @@ def test_commands_run(folder, validated):
         assert (metrics["samples"], metrics["in_sample"]) == (4, False)
         assert len(read_lines(folder / "out" / run / "validation" / "riq.jsonl")) == 8
     assert len(read_lines(folder / "swift.jsonl")) == 8
-    assert {row["task_type"] for row in read_lines(folder / "out" / "complete" / "riq.jsonl")} == {
+    assert {row["task_type"] for row in read_lines(folder / "out" / "complete.jsonl")} == {
         "answerable", "refusable"
     }  # fmt: skip
     (added,) = (folder / "out" / "with-negatives").glob("pipeline/*/negatives/training_data/riq.jsonl")

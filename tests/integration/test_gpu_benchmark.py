@@ -10,10 +10,11 @@ def test_table(capsys, monkeypatch):
     gpu.main()
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [row[0].removeprefix("| ") for row in rows[2:]] == [
-        "vision tower: rarft", "vision tower: stock", "kernels: vision tower",
+        "vision tower: stock", "vision tower: rarft", "kernels: vision tower",
         "rollout: rarft", "rollout: stock",
         *["forward, backward: packed", "forward, backward: rows"] * 2,
         "packed against rows", "kernels: packed",
+        "error against float32: vision tower", "error against float32: log-probabilities",
     ]  # fmt: skip
 
 

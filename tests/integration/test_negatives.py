@@ -20,17 +20,17 @@ def test_converted_data_trains_refusal(main, tmp_path):
     for command in (
         "convert train.txt --from charades-sta --out train.jsonl",
         "validate train.jsonl --video-root videos --out valid",
-        "negatives valid --out complete --seed 1",
-        "embed complete --out embeddings",
+        "negatives valid --out complete.jsonl --seed 1",
+        "embed complete.jsonl --out embeddings",
         "validate eval.json --out held-out",
-        "train --preset tiny --train_data_path complete --embeddings embeddings --num_train_epochs 2 --out .",
+        "train --preset tiny --train_data_path complete.jsonl --embeddings embeddings --num_train_epochs 2 --out .",
         "evaluate --checkpoint checkpoints/rarft/checkpoint-final --compare tiny --data held-out --out evaluation",
     ):
         code, output, errors = main(*command.split())
         assert code == 0, f"{command}\n{output}\n{errors}"
     assert {row["task_type"] for row in read_lines(tmp_path / "valid" / "riq.jsonl")} == {"answerable"}
     truth = {each["video"].rpartition("/")[2]: facts(each["query_text"]) for each in items}
-    added = [row for row in read_lines(tmp_path / "complete" / "riq.jsonl") if row["task_type"] == "refusable"]
+    added = [row for row in read_lines(tmp_path / "complete.jsonl") if row["task_type"] == "refusable"]
     assert len(added) > 40
     assert all(facts(row["query"].rstrip(".")) != truth[row["video"].rpartition("/")[2]] for row in added)
     metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())

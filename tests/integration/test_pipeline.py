@@ -125,15 +125,16 @@ def test_run_without_eval_data_is_in_sample(cli, sample_set, tmp_path):
         ('[{"video": "a.mp4", "GRPO": [{"q": "a", "r": false, "a": "b"}]}]', "no videos under"),
     ],
 )
-def test_run_reports_cause_of_failed_step(cli, tmp_path, sample_set, content, cause):
+def test_run_reports_cause_of_failed_step(forks, tmp_path, sample_set, content, cause):
     (tmp_path / "bad.json").write_text(content)
-    done = cli("run", "--annotations", tmp_path / "bad.json", "--video-root", sample_set, "--out", tmp_path / "out")
-    assert done.returncode == 2
-    line = done.stderr.strip().splitlines()[-1]
+    arguments = ["run", "--annotations", "bad.json", "--video-root", sample_set, "--out", "out"]
+    code, output = forks.run(arguments, tmp_path)
+    assert code == 2
+    line = output.strip().splitlines()[-1]
     assert line.startswith("rarft run: validate: ")
     assert cause in line
-    assert "Traceback" not in done.stderr
-    assert "finished with status" not in done.stderr
+    assert "Traceback" not in output
+    assert "finished with status" not in output
     assert not (tmp_path / "out" / "evaluation").exists()
 
 
@@ -154,10 +155,10 @@ def test_run_sigterm_stops_all_processes(sample_set, tmp_path):
     assert not [step for step in steps if step.is_running()]
 
 
-def test_run_rejects_bad_training_flags(cli, sample_set, tmp_path):
-    done = cli("run", "--annotations", sample_set / "train.json", "--out", tmp_path / "out", "--", "--nonsense", "3")
-    assert done.returncode == 2
-    assert "unrecognized arguments: --nonsense" in done.stderr
+def test_run_rejects_bad_training_flags(main, sample_set, tmp_path):
+    code, _, errors = main("run", "--annotations", sample_set / "train.json", "--out", "out", "--", "--nonsense", "3")
+    assert code == 2
+    assert "unrecognized arguments: --nonsense" in errors
     assert not (tmp_path / "out").exists()
 
 

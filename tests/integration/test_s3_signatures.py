@@ -1,6 +1,8 @@
 """Region, keys and signatures, against SeaweedFS, which checks signatures, and in presigned URLs."""
 
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -57,6 +59,32 @@ def test_wrong_signature(seaweedfs, monkeypatch, name, value):
         parse_location("s3://runs/signed").write("a", b"")
 
 
+def test_no_credentials(monkeypatch, tmp_path):
+    """Neither in the environment nor in the files and services where boto3 looks."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    with pytest.raises(InputError, match=r"^s3://runs/a/b: .*\(no credentials; set AWS_ACCESS_KEY_ID and "):
+        parse_location("s3://runs/a").write("b", b"")
+
+
+def test_endpoint_without_tls(monkeypatch):
+    """An endpoint with https:// that speaks HTTP."""
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(s3, "_REQUEST_ATTEMPTS", 1)
+    with pytest.raises(InputError, match=r"the endpoint does not speak TLS; use http:// in AWS_ENDPOINT_URL"):
+        parse_location("s3://runs/a").read("b")
+    server.shutdown()
+    server.server_close()
+
+
 @pytest.mark.parametrize("name", [*KEYS, "AWS_ENDPOINT_URL"])
 def test_trailing_newline(seaweedfs, monkeypatch, name):
     monkeypatch.setenv(name, f"{os.environ[name]}\r\n")
@@ -75,6 +103,7 @@ COMMANDS = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("compile_once")
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("form", ["{}", "{}\n", "{}\nsecond line", "{} x", "{}\u00e9"])
 def test_no_secret_in_messages(main, monkeypatch, command, form):

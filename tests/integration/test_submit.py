@@ -17,6 +17,7 @@ from helpers.pipelines_server import API, Endpoint
 from pipelines.preflight import check
 
 COMPILED = ROOT / "pipelines" / "rarft.yaml"
+pytestmark = pytest.mark.usefixtures("compile_once")
 PAGE = (ROOT / "docs" / "kubeflow.md").read_text().replace("\\\n", "")
 DATA = ["-p", "annotations=s3://riq/train.json", "-p", "output_uri=s3://runs/a"]
 

@@ -67,11 +67,10 @@ except InputError as error:
 """
 
 
-def test_run_on_main(tmp_path):
+def test_run_on_main(forks, tmp_path):
     """Every process gets the result of the main process, or its error."""
     (tmp_path / "program.py").write_text(RUN_ON_MAIN)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "program.py"]
-    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    forks.run_ranks(2, [], tmp_path, tmp_path / "program.py")
     results = [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)]
     assert results == ["7 --out a: cannot be written"] * 2
 

@@ -16,6 +16,9 @@ from rarft.training import prepare as prepare_module
 from rarft.training import trainer as trainer_module
 from rarft.training.data import TrainingDataset
 
+# An epoch in two short steps.
+SHORT = ("--per_device_train_batch_size", "8", "--num_generations", "2", "--max_completion_length", "8")
+
 
 def losses(entries):
     return [entry["loss"] for entry in entries if "reward" in entry]
@@ -98,7 +101,7 @@ def test_each_epoch_draws_its_rows(validated, tmp_path, monkeypatch):
     monkeypatch.setattr(
         TrainingDataset, "_draw", lambda self, batch: drawn.append((self.epoch, batch)) or original(self, batch)
     )
-    train(validated, tmp_path, "--num_train_epochs", "2", "--curriculum", "true")
+    train(validated, tmp_path, "--num_train_epochs", "2", "--curriculum", "true", *SHORT)
     rows = 16  # queries of the split
     seen = {epoch: {index for e, batch in drawn if e == epoch for index in batch["index"]} for epoch in (0, 1)}
     assert seen == {0: set(range(rows)), 1: set(range(rows))}
@@ -107,7 +110,7 @@ def test_each_epoch_draws_its_rows(validated, tmp_path, monkeypatch):
 def test_unreadable_video_is_skipped(data_with_broken_video, tmp_path, caplog, tiny):
     """It is logged and counted, and has zero loss."""
     data, broken = data_with_broken_video
-    _, entries = train(data, tmp_path, "--num_train_epochs", "1")
+    _, entries = train(data, tmp_path, "--num_train_epochs", "1", *SHORT)
     assert caplog.text.count("video skipped: ") == 1
     assert [entry["videos/skipped"] for entry in entries if "reward" in entry][-1] == 1
     alone = tmp_path / "alone"
@@ -143,6 +146,8 @@ def test_training_curves(validated, tmp_path):
         assert all(seconds >= 0 for seconds in parts)
         assert min(parts[1:]) > 0
         assert sum(parts) < entry["time/total"]
+    (evaluated,) = [entry for entry in entries if "eval_reward" in entry]
+    assert 0 <= evaluated["eval_rewards/format_reward"] <= 1
     page = (checkpoint.parent / "training.html").read_text()
     for word in ("Step 2 of 2.", "KL divergence", "Learning rate", "Parts of refuse_iou", "rollout", "eval_reward"):
         assert word in page

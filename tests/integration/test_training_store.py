@@ -37,12 +37,15 @@ def uninterrupted(validated, tmp_path_factory):
     return train(validated, tmp_path_factory.mktemp("uninterrupted"), *SAVING)[0].parent
 
 
-def start(folder, data, *flags):
-    """Start `rarft train` in an empty folder."""
-    folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "rarft.cli", "train", *FLAGS, "--train_data_path", str(data), *SAVING, *flags]
-    with (folder / "log").open("ab") as log:
-        return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+@pytest.fixture(scope="module")
+def start(forks, validated):
+    """Function that starts `rarft train` in a folder."""
+
+    def start_in(folder, *flags):
+        folder.mkdir(exist_ok=True)
+        return forks.start(["train", *FLAGS, "--train_data_path", validated, *SAVING, *flags], folder)
+
+    return start_in
 
 
 def wait_for(process, condition):
@@ -60,15 +63,15 @@ def same_tensors(left, right):
 
 
 @pytest.fixture(scope="module")
-def killed_and_wiped(store, validated, tmp_path_factory):
+def killed_and_wiped(store, start, tmp_path_factory):
     """Kill a run once its first checkpoint is in the store, wipe its disk, and finish the run."""
     folder = tmp_path_factory.mktemp("killed") / "disk"
-    process = start(folder, validated, "--out", "s3://runs/first")
+    process = start(folder, "--out", "s3://runs/first")
     wait_for(process, lambda: f"checkpoint-2/{CHECKPOINT_JSON}" in S3Folder(RUN).sizes())
     process.send_signal(signal.SIGKILL)
     process.wait()
     shutil.rmtree(folder)
-    process = start(folder, validated, "--out", "s3://runs/first")
+    process = start(folder, "--out", "s3://runs/first")
     assert process.wait() == 0, (folder / "log").read_text()[-3000:]
     return folder
 
@@ -92,8 +95,8 @@ def test_resume_from_store_is_bit_exact(killed_and_wiped, uninterrupted, tmp_pat
     assert {"DONE", "training.html"} <= S3Folder(RUN).sizes().keys()
 
 
-def test_finished_run_in_store_is_not_repeated(killed_and_wiped, validated, tmp_path):
-    process = start(tmp_path / "other", validated, "--out", "s3://runs/first")
+def test_finished_run_in_store_is_not_repeated(killed_and_wiped, start, tmp_path):
+    process = start(tmp_path / "other", "--out", "s3://runs/first")
     assert process.wait() == 0
     assert "is already finished" in (tmp_path / "other" / "log").read_text()
 
@@ -114,8 +117,8 @@ def test_checkpoint_in_store_is_evaluated_and_trained(killed_and_wiped, validate
         steps.evaluate("s3://runs/other/checkpoint-2", str(validated), str(tmp_path / "out"))
 
 
-def test_local_checkpoints_of_another_store(killed_and_wiped, validated):
-    process = start(killed_and_wiped, validated, "--out", "s3://runs/second")
+def test_local_checkpoints_of_another_store(killed_and_wiped, start):
+    process = start(killed_and_wiped, "--out", "s3://runs/second")
     assert process.wait() == 2
     assert "of a run with --out s3://runs/first" in (killed_and_wiped / "log").read_text().splitlines()[-1]
 
@@ -140,11 +143,11 @@ def test_unwritable_output_is_detected_before_training(store, validated, tmp_pat
         train(validated, tmp_path, "--out", str(tmp_path / "file"))
 
 
-def test_corrupt_checkpoint_in_store_is_excluded(killed_and_wiped, validated, tmp_path):
+def test_corrupt_checkpoint_in_store_is_excluded(killed_and_wiped, start, tmp_path):
     S3Folder(f"{RUN}/checkpoint-6").write("model.safetensors", b"torn")
     S3Folder(RUN).delete("DONE")
     folder = tmp_path / "disk"
-    process = start(folder, validated, "--out", "s3://runs/first")
+    process = start(folder, "--out", "s3://runs/first")
     assert process.wait() == 0, (folder / "log").read_text()[-3000:]
     log = (folder / "log").read_text()
     assert "checkpoint-6 is corrupt (model.safetensors has 4 bytes" in log
@@ -152,10 +155,10 @@ def test_corrupt_checkpoint_in_store_is_excluded(killed_and_wiped, validated, tm
     download_folder(S3Folder(f"{RUN}/checkpoint-6"), tmp_path / "six", CHECKPOINT_JSON)  # saved again
 
 
-def test_rewind_supersedes_later_checkpoints_in_store(killed_and_wiped, validated, tmp_path):
+def test_rewind_supersedes_later_checkpoints_in_store(killed_and_wiped, start, tmp_path):
     S3Folder(RUN).delete("DONE")
     flags = ("--resume_from_checkpoint", f"{RUN}/checkpoint-4", "--max_steps", "4")
-    process = start(tmp_path / "disk", validated, "--out", "s3://runs/first", *flags)
+    process = start(tmp_path / "disk", "--out", "s3://runs/first", *flags)
     assert process.wait() == 0, (tmp_path / "disk" / "log").read_text()[-3000:]
     assert CHECKPOINT_JSON not in S3Folder(f"{RUN}/checkpoint-6").sizes()
     excluded = json.loads(S3Folder(f"{RUN}/checkpoint-6").read(f"superseded-{CHECKPOINT_JSON}"))

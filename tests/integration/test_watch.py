@@ -2,6 +2,7 @@
 
 import _thread
 import re
+import signal
 
 import pytest
 
@@ -237,7 +238,15 @@ def test_watch_accepts_page_of_run(main, endpoint, monkeypatch):
     assert set(endpoint.tokens) == {"Bearer let-me-in"}
 
 
-def test_watch_interrupted(follow, endpoint):
+@pytest.fixture
+def interrupts():
+    """Let Ctrl-C interrupt this process, also where a shell started it in the background, which ignores it."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def test_watch_interrupted(follow, endpoint, interrupts):
     def interrupt():
         _thread.interrupt_main()
         return run("RUNNING")
@@ -247,6 +256,7 @@ def test_watch_interrupted(follow, endpoint):
     assert lines[-1] == f"the run continues; watch it again with `rarft watch r1 --endpoint {endpoint.url}`"
 
 
+@pytest.mark.usefixtures("compile_once")
 @pytest.mark.parametrize(("state", "code"), [("SUCCEEDED", 0), ("FAILED", 1)])
 def test_submit_waits(main, endpoint, state, code):
     """An API that fails right after the start does not end the command."""

@@ -25,34 +25,35 @@ def brevity(completions, **columns):
 """
 
 
-def launch(folder, program, ranks, port, *flags):
-    """Run `rarft train` on several ranks; return the run's folder and its log entries."""
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--master_port", str(port),
-        *program, "train", "--preset", "tiny", "--deepspeed", "scripts/configs/zero3.json",
-        "--num_generations", "4", "--warmup_steps", "0", *flags,
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    folder.mkdir(exist_ok=True)
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+ZERO3 = (
+    "train", "--preset", "tiny", "--deepspeed", "scripts/configs/zero3.json", "--num_generations", "4",
+    "--warmup_steps", "0",
+)  # fmt: skip
+
+
+def read_run(folder):
+    """Return the run's folder and its log entries."""
     run = folder / "checkpoints" / "rarft"
     return run, [json.loads(line) for line in (run / "training.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
-def trained(data_with_broken_video, tmp_path_factory):
+def trained(forks, data_with_broken_video, tmp_path_factory):
     """Train for two steps on two ranks, each followed by an evaluation, with one unreadable video."""
-    data = str(data_with_broken_video[0])
+    data = data_with_broken_video[0]
     folder = tmp_path_factory.mktemp("zero3")
-    steps.embed(data, str(folder / "embeddings"))
-    return launch(
-        folder, ["-m", "rarft.cli"], 2, 29541,
-        "--train_data_path", data, "--embeddings", str(folder / "embeddings"), "--bf16", "true",
+    steps.embed(str(data), str(folder / "embeddings"))
+    (folder / "eval").mkdir()
+    few = (data / "riq.jsonl").read_text().splitlines(keepends=True)[-4:]
+    (folder / "eval" / "riq.jsonl").write_text("".join(few))
+    arguments = [
+        *ZERO3, "--train_data_path", data, "--embeddings", folder / "embeddings", "--bf16", "true",
         "--max_steps", "2", "--per_device_train_batch_size", "4",
-        "--evaluation_strategy", "steps", "--eval_steps", "1", "--eval_data_path", data,
-        "--per_device_eval_batch_size", "4",
-    )  # fmt: skip
+        "--evaluation_strategy", "steps", "--eval_steps", "1", "--eval_data_path", "eval",
+        "--per_device_eval_batch_size", "2",
+    ]  # fmt: skip
+    forks.run_ranks(2, arguments, folder)
+    return read_run(folder)
 
 
 def test_rewards_on_two_ranks(trained):
@@ -91,16 +92,22 @@ def test_gathered_checkpoint_loads_and_differs(trained, tiny):
     assert any(not tensor.float().equal(before[name]) for name, tensor in model.state_dict().items())
 
 
-def train_fixed(folder, data, ranks, port, *flags):
-    """Train with given completions, so that runs on different numbers of ranks can be compared."""
-    folder.mkdir(exist_ok=True)
-    (folder / "own.py").write_text(BREVITY)
-    program = [str(HELPERS / "fixed_rollouts.py")]
-    return launch(
-        folder, program, ranks, port, "--train_data_path", str(data), "--learning_rate", "1e-4", "--bf16", "false",
-        "--lr_scheduler_type", "constant", "--reward_funcs", "own.py:brevity",
-        "--per_device_train_batch_size", str(4 // ranks), *flags,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def train_fixed(forks, validated):
+    """Function that trains with given completions, so that runs on different numbers of ranks can be compared."""
+
+    def run(folder, ranks, *flags):
+        folder.mkdir(exist_ok=True)
+        (folder / "own.py").write_text(BREVITY)
+        arguments = [
+            *ZERO3, "--train_data_path", validated, "--learning_rate", "1e-4", "--bf16", "false",
+            "--lr_scheduler_type", "constant", "--reward_funcs", "own.py:brevity",
+            "--per_device_train_batch_size", 4 // ranks, *flags,
+        ]  # fmt: skip
+        forks.run_ranks(ranks, arguments, folder, HELPERS / "fixed_rollouts.py")
+        return read_run(folder)
+
+    return run
 
 
 def values_by_step(entries, name):
@@ -117,38 +124,41 @@ SAVING = ("--save_strategy", "steps", "--save_steps", "2", "--resume_from_checkp
 
 
 @pytest.fixture(scope="module")
-def on_two_ranks(validated, tmp_path_factory):
-    """Train for six steps on two ranks, with checkpoints; return the run's folder and its log entries."""
-    return train_fixed(tmp_path_factory.mktemp("two"), validated, 2, 29545, "--max_steps", "6", *SAVING)
+def on_two_ranks(train_fixed, tmp_path_factory):
+    """Train for three steps on two ranks, with a checkpoint; return the run's folder and its log entries."""
+    return train_fixed(tmp_path_factory.mktemp("two"), 2, "--max_steps", "3", *SAVING)
 
 
-def test_losses_on_two_ranks(on_two_ranks, validated, tmp_path):
-    _, one = train_fixed(tmp_path / "one", validated, 1, 29543, "--max_steps", "3")
+def test_losses_on_two_ranks(on_two_ranks, train_fixed, tmp_path):
+    _, one = train_fixed(tmp_path / "one", 1, "--max_steps", "3")
     assert any(abs(loss) > 1e-3 for loss in values_by_step(one, "loss").values())
-    assert_same_metrics(one, on_two_ranks[1], [1, 2, 3])
+    run, two = on_two_ranks
+    assert_same_metrics(one, two, [1, 2, 3])
+    assert verify_checkpoint(run / "checkpoint-2")["world_size"] == 2
 
 
 @pytest.mark.long
-def test_losses_on_two_ranks_with_fused_head(validated, tmp_path):
+def test_losses_on_two_ranks_with_fused_head(train_fixed, tmp_path):
     """The fused head is used if completions are too long to keep their logits."""
     flags = ("--max_completion_length", "200000", "--fix_vit", "true", "--max_steps", "2")
-    _, one = train_fixed(tmp_path / "one", validated, 1, 29547, *flags)
-    _, two = train_fixed(tmp_path / "two", validated, 2, 29549, *flags)
+    _, one = train_fixed(tmp_path / "one", 1, *flags)
+    _, two = train_fixed(tmp_path / "two", 2, *flags)
     assert_same_metrics(one, two, [1, 2])
 
 
 @pytest.mark.long
-def test_resume_on_other_numbers_of_ranks(on_two_ranks, validated, tmp_path):
+def test_resume_on_other_numbers_of_ranks(on_two_ranks, train_fixed, tmp_path):
     run = tmp_path / "checkpoints" / "rarft"
     shutil.copytree(on_two_ranks[0] / "checkpoint-2", run / "checkpoint-2")
     shutil.copy(on_two_ranks[0] / "training.jsonl", run)
-    train_fixed(tmp_path, validated, 1, 29551, "--max_steps", "4", *SAVING)
+    train_fixed(tmp_path, 1, "--max_steps", "4", *SAVING)
     verify_checkpoint(run / "checkpoint-4")
-    _, entries = train_fixed(tmp_path, validated, 2, 29553, "--max_steps", "6", *SAVING)
+    _, entries = train_fixed(tmp_path, 2, "--max_steps", "6", *SAVING)
+    _, uninterrupted = train_fixed(tmp_path / "uninterrupted", 2, "--max_steps", "6")
     assert len(list((run / "checkpoint-6").glob("global_step*/*optim_states.pt"))) == 2
     seeds = list(map(int, (tmp_path / "seeds").read_text().split()))
     assert sorted(seeds) == [42 + 2, 42 + 2, *[42 + 8] * 2, *[42 + 9] * 2]  # by step and rank
-    assert_same_metrics(entries, on_two_ranks[1], [1, 2, 3, 4, 5, 6])
+    assert_same_metrics(entries, uninterrupted, [1, 2, 3, 4, 5, 6])
 
 
 @pytest.mark.long
@@ -198,16 +208,15 @@ def test_torchrun_restarts_after_lost_rank(validated, tmp_path):
 LORA = ("--use_peft", "true", "--gradient_checkpointing", "true", "--learning_rate", "1e-3")
 
 
-def test_lora_gradients_of_several_prompts(validated, tmp_path, monkeypatch):
+def test_lora_gradients_of_several_prompts(forks, validated, tmp_path, monkeypatch):
     """ZeRO-3 with reentrant checkpointing sums the gradients of several prompts, as a process without it does."""
     (tmp_path / "own.py").write_text(BREVITY)
     flags = (*LORA, "--max_steps", "1", "--reward_funcs", "own.py:brevity", "--merge_lora", "false")
-    command = [
-        sys.executable, str(HELPERS / "fixed_rollouts.py"), "train", *FLAGS, *flags,
-        "--train_data_path", str(validated), "--deepspeed", "zero3", "--exp_name", "zero3",
+    arguments = [
+        "train", *FLAGS, *flags, "--train_data_path", validated, "--deepspeed", "zero3", "--exp_name", "zero3",
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    code, output = forks.run(arguments, tmp_path, program=HELPERS / "fixed_rollouts.py")
+    assert code == 0, output[-3000:]
     sharded = json.loads((tmp_path / "checkpoints" / "zero3" / "training.jsonl").read_text().splitlines()[0])
     monkeypatch.setattr(trainer_module, "generate", fixed_rollouts)
     monkeypatch.chdir(tmp_path)
@@ -228,10 +237,10 @@ def test_lora_gradients_of_several_prompts(validated, tmp_path, monkeypatch):
         ("--gradient_checkpointing", "true"),
     ],
 )
-def test_gradients_on_two_ranks(validated, tmp_path, flags):
+def test_gradients_on_two_ranks(train_fixed, tmp_path, flags):
     """They equal the gradients of one process without DeepSpeed."""
-    _, one = train_fixed(tmp_path / "one", validated, 1, 29557, *flags, "--deepspeed", "none", "--max_steps", "3")
-    _, two = train_fixed(tmp_path / "two", validated, 2, 29559, *flags, "--max_steps", "3")
+    _, one = train_fixed(tmp_path / "one", 1, *flags, "--deepspeed", "none", "--max_steps", "3")
+    _, two = train_fixed(tmp_path / "two", 2, *flags, "--max_steps", "3")
     norms = [
         {entry["step"]: entry["grad_norm"] for entry in entries if "grad_norm" in entry} for entries in (one, two)
     ]
@@ -240,13 +249,13 @@ def test_gradients_on_two_ranks(validated, tmp_path, flags):
 
 
 @pytest.mark.long
-def test_lora_resumes(validated, tmp_path):
+def test_lora_resumes(train_fixed, tmp_path):
     """Resuming from adapters gives the merged weights of an uninterrupted run."""
     flags = (*LORA, "--max_steps", "4", *SAVING)
-    uninterrupted, _ = train_fixed(tmp_path / "uninterrupted", validated, 2, 29561, *flags)
+    uninterrupted, _ = train_fixed(tmp_path / "uninterrupted", 2, *flags)
     assert (uninterrupted / "checkpoint-2" / "adapter_model.safetensors").exists()
     shutil.copytree(uninterrupted / "checkpoint-2", tmp_path / "resumed" / "checkpoints" / "rarft" / "checkpoint-2")
-    resumed, _ = train_fixed(tmp_path / "resumed", validated, 2, 29563, *flags)
+    resumed, _ = train_fixed(tmp_path / "resumed", 2, *flags)
     verify_checkpoint(resumed / "checkpoint-4")
     weights = [(run / "checkpoint-final" / "model.safetensors").read_bytes() for run in (uninterrupted, resumed)]
     assert weights[0] == weights[1]

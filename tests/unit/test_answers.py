@@ -84,7 +84,7 @@ def test_published_answers():
     ],
 )  # fmt: skip
 def test_parse_answer_takes_linear_time(unit):
-    """A linear scan takes about a second, a quadratic one takes hours."""
+    """A linear scan takes a tenth of a second, a quadratic one takes minutes."""
     started = time.process_time()
-    parse_answer(f"no {unit * (500_000 // len(unit))} no")
-    assert time.process_time() - started < 20
+    parse_answer(f"no {unit * (100_000 // len(unit))} no")
+    assert time.process_time() - started < 5

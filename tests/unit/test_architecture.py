@@ -31,6 +31,7 @@ PUBLIC = {
     "rarft.environment",
     "rarft.errors",
     "rarft.logs",
+    "rarft.redaction",
     "rarft.storage.location",
     "rarft.__version__",
 }

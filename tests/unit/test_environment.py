@@ -44,12 +44,21 @@ def test_read_variable_missing(monkeypatch):
         ("GET /k?X-Amz-Signature=0a1b&x=1", "GET /k?X-Amz-Signature=***&x=1"),
         ("http://user:pass@host/a: refused", "http://***@host/a: refused"),
         ("https://host:8080/a@b: refused", "https://host:8080/a@b: refused"),
+        ("http://user:p@ss:w@host/a: refused", "http://***@host/a: refused"),
+        ("https://token-1234@host/a", "https://***@host/a"),
+        ("https://host/a?sig=0a1b&x=1&access_token=2c", "https://host/a?sig=***&x=1&access_token=***"),
+        ("the header ab/cd+ef.1234 of a/b", "the header *** of a/b"),
+        ("/list?key=ab%2Fcd%2Bef.1234", "/list?key=***"),
+        ("GET /ab%2Fcd%2Bef.1234", "GET /***"),
+        ("rarft train --hub_token hf-1 --max_new_tokens 5", "rarft train --hub_token *** --max_new_tokens 5"),
+        ("--hub_token: not used", "--hub_token: not used"),
         ("none of the keys", "none of the keys"),
     ],
 )
 def test_redact(monkeypatch, text, expected):
     monkeypatch.setenv("KFP_TOKEN", "TOKEN-789012\n")
     monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setenv("HF_TOKEN", "Bearer ab/cd+ef.1234")
     assert redact(text) == expected
 
 

@@ -1,3 +1,4 @@
+import os
 import pickle
 import subprocess
 import sys
@@ -35,6 +36,19 @@ def run(code, **environment):
     return done.stdout, done.stderr
 
 
+def test_lines_are_one_write():
+    """Lines of several processes in one pipe do not mix, with PYTHONUNBUFFERED either."""
+    code = "from rarft.errors import report_errors\nwith report_errors('train'): raise {}"
+    for error in ("KeyboardInterrupt", "OSError('a')"):
+        read, write = os.pipe2(os.O_DIRECT)  # keeps the writes apart
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        subprocess.run([sys.executable, "-c", code.format(error)], stderr=write, env=environment, check=False)
+        os.close(write)
+        assert os.read(read, 4096).endswith(b"\n")
+        assert os.read(read, 4096) == b""
+        os.close(read)
+
+
 LOG = """
 import logging, sys
 from rarft.logs import setup_logging
@@ -44,6 +58,15 @@ logger.debug("a"); logger.info("b \\ud800"); logger.warning("c")
 logging.getLogger("other.library").info("d"); logging.getLogger("other.library").warning("e")
 print("\\u2192")
 """
+THIRD_PARTY_ERROR = """
+import logging
+from rarft.logs import setup_logging
+setup_logging({level})
+try:
+    {{}}["key"]
+except KeyError:
+    logging.getLogger("other.library").exception("lookup failed")
+"""
 
 
 def test_setup_logging_format():
@@ -51,6 +74,13 @@ def test_setup_logging_format():
     assert out == "\\u2192\n"
     lines = [line.split(" ", 1)[1] for line in err.splitlines()]
     assert lines == ["training: b \\ud800", "training: WARNING: c", "other: WARNING: e"]
+
+
+def test_tracebacks_of_libraries():
+    """One line, and the traceback with --verbose."""
+    lines = run(THIRD_PARTY_ERROR.format(level=""))[1].splitlines()
+    assert [line.split(" ", 1)[1] for line in lines] == ["other: ERROR: lookup failed (KeyError: 'key')"]
+    assert "Traceback (most recent call last)" in run(THIRD_PARTY_ERROR.format(level="'DEBUG'"))[1]
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,17 @@ def answering(status, delay=0.0):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self):
             time.sleep(delay)
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_response(status)
             self.end_headers()
+
+        do_GET = do_POST = do_HEAD
 
         def log_message(self, *_):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
@@ -174,3 +177,22 @@ def test_wandb_unreachable_is_offline(monkeypatch, tmp_path, caplog):
     assert f"{CLOSED} is unreachable" in caplog.text
     assert list((tmp_path / "wandb").glob("offline-run-*"))
     wandb.teardown()  # which forgets the key
+
+
+def test_wandb_wrong_key(monkeypatch, tmp_path):
+    """A key that is well-formed, and unknown to the server."""
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with answering(401) as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        check_wandb()
+        with pytest.raises(InputError, match=rf"^W&B at {url}: cannot start a run \(.*\); check WANDB_API_KEY"):  # noqa: SIM117
+            with wandb_run(tmp_path, "name"):
+                pytest.fail("the run started")
+    wandb.teardown()
+
+
+def test_wandb_password_in_url(monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://user:SENTINEL@127.0.0.1:9")
+    with pytest.raises(InputError, match=r"^WANDB_BASE_URL: contains a user name or a password") as raised:
+        check_wandb()
+    assert "SENTINEL" not in str(raised.value)

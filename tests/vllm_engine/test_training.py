@@ -46,12 +46,14 @@ def test_engine_has_weights_of_every_step(validated, tmp_path, flags):
     process = start(validated, tmp_path, *flags, script="weight_sync.py")
     output = process.communicate()[0]
     assert process.returncode == 0, output[-3000:]
-    table = json.loads(output.splitlines()[-1])
+    result = json.loads(output.splitlines()[-1])
+    table = result["steps"]
     print(*table, sep="\n")
     assert [row["step"] for row in table] == list(range(1, 9))
     assert max(row["with"] for row in table) < 1e-4
     trains_vision = "--use_peft" not in flags
     assert (max(row["without"] for row in table) > 1e-3) == trains_vision
+    assert (result["passes"] > 0) == (not flags)  # a frozen tower has no backward pass
 
 
 def test_seed_and_logged_difference(validated, tmp_path):

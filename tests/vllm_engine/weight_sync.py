@@ -1,7 +1,8 @@
 """Print how far the engine's log-probabilities are from the trainer's, without and with a reset encoder cache.
 
 Run it as a process: `python tests/vllm_engine/weight_sync.py DATA OUT [flags of rarft train]`. Each line of its
-table is the largest difference of a token, after the sync of the weights of that step.
+table is the largest difference of a token, after the sync of the weights of that step. It also prints how often a
+block of the trainer's vision tower ran with gradients.
 """
 
 import json
@@ -48,8 +49,17 @@ def main(data, out, *flags):
                     largest = max(largest, (logps[0] - torch.tensor(logprobs[row])).abs().max().item())
             return largest
 
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLVisionBlock
+
     from rarft.training import trainer as trainer_module
 
+    block_forward, passes = Qwen2_5_VLVisionBlock.forward, []
+
+    def counted(self, *arguments, **keywords):
+        passes.append(torch.is_grad_enabled())
+        return block_forward(self, *arguments, **keywords)
+
+    Qwen2_5_VLVisionBlock.forward = counted
     measured = []
     original = trainer_module.VideoGRPOTrainer._tokenize_prompts
 
@@ -64,7 +74,7 @@ def main(data, out, *flags):
          "--per_device_train_batch_size", "2", "--num_generations", "4", "--learning_rate", "1e-3",
          "--warmup_steps", "0", *flags]
     )  # fmt: skip
-    print(json.dumps(table))
+    print(json.dumps({"steps": table, "passes": sum(passes)}))
 
 
 if __name__ == "__main__":

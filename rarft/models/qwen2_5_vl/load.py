@@ -5,12 +5,13 @@ import importlib.util
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from rarft.checkpoint.source import CHECKPOINT_JSON, CONFIG_JSON, check_checkpoint, checkpoint_path
 from rarft.errors import InputError
@@ -103,14 +104,31 @@ def load_model(name_or_path: str, dtype: torch.dtype, attn_implementation: str |
         logger.info("flash-attn is not installed; torch's own attention kernels are used instead")
         stock = "sdpa"
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            checkpoint_path(name_or_path), dtype=dtype, attn_implementation=stock
+        model, loading = AutoModelForImageTextToText.from_pretrained(
+            checkpoint_path(name_or_path),
+            dtype=dtype,
+            attn_implementation=stock,
+            ignore_mismatched_sizes=True,  # they are reported below
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # such as a truncated or another file
         raise _load_error(name_or_path, "model", error) from error
+    _check_weights(name_or_path, loading)
     if stock == "sdpa":
         enable_segment_attention(model, allow_varlen=attn_implementation != "sdpa")
     return model
+
+
+def _check_weights(name_or_path: str, loading: Mapping[str, Any]) -> None:
+    """Check that all weights come from the checkpoint; the others would be random."""
+    wrong = {
+        "lacks": sorted(loading["missing_keys"]),
+        "has another shape of": sorted(key for key, *_ in loading["mismatched_keys"]),
+    }
+    for problem, names in wrong.items():
+        if names:
+            count = f"{len(names)} of its weights, such as {names[0]}"
+            raise InputError(f"{name_or_path}: the checkpoint {problem} {count}; use another checkpoint")
 
 
 def load_processor(name_or_path: str) -> Any:

@@ -57,11 +57,12 @@ def make(data, tmp_path):
             store.add(list(texts))
             return store
 
-        folder = LocalFolder(tmp_path / out)
+        folder = tmp_path / out
         # Synthetic queries of three words are more similar than sentences.
         options = NegativeSettings(**{"duplicate": 0.99, **settings})
-        report = add_negatives(data, str(data), folder, lexicon or packaged_lexicon(), options, embed)
-        rows = read_lines(folder.path / "riq.jsonl")
+        written = LocalFolder(folder / "riq.jsonl")
+        report = add_negatives(data, str(data), written, lexicon or packaged_lexicon(), options, embed)
+        rows = read_lines(folder / "riq.jsonl")
         return report, rows, [row for row in rows if "negative" in row["extra"]]
 
     return run

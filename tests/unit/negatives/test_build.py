@@ -64,7 +64,7 @@ def test_same_seed_same_bytes(make, tmp_path):
     make("third", per_item=3, seed=1)
     contents = [(tmp_path / name / "riq.jsonl").read_bytes() for name in ("first", "second", "third")]
     assert contents[0] == contents[1] != contents[2]
-    reports = [(tmp_path / name / "report.json").read_bytes() for name in ("first", "second")]
+    reports = [(tmp_path / name / "riq.report.json").read_bytes() for name in ("first", "second")]
     assert reports[0] == reports[1]
 
 
@@ -101,7 +101,7 @@ def test_kinds_take_turns():
 
 @pytest.mark.parametrize("mix", ["", "rules", "rules=-1", "rules=nan", "words=1", "rules=1,rules=2", "rules=0"])
 def test_mix_rejects_mistakes(main, data, mix):
-    code, _, errors = main("negatives", data, "--out", "x", "--mix", mix)
+    code, _, errors = main("negatives", data, "--out", "x.jsonl", "--mix", mix)
     assert code == 2
     assert "--mix" in errors
 
@@ -119,7 +119,7 @@ def test_mix_rejects_mistakes(main, data, mix):
     ],
 )
 def test_command_rejects_mistakes(main, data, flags, problem):
-    code, _, errors = main("negatives", data, "--out", "x", *flags)
+    code, _, errors = main("negatives", data, "--out", "x.jsonl", *flags)
     assert code == 2
     assert problem in errors
 
@@ -129,18 +129,33 @@ def test_command_with_own_lexicon(main, data, tmp_path):
         "groups: {colors: {category: Attribute/AttributeValue, part: adjective, words: [red, green, blue, yellow]}}"
     )
     flags = ["--mix", "rules=1", "--lexicon", "mine.yaml", "--quiet"]
-    code, output, errors = main("negatives", data, "--out", "mine", *flags)
+    code, output, errors = main("negatives", data, "--out", "mine/new.jsonl", *flags)
     assert code == 0, errors
     assert "refusable queries for 80 items" in output
-    rows = [json.loads(line) for line in (tmp_path / "mine" / "riq.jsonl").read_text().splitlines()]
+    assert output.splitlines()[-2:] == ["mine/new.jsonl", "report: mine/new.report.html"]
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [
+        "new.jsonl", "new.rejected.jsonl", "new.report.html", "new.report.json",
+    ]  # fmt: skip
+    rows = [json.loads(line) for line in (tmp_path / "mine" / "new.jsonl").read_text().splitlines()]
     assert {name for row in rows for name in row["categories"]} == {"Attribute/AttributeValue"}
-    assert "Warning" in (tmp_path / "mine" / "report.html").read_text() or "AUROC" in output
+    assert "Warning" in (tmp_path / "mine" / "new.report.html").read_text() or "AUROC" in output
 
 
 def test_split_data_is_rejected(data):
     (data.parent / "riq.train.jsonl").write_bytes(data.read_bytes())
     with pytest.raises(InputError, match=r"riq\.train\.jsonl"):
-        steps.add_negatives(str(data.parent), str(data.parent / "x"), mix="rules=1")
+        steps.add_negatives(str(data.parent), str(data.parent / "x.jsonl"), mix="rules=1")
+
+
+def test_output_must_be_another_jsonl_file(main, data, tmp_path):
+    for out, problem in (
+        ("x", "--out x: must be a file that ends in .jsonl, such as x/riq.jsonl"),
+        (str(tmp_path / "out"), f"--out {tmp_path / 'out'}: must be a file that ends in .jsonl"),
+        (str(data), f"data {data}: is also --out; write to another file"),
+    ):
+        code, _, errors = main("negatives", data, "--out", out, "--mix", "rules=1")
+        assert (code, problem in errors) == (2, True), errors
+    assert not (tmp_path / "x").exists()
 
 
 def test_data_without_answerable_queries(data, tmp_path):
@@ -148,4 +163,4 @@ def test_data_without_answerable_queries(data, tmp_path):
     refusable = {**rows[0], "task_type": "refusable", "segment": None, "segments": []}
     data.write_text(json.dumps(refusable) + "\n")
     with pytest.raises(InputError, match="contains no answerable query"):
-        steps.add_negatives(str(data), str(tmp_path / "x"), mix="rules=1")
+        steps.add_negatives(str(data), str(tmp_path / "x.jsonl"), mix="rules=1")

@@ -66,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(action, int):
             self._send(action, {"error": {"message": "no"}}, {"Retry-After": "0.3"} if action == 429 else {})
             return
-        time.sleep(5.0 if action == "late" else server.delay)
+        time.sleep(2.0 if action == "late" else server.delay)
         if action in (None, "late"):
             is_check = system.startswith("You check")
             reply = verdict(question) if is_check else {"queries": candidates(question)}
@@ -101,7 +101,7 @@ def server(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.lock, server.script, server.delay, server.reports_usage = threading.Lock(), None, 0.0, True
     server.requests, server.served, server.times = defaultdict(int), Counter(), []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
 
@@ -121,14 +121,14 @@ def test_only_checked_candidates_are_used(make, truth, options, tmp_path):
     absent = [facts(row["query"]) not in truth[row["video"]] for row in new]
     assert sum(absent) == len(new)
     assert {row["extra"]["negative"]["model"] for row in new} == {"m"}
-    rejected = [json.loads(line) for line in (tmp_path / "negatives" / "rejected.jsonl").read_text().splitlines()]
+    rejected = [json.loads(line) for line in (tmp_path / "negatives" / "riq.rejected.jsonl").read_text().splitlines()]
     problems = Counter(re.sub(r" \w+/\w+", "", each["problem"]).split(":")[0] for each in rejected)
     assert problems.keys() >= {
         "unknown category", "the reason states times", "the video already has this query or caption",
         "query or reason is empty or too long", "not needed",
     }  # fmt: skip
     assert any("check: present" in each["problem"] or "near duplicate" in each["problem"] for each in rejected)
-    assert "rejected candidates" in (tmp_path / "negatives" / "report.html").read_text()
+    assert "rejected candidates" in (tmp_path / "negatives" / "riq.report.html").read_text()
 
 
 def test_nothing_is_lost_to_errors(make, server, options, tmp_path):
@@ -141,7 +141,7 @@ def test_nothing_is_lost_to_errors(make, server, options, tmp_path):
         return failures[len(question) % len(failures)] if turn == 0 else None
 
     server.script = script
-    report, rows, _ = make("failing", per_item=1, mix=parse_mix("model=1"), model=options(timeout=3.0))
+    report, rows, _ = make("failing", per_item=1, mix=parse_mix("model=1"), model=options(timeout=1.0))
     assert rows == expected[1]
     assert report["model"]["failed_items"] == 0
     assert report["model"]["retries"] > 0

@@ -20,7 +20,7 @@ from rarft.video.reader import VideoError, VideoReader
 from rarft.video.sampling import FrameSampling, frame_size
 from rarft.video.timeline import Timeline, choose_frames, even_positions
 
-READINGS = 600
+READINGS = 200
 SAMPLING = FrameSampling(4.0, 400_000, 56 * 84)
 TURNED = {"rotate-90": 90, "rotate-180": 180, "rotate-270": 270, "mirrored": 0}
 # Kinds that qwen-vl-utils reads correctly: constant frame rate, all packets presented, upright square pixels.
@@ -74,7 +74,7 @@ def test_read_frames_random_readings(timed_videos):
             positions = np.array(frames.indices) / frames.file_fps
             assert crop[0] <= positions[0] < positions[-1] <= crop[1]
         assert frames.pixels_TCHW.shape[2:] == frame_size(info.height, info.width, count, sampling)
-    assert len(failures) < READINGS - 500
+    assert len(failures) < READINGS // 6
     for video, crop, message in failures:
         assert "has fewer than 2 frames" in message, message
         assert video.path in message
