@@ -220,7 +220,7 @@ HEADLINE = {
     "Refusal score: calibration error (ECE)": "refusal_score.ece",
     "Share of refusals: AUROC": "refusal_share.auroc",
     "Share of refusals: false alarms at 95 %": "refusal_share.false_alarms_at_95_recall",
-    "Share of refusals: ECE": "refusal_share.ece",
+    "Share of refusals: calibration error (ECE)": "refusal_share.ece",
     "Format rate": "format_rate",
     "Unreadable answers": "unreadable_rate",
     "Mean reward": "rewards.total",

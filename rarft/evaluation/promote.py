@@ -96,7 +96,8 @@ def _add_to_card(folder: Path, metrics: dict[str, Any]) -> None:
         with contextlib.suppress(KeyError):  # metrics.json does not have it
             if (value := value_at(metrics, path)) is not None:
                 rows.append((label, path, value, value_at(metrics["intervals"], path)))
-    title = {True: "in-sample queries", False: "held-out queries"}.get(metrics.get("in_sample"), "evaluation queries")
+    titles = {True: "in-sample queries", False: "held-out queries", None: "queries"}
+    title = titles[metrics.get("in_sample")]
     add_evaluation(folder, title, metrics.get("samples", 0), rows)
 
 

@@ -89,7 +89,7 @@ def save_final(
             shutil.rmtree(adapters)
         prompt_config.save_processor(trainer.processing_class, temporary)
         prompt_config.save(temporary)
-        data = Path(trainer.args.train_data_path).name
+        data = Path(str(trainer.args.train_data_path)).name
         counts = len(samples), sum(sample.task_type == "refusable" for sample in samples)
         write_model_card(temporary, run.name, trainer.state.global_step, data, counts, resume_key)
         fields = {"step": trainer.state.global_step, "settings": resume_key}
