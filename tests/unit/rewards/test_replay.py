@@ -61,4 +61,4 @@ def test_custom_rewards(main, predictions, validated, tmp_path):
     assert (means["easy"], means["never"]) == ("1.000", "-")
     page = (tmp_path / "scores" / "report.html").read_text()
     answerable, refusable = (f'<td class="number">{value}</td>' for value in ("–", "1.000"))
-    assert f"<td>{rewards[0]}</td>{answerable}{refusable}" in page
+    assert f">{rewards[0]}</td>{answerable}{refusable}" in page
