@@ -1,5 +1,6 @@
 """SHA-256 of files, texts and folders."""
 
+import functools
 import hashlib
 from collections.abc import Callable
 from importlib import metadata, resources
@@ -37,6 +38,7 @@ def hash_packages(*names: str) -> str:
     )
 
 
+@functools.cache
 def hash_distributions() -> str:
-    """Return a hash of the names and versions of all installed distributions."""
+    """Return a hash of the names and versions of all installed distributions, as they were at the first call."""
     return hash_text(*sorted(f"{each.name}=={each.version}" for each in metadata.distributions()))

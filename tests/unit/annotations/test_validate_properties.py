@@ -41,7 +41,7 @@ def count_queries(value):
     return len(value["GRPO"]) if is_item else 1
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(mutated_items() | json_values, min_size=1, max_size=4))
 def test_no_query_is_lost(validate_items, tmp_path, items):
     report, rows, quarantine = validate_items(json.dumps(items))
@@ -52,7 +52,7 @@ def test_no_query_is_lost(validate_items, tmp_path, items):
     assert len({row["id"] for row in rows}) == len(rows)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(mutated_items(), min_size=1, max_size=4))
 def test_revalidation_changes_nothing(validate_items, tmp_path, items):
     report, _, _ = validate_items(json.dumps(items))
@@ -64,7 +64,7 @@ def test_revalidation_changes_nothing(validate_items, tmp_path, items):
     assert (tmp_path / "again" / "riq.jsonl").read_bytes() == first
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_any_bytes_give_a_report_or_one_line(tmp_path, content):
     (tmp_path / "in.json").write_bytes(content)

@@ -151,7 +151,7 @@ def tables(draw):
     return rows
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(tables())
 def test_metrics_equal_sklearn_and_second_implementation(rows):
     metrics = compute_metrics(rows)

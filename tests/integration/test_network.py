@@ -166,6 +166,7 @@ def test_wandb_online_unreachable(monkeypatch):
         check_wandb()
 
 
+@pytest.mark.long
 def test_wandb_unreachable_is_offline(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40 + "\n")
     monkeypatch.setenv("WANDB_BASE_URL", CLOSED)
