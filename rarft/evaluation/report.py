@@ -129,8 +129,9 @@ def _headline(metrics: dict[str, Any], suffix: str) -> list[dict[str, Any]]:
         path = HEADLINE[label]
         compared = (metrics["comparison"] or {}).get(path)
         figures = [(_defined(one, path), value_at(one["intervals"], path)) for one in _by_candidate(metrics).values()]
-        is_compared = compared and all(value is not None for value, _ in figures[:2])
-        change, p = (f"{compared['difference']:+.3f}", compared["p"]) if is_compared else ("–", None)
+        change, p = "–", None
+        if compared and all(value is not None for value, _ in figures[:2]):
+            change, p = f"{compared['difference']:+.3f}", compared["p"]
         rows.append({"name": label + suffix, "figures": figures, "change": change, "p": p})
     return rows
 
