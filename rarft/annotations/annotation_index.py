@@ -56,7 +56,7 @@ class AnnotationIndex:
         self.items = 0
         self.crops = CropEvidence()
         self.queries_per_video: dict[str, int] = {}  # number of videos by their number of queries
-        self._texts = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the index
+        self._texts = tempfile.TemporaryFile()  # noqa: SIM115  # open until the index is built
         self._text_end = 0
         # Per answerable query: its video, and where its text starts and ends.
         self._videos, self._starts, self._ends = array("Q"), array("Q"), array("Q")
@@ -97,6 +97,7 @@ class AnnotationIndex:
         if self._text_end:
             self._texts.flush()
             self._view = mmap.mmap(self._texts.fileno(), 0, access=mmap.ACCESS_READ)
+        self._texts.close()
         order = np.argsort(np.frombuffer(self._videos, np.uint64), kind="stable")
         for name in ("_videos", "_starts", "_ends"):
             setattr(self, name, array("Q", np.frombuffer(getattr(self, name), np.uint64)[order].tobytes()))

@@ -1,5 +1,6 @@
 """Schema of `riq.jsonl`: one validated query per line, written by validation and read by every later step."""
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,7 +81,7 @@ def only_segment(segments: Sequence[Segment]) -> Segment | None:
 
 
 def iterate_samples(path: Path, name: str | None = None) -> Iterator[Sample]:
-    """Read the rows of a `riq.jsonl` file one by one.
+    """Read the rows of a `riq.jsonl` file one by one, without a byte order mark.
 
     Raises:
         InputError: A row does not match the schema. The message names the file `name`; default: its path.
@@ -89,7 +90,7 @@ def iterate_samples(path: Path, name: str | None = None) -> Iterator[Sample]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield decoder.decode(line)
+                yield decoder.decode(line if number > 1 else line.removeprefix(BOM_UTF8))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise InputError(
                     f"{name or path}, line {number}: not a validated query ({error}); "

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rarft import __version__
 from rarft.cli.cluster import add_cluster_commands
@@ -15,7 +16,7 @@ from rarft.cli.evaluation import add_evaluation_commands
 from rarft.cli.parser import EPILOG, LOG_LEVELS, Commands, Parser, spell_flags
 from rarft.cli.pipeline import add_pipeline_commands
 from rarft.cli.training import TRAINING_COMMANDS, list_training_commands
-from rarft.errors import exit_interrupted, report_errors
+from rarft.errors import InputError, exit_interrupted, report_errors
 from rarft.logs import setup_logging
 
 
@@ -45,12 +46,21 @@ def _drop_local_rank(arguments: list[str]) -> list[str]:
     return arguments
 
 
+def _check_current_folder() -> None:
+    """Refuse to run in a folder that was deleted: relative paths mean nothing there, and MKL aborts the process."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise InputError("current folder: deleted; change to a folder that exists") from error
+
+
 def _run_training_command(name: str, arguments: list[str]) -> None:
     levels = [LOG_LEVELS[argument] for argument in arguments if argument in LOG_LEVELS]
     flags = [argument for argument in arguments if argument not in LOG_LEVELS]
     setup_logging(levels[-1] if levels else None)
     resume = {"resume": "rerun with --resume_from_checkpoint auto to continue"} if name == "train" else {}
     with report_errors(name, **resume):
+        _check_current_folder()
         TRAINING_COMMANDS[name](spell_flags(flags, "_"))
 
 
@@ -82,6 +92,7 @@ def _run_command(arguments: list[str]) -> None:
     name, run, log_level = flags.pop("command"), flags.pop("run"), flags.pop("log_level")
     setup_logging(log_level)
     with report_errors(name):
+        _check_current_folder()
         run(**flags)
 
 

@@ -85,7 +85,7 @@ def _client(_environment: tuple[tuple[str, str], ...]) -> Any:
     endpoint_name = "AWS_ENDPOINT_URL_S3" if read_variable("AWS_ENDPOINT_URL_S3") else "AWS_ENDPOINT_URL"
     endpoint = read_variable(endpoint_name)
     if endpoint and not endpoint.lower().startswith(("http://", "https://")):
-        raise InputError(f"{endpoint_name} {endpoint}: no URL; use a form such as http://localhost:8333")
+        raise InputError(f"{endpoint_name} {endpoint}: not a URL; use a form such as http://localhost:8333")
     key, secret = read_variable("AWS_ACCESS_KEY_ID"), read_variable("AWS_SECRET_ACCESS_KEY")
     session = boto3.session.Session(  # the default session would keep earlier credentials
         # Credentials that are not in the environment come from the sources of boto3, such as a web identity.

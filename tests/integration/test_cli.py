@@ -107,6 +107,17 @@ def test_bad_usage(main, tmp_path, arguments, message):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize("command", ["validate annotations.json --out o", "train --train_data_path riq.jsonl"])
+def test_deleted_current_folder(main, monkeypatch, tmp_path, command):
+    folder = tmp_path / "deleted"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    code, _, errors = main(*command.split())
+    assert code == 2
+    assert errors == f"rarft {command.split()[0]}: current folder: deleted; change to a folder that exists\n"
+
+
 def test_validate_folder_without_videos(main, sample_set, tmp_path):
     (tmp_path / "none").mkdir()
     code, _, error = main("validate", sample_set / "train.json", "--video-root", "none", "--out", "out")

@@ -244,6 +244,14 @@ def test_videos_are_found_and_probed(sample_set, tmp_path):
     assert [by_item[index] for index in (0, 1, 2)] == [originals[index]["duration"] for index in (0, 1, 2)]
 
 
+def test_rows_after_a_byte_order_mark(validate_items, tmp_path):
+    validate_items([item()])
+    rows = tmp_path / "out" / "riq.jsonl"
+    marked = tmp_path / "marked.jsonl"
+    marked.write_bytes(b"\xef\xbb\xbf" + rows.read_bytes())
+    assert read_samples(str(marked)) == read_samples(str(rows))
+
+
 def test_unreadable_input_writes_nothing(tmp_path):
     (tmp_path / "in.json").write_text('[{"a"')
     with pytest.raises(InputError):
