@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 tqdm.monitor_interval = 0  # its thread would not survive a fork of worker processes
 
 _LOG_INTERVAL_S = 10.0
+_PLURALS = {" batches": " batch", " queries": " query"}  # units that do not only append an s
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
@@ -43,5 +44,5 @@ def progress(items: Iterable[T], description: str, total: int | None = None, uni
                 left = f", {(total - done) / rate:.0f} s left" if total is not None else ""
                 logger.info("%s: %d%s%s, %s%s", description, done, of, unit, speed, left)
     if done:
-        units = unit.removesuffix("s") if done == 1 else unit
+        units = _PLURALS.get(unit, unit.removesuffix("s")) if done == 1 else unit
         logger.info("%s: done, %d%s in %.1f s", description, done, units, time.monotonic() - start)

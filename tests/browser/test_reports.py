@@ -94,6 +94,16 @@ def test_negatives_examples_are_readable_on_a_phone(pages, open_page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
+def test_headline_on_a_phone(pages, open_page):
+    """The table scrolls within its section, and the names of the metrics stay in view."""
+    page = open_page(pages["evaluation"], width=400)
+    section = page.locator("section", has=page.get_by_role("heading", name="Headline"))
+    name = section.locator("tbody td").first
+    before = name.bounding_box()["x"]
+    assert section.evaluate("section => { section.scrollLeft = 40; return section.scrollLeft; }") == 40
+    assert name.bounding_box()["x"] == before
+
+
 def test_chart_tooltip(pages, open_page):
     page = open_page(pages["validation"])
     bar = page.locator(".chart .mark-rect path").first

@@ -2,6 +2,8 @@
 
 import logging
 
+import pytest
+
 from rarft import progress as module
 from rarft.progress import progress
 
@@ -14,6 +16,13 @@ def test_progress_logs_lines(caplog, monkeypatch):
     assert caplog.messages[0].startswith("scoring: 1 of 2 rows, ")
     assert caplog.messages[0].endswith(" s left")
     assert [line.split(" in ")[0] for line in caplog.messages[1:]] == ["scoring: done, 2 rows", "scoring: done, 1 row"]
+
+
+@pytest.mark.parametrize(("unit", "one"), [(" files", "1 file"), (" batches", "1 batch"), (" queries", "1 query")])
+def test_progress_of_one_unit(caplog, unit, one):
+    caplog.set_level(logging.INFO, "rarft")
+    list(progress(["a"], "encoding", unit=unit))
+    assert caplog.messages[0].startswith(f"encoding: done, {one} in ")
 
 
 def test_progress_quiet(caplog):

@@ -40,7 +40,7 @@ def test_card_has_valid_metadata(folder):
 
 
 def test_local_base_model_is_not_in_metadata(tmp_path):
-    """The Hub accepts only names of its own models there."""
+    """The Hub accepts as a base model only a model that it hosts."""
     write_model_card(tmp_path, "run", 1, "riq.jsonl", (2, 1), SETTINGS | {"model": "/models/qwen"})
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.base_model is None
