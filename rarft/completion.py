@@ -7,19 +7,19 @@ always agree on the content of a completion.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from rarft.answers import Outcome, parse_answer
 from rarft.segments import Segment
 
 NO_CORRECTION = "NIL"
 
-_TAG = re.compile(r"(</?(?:think|answer|correction)>)")
-_TAGS_IN_ORDER = ["<think>", "</think>", "<answer>", "</answer>", "<correction>", "</correction>"]
+_BLOCK = r"\s*+<{0}>(?:[^<]++|<(?!/?(?:think|answer|correction)>))*+</{0}>\s*+"
+_WELL_FORMED = re.compile("".join(map(_BLOCK.format, ("think", "answer", "correction"))))
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(msgspec.Struct, frozen=True, gc=False):
     """A parsed completion.
 
     Attributes:
@@ -27,7 +27,7 @@ class Completion:
         correction: Stripped text of the last `<correction>` block; None without one.
         outcome: "segment", "refusal" or "unreadable" (D2); None for a missing or blank answer.
         segments: Timestamps of the answer in its order, in seconds and unchecked: an end may precede its start.
-        well_formed: Exactly the three blocks in order, each tag once, with only whitespace around them.
+        well_formed: Exactly the three blocks in order, each tag once, with only whitespace around them (decision D1).
     """
 
     answer: str | None
@@ -57,11 +57,11 @@ class Completion:
         return self.correction if self.correction and self.correction.upper() != NO_CORRECTION else None
 
 
-def _extract_tag(text: str, tag: str) -> str | None:
-    """Return the stripped text of the last complete `<tag>..</tag>`, in linear time."""
-    end = text.rfind(f"</{tag}>")
-    start = text.rfind(f"<{tag}>", 0, end) if end >= 0 else -1
-    return text[start + len(tag) + 2 : end].strip() if start >= 0 else None
+def _last_block(text: str, start_tag: str, end_tag: str) -> str | None:
+    """Return the stripped text of the last complete block, in linear time."""
+    end = text.rfind(end_tag)
+    start = text.rfind(start_tag, 0, end) if end >= 0 else -1
+    return text[start + len(start_tag) : end].strip() if start >= 0 else None
 
 
 def answer_start(text: str) -> int | None:
@@ -72,22 +72,16 @@ def answer_start(text: str) -> int | None:
     return start + len("<answer>") if start >= 0 else None
 
 
-def _is_well_formed(text: str) -> bool:
-    """Check that each tag occurs once, in order, with only whitespace outside the blocks (decision D1)."""
-    parts = _TAG.split(text)
-    return parts[1::2] == _TAGS_IN_ORDER and not any(map(str.strip, parts[::4]))
-
-
 def parse_completion(text: str) -> Completion:
     """Parse any text as a completion, in time linear in its length."""
-    answer = _extract_tag(text, "answer")
+    answer = _last_block(text, "<answer>", "</answer>")
     outcome, segments = parse_answer(answer or "")
     return Completion(
         answer=answer,
-        correction=_extract_tag(text, "correction"),
+        correction=_last_block(text, "<correction>", "</correction>"),
         outcome=outcome,
         segments=tuple(segments),
-        well_formed=_is_well_formed(text),
+        well_formed=_WELL_FORMED.fullmatch(text) is not None,
     )
 
 

@@ -51,32 +51,27 @@ def _video_sums(
     return present, np.stack(sums, axis=1).astype(np.float32)
 
 
-def _resample(table: PredictionTable, masks: Sequence[NDArray[np.bool_]], seed: int) -> list[Tree]:
-    """Return the metrics of each group of samples in every resample (B,)."""
-    videos = _video_indices(table)
-    groups = [_video_sums(table, videos, mask) for mask in masks]
-    resampled: list[list[NDArray[np.float32]]] = [[] for _ in groups]
-    for draws_BV in _draws(int(videos.max()) + 1, seed):
-        for (present, sums_VC), chunks in zip(groups, resampled, strict=True):
-            chunks.append(draws_BV[:, present] @ sums_VC)
-    sums = [np.concatenate(chunks).astype(np.float64).T for chunks in resampled]
-    return [metrics_from(dict(zip(table.columns, sums_CB, strict=True))) for sums_CB in sums]
-
-
 @functools.lru_cache(maxsize=8)
-def _resample_all(table: PredictionTable, seed: int) -> Tree:
-    """Return the metrics of all samples, with those of the refusal scores, in every resample (B,)."""
+def _resample(table: PredictionTable, seed: int) -> tuple[Tree, dict[tuple[str, str], Tree]]:
+    """Return the metrics of all samples in every resample (B,), and the intervals of each group."""
     videos = _video_indices(table)
+    groups = [_video_sums(table, videos, mask) for mask in (table.all, *table.groups.values())]
+    sums: list[list[NDArray[np.float32]]] = [[] for _ in groups]
     resamplers = {name: scores.resampler(videos) for name, scores in table.refusal_scores.items()}
-    chunks: dict[str, list[Tree]] = {name: [] for name in resamplers}
+    scores: dict[str, list[Tree]] = {name: [] for name in resamplers}
     for draws_BV in _draws(int(videos.max()) + 1, seed):
+        for (present, sums_VC), chunks in zip(groups, sums, strict=True):
+            chunks.append(draws_BV[:, present] @ sums_VC)
         for name, resample in resamplers.items():
-            chunks[name].append(resample(draws_BV))
-    scores = {
-        name: {metric: np.concatenate([chunk[metric] for chunk in found]) for metric in METRICS}
-        for name, found in chunks.items()
+            scores[name].append(resample(draws_BV))
+    trees = (
+        metrics_from(dict(zip(table.columns, np.concatenate(chunks).astype(float).T, strict=True))) for chunks in sums
+    )
+    overall = next(trees) | {
+        name: {metric: np.concatenate([chunk[metric] for chunk in chunks]) for metric in METRICS}
+        for name, chunks in scores.items()
     }
-    return _resample(table, [table.all], seed)[0] | scores
+    return overall, {key: _intervals(tree) for key, tree in zip(table.groups, trees, strict=True)}
 
 
 def _interval(values: Any) -> list[float] | None:
@@ -85,21 +80,21 @@ def _interval(values: Any) -> list[float] | None:
     return [float(value) for value in np.percentile(known, _TAILS)] if known.size else None
 
 
-def _without_counts(tree: Tree) -> Tree:
-    return {name: value for name, value in tree.items() if name not in ("samples", "skipped")} | {
+def _intervals(tree: Tree) -> Tree:
+    """Return the intervals of the metrics of every resample, without the counts."""
+    rates = {name: value for name, value in tree.items() if name not in ("samples", "skipped")} | {
         "relevance": {name: value for name, value in tree["relevance"].items() if name != "confusion"}
     }
+    return map_tree(rates, lambda _, values: _interval(values))
 
 
 def intervals(table: PredictionTable, seed: int = 0) -> Tree:
     """Return the 95 % interval [low, high] of every metric of `metrics_of`, groups included, under the same names."""
-    keys = sorted(table.groups)
-    resampled = [_resample_all(table, seed), *_resample(table, [table.groups[key] for key in keys], seed)]
-    trees = [map_tree(_without_counts(tree), lambda _, values: _interval(values)) for tree in resampled]
+    overall, of_groups = _resample(table, seed)
     groups: Tree = {grouping: {} for grouping in GROUPINGS}
-    for (grouping, name), tree in zip(keys, trees[1:], strict=True):
+    for (grouping, name), tree in sorted(of_groups.items(), key=lambda group: group[0]):
         groups[grouping][name] = tree
-    return trees[0] | groups
+    return _intervals(overall) | groups
 
 
 def paired(table: PredictionTable, base: PredictionTable, paths: Sequence[str], seed: int = 0) -> Tree:
@@ -123,7 +118,7 @@ def paired(table: PredictionTable, base: PredictionTable, paths: Sequence[str], 
         ]
     )
     points = [overall_metrics(one) for one in tables]
-    resampled = [_resample_all(one, seed) for one in tables]
+    resampled = [_resample(one, seed)[0] for one in tables]
     compared: Tree = {}
     for path in paths:
         value, reference = (float(value_at(point, path)) for point in points)

@@ -173,11 +173,15 @@ class PredictionTable:
         self.scored = [ScoredPrediction(prediction) for prediction in predictions]
         self.columns: dict[str, Column] = columns(self.scored)
         self.all = np.ones(len(self.scored), bool)
-        self.groups: dict[tuple[str, str], NDArray[np.bool_]] = defaultdict(lambda: np.zeros_like(self.all))
+        self.groups: dict[tuple[str, str], NDArray[np.bool_]] = {}
         for grouping, groups_of in GROUPINGS.items():
+            members: dict[str, list[int]] = defaultdict(list)
             for index, row in enumerate(self.scored):
                 for name in groups_of(row):
-                    self.groups[grouping, name][index] = True
+                    members[name].append(index)
+            for name, indices in members.items():
+                self.groups[grouping, name] = np.zeros_like(self.all)
+                self.groups[grouping, name][indices] = True
         self.refusal_scores = {
             name: RefusalScores(self.scored, name, thresholds.get(name, DEFAULT_THRESHOLD)) for name in SCORES
         }

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from rarft.evaluation.explorer import explorer_data, explorer_texts
 from rarft.evaluation.metrics import HEADLINE, PredictionTable, value_at
-from rarft.evaluation.outcomes import OUTCOMES, classify_outcome
+from rarft.evaluation.outcomes import DEFINITIONS, OUTCOMES, classify_outcome
 from rarft.evaluation.score_metrics import SCORES
 from rarft.reporting.charts import curves, histogram, rates, reliability, scatter
 from rarft.reporting.html import compressed, render_page
@@ -29,12 +29,46 @@ _BREAKDOWNS = {
     "by_length": "By length of the segment",
     "by_position": "By position of the segment in the video",
 }
+_BREAKDOWN_NOTES = {
+    "by_difficulty": "original: queries that fit the video.",
+    "by_category": "A query may have several categories; it counts in each of them.",
+}
+# Meaning of the headline metrics, by a label that starts with the term.
+_TERMS = {
+    "Refusal F1": "Precision: share of the refusals that are right. Recall: share of the queries that do not fit the "
+    "video that are refused. F1: harmonic mean of both. Answers that are missing or cannot be read count as wrong.",
+    "Relevance accuracy": "Share of the queries that are answered if they fit the video, and refused if they do not.",
+    "RA-IoU": "Relevance-aware IoU: 0 if wrongly answered or refused, 1 for a correct refusal, otherwise the "
+    "temporal IoU with the true segment. Mean over all queries.",
+    "RA R@0.3": "Share of the queries with an RA-IoU of at least 0.3. R@0.5 and R@0.7 use 0.5 and 0.7.",
+    "mIoU of relevant queries": "Mean temporal IoU of the queries that fit the video, 0 if refused.",
+    "Refusal similarity": "Mean cosine similarity of the refusal and the true refusal, 0 without a refusal.",
+    "Correction similarity": "Mean cosine similarity of the correction and the nearest query that fits the video, 0 "
+    "without a correction.",
+    "Refusal score: AUROC": "Probability that a query that does not fit has a higher score than one that fits.",
+    "Format rate": "Share of the completions with exactly one think, answer and correction block, in this order.",
+    "Mean reward": "Sum of the rewards of training, averaged over the queries.",
+}
+_COMPARISON_TERMS = {
+    "change": "Difference between checkpoint and {base} on the queries that neither skipped.",
+    "p": "Two-sided p-value, from the same resamples as the intervals: a small one means that chance hardly explains "
+    "the change.",
+}
 
 
 def _by_candidate(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the metrics of each candidate by its name in the report."""
     base = metrics["base"]
     return {"checkpoint": metrics, **({base["name"]: base} if base else {}), **metrics["others"]}
+
+
+def _defined(metrics: dict[str, Any], path: str) -> Any:
+    """Return the metric at a path; None for a score of refusals with a denominator of 0 (0 in metrics.json)."""
+    confusion = metrics["relevance"]["confusion"]
+    refused, refusable = confusion["tn"] + confusion["fn"], confusion["tn"] + confusion["fp"]
+    denominators = {"precision": refused, "recall": refusable, "f1": refused + refusable}
+    undefined = {f"relevance.irrelevant.{name}" for name, count in denominators.items() if not count}
+    return None if path in undefined else value_at(metrics, path)
 
 
 def headline_rows(metrics: dict[str, Any]) -> list[tuple[str, float | None, float | None, float | None]]:
@@ -59,9 +93,11 @@ def console_table(metrics: dict[str, Any]) -> str:
     widths = [max(8, len(name)) for name in names]
     skipped = f", {metrics['skipped']} skipped" if metrics["skipped"] else ""
     lines = [_align(f"{title}, {metrics['samples']} queries{skipped}", names, widths)]
-    for label, value, of_base, change in headline_rows(metrics):
+    for label, *_, change in headline_rows(metrics):
+        value, of_base = (_defined(one, HEADLINE[label]) if one else None for one in (metrics, base))
+        change = None if value is None or of_base is None else change
         figures = [*([_format(of_base)] if base else []), _format(value), *([_format(change, "+")] if base else [])]
-        figures += [_format(value_at(other, HEADLINE[label])) for other in others.values()]
+        figures += [_format(_defined(other, HEADLINE[label])) for other in others.values()]
         lines.append(_align(f"{label} (in-sample)" if metrics["in_sample"] else label, figures, widths))
     if any(one["skipped"] for one in _by_candidate(metrics).values()):
         counts = [*([str(base["skipped"])] if base else []), str(metrics["skipped"]), *([""] if base else [])]
@@ -92,17 +128,48 @@ def _headline(metrics: dict[str, Any], suffix: str) -> list[dict[str, Any]]:
     for label, *_ in headline_rows(metrics):
         path = HEADLINE[label]
         compared = (metrics["comparison"] or {}).get(path)
-        figures = [(value_at(one, path), value_at(one["intervals"], path)) for one in _by_candidate(metrics).values()]
-        change, p = (f"{compared['difference']:+.3f}", compared["p"]) if compared else ("–", None)
+        figures = [(_defined(one, path), value_at(one["intervals"], path)) for one in _by_candidate(metrics).values()]
+        change, p = "–", None
+        if compared and all(value is not None for value, _ in figures[:2]):
+            change, p = f"{compared['difference']:+.3f}", compared["p"]
         rows.append({"name": label + suffix, "figures": figures, "change": change, "p": p})
     return rows
 
 
-def _breakdowns(metrics: dict[str, Any], suffix: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Return a table of the evaluated candidate's metrics per group for each grouping that has any."""
+def _terms(metrics: dict[str, Any]) -> dict[str, str]:
+    """Return the meaning of the terms of the headline table that it has."""
+    labels = {label for label, *_ in headline_rows(metrics)}
+    terms = {label: text for label, text in _TERMS.items() if label in labels}
+    if metrics["base"]:
+        terms |= {term: text.format(base=metrics["base"]["name"]) for term, text in _COMPARISON_TERMS.items()}
+    return terms
+
+
+def _roles(metrics: dict[str, Any]) -> dict[str, str]:
+    """Return what each candidate is: its checkpoint or file, and its role in the comparison."""
+    base = metrics["base"]["name"] if metrics["base"] else None
+    roles: dict[str | None, str] = {
+        base: "the reference that change and p compare with",
+        "checkpoint": "the evaluated candidate",
+    }
+    return {
+        name: ", ".join(filter(None, (one["checkpoint"], roles.get(name))))
+        for name, one in _by_candidate(metrics).items()
+    }
+
+
+def _breakdowns(metrics: dict[str, Any], suffix: str) -> dict[str, tuple[str, list[tuple[Any, ...]]]]:
+    """Return a note, and a table of the metrics of each candidate per group, for each grouping that has any."""
     paths = ("samples", "relevance.accuracy", "ra_iou.mean", "grounding.mean", "correction_similarity.all")
     return {
-        title: [(name + suffix, *(value_at(group, path) for path in paths)) for name, group in metrics[key].items()]
+        title: (
+            _BREAKDOWN_NOTES.get(key, ""),
+            [
+                (group + suffix, name, *(value_at(one[key][group], path) for path in paths))
+                for group in metrics[key]
+                for name, one in _by_candidate(metrics).items()
+            ],
+        )
         for key, title in _BREAKDOWNS.items()
         if metrics[key]
     }
@@ -159,8 +226,11 @@ def _charts(metrics: dict[str, Any], tables: Mapping[str, PredictionTable]) -> d
 
 def _outcomes(
     tables: Mapping[str, PredictionTable],
-) -> tuple[list[tuple[str, list[tuple[str, str]]]], Markup]:
-    """Return a table of the outcomes of each candidate, with links to their queries, and a chart of their shares."""
+) -> tuple[list[tuple[str, str, list[tuple[str, str | None]]]], Markup]:
+    """Return a table of the outcomes of each candidate, with links to their queries, and a chart of their shares.
+
+    A row is the title of the outcome, its definition, and the text and the link of each candidate, None for 0 queries.
+    """
     counts = {name: Counter(classify_outcome(row)[0] for row in table.scored) for name, table in tables.items()}
     totals = {outcome: sum(of_one[outcome] for of_one in counts.values()) for outcome in OUTCOMES}
     evaluated = next(iter(counts.values()))
@@ -173,9 +243,9 @@ def _outcomes(
         for name, of_one in counts.items():
             share = of_one[outcome] / max(1, of_one.total())
             link = "#" + urlencode({"view": "queries", "candidate": name, "outcome": outcome})
-            cells.append((f"{of_one[outcome]:,} ({100 * share:.1f} %)", link))
+            cells.append((f"{of_one[outcome]:,} ({100 * share:.1f} %)", link if of_one[outcome] else None))
             shares[OUTCOMES[outcome], name] = (share, None)
-        rows.append((OUTCOMES[outcome], cells))
+        rows.append((OUTCOMES[outcome], DEFINITIONS[outcome], cells))
     return rows, rates(shares, "share of all queries")
 
 
@@ -213,7 +283,8 @@ def render_report(
         shares=shares,
         header=[*names[:2], "change", "p", *names[2:]] if metrics["base"] else names,
         headline=_headline(metrics, suffix),
-        sources={name: one["checkpoint"] for name, one in _by_candidate(metrics).items()} if names[1:] else {},
+        roles=_roles(metrics),
+        terms=_terms(metrics),
         gates=[(gate["gate"], "passed" if gate["passed"] else gate["reason"]) for gate in metrics["gates"]],
         judge=list(metrics["judge"].items()) if metrics["judge"] else [],
         charts=_charts(metrics, tables),

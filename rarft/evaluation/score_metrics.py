@@ -136,12 +136,11 @@ class ScoreResampler:
         """Return each metric in every resample (B,)."""
         if not self._size:
             return {name: np.full(len(draws_BV), np.nan) for name in METRICS}
-        drawn_VB = np.ascontiguousarray(draws_BV.T)
-        counts = np.zeros((2 * self._size, len(draws_BV)))
-        counts[self._keys] = np.add.reduceat(drawn_VB[self._video_N], self._starts, axis=0)
-        counts_KB = counts.reshape(self._size, 2, -1)
+        counts = np.zeros((len(draws_BV), 2 * self._size))
+        # One resample at a time stays in the processor's cache.
+        counts[:, self._keys] = [np.add.reduceat(draw_V[self._video_N], self._starts) for draw_V in draws_BV]
         sums = (draws_BV @ self._sums_VC).astype(float)
-        return _ranking(counts_KB[:, 1].T, counts_KB[:, 0].T) | self._scores._at_threshold(sums)
+        return _ranking(counts[:, 1::2], counts[:, ::2]) | self._scores._at_threshold(sums)
 
 
 METRICS = (

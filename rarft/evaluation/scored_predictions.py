@@ -70,28 +70,25 @@ class _Columns(dict[str, list[float]]):
     def __missing__(self, name: str) -> list[float]:
         return self.setdefault(name, [0.0] * self.size)
 
-    def put_mean(self, name: str, index: int, value: float | None) -> None:
-        """Set one sample's value, unless it is None, in a column with a mean: `NAME/n` counts its samples."""
-        if value is not None:
-            self[name][index] = value
-            self[f"{name}/n"][index] = 1.0
-
-    def put_means(self, name: str, values: Sequence[float]) -> None:
-        """Set the value of every sample in a column with a mean."""
-        self[name], self[f"{name}/n"] = list(values), [1.0] * self.size
-
-    def put_overlap(self, name: str, values: Sequence[float | None]) -> None:
-        """Set the IoU of all samples, None where it does not apply, and whether it reaches each threshold."""
+    def put_mean(self, name: str, values: Sequence[float | None]) -> None:
+        """Add a column with a mean, unless all values are None; `NAME/n` counts the values that are not."""
         if any(value is not None for value in values):
             self[name] = [value or 0.0 for value in values]
             self[f"{name}/n"] = [value is not None for value in values]
+
+    def put_overlap(self, name: str, values: Sequence[float | None]) -> None:
+        """Add a column with the IoU of every sample, None where it does not apply, and one per threshold."""
+        self.put_mean(name, values)
+        if name in self:
             for recall, threshold in THRESHOLDS.items():
                 self[f"{name}/{recall}"] = [value is not None and value >= threshold for value in values]
 
-    def put_refusal(self, name: str, index: int, value: float | None) -> None:
-        """Set a refusable query's value in the mean over all, 0 if it is None, and over the true negatives."""
-        self.put_mean(f"{name}/all", index, value or 0.0)
-        self.put_mean(f"{name}/true_negatives", index, value)
+    def put_refusal(self, name: str, scored: Sequence[ScoredPrediction], values: Sequence[float | None]) -> None:
+        """Add the mean over all refusable queries with a value, and over the true negatives; others count as 0."""
+        is_refused = [row.is_true_negative for row in scored]
+        pairs = list(zip(values, is_refused, strict=True))
+        self.put_mean(f"{name}/all", [None if value is None else value * refused for value, refused in pairs])
+        self.put_mean(f"{name}/true_negatives", [value if refused else None for value, refused in pairs])
 
 
 def columns(scored: Sequence[ScoredPrediction]) -> dict[str, Column]:
@@ -113,37 +110,44 @@ def columns(scored: Sequence[ScoredPrediction]) -> dict[str, Column]:
         found.put_overlap(
             name, [iou if multi is selected else None for iou, multi in zip(ious, is_multi, strict=True)]
         )
-    found.put_means("format_rate", [row.completion.well_formed for row in scored])
-    found.put_means("answer_rate", [bool(row.completion.answer) for row in scored])
-    found.put_means("unreadable_rate", [row.completion.outcome == "unreadable" for row in scored])
-    found.put_means("length", [len(row.prediction.completion.split()) for row in scored])
-    for index, row in enumerate(scored):
-        prediction = row.prediction
-        found.put_mean("out_of_range", index, row.out_of_range)
-        for name, value in prediction.rewards.items():
-            found.put_mean(f"rewards/{name}", index, value)
-        found.put_mean("consistency", index, prediction.consistency)
-        if not row.relevant:
-            _put_refusable(found, row, index)
+    found.put_mean("format_rate", [row.completion.well_formed for row in scored])
+    found.put_mean("answer_rate", [bool(row.completion.answer) for row in scored])
+    found.put_mean("unreadable_rate", [row.completion.outcome == "unreadable" for row in scored])
+    found.put_mean("length", [len(row.prediction.completion.split()) for row in scored])
+    found.put_mean("out_of_range", [row.out_of_range for row in scored])
+    found.put_mean("consistency", [row.prediction.consistency for row in scored])
+    for name in dict.fromkeys(name for row in scored for name in row.prediction.rewards):
+        found.put_mean(f"rewards/{name}", [row.prediction.rewards.get(name) for row in scored])
+    _put_refusals(found, scored)
     return {name: np.array(column, float) for name, column in found.items()}
 
 
-def _put_refusable(found: _Columns, row: ScoredPrediction, index: int) -> None:
-    """Set the columns that only refusable queries have: similarities and mismatch categories."""
-    prediction, sample = row.prediction, row.prediction.sample
-    for name, similarity, truth in (
-        ("refusal_similarity", prediction.refusal_similarity, sample.gt_answer),
-        ("correction_similarity", prediction.correction_similarity, sample.reference_queries),
-    ):
-        if truth:
-            # Without a refusal or a correction the similarity is 0.
-            found.put_refusal(name, index, max(0.0, similarity or 0.0) if row.is_true_negative else None)
-    if prediction.categories is None:
-        return
-    true = set(sample.categories)
-    predicted = set(prediction.categories) if row.is_true_negative else set()
-    found.put_refusal("rt_iou", index, _jaccard(predicted, true) if row.is_true_negative else None)
-    for label in (predicted | true) & CATEGORIES:
-        found[f"label/{label}/hits"][index] = label in predicted and label in true
-        found[f"label/{label}/predicted"][index] = label in predicted
-        found[f"label/{label}/true"][index] = label in true
+def _put_refusals(found: _Columns, scored: Sequence[ScoredPrediction]) -> None:
+    """Add the columns that only refusable queries have: similarities and mismatch categories."""
+    refusable = [None if row.relevant else row.prediction for row in scored]
+    # Without a refusal or a correction the similarity is 0.
+    found.put_refusal(
+        "refusal_similarity",
+        scored,
+        [max(0.0, row.refusal_similarity or 0.0) if row and row.sample.gt_answer else None for row in refusable],
+    )
+    found.put_refusal(
+        "correction_similarity",
+        scored,
+        [
+            max(0.0, row.correction_similarity or 0.0) if row and row.sample.reference_queries else None
+            for row in refusable
+        ],
+    )
+    overlaps: list[float | None] = [None] * len(scored)
+    for index, row in enumerate(refusable):
+        if row is None or row.categories is None:
+            continue
+        true = set(row.sample.categories)
+        predicted = set(row.categories) if scored[index].is_true_negative else set()
+        overlaps[index] = _jaccard(predicted, true)
+        for label in (predicted | true) & CATEGORIES:
+            found[f"label/{label}/hits"][index] = label in predicted and label in true
+            found[f"label/{label}/predicted"][index] = label in predicted
+            found[f"label/{label}/true"][index] = label in true
+    found.put_refusal("rt_iou", scored, overlaps)

@@ -25,10 +25,15 @@ _Charts = Mapping[str, tuple[str, Sequence[str]]]
 def _reward_charts(entries: Sequence[Entry]) -> dict[str, tuple[str, list[str]]]:
     """Return a chart of all rewards, and one of the parts of each: `refuse_iou/iou` is a part of refuse_iou."""
     names = sorted({name for entry in entries for name in entry})
-    owners = [name.removeprefix("rewards/").removesuffix("_reward") for name in reward_names(entries)]
+    owners = [_label(name) for name in reward_names(entries)]
     parts = {owner: [name for name in names if name.startswith(f"{owner}/")] for owner in owners}
     charts = {f"Parts of {owner}": ("value", found) for owner, found in parts.items() if found}
     return {"Each reward": ("reward", reward_names(entries)), **charts}
+
+
+def _label(name: str) -> str:
+    """Return the name of a figure in a legend: `format` for `rewards/format_reward`."""
+    return name.removeprefix("rewards/").removesuffix("_reward")
 
 
 def draw_charts(runs: Mapping[str, Sequence[Entry]], charts: _Charts) -> dict[str, Markup]:
@@ -40,11 +45,11 @@ def draw_charts(runs: Mapping[str, Sequence[Entry]], charts: _Charts) -> dict[st
     for title, (unit, names) in charts.items():
         if len(runs) == 1:
             (entries,) = runs.values()
-            groups = {title: series_of(entries, names)}
+            groups = {title: {_label(name): points for name, points in series_of(entries, names).items()}}
         else:
             by_run = {run: series_of(entries, names) for run, entries in runs.items()}
             groups = {
-                (f"{title}: {name}" if len(names) > 1 else title): {
+                (f"{title}: {_label(name)}" if len(names) > 1 else title): {
                     run: series[name] for run, series in by_run.items() if name in series
                 }
                 for name in names

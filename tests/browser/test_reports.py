@@ -94,6 +94,16 @@ def test_negatives_examples_are_readable_on_a_phone(pages, open_page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
+def test_headline_on_a_phone(pages, open_page):
+    """The table scrolls within its section, and the names of the metrics stay in view."""
+    page = open_page(pages["evaluation"], width=400)
+    section = page.locator("section", has=page.get_by_role("heading", name="Headline"))
+    name = section.locator("tbody td").first
+    before = name.bounding_box()["x"]
+    assert section.evaluate("section => { section.scrollLeft = 40; return section.scrollLeft; }") == 40
+    assert name.bounding_box()["x"] == before
+
+
 def test_chart_tooltip(pages, open_page):
     page = open_page(pages["validation"])
     bar = page.locator(".chart .mark-rect path").first
@@ -149,6 +159,50 @@ def test_filters(evaluation, open_page):
     rewards = [sum(row["rewards"].values()) for row in rows]
     assert shown_queries(page) == [query for query, reward in zip(queries, rewards, strict=True) if reward >= 2.5]
     assert page.locator("#count").text_content() == f"{len(shown_queries(page))} of {len(rows)} queries"
+
+
+def test_filters_select_a_query(evaluation, open_page):
+    """The pane shows a query of the filtered list, or that there is none."""
+    page = explore(open_page, evaluation)
+    detail = page.locator("#detail")
+    page.locator(".row").nth(2).click()
+    kept = detail.locator("h2").text_content()
+    page.locator("[name=search]").fill(kept)
+    assert detail.locator("h2").text_content() == kept
+    last = read_lines(evaluation / "linked" / "predictions.jsonl")[-1]["sample"]["id"]
+    page.locator("[name=search]").fill(last)
+    assert [detail.locator("h2").text_content()] == shown_queries(page)
+    assert f"id={last}" in page.url
+    page.locator("[name=search]").fill("nothing like this")
+    assert detail.text_content() == page.locator("#space").text_content() == "No query matches the filters."
+    page.locator("#reset").click()
+    assert detail.locator("h2").text_content() == shown_queries(page)[0]
+
+
+def test_address_outside_of_its_filters(evaluation, open_page):
+    """An outcome without queries stays selected; a query that its filters leave out does not."""
+    first = read_lines(evaluation / "linked" / "predictions.jsonl")[0]["sample"]["id"]
+    page = explore(open_page, evaluation, fragment=f"view=queries&outcome=skipped&id={first}")
+    assert page.locator("[name=outcome] option:checked").text_content().endswith("(0)")
+    assert page.locator("#detail").text_content() == "No query matches the filters."
+    assert first not in page.url
+
+
+def test_headers_are_not_cut_off(evaluation, open_page):
+    page = explore(open_page, evaluation, fragment="view=queries&score=correction+similarity")
+    headers = page.locator("#head button")
+    assert headers.all_text_contents()[4:] == ["correction similarity", "RA-IoU checkpoint", "RA-IoU base"]
+    assert headers.evaluate_all("all => all.every(one => one.scrollWidth <= one.clientWidth)")
+    assert page.locator("#rows").evaluate("rows => rows.scrollWidth <= rows.clientWidth")
+
+
+def test_printing_draws_all_charts(pages, open_page):
+    page = open_page(pages["evaluation"], width=400)
+    page.wait_for_function("window.vegaLite")
+    missing = page.locator(".chart:visible:not(:has(svg))")
+    assert missing.count() > 0
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert missing.count() == 0
 
 
 def test_sorting(evaluation, open_page):

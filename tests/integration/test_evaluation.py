@@ -77,12 +77,30 @@ def test_evaluate_compares_further_candidates(evaluated):
         assert {row["group"] for row in rows if row["series"] == "tiny-truthful"} >= set(names)
 
 
+def test_report_explains_its_tables(evaluated):
+    """The page names the candidates, defines outcomes and metrics, and has links only for outcomes with queries."""
+    out, metrics = evaluated
+    page = (out / "report.html").read_text()
+    assert "<dt>base</dt><dd>tiny, the reference that change and p compare with</dd>" in page
+    for term in ("Correct", "RA-IoU", "Refusal similarity", "p"):
+        assert f"<dt>{term}</dt><dd>" in page
+    assert '<td class="number">0 (0.0 %)</td>' in page
+    assert ">0 (0.0 %)</a>" not in page
+    for group in metrics["by_category"]:
+        rows = re.findall(rf"<td>{group}</td><td>([^<]*)</td>", page)
+        assert rows == ["checkpoint", "base", "tiny-truthful"]
+    row = re.search(r"<td>Refusal precision</td>(.*?)</tr>", page, re.DOTALL)[1]
+    cells = re.findall(r'<td class="number">([^ <]*)', row)
+    assert cells == ["1.000", "–", "–", "–", "1.000"]
+    assert metrics["base"]["relevance"]["irrelevant"]["precision"] == 0.0
+
+
 def test_report_shows_training_up_to_the_checkpoint(evaluated):
     page = (evaluated[0] / "report.html").read_text()
     assert "<h2>Training</h2>" in page
     last = chart_rows(page)["Mean reward by step"][-1]
     assert (last["x"], last["y"]) == (2, 1.25)  # of 3 steps
-    assert {"rewards/format_reward"} <= {row["series"] for row in chart_rows(page)["Each reward"]}
+    assert {"format"} == {row["series"] for row in chart_rows(page)["Each reward"]}
 
 
 def test_read_training_log_up_to_the_checkpoint(tmp_path, caplog):
@@ -105,7 +123,7 @@ def test_curves_leave_out_a_reward_without_values():
     entry = {"step": 1, "reward": 1.0, "rewards/says_why": None}
     assert "says_why" not in render_curves([entry], "run", 1)
     page = render_curves([{**entry, "rewards/says_why": 0.5}], "run", 1)
-    assert chart_rows(page)["Each reward"] == [{"series": "rewards/says_why", "x": 1.0, "y": 0.5}]
+    assert chart_rows(page)["Each reward"] == [{"series": "says_why", "x": 1.0, "y": 0.5}]
 
 
 def test_compare_runs(main, tmp_path):
@@ -294,6 +312,10 @@ def test_compare_names_and_mixed_candidates(evaluated, validated, tmp_path):
         assert embedded(page, f"completion-{index}") == [row["completion"] for row in read_lines(finished)]
     header, *figures = console_table(found).splitlines()
     assert header.split()[-6:] == ["start", "checkpoint", "change", *found["others"]]
+    # The reference refuses nothing, so that the precision of its refusals is undefined.
+    (undefined,) = (line for line in figures if line.startswith("Refusal precision"))
+    assert undefined.split()[2:] == ["-", "1.000", "-", "1.000", "-", "-"]
+    figures.remove(undefined)
     assert all(re.search(r"[+-]\d\.\d{3}( +\d\.\d{3}){3}$", line) for line in figures)
     # A later evaluation into the same folder removes the predictions of candidates that it does not have.
     steps.evaluate(None, None, str(tmp_path), predictions=str(finished), compare=[f"base={finished}"])

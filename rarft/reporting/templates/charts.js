@@ -99,6 +99,13 @@ const observer = new IntersectionObserver(entries => {
 }, { rootMargin: '300px' });
 document.querySelectorAll('.chart').forEach(element => observer.observe(element));
 
+// The plots that were not in view are drawn before the browser prints the page. A browser does not wait for a file to
+// be loaded or decompressed then, so Vega is loaded before.
+addEventListener('load', () => (window.requestIdleCallback ?? setTimeout)(loadVega));
+addEventListener('beforeprint', () => document.querySelectorAll('.chart').forEach(element => {
+  if (!drawn.has(element) && element.offsetParent) drawChart(element);
+}));
+
 const redraw = () => drawn.forEach((_, element) => drawChart(element));
 darkScheme.addEventListener('change', redraw);
 smoothing?.addEventListener('input', redraw);

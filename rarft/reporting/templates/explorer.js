@@ -3,6 +3,7 @@
 const $ = id => document.getElementById(id);
 const form = document.querySelector('.filters');
 const narrow = matchMedia('(max-width: 60rem)');
+const NO_MATCH = 'No query matches the filters.';
 const BETTER = 'better than ', WORSE = 'worse than ', OVERSCAN = 10;
 const DEFAULTS = { view: 'summary', id: '', search: '', candidate: '', outcome: '', difficulty: '', category: '',
   compare: '', score: 'RA-IoU', min: '', max: '', sort: '', descending: '' };
@@ -42,17 +43,18 @@ function searchableTexts() {
 function columns() {
   const own = data.candidates[candidateIndex()];
   const scores = data.candidates.map((one, index) => ({
-    key: `RA-IoU ${one.name}`, title: data.candidates.length > 1 ? one.name : 'RA-IoU', numeric: true, width: '5.2rem',
+    key: `RA-IoU ${one.name}`, title: data.candidates.length > 1 ? `RA-IoU ${one.name}` : 'RA-IoU', numeric: true, width: '5.8rem',
     tooltip: `RA-IoU of ${one.name}`, values: one.scores['RA-IoU'], first: one === own,
   }));
   if (state.score !== 'RA-IoU' && own.scores[state.score]) {
-    scores.push({ key: state.score, title: state.score, numeric: true, width: '6rem', values: own.scores[state.score] });
+    scores.unshift({ key: state.score, title: state.score.replaceAll('_', ' ').replace('/', ' / '), numeric: true,
+      width: '5.8rem', values: own.scores[state.score] });
   }
   return [
-    { key: 'outcome', title: 'outcome', width: '7rem', values: own.outcome, render: badge },
-    { key: 'query', title: 'query', width: 'minmax(9rem, 3fr)', values: queries.query },
-    { key: 'video', title: 'video', width: 'minmax(5rem, 1fr)', values: queries.video, render: video => data.videos[video].name },
-    { key: 'difficulty', title: 'difficulty', width: '6rem', values: queries.difficulty },
+    { key: 'outcome', title: 'outcome', width: '6.4rem', values: own.outcome, render: badge },
+    { key: 'query', title: 'query', width: 'minmax(7rem, 3fr)', values: queries.query },
+    { key: 'video', title: 'video', width: 'minmax(4.4rem, 1fr)', values: queries.video, render: video => data.videos[video].name },
+    { key: 'difficulty', title: 'difficulty', width: '5.4rem', values: queries.difficulty },
     ...scores,
   ];
 }
@@ -106,13 +108,14 @@ function drawRows() {
     const name = column.numeric ? `number${column.first ? ' first' : ''}` : column.key;
     return element('span', { class: name, role: 'gridcell', title: typeof text === 'string' ? text : false }, text);
   }))));
+  if (!shown.length) space.append(element('p', { class: 'note empty' }, NO_MATCH));
 }
 
 function drawHead() {
   const all = columns();
   const list = $('rows').style;
   list.setProperty('--columns', all.map(column => column.width).join(' '));
-  list.setProperty('--width', `${28 + 5.2 * data.candidates.length}rem`);
+  list.setProperty('--width', `${23.2 + 5.8 * all.filter(column => column.numeric).length}rem`);
   $('head').replaceChildren(...all.map(column => {
     const sorted = state.sort === column.key;
     return element('button', {
@@ -135,11 +138,11 @@ function fillForm() {
   const own = data.candidates[candidateIndex()], counts = {};
   own.outcome.forEach(outcome => { counts[outcome] = (counts[outcome] ?? 0) + 1; });
   const others = data.candidates.filter(one => one !== own).map(one => one.name);
-  const found = Object.keys(data.outcomes).filter(outcome => counts[outcome]);
+  const found = Object.keys(data.outcomes).filter(outcome => counts[outcome] || outcome === state.outcome);
   const lists = {
     candidate: data.candidates.map(one => option(one.name)),
-    outcome: [option('', 'all'), ...found.map(one => option(one, `${data.outcomes[one]} (${counts[one].toLocaleString()})`))],
-    difficulty: [option('', 'all'), ...[...new Set(queries.difficulty)].sort().map(one => option(one))],
+    outcome: [option('', 'all'), ...found.map(one => option(one, `${data.outcomes[one]} (${(counts[one] ?? 0).toLocaleString()})`))],
+    difficulty: [option('', 'all'), ...[...new Set(queries.difficulty)].sort().map(one => option(one, one === 'original' ? 'original (fits the video)' : one))],
     category: [option('', 'all'), ...[...new Set(queries.categories.flat())].sort().map(one => option(one))],
     compare: [option('', 'nothing'), ...others.flatMap(name => [option(WORSE + name), option(BETTER + name)])],
     score: Object.keys(own.scores).map(one => option(one)),
@@ -160,7 +163,24 @@ function update(keepsScroll = false) {
   drawRows();
   $('count').textContent = `${shown.length.toLocaleString()} of ${queries.id.length.toLocaleString()} queries`;
   $('rows').setAttribute('aria-rowcount', shown.length + 1);
+  followFilters();
   writeAddress();
+}
+
+// Replaces a selected query that the filters leave out: by the first one, or by an empty pane.
+function followFilters() {
+  if (shown.includes(queries.id.indexOf(state.id))) return;
+  if (state.search && texts.completion.length < data.candidates.length) return; // not all texts can be searched yet
+  if (shown.length && !narrow.matches) select(shown[0]);
+  else deselect();
+}
+
+function deselect() {
+  state.id = '';
+  player?.pause();
+  player = undefined;
+  $('rows').removeAttribute('aria-activedescendant');
+  $('detail').replaceChildren(element('p', { class: 'note' }, shown.length ? 'Select a query.' : NO_MATCH));
 }
 
 // The selected query.
@@ -315,10 +335,9 @@ function show() {
     if (state.view === view) link.setAttribute('aria-current', 'page'); else link.removeAttribute('aria-current');
   }
   if (!data || state.view !== 'queries') return;
+  const { id } = state;
   update();
-  const index = queries.id.indexOf(state.id);
-  if (index >= 0) select(index, narrow.matches);
-  else if (shown.length && !narrow.matches) select(shown[0]);
+  if (id && id === state.id) select(queries.id.indexOf(id), narrow.matches);
 }
 
 document.addEventListener('keydown', event => {
