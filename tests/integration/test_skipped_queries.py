@@ -124,9 +124,9 @@ def test_resume_retries_a_repaired_video(data_with_broken_video, unbroken, tmp_p
     predicted = []
     original = evaluation.Predictor.predict
 
-    def predict(self, samples):
+    def predict(self, samples, **options):
         predicted.extend(sample.video for sample in samples)
-        return original(self, samples)
+        return original(self, samples, **options)
 
     def stop(*_):
         raise KeyboardInterrupt
