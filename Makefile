@@ -34,7 +34,7 @@ demo: $(VENV)/installed  ## run the whole pipeline on a synthetic dataset: about
 	$(BIN)/rarft run --preset tiny --annotations $(DEMO)/dataset/train.json --eval-annotations $(DEMO)/dataset/eval.json --out $(DEMO) -p compare=tiny-truthful -- --resume_from_checkpoint none
 
 test: $(VENV)/installed  ## run all tests except the long ones: about 12 minutes on 2 cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-browser: $(VENV)/installed  ## open every page in Chromium, if it is installed: about 2 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
@@ -45,7 +45,7 @@ test-fast: $(VENV)/installed  ## run the unit tests, which train nothing: about 
 # vLLM for CPUs next to the packages of the other tests, whose torch it accepts.
 $(VLLM)/installed: $(VENV)/installed tests/vllm_engine/requirements.txt
 	$(BIN)/python -m venv $(VLLM)
-	$(BIN)/python -c 'import sysconfig; print(f"import site; site.addsitedir({sysconfig.get_path("purelib")!r})")' > $(VLLM)/dev.pth
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > $(VLLM)/dev.pth
 	mv $(VLLM)/dev.pth "$$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/vllm_engine/requirements.txt
 	touch $@
