@@ -39,7 +39,7 @@ test: $(VENV)/installed  ## run all tests except the long ones: about 12 minutes
 test-browser: $(VENV)/installed  ## open every page in Chromium, if it is installed: about 2 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 
-test-fast: $(VENV)/installed  ## run the unit tests, which train nothing: about a minute
+test-fast: $(VENV)/installed  ## run the unit tests, which train nothing and start no servers: about 2 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
 
 # vLLM for CPUs next to the packages of the other tests, whose torch it accepts.
