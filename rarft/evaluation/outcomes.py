@@ -22,15 +22,15 @@ DEFINITIONS = {
     "misplaced": f"The segment has an IoU with the true one below {_LOW_IOU:g}.",
     "unanswered": "The completion has no answer, or an empty one.",
     "unreadable": "The answer has times, but not in the form 4.00 to 6.50; counted as wrong.",
-    "skipped": "There is no completion; counted as wrong.",
+    "skipped": "Nothing was generated; counted as wrong.",
     "uncorrected": (
-        f"The refusal is right, but there is no correction, or its cosine similarity to every query that fits the "
-        f"video is below {_LOW_SIMILARITY:g}."
+        "The refusal is right, but it has no correction, or the correction's cosine similarity to every query "
+        f"that fits the video is below {_LOW_SIMILARITY:g}."
     ),
     "right": (
         f"The query fits, and the segment has an IoU with the true one of at least {_LOW_IOU:g}; or the query does "
         f"not fit, it is refused, and the correction has a cosine similarity of at least {_LOW_SIMILARITY:g} to a "
-        "query that fits (the correction is not checked if the data have no such query)."
+        "query that fits (not checked if the data has no such query)."
     ),
 }
 

@@ -164,10 +164,10 @@ class VideoGRPOTrainer(LoggingGRPOTrainer):
         return completions, None
 
     def _encode_videos(self, model: Any) -> None:
-        """Run a frozen vision tower once for all passes of the step.
+        """Run a frozen vision tower once for all passes of the step, and without a backward pass.
 
-        The tower's backward pass is also saved: under gradient checkpointing, transformers makes the embeddings of the
-        patches require gradients, also in a frozen tower.
+        Under gradient checkpointing, transformers makes the embeddings of patches require gradients even in a frozen
+        tower, which would then compute them.
         """
         if self._reuses_vision:
             with self.accelerator.autocast():
