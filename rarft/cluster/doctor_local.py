@@ -1,6 +1,7 @@
 """Checks of this machine. Each returns what it found, or raises `InputError` if something is wrong."""
 
 import importlib.metadata
+import importlib.util
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from rarft.storage.s3 import object_version
 
 _PACKAGES = ("torch", "transformers", "trl", "deepspeed", "flash-attn", "vllm", "kfp")
 _MIN_DISK = 50e9  # bytes: checkpoints that wait for their upload, and a model of 7 billion parameters
+_MIN_DISK_WITHOUT_GPU = 1e9  # bytes: checkpoints of the tiny model, the only one that trains on a CPU
 
 
 def versions() -> str:
@@ -25,11 +27,18 @@ def versions() -> str:
     return f"python {sys.version.split()[0]}, {', '.join(found) or 'no torch: validation only'}"
 
 
+def gpu_count() -> int:
+    """Return the number of GPUs that are visible to torch."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def gpus(required: int | None) -> str:
     """Return the number and names of the GPUs, at least as many as required."""
     import torch
 
-    count = torch.cuda.device_count()
+    count = gpu_count()
     if required and count < required:
         raise InputError(f"{count} of {required} visible to torch {torch.__version__}; is the driver mounted?")
     names = ", ".join(sorted({torch.cuda.get_device_name(index) for index in range(count)}))
@@ -37,11 +46,13 @@ def gpus(required: int | None) -> str:
 
 
 def disk() -> str:
-    """Return the free disk space of the working directory, enough for a 7B run."""
+    """Return the working directory's free space: enough for a 7B run if there is a GPU, else for the tiny model."""
+    has_gpu = importlib.util.find_spec("torch") is not None and gpu_count() > 0
+    model, required = ("7B", _MIN_DISK) if has_gpu else ("tiny", _MIN_DISK_WITHOUT_GPU)
     free = shutil.disk_usage(Path.cwd()).free
     text = f"{free / 1e9:.0f} GB free in {Path.cwd()}"
-    if free < _MIN_DISK:
-        raise InputError(f"{text}; a 7B run that works here needs {_MIN_DISK / 1e9:.0f} GB")
+    if free < required:
+        raise InputError(f"{text}; a run of the {model} model that works here needs {required / 1e9:.0f} GB")
     return text
 
 

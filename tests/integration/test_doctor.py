@@ -1,6 +1,7 @@
 """`rarft doctor` and `rarft cancel` against a fake Kubernetes API server."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,7 @@ from rarft.cluster import doctor_local
 from rarft.cluster.job_config import Job
 from rarft.cluster.permissions import DOCTOR_CLUSTER_RULES, DOCTOR_RULES, LAUNCHER_RULES
 from rarft.cluster.pytorchjob import pytorchjob
+from rarft.errors import InputError
 
 JOB = pytorchjob(Job(name="first", image="i", arguments=[]))
 
@@ -21,7 +23,6 @@ def cluster(monkeypatch, tmp_path):
     # The client reads it once, at import.
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
     monkeypatch.setattr(cluster_api, "_INITIAL_DELAY_S", 0.05)
-    monkeypatch.setattr(doctor_local, "_MIN_DISK", 0)
     yield served
     served.close()
 
@@ -51,6 +52,25 @@ def test_doctor_reports_all_failures(main, cluster, tmp_path):
     assert "0 of 64 visible" in table["GPUs"]
     assert "no such file" in table["data"]
     assert "cannot be written" in table["out"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "free", "message"),
+    [
+        (0, 10e9, None),
+        (8, 60e9, None),
+        (0, 0.5e9, "a run of the tiny model that works here needs 1 GB"),
+        (8, 10e9, "a run of the 7B model that works here needs 50 GB"),
+    ],
+)
+def test_required_disk_space_depends_on_gpus(monkeypatch, gpus, free, message):
+    monkeypatch.setattr(doctor_local, "gpu_count", lambda: gpus)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=free))
+    if message is None:
+        assert f"{free / 1e9:.0f} GB free" in doctor_local.disk()
+    else:
+        with pytest.raises(InputError, match=message):
+            doctor_local.disk()
 
 
 def node(name, gpus="0", image=None, ready="True", unschedulable=False):
