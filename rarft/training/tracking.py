@@ -70,11 +70,15 @@ def _log_in() -> bool:
 
     if key := read_variable("WANDB_API_KEY"):
         os.environ["WANDB_API_KEY"] = key  # W&B reads the variable itself, and rejects a newline
+    settings = wandb.setup().settings
+    is_silent, settings.silent = settings.silent, True  # for its message, W&B would request the user's name
     try:
         return wandb.login(prompt=False, verify=False)
     except (ValueError, wandb.Error) as error:
         reason = " ".join(redact(str(error)).split())
         raise InputError(f"WANDB_API_KEY: {reason}; set a valid key, or use --report_to none") from error
+    finally:
+        settings.silent = is_silent
 
 
 def find_offline_reason() -> str | None:

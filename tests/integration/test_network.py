@@ -20,9 +20,13 @@ CLOSED = "http://127.0.0.1:9"
 
 
 @contextlib.contextmanager
-def answering(status, delay=0.0):
+def answering(status, received=None, delay=0.0):
+    """Serve a status; the paths of requests are added to `received`."""
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self):
+            if received is not None:
+                received.append(self.path)
             time.sleep(delay)
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_response(status)
@@ -164,6 +168,16 @@ def test_wandb_online_unreachable(monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", CLOSED)
     with pytest.raises(InputError, match=rf"^WANDB_MODE=online: {CLOSED} is unreachable"):
         check_wandb()
+
+
+def test_wandb_key_is_not_sent_by_the_check(monkeypatch, tmp_path):
+    with answering(500, requests := []) as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        wandb.teardown()  # which forgets the settings
+        check_wandb()
+        wandb.teardown()
+    assert requests == []
 
 
 @pytest.mark.long
