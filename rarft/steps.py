@@ -294,7 +294,7 @@ def quarantine_limit(limit: str, queries: int) -> float:
     """
     parsed = re.fullmatch(r"(\d*\.?\d+)(%?)", limit.strip())
     if parsed is None:
-        raise InputError(f"{limit}: must be a percentage such as 5% or a number such as 120")
+        raise InputError(f"must be a percentage such as 5% or a number such as 120, not {limit!r}")
     return float(parsed[1]) * (queries / 100 if parsed[2] else 1)
 
 

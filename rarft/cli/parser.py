@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""
         hint = suggest_flag(message, self._option_string_actions)
-        message = re.sub(r"^argument (.+?): ", r"\1: ", message)
+        message = re.sub(r"^argument (.+?): ", r"\1: ", " ".join(message.split()))
         print(redact(f"{self.prog}: {message}{hint}; see `{self.prog} --help`"), file=sys.stderr)
         raise SystemExit(EXIT_BAD_INPUT)
 
