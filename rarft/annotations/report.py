@@ -38,7 +38,7 @@ def _charts(statistics: dict[str, Any]) -> dict[str, Markup]:
         "Duration of the video": histogram(**statistics["duration"], unit=" s", title="duration"),
         "Length of the segment": histogram(**statistics["segment_length"], unit=" s", title="length"),
         "Center of the segment, relative to the video": histogram(
-            **statistics["segment_centre"], unit="", open_ended=False, title="position, 0 is the start and 1 the end"
+            **statistics["segment_center"], unit="", open_ended=False, title="position, 0 is the start and 1 the end"
         ),
     }
 

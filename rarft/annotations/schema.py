@@ -16,6 +16,8 @@ RIQ_JSONL = "riq.jsonl"
 
 TaskType = Literal["answerable", "refusable"]
 Difficulty = Literal["original", "easy", "medium", "hard"]
+UNLABELED = "unlabeled"  # group of the queries without a difficulty
+DIFFICULTY_ORDER = ("easy", "medium", "hard", "original", UNLABELED)  # in tables and plots
 
 CATEGORIES = frozenset(
     {

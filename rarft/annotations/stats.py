@@ -3,10 +3,10 @@
 from collections import Counter
 from typing import Any
 
-from rarft.annotations.schema import Sample
+from rarft.annotations.schema import DIFFICULTY_ORDER, UNLABELED, Sample
 
 _BINS = 60
-_HISTOGRAMS = ("duration", "segment_length", "segment_centre")
+_HISTOGRAMS = ("duration", "segment_length", "segment_center")
 
 
 class Histogram:
@@ -30,19 +30,19 @@ class Statistics:
         self.categories: Counter[str] = Counter()
         self.duration = Histogram(180.0)
         self.segment_length = Histogram(60.0)
-        self.segment_centre = Histogram(1.0)
+        self.segment_center = Histogram(1.0)
 
     def add(self, sample: Sample) -> None:
         """Add one query."""
         self.task_types[sample.task_type] += 1
-        self.difficulties[sample.difficulty or "unlabelled"] += 1
+        self.difficulties[sample.difficulty or UNLABELED] += 1
         self.categories.update(sample.categories)
         if sample.duration is not None:
             self.duration.add(sample.duration)
         for start, end in sample.segments:
             self.segment_length.add(end - start)
             if sample.duration:
-                self.segment_centre.add(min(1.0, (start + end) / 2 / sample.duration))
+                self.segment_center.add(min(1.0, (start + end) / 2 / sample.duration))
 
     def merge(self, other: "Statistics") -> None:
         """Add the statistics of other queries."""
@@ -58,7 +58,7 @@ class Statistics:
         histograms = {name: getattr(self, name) for name in _HISTOGRAMS}
         return {
             "task_types": dict(self.task_types),
-            "difficulties": dict(self.difficulties),
+            "difficulties": {name: self.difficulties[name] for name in DIFFICULTY_ORDER if name in self.difficulties},
             "categories": dict(self.categories.most_common()),
             **{name: {"top": value.top, "counts": value.counts} for name, value in histograms.items()},
         }

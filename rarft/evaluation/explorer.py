@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from rarft.annotations.schema import UNLABELED
 from rarft.evaluation.outcomes import OUTCOMES, classify_outcome
 from rarft.evaluation.score_metrics import SCORES
 from rarft.evaluation.scored_predictions import ScoredPrediction
@@ -52,7 +53,7 @@ def explorer_data(
             "id": [sample.id for sample in samples],
             "query": [sample.query for sample in samples],
             "video": [videos[sample.video] for sample in samples],
-            "difficulty": [sample.difficulty or "unlabelled" for sample in samples],
+            "difficulty": [sample.difficulty or UNLABELED for sample in samples],
             "categories": [sample.categories for sample in samples],
             "segments": [sample.segments for sample in samples],
             "duration": [sample.duration for sample in samples],

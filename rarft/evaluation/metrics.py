@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rarft.annotations.schema import UNLABELED
 from rarft.evaluation.predictions import Prediction
 from rarft.evaluation.score_metrics import COUNTS, DEFAULT_THRESHOLD, SCORES, RefusalScores
 from rarft.evaluation.scored_predictions import THRESHOLDS, Column, ScoredPrediction, columns
@@ -142,7 +143,7 @@ def _by_position(row: ScoredPrediction) -> list[str]:
 
 # Breakdowns: name in metrics.json -> groups that a sample belongs to.
 GROUPINGS: dict[str, Callable[[ScoredPrediction], Iterable[str]]] = {
-    "by_difficulty": lambda row: [row.prediction.sample.difficulty or "unlabelled"],
+    "by_difficulty": lambda row: [row.prediction.sample.difficulty or UNLABELED],
     "by_category": lambda row: row.prediction.sample.categories,
     "by_length": _by_length,
     "by_position": _by_position,

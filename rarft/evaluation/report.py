@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from markupsafe import Markup
 
+from rarft.annotations.schema import DIFFICULTY_ORDER
 from rarft.evaluation.explorer import explorer_data, explorer_texts
 from rarft.evaluation.metrics import HEADLINE, PredictionTable, value_at
 from rarft.evaluation.outcomes import DEFINITIONS, OUTCOMES, classify_outcome
@@ -22,7 +23,6 @@ from rarft.storage.location import Location
 METRICS_JSON = "metrics.json"
 REPORT_HTML = "report.html"
 _BINS = 20
-_DIFFICULTIES = ("easy", "medium", "hard", "original", "unlabelled")
 _BREAKDOWNS = {
     "by_difficulty": "By difficulty",
     "by_category": "By mismatch category",
@@ -189,7 +189,7 @@ def _refusal_rates(metrics: dict[str, Any], grouping: str) -> dict[tuple[str, st
 def _group_order(key: tuple[str, str]) -> tuple[int, str]:
     """Sort difficulties by difficulty, and other groups by name."""
     group = key[0]
-    return (_DIFFICULTIES.index(group), "") if group in _DIFFICULTIES else (0, group)
+    return (DIFFICULTY_ORDER.index(group), "") if group in DIFFICULTY_ORDER else (0, group)
 
 
 def _charts(metrics: dict[str, Any], tables: Mapping[str, PredictionTable]) -> dict[str, Markup]:

@@ -14,6 +14,13 @@ from rarft.annotations.validate import ValidationSettings, validate
 from rarft.storage.location import LocalFolder
 
 
+def test_difficulties_are_counted_in_their_order(validate_items):
+    names = ["hard", "original", "easy", "hard"]
+    queries = [query(REFUSABLE, q=f"cat {number} runs", difficulty=name) for number, name in enumerate(names)]
+    report, _, _ = validate_items([item(GRPO=queries)])
+    assert list(report["statistics"]["difficulties"].items()) == [("easy", 1), ("hard", 2), ("original", 1)]
+
+
 def test_valid_item(validate_items):
     report, rows, _ = validate_items([item(think="<timestep>1.0 to 4.0</timestep> a dog runs.", note="kept")])
     assert report["counts"] == {"items": 1, "queries": 2, "accepted": 2, "repaired": 0, "quarantined": 0}
