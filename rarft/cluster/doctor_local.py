@@ -50,9 +50,10 @@ def disk() -> str:
     has_gpu = importlib.util.find_spec("torch") is not None and gpu_count() > 0
     model, required = ("7B", _MIN_DISK) if has_gpu else ("tiny", _MIN_DISK_WITHOUT_GPU)
     free = shutil.disk_usage(Path.cwd()).free
-    text = f"{free / 1e9:.0f} GB free in {Path.cwd()}"
+    text = f"{free / 1e9:.1f} GB free in {Path.cwd()}"
     if free < required:
-        raise InputError(f"{text}; a run of the {model} model that works here needs {required / 1e9:.0f} GB")
+        fix = "free space, or start in another folder"
+        raise InputError(f"{text}; training the {model} model needs {required / 1e9:.0f} GB: {fix}")
     return text
 
 

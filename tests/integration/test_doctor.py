@@ -59,15 +59,15 @@ def test_doctor_reports_all_failures(main, cluster, tmp_path):
     [
         (0, 10e9, None),
         (8, 60e9, None),
-        (0, 0.5e9, "a run of the tiny model that works here needs 1 GB"),
-        (8, 10e9, "a run of the 7B model that works here needs 50 GB"),
+        (0, 0.5e9, "training the tiny model needs 1 GB"),
+        (8, 10e9, "training the 7B model needs 50 GB"),
     ],
 )
 def test_required_disk_space_depends_on_gpus(monkeypatch, gpus, free, message):
     monkeypatch.setattr(doctor_local, "gpu_count", lambda: gpus)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=free))
     if message is None:
-        assert f"{free / 1e9:.0f} GB free" in doctor_local.disk()
+        assert f"{free / 1e9:.1f} GB free" in doctor_local.disk()
     else:
         with pytest.raises(InputError, match=message):
             doctor_local.disk()
